@@ -1,0 +1,300 @@
+"""Reads `ROOT/VIDEO/frames/NAME.jpg` with `ROOT/VIDEO/masks/NAME.png`.
+
+A mask's value (palette index or grey level) is the class. `ROOT/classes.json` may name
+the classes: `[{"name": "background", "color": [0, 0, 0]}, ...]`, value 0 first.
+"""
+
+import colorsys
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.frames import (
+    IGNORE,
+    ClassInfo,
+    DataError,
+    Video,
+    read_grey,
+    read_image,
+    read_label,
+    read_size,
+)
+
+_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Videos in folders; a `FrameSource`. Made by `open_folder`."""
+
+    classes: tuple[ClassInfo, ...]
+    videos: tuple[Video, ...]
+    images: tuple[tuple[Path, ...], ...]
+    masks: tuple[tuple[Path | None, ...], ...]
+    ignore: tuple[int, ...]
+
+    def image(self, video: int, frame: int) -> np.ndarray:
+        """The picture, uint8 `[H, W, 3]`; `DataError` if it cannot be decoded."""
+        return read_image(self.images[video][frame])
+
+    def label(self, video: int, frame: int) -> np.ndarray | None:
+        """The classes, uint8 `[H, W]`; `DataError` for a value that is no class."""
+        path = self.masks[video][frame]
+        if path is None:
+            return None
+        return read_label(path, len(self.classes), self.ignore)
+
+
+def open_folder(
+    root: str | Path,
+    *,
+    masks: str = "masks",
+    videos: Sequence[str] | None = None,
+    classes: Sequence[str | ClassInfo] | None = None,
+    ignore: Sequence[int] = (),
+    allow_missing: bool = False,
+) -> FolderSource:
+    """Opens the videos under `root`, one folder each.
+
+    File names and image headers are checked here, every one of them; pixels are
+    decoded when asked for (`data_pipelines.frames.check` decodes them all).
+
+    Args:
+      root: holds one folder a video, each with a folder `frames` (JPEG or PNG).
+      masks: name of the folder with a video's masks, PNG, matched to frames by stem.
+      videos: names of the videos wanted; all of them if not given.
+      classes: class names by mask value, background first. If not given they come
+        from `ROOT/classes.json`, or else from the masks: as many as the largest value
+        needs (then all masks are read once), called class_0, class_1, ...
+      ignore: mask values that are not scored; they become `IGNORE`.
+      allow_missing: accept frames without a mask, whose label is None.
+
+    Returns:
+      The source, videos and frames in natural order (frame_2 before frame_10).
+
+    Raises:
+      FileNotFoundError: `root` is no folder.
+      DataError: one line for every fault found in the folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    wrong = [value for value in ignore if not 0 <= value <= 255]
+    if wrong:
+        raise DataError([f"ignore={wrong}: mask values are 0..255"])
+    faults: list[str] = []
+    found: list[Video] = []
+    image_paths: list[tuple[Path, ...]] = []
+    mask_paths: list[tuple[Path | None, ...]] = []
+    for name in _video_names(root, videos, faults):
+        frames = _by_stem(root / name / "frames", _FRAME_SUFFIXES, faults)
+        labels = _masks_of(root / name, masks, allow_missing, faults)
+        if labels is not None:
+            faults += _pairing_faults(root / name, masks, frames, labels, allow_missing)
+        paths = tuple(frames.values())
+        pairs = tuple((labels or {}).get(stem) for stem in frames)
+        faults += _size_faults(paths, pairs)
+        missing = frozenset(i for i, path in enumerate(pairs) if path is None)
+        found.append(Video(name, tuple(frames), missing))
+        image_paths.append(paths)
+        mask_paths.append(pairs)
+    table = _class_table(root, classes, mask_paths, tuple(ignore), faults)
+    if faults:
+        raise DataError(faults)
+    return FolderSource(
+        table, tuple(found), tuple(image_paths), tuple(mask_paths), tuple(ignore)
+    )
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Sort key that orders numbers inside names by value: frame_2 before frame_10."""
+    parts = re.split(r"(\d+)", name)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def _video_names(
+    root: Path, wanted: Sequence[str] | None, faults: list[str]
+) -> list[str]:
+    known = sorted(
+        (path.name for path in root.iterdir() if (path / "frames").is_dir()),
+        key=natural_key,
+    )
+    if not known:
+        faults.append(f"{root}: no videos; it must hold folders VIDEO/frames")
+        return []
+    if wanted is None:
+        return known
+    unknown = [name for name in wanted if name not in known]
+    faults += [
+        f"{root / name}: no such video; the videos are {', '.join(known)}"
+        for name in unknown
+    ]
+    return [name for name in dict.fromkeys(wanted) if name in known]
+
+
+def _by_stem(
+    folder: Path, suffixes: tuple[str, ...], faults: list[str]
+) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+            continue
+        if path.stem in files:
+            faults.append(f"{path}: same frame as {files[path.stem].name}; keep one")
+        files.setdefault(path.stem, path)
+    if not files:
+        kinds = ", ".join(suffix[1:] for suffix in suffixes)
+        faults.append(f"{folder}: empty; put the files ({kinds}) there")
+    return {stem: files[stem] for stem in sorted(files, key=natural_key)}
+
+
+def _masks_of(
+    video: Path, masks: str, allow_missing: bool, faults: list[str]
+) -> dict[str, Path] | None:
+    """The masks by stem; None where there is no folder to pair frames with."""
+    if (video / masks).is_dir():
+        return _by_stem(video / masks, (".png",), faults)
+    if not allow_missing:
+        others = sorted(
+            path.name
+            for path in video.iterdir()
+            if path.is_dir() and path.name != "frames"
+        )
+        hint = f"name another (here: {', '.join(others)})" if others else "add it"
+        faults.append(f"{video}: no folder {masks!r}; {hint} or allow missing masks")
+    return None
+
+
+def _pairing_faults(
+    video: Path,
+    masks: str,
+    frames: dict[str, Path],
+    labels: dict[str, Path],
+    allow_missing: bool,
+) -> list[str]:
+    faults = [
+        f"{path}: mask without a frame; add frame {stem} or remove the mask"
+        for stem, path in labels.items()
+        if stem not in frames
+    ]
+    # An empty mask folder is one fault already, not one for each frame.
+    if labels and not allow_missing:
+        faults += [
+            f"{path}: frame without a mask; add {video / masks / stem}.png or allow "
+            "missing masks"
+            for stem, path in frames.items()
+            if stem not in labels
+        ]
+    return faults
+
+
+def _size_faults(frames: tuple[Path, ...], masks: tuple[Path | None, ...]) -> list[str]:
+    faults: list[str] = []
+    first: tuple[Path, tuple[int, int]] | None = None
+    for frame, mask in zip(frames, masks, strict=True):
+        size = _header(frame, faults)
+        mask_size = None if mask is None else _header(mask, faults)
+        if size and mask_size and size != mask_size:
+            faults.append(
+                f"{mask}: mask is {_text(mask_size)} but its frame is {_text(size)}; "
+                "make them one size"
+            )
+        if size is None:
+            continue
+        first = first or (frame, size)
+        if size != first[1]:
+            faults.append(
+                f"{frame}: {_text(size)} but {first[0].name} is {_text(first[1])}; a "
+                "video has one size: resize the frame or split the video"
+            )
+    return faults
+
+
+def _header(path: Path, faults: list[str]) -> tuple[int, int] | None:
+    try:
+        return read_size(path)
+    except DataError as error:
+        faults += error.faults
+        return None
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]} (width x height)"
+
+
+def _class_table(
+    root: Path,
+    classes: Sequence[str | ClassInfo] | None,
+    masks: Sequence[Sequence[Path | None]],
+    ignore: tuple[int, ...],
+    faults: list[str],
+) -> tuple[ClassInfo, ...]:
+    file = root / "classes.json"
+    if classes is not None:
+        if not 2 <= len(classes) <= IGNORE:
+            faults.append(f"classes: {len(classes)} given; 2 to {IGNORE} are possible")
+        return tuple(
+            item if isinstance(item, ClassInfo) else ClassInfo(item, _color(i))
+            for i, item in enumerate(classes)
+        )
+    if file.is_file():
+        return _read_classes(file, faults)
+    highest = 1
+    for path in (path for video in masks for path in video if path is not None):
+        try:
+            values = np.unique(read_grey(path))
+        except DataError as error:
+            faults += [line for line in error.faults if line not in faults]
+            continue
+        kept = values[~np.isin(values, (*ignore, IGNORE))]
+        highest = max(highest, *kept.tolist()) if kept.size else highest
+    return tuple(ClassInfo(f"class_{i}", _color(i)) for i in range(highest + 1))
+
+
+def _read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
+    example = '[{"name": "background", "color": [0, 0, 0]}, ...]'
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        faults.append(f"{file}: not valid JSON ({error}); write {example}")
+        return ()
+    if not isinstance(entries, list) or not 2 <= len(entries) <= IGNORE:
+        faults.append(f"{file}: must list 2 to {IGNORE} classes: {example}")
+        return ()
+    table = []
+    for i, entry in enumerate(entries):
+        fields = entry if isinstance(entry, dict) else {}
+        name, color = fields.get("name"), fields.get("color", list(_color(i)))
+        if not isinstance(name, str) or not name:
+            faults.append(f"{file}: class {i}: field name must be a text: {example}")
+        elif not _is_color(color):
+            faults.append(f"{file}: class {i}: field color must be 3 numbers 0..255")
+        else:
+            table.append(ClassInfo(name, (color[0], color[1], color[2])))
+    names = [info.name for info in table]
+    faults += [
+        f"{file}: class name {name!r} is used twice; names must differ"
+        for name in sorted(set(names))
+        if names.count(name) > 1
+    ]
+    return tuple(table)
+
+
+def _is_color(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    )
+
+
+def _color(index: int) -> tuple[int, int, int]:
+    """Black for the background, then hues a golden angle apart."""
+    if index == 0:
+        return (0, 0, 0)
+    red, green, blue = colorsys.hsv_to_rgb(0.618034 * index % 1, 0.75, 0.95)
+    return (round(255 * red), round(255 * green), round(255 * blue))

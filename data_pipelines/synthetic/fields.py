@@ -1,0 +1,191 @@
+"""Random fields in space and tracks in time, each a pure function of its key.
+
+Lengths are in frame heights and times in seconds, so that one key gives the same
+scene at every picture size and frame rate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Field = NDArray[np.floating]
+
+_KNOTS = 512
+
+
+def generator(seed: int, *path: int) -> np.random.Generator:
+    """A random stream of its own for every (seed, path).
+
+    Args:
+      seed: the seed, 0 <= seed < 2**64.
+      path: one to four non-negative integers, such as (sequence, purpose, index).
+    """
+    first, *rest = path
+    counter = np.array([0, *rest] + [0] * (3 - len(rest)), np.uint64)
+    key = np.array([seed, first], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def enlarge(
+    lattice: NDArray[np.floating] | Image.Image,
+    height: int,
+    width: int,
+    box: tuple[float, float, float, float] | None = None,
+) -> Field:
+    """Bicubic interpolation of a 2-D lattice (or of `box` in it) to [height, width]."""
+    image = lattice
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(np.ascontiguousarray(lattice, dtype=np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box))
+
+
+def smooth(field: Field, radius: float) -> Field:
+    """A cheap wide blur: averages over about `radius` pixels, then interpolates."""
+    height, width = field.shape
+    step = max(1.0, radius)
+    small = (max(2, round(width / step)), max(2, round(height / step)))
+    coarse = Image.fromarray(field.astype(np.float32, copy=False))
+    return enlarge(coarse.resize(small, Image.Resampling.BILINEAR), height, width)
+
+
+def fractal(
+    rng: np.random.Generator,
+    extent: tuple[float, float],
+    density: float,
+    cell: float,
+    octaves: int,
+    gain: float = 0.5,
+    stretch: float = 1.0,
+) -> Field:
+    """Multi-octave noise of mean 0 and about unit spread.
+
+    Octaves finer than two pixels are drawn but not added, so the coarse ones are the
+    same at every density.
+
+    Args:
+      rng: the stream that is consumed.
+      extent: (height, width) covered, in frame heights.
+      density: pixels per frame height.
+      cell: lattice spacing of the coarsest octave, in frame heights.
+      octaves: number of octaves, each half as coarse as the one before.
+      gain: amplitude of an octave relative to the one before.
+      stretch: how much longer a cell is along x than along y.
+
+    Returns:
+      float32 [round(extent[0] * density), round(extent[1] * density)].
+    """
+    height, width = (round(side * density) for side in extent)
+    total = np.zeros((height, width), np.float32)
+    power, amplitude = 0.0, 1.0
+    for octave in range(octaves):
+        rows, cols = extent[0] / cell, extent[1] / (cell * stretch)
+        side = math.ceil(math.hypot(rows, cols)) + 4
+        if stretch == 1.0:
+            # Every octave is turned: grids in line would show as a weave.
+            lattice = rng.standard_normal((side, side), dtype=np.float32)
+            # Many pixels a cell need not all be computed.
+            step = 4 if cell * density >= 64 else 1
+            turn, pitch = 0.4 + 0.9 * octave, step / (cell * density)
+            small = math.ceil(width / step), math.ceil(height / step)
+            a, b = pitch * math.cos(turn), pitch * math.sin(turn)
+            left = side / 2 - (a * width + b * height) / (2 * step)
+            top = side / 2 + (b * width - a * height) / (2 * step)
+            layer = Image.fromarray(lattice).transform(
+                small,
+                Image.Transform.AFFINE,
+                (a, b, left, -b, a, top),
+                resample=Image.Resampling.BICUBIC,
+            )
+            box = (0.0, 0.0, width / step, height / step)
+            layer = layer if step == 1 else enlarge(layer, height, width, box)
+        else:
+            shape = (math.ceil(rows) + 3, math.ceil(cols) + 3)
+            lattice = rng.standard_normal(shape, dtype=np.float32)
+            box = (1.0, 1.0, 1.0 + cols, 1.0 + rows)
+            layer = enlarge(lattice, height, width, box)
+        if cell * density >= 2 or power == 0:
+            total += np.float32(amplitude) * np.asarray(layer)
+            power += amplitude**2
+        cell, amplitude = cell / 2, amplitude * gain
+    return total / np.float32(0.8 * math.sqrt(power))
+
+
+@dataclass(frozen=True)
+class Track:
+    """Smooth wandering values in time, about within -1..1, repeating after long.
+
+    `knots` is [512, n]; one knot lasts `period` seconds.
+    """
+
+    knots: NDArray[np.float64]
+    period: float
+
+    def at(self, seconds: float) -> NDArray[np.float64]:
+        """The [n] values at a time (uniform cubic B-spline through the knots)."""
+        position = seconds / self.period
+        index = math.floor(position)
+        u = position - index
+        weights = (
+            (1 - u) ** 3 / 6,
+            (3 * u**3 - 6 * u**2 + 4) / 6,
+            (-3 * u**3 + 3 * u**2 + 3 * u + 1) / 6,
+            u**3 / 6,
+        )
+        value = np.zeros(self.knots.shape[1])
+        for offset, weight in enumerate(weights):
+            value += weight * self.knots[(index + offset) % _KNOTS]
+        return value
+
+
+def make_track(rng: np.random.Generator, n: int, period: float) -> Track:
+    return Track(rng.uniform(-1.6, 1.6, (_KNOTS, n)), period)
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Something that comes once a `period` and lasts about `share` of it.
+
+    `start` [512] says where in each period it begins, 0..1 - share - 2 ramps.
+    """
+
+    start: NDArray[np.float64]
+    period: float
+    share: float
+    phase: float
+    ramp: float
+
+    def at(self, seconds: float) -> float:
+        """0 outside, 1 inside, smooth over `ramp` seconds at both ends."""
+        position = seconds / self.period + self.phase
+        index = math.floor(position)
+        ramp = self.ramp / self.period
+        since = position - index - self.start[index % _KNOTS]
+        return smoothstep(since / ramp) * smoothstep(
+            (self.share + 2 * ramp - since) / ramp
+        )
+
+
+def make_episodes(
+    rng: np.random.Generator, period: float, share: float, ramp: float
+) -> Episodes:
+    room = 1 - share - 2 * ramp / period
+    start = rng.uniform(0.0, room, _KNOTS)
+    return Episodes(start, period, share, float(rng.uniform()), ramp)
+
+
+def screen(size: tuple[int, int]) -> tuple[Field, Field]:
+    """Pixel centres x [1, W] and y [H, 1] in frame heights from the centre."""
+    height, width = size
+    x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / height
+    y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / height
+    return x[None, :], y[:, None]
+
+
+def smoothstep(x: float) -> float:
+    x = min(1.0, max(0.0, float(x)))
+    return x * x * (3 - 2 * x)

@@ -1,0 +1,297 @@
+"""One frame of synthetic endoscopy as a pure function of (scene, frame number)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from data_pipelines.synthetic.fields import Field, enlarge, generator, screen, smooth
+from data_pipelines.synthetic.instruments import (
+    Instrument,
+    Tool,
+    drag_along,
+    draw,
+    level_of,
+    make_instrument,
+    reflections_of,
+    shadow_of,
+)
+from data_pipelines.synthetic.motion import Camera, View, make_camera, pose, view
+from data_pipelines.synthetic.tissue import MARGIN, Tissue, bake
+
+_GRID = 7
+# The shutter stays open for a sixtieth of a second whatever the frame rate.
+_SHUTTER = 1 / 60
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that does not change from frame to frame. See `make_scene`."""
+
+    seed: int
+    sequence: int
+    size: tuple[int, int]
+    rate: float
+    tissue: Tissue
+    camera: Camera
+    instruments: tuple[Instrument, ...]
+    reflections: NDArray[np.float32]
+    """Brightness of steel and of tube by normal, [2, 128, 128, 3]."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A rendered frame and its exact labels.
+
+    Attributes:
+      rgb: uint8 [H, W, 3].
+      parts: uint8 [instruments, H, W], the visible part of each instrument in the
+        scene's order: 0 none, 10 shaft, 20 wrist, 30 jaws. A pixel belongs to one
+        instrument at most.
+      regions: uint8 [H, W], the tissue under it all, indices into `tissue.REGIONS`.
+    """
+
+    rgb: NDArray[np.uint8]
+    parts: NDArray[np.uint8]
+    regions: NDArray[np.uint8]
+
+
+def check_scene(seed: int, sequence: int, size: tuple[int, int], rate: float) -> None:
+    """Raises ValueError for a scene that cannot be drawn."""
+    height, width = size
+    if min(size) < 32 or not 0.5 <= width / height <= 2:
+        raise ValueError(
+            f"size {height}x{width}: use at least 32 pixels a side and an aspect "
+            "between 1:2 and 2:1"
+        )
+    if not 0 < rate < math.inf:
+        raise ValueError(f"rate {rate}: use a positive number of frames per second")
+    if not (0 <= seed < 2**64 and 0 <= sequence < 2**64):
+        raise ValueError(f"seed {seed}, sequence {sequence}: use 0 to 2**64 - 1")
+
+
+def make_scene(
+    seed: int,
+    sequence: int,
+    tools: tuple[Tool, ...],
+    size: tuple[int, int] = (256, 320),
+    rate: float = 2.0,
+    anatomy: bool = False,
+) -> Scene:
+    """Prepares a sequence: bakes the tissue, draws the instruments.
+
+    Args:
+      seed: the data set's seed, 0 <= seed < 2**64.
+      sequence: the sequence's number; another number, another patient.
+      tools: the instruments, each of which comes and goes by itself.
+      size: (height, width) of the frames in pixels, at least 32 each.
+      rate: frames per second of scene time.
+      anatomy: also lay a kidney, bowel, a thread and a needle into the scene.
+
+    Raises:
+      ValueError: for a size, rate, type or side that cannot be drawn.
+    """
+    check_scene(seed, sequence, size, rate)
+    instruments = tuple(
+        make_instrument(seed, sequence, index, tools, size)
+        for index in range(len(tools))
+    )
+    tissue = bake(seed, sequence, size, anatomy)
+    camera = make_camera(seed, sequence)
+    reflections = reflections_of(camera.light, tissue.mean)
+    return Scene(
+        seed,
+        sequence,
+        size,
+        rate,
+        tissue,
+        camera,
+        instruments,
+        reflections,
+    )
+
+
+def render_frame(scene: Scene, frame: int) -> Frame:
+    """Renders frame number `frame` >= 0; no frame depends on another."""
+    if frame < 0:
+        raise ValueError(f"frame {frame}: frames are counted from 0")
+    seconds = frame / scene.rate
+    height, width = scene.size
+    albedo, ground, gloss, regions = _warp(scene, view(scene.camera, seconds))
+    x, y = screen(scene.size)
+    drawn = []
+    for index, instrument in enumerate(scene.instruments):
+        pose_ = pose(instrument.arm, seconds)
+        layer = draw(instrument, pose_, scene.reflections, scene.size)
+        if layer.alpha.any():
+            before = pose(instrument.arm, seconds - _SHUTTER).end
+            drawn.append((index, pose_, layer, (pose_.end - before) * height))
+    bed = smooth(ground, height / 6)
+    levels = [level_of(pose_, bed, x, y) for _, pose_, _, _ in drawn]
+    shade = np.ones(scene.size, np.float32)
+    for (_, pose_, layer, _), level in zip(drawn, levels, strict=True):
+        shade *= 1 - 0.5 * shadow_of(layer.alpha, pose_, scene.camera.light)
+        # Flesh is dark where an instrument presses into it.
+        gap = (level - ground) * np.float32(30.0)
+        shade *= 1 - 0.55 * smooth(layer.alpha, height / 32) * np.exp(-gap * gap)
+    rgb = _light(scene, albedo, ground, gloss, shade, x, y)
+
+    depth = ground.copy()
+    parts = np.zeros((len(scene.instruments), height, width), np.uint8)
+    for (index, _, layer, drag), level in zip(drawn, levels, strict=True):
+        colour, alpha = drag_along(layer.colour, layer.alpha, drag)
+        box = _bounds(alpha)
+        front = np.clip((level[box] - depth[box]) / np.float32(0.012) + 0.5, 0, 1)
+        cover = (alpha[box] * front)[..., None]
+        rgb[box] = rgb[box] * (1 - cover) + colour[box] * front[..., None]
+        seen = layer.alpha[box] * front > 0.5
+        depth[box][seen] = level[box][seen]
+        parts[:, *box][:, seen] = 0
+        parts[index][box][seen] = layer.part[box][seen]
+    return Frame(_expose(scene, rgb, frame, x, y), parts, regions)
+
+
+def endless(
+    seed: int, size: tuple[int, int] = (256, 320), rate: float = 25.0
+) -> Iterator[NDArray[np.uint8]]:
+    """Frames uint8 [H, W, 3] of one scene, without end and without files."""
+    rng = generator(seed, 0, 0)
+    kinds = 1 + rng.permutation(6)[:3]
+    sides = ("left", "right", "bottom")
+    tools = tuple(Tool(int(k), side) for k, side in zip(kinds, sides, strict=True))
+    scene = make_scene(seed, 0, tools, size, rate)
+    frame = 0
+    while True:
+        yield render_frame(scene, frame).rgb
+        frame += 1
+
+
+def _bounds(alpha: Field) -> tuple[slice, slice]:
+    """The smallest box that holds all of a layer that is not empty."""
+    rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _warp(scene: Scene, view_: View) -> tuple[Field, Field, Field, NDArray[np.uint8]]:
+    """The tissue seen by the camera: albedo and gloss 0..1, height, regions."""
+    height, width = scene.size
+    aspect = width / height
+    gx, gy = np.meshgrid(
+        np.linspace(-aspect / 2, aspect / 2, _GRID), np.linspace(-0.5, 0.5, _GRID)
+    )
+    cos, sin = math.cos(view_.turn), math.sin(view_.turn)
+    bulge = [enlarge(view_.bulge[..., i], _GRID, _GRID) for i in range(2)]
+    u = view_.zoom * (cos * gx - sin * gy) + view_.shift[0] + bulge[0]
+    v = view_.zoom * (sin * gx + cos * gy) + view_.shift[1] + bulge[1]
+    u = (u + aspect / 2 + MARGIN) * scene.tissue.density
+    v = (v + 0.5 + MARGIN) * scene.tissue.density
+    columns = [round(width * i / (_GRID - 1)) for i in range(_GRID)]
+    rows = [round(height * i / (_GRID - 1)) for i in range(_GRID)]
+    mesh = []
+    for i in range(_GRID - 1):
+        for j in range(_GRID - 1):
+            corners = ((i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1))
+            quad = [float(c) for r, k in corners for c in (u[r, k], v[r, k])]
+            box = (columns[j], rows[i], columns[j + 1], rows[i + 1])
+            mesh.append((box, tuple(quad)))
+
+    def sample(image: Image.Image, resample: Image.Resampling) -> NDArray:
+        out = image.transform(
+            (width, height), Image.Transform.MESH, mesh, resample=resample
+        )
+        return np.asarray(out)
+
+    bilinear = Image.Resampling.BILINEAR
+    return (
+        sample(scene.tissue.albedo, bilinear).astype(np.float32) / 255,
+        # Bilinear keeps ramps exact: cubic sampling would ripple their slopes.
+        sample(scene.tissue.height, bilinear),
+        sample(scene.tissue.gloss, bilinear).astype(np.float32) / 255,
+        sample(scene.tissue.regions, Image.Resampling.NEAREST),
+    )
+
+
+def _light(
+    scene: Scene,
+    albedo: Field,
+    ground: Field,
+    gloss: Field,
+    shade: Field,
+    x: Field,
+    y: Field,
+) -> Field:
+    """Lights the tissue from the endoscope: diffuse, sheen and wet highlights."""
+    height = scene.size[0]
+    gy, gx = np.gradient(ground, np.float32(1 / height))
+    lx, ly = scene.camera.light
+    # The lamp sits at the lens, so the half vector leans outwards over the frame.
+    hx, hy = gx + (0.55 * x - lx), gy + (0.55 * y - ly)
+    lean = hx * hx + hy * hy
+    slope = np.sqrt(1 + gx * gx + gy * gy)
+    diffuse = np.clip((1 - lx * gx - ly * gy) / slope, 0.3, 1.4)
+    fall = 1.25 / (1 + 0.9 * ((x - 0.6 * lx) ** 2 + (y - 0.6 * ly) ** 2))
+    lamp = fall * (0.82 + 1.2 * np.clip(ground, -0.1, 0.3)) * diffuse * shade
+    tone = np.stack([lamp**p for p in (0.85, 1.08, 1.05)], -1)
+    sheen = 0.09 * gloss * np.exp(-lean * np.float32(7.0))
+    glint = np.clip(2.4 * gloss - 0.3, 0, 1.6) * np.exp(-lean * np.float32(140.0))
+    wet = ((sheen + glint) * fall * shade)[..., None]
+    return albedo * tone + wet * np.array([0.98, 0.98, 1.0], np.float32)
+
+
+def _expose(
+    scene: Scene, rgb: Field, frame: int, x: Field, y: Field
+) -> NDArray[np.uint8]:
+    """Smoke, bloom, vignette, blur and sensor noise."""
+    height, width = scene.size
+    camera, seconds = scene.camera, frame / scene.rate
+    bright = np.clip(rgb.max(-1) - 0.9, 0, 1)
+    rgb = rgb + 0.35 * smooth(bright, height / 28)[..., None]
+    smoke = camera.smoke.at(seconds)
+    if smoke > 0:
+        fog = _fog(scene, seconds)
+        cover = (0.55 * smoke * fog)[..., None]
+        rgb = rgb + cover * (np.array([0.74, 0.71, 0.72], np.float32) - rgb)
+    rgb = rgb * (1.06 - 0.55 * (x * x + y * y))[..., None]
+    image = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+    jerk, defocus = camera.jerk.at(seconds), camera.defocus.at(seconds)
+    if jerk > 0:
+        angle = 2 * math.pi * float(camera.wind.at(seconds)[0])
+        image = _streak(image, 0.035 * jerk * height, angle)
+    if defocus > 0:
+        image = image.filter(ImageFilter.GaussianBlur(0.008 * defocus * height))
+    rng = generator(scene.seed, scene.sequence, 6, frame)
+    grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(1.9)
+    noisy = np.asarray(image, np.float32) + grain[..., None]
+    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+
+
+def _fog(scene: Scene, seconds: float) -> Field:
+    """Drifting smoke, 0..1."""
+    rng = generator(scene.seed, scene.sequence, 7)
+    clouds = rng.uniform(0, 1, (2, 24, 24))
+    height, width = scene.size
+    total = np.zeros(scene.size, np.float32)
+    wind = scene.camera.wind.at(seconds)
+    for i, cells in enumerate((4.0, 8.0)):
+        left = 7.0 + 2.5 * float(wind[2 * i])
+        top = 7.0 + 2.5 * float(wind[2 * i + 1])
+        box = (left, top, left + cells, top + cells * height / width)
+        total += enlarge(clouds[i], height, width, box)
+    return np.clip(0.62 * total, 0, 1)
+
+
+def _streak(image: Image.Image, length: float, angle: float) -> Image.Image:
+    """Motion blur of a whole picture over `length` pixels."""
+    count = min(12, math.ceil(length) + 1)
+    dx, dy = length * math.cos(angle), length * math.sin(angle)
+    total = np.zeros((image.height, image.width, 3), np.float32)
+    for i in range(count):
+        share = i / max(1, count - 1) - 0.5
+        rx, ry = round(share * dx), round(share * dy)
+        total += np.roll(np.asarray(image), (ry, rx), (0, 1))
+    return Image.fromarray((total / count).astype(np.uint8))

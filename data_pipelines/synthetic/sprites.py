@@ -1,0 +1,295 @@
+"""Instrument parts, drawn once per sequence as small relief images.
+
+Lengths are in shaft diameters. Every part lies along +x, away from the shaft; its
+origin is the joint it turns about. Only the jaws depend on the instrument's type.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.synthetic.fields import Field, fractal
+
+STEEL = (0.86, 0.86, 0.88)
+DARK = (0.17, 0.175, 0.19)
+CARBIDE = (0.62, 0.58, 0.50)
+IVORY = (0.80, 0.76, 0.66)
+
+SHAFT_LENGTH = 15.0
+TAPER = 0.035
+"""Growth of the shaft's width towards the camera, per diameter of length."""
+
+TYPES = (
+    "Bipolar Forceps",
+    "Prograsp Forceps",
+    "Large Needle Driver",
+    "Vessel Sealer",
+    "Grasping Retractor",
+    "Monopolar Curved Scissors",
+    "Other",
+)
+"""Type number `k` is `TYPES[k - 1]`."""
+
+
+@dataclass(frozen=True)
+class Sprite:
+    """A part's picture: `colour` RGBA, `relief` RGB = (normal x, normal y, metal).
+
+    Normals map -1..1 to 0..255. `density` is pixels per shaft diameter and `origin`
+    the pixel (x, y) of the joint.
+    """
+
+    colour: Image.Image
+    relief: Image.Image
+    origin: tuple[float, float]
+    density: float
+
+
+class Canvas:
+    """Paints shapes, given by signed distance and height, over one another."""
+
+    def __init__(
+        self, left: float, right: float, half_width: float, density: float
+    ) -> None:
+        step = 1 / density
+        self.density = density
+        self.origin = (-left * density, half_width * density)
+        self.x, self.y = np.meshgrid(
+            np.arange(left, right, step, dtype=np.float32) + np.float32(step / 2),
+            np.arange(-half_width, half_width, step, dtype=np.float32)
+            + np.float32(step / 2),
+        )
+        self.z = np.zeros_like(self.x)
+        self.alpha = np.zeros_like(self.x)
+        self.metal = np.zeros_like(self.x)
+        self.colour = np.zeros((*self.x.shape, 3), np.float32)
+
+    def paint(
+        self,
+        distance: Field,
+        z: Field | float,
+        colour: tuple[float, float, float],
+        metal: float = 1.0,
+        grain: Field | float = 1.0,
+    ) -> None:
+        """Covers where `distance` (shaft diameters, negative inside) is below 0."""
+        cover = np.clip(0.5 - distance * self.density, 0, 1)
+        tone = np.float32(1) * grain
+        paint = np.asarray(tone)[..., None] * np.array(colour, np.float32)
+        self.colour += cover[..., None] * (paint - self.colour)
+        self.z += cover * (z - self.z)
+        self.metal += cover * (metal - self.metal)
+        self.alpha = np.maximum(self.alpha, cover)
+
+    def cut(self, distance: Field) -> None:
+        """Makes a hole where `distance` is below 0."""
+        self.alpha *= 1 - np.clip(0.5 - distance * self.density, 0, 1)
+
+    def noise(
+        self, rng: np.random.Generator, cell: float, octaves: int, gain: float
+    ) -> Field:
+        extent = (self.x.shape[0] / self.density, self.x.shape[1] / self.density)
+        return fractal(rng, extent, self.density, cell, octaves, gain)
+
+    def sprite(self, rng: np.random.Generator) -> Sprite:
+        """The finished part, with the dents and smears of use from `rng`."""
+        dents, smears = self.noise(rng, 0.34, 3, 0.4), self.noise(rng, 0.22, 5, 0.6)
+        self.colour *= (1 + 0.15 * self.metal * np.clip(smears, -2.5, 1))[..., None]
+        gy, gx = np.gradient(self.z + 0.012 * self.metal * dents, 1 / self.density)
+        slope = np.sqrt(1 + gx * gx + gy * gy)
+        planes = (-gx / slope, -gy / slope, 2 * self.metal - 1)
+        relief = np.stack([np.clip(p, -1, 1) for p in planes], -1)
+        colour = np.concatenate([self.colour, self.alpha[..., None]], -1)
+        # Bleed the colour outwards, or soft edges would mix with black.
+        bare = self.alpha < 0.02
+        colour[bare, :3] = colour[~bare, :3].mean(0)
+        return Sprite(
+            Image.fromarray((np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8)),
+            Image.fromarray(((relief + 1) * 127.5).astype(np.uint8)),
+            self.origin,
+            self.density,
+        )
+
+
+def _disc(c: Canvas, x: float, y: float, radius: float) -> Field:
+    return np.hypot(c.x - x, c.y - y) - np.float32(radius)
+
+
+def _box(c: Canvas, x0: float, x1: float, y0: float, y1: float, r: float) -> Field:
+    """Signed distance to a box with corners rounded by `r`."""
+    dx = np.abs(c.x - (x0 + x1) / 2) - ((x1 - x0) / 2 - r)
+    dy = np.abs(c.y - (y0 + y1) / 2) - ((y1 - y0) / 2 - r)
+    outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
+    return outside + np.minimum(np.maximum(dx, dy), 0) - np.float32(r)
+
+
+def _blade(c: Canvas, start: float, end: float, middle: Field, half: Field) -> Field:
+    """Signed distance to a strip about the curve `middle`, `half` wide each side."""
+    ends = np.maximum(start - c.x, c.x - end)
+    across = np.abs(c.y - middle) - half
+    corner = np.hypot(np.maximum(ends + half, 0), np.maximum(across + half, 0)) - half
+    return np.maximum(np.maximum(across, ends), np.where(ends > -half, corner, -9))
+
+
+def _bevel(distance: Field, depth: float, slope: float = 1.0) -> Field:
+    """A top with rounded edges, which never gets quite flat."""
+    return 1.4 * slope * depth * (1 - np.exp(np.minimum(distance, 0) / (1.4 * depth)))
+
+
+def shaft(rng: np.random.Generator, density: float) -> Sprite:
+    """The tube: from x = 0 (distal) back to -SHAFT_LENGTH, widening with -x."""
+    c = Canvas(-SHAFT_LENGTH, 0.1, 0.55 + 0.5 * TAPER * SHAFT_LENGTH, density)
+    half = 0.5 * (1 - TAPER * np.minimum(c.x, 0))
+    tube = np.maximum(np.abs(c.y) - half, c.x)
+    z = np.sqrt(np.clip(half**2 - c.y**2, 1e-4, None))
+    extent = (c.x.shape[0] / density, c.x.shape[1] / density)
+    streaks = fractal(rng, extent, density, 0.1, 3, gain=0.7, stretch=14.0)
+    wear = fractal(rng, extent, density, 0.5, 4, gain=0.7, stretch=2.5)
+    grain = 1 + 0.2 * streaks + 0.2 * wear
+    c.paint(tube, z, DARK, 0.0, grain)
+    for x in (-0.32, -0.42):
+        ring = np.maximum(np.abs(c.x - x + 0.1 * (1 - 2 * z)) - 0.018, tube)
+        c.paint(ring, z, (0.5, 0.5, 0.52), 0.6)
+    return c.sprite(rng)
+
+
+def sleeve(rng: np.random.Generator, density: float) -> Sprite:
+    """The steel end of the tube with the fork of the first joint, at x = 1.15."""
+    c = Canvas(-0.12, 1.6, 0.56, density)
+    z = np.sqrt(np.clip(0.25 - c.y**2, 1e-4, None))
+    # The tube's round end bows towards the tip when seen from above.
+    tube = _box(c, -0.05, 0.62, -0.5, 0.5, 0.04)
+    c.paint(tube, z, STEEL)
+    seam = np.abs(c.x - 0.46 + 0.1 * (1 - 2 * z)) - 0.01
+    c.paint(np.maximum(seam, tube), z - 0.02, (0.45, 0.45, 0.46), 0.8)
+    c.paint(_box(c, 0.5, 0.8, -0.22, 0.22, 0.1), 0.12, DARK, 0.5)
+    for side in (-1.0, 1.0):
+        ear = _blade(c, 0.5, 1.42, side * (0.36 - 0.1 * c.x), 0.13 + 0 * c.x)
+        c.paint(ear, 0.3 + _bevel(ear, 0.07), STEEL)
+    for y in (-0.13, 0.0, 0.13):
+        cable = np.maximum(np.abs(c.y - y) - 0.035, np.abs(c.x - 0.85) - 0.32)
+        twist = 0.85 + 0.2 * np.sin(70 * (c.x + 0.5 * c.y))
+        c.paint(cable, 0.2 + _bevel(cable, 0.035, 2.0), STEEL, 1.0, twist)
+    return c.sprite(rng)
+
+
+def wrist(rng: np.random.Generator, density: float) -> Sprite:
+    """The link between the first joint (origin) and the jaw pin, at x = 0.95."""
+    c = Canvas(-0.5, 1.35, 0.5, density)
+    half = 0.40 - 0.10 * np.clip(c.x, 0, 1) ** 2
+    body = _blade(c, -0.1, 1.14, 0 * c.x, half)
+    c.paint(body, 0.25 + _bevel(body, 0.16, 0.9), STEEL)
+    pulley = _disc(c, 0.0, 0.0, 0.36)
+    c.paint(pulley, 0.35 + _bevel(pulley, 0.06), STEEL)
+    for radius in (0.28, 0.19):
+        groove = np.abs(_disc(c, 0.0, 0.0, radius)) - 0.014
+        c.paint(groove, 0.33, (0.5, 0.5, 0.52), 0.8)
+    hub = _disc(c, 0.0, 0.0, 0.11)
+    c.paint(hub, 0.36 + _bevel(hub, 0.08, 1.4), STEEL)
+    for side in (-1.0, 1.0):
+        cable = _blade(c, 0.2, 0.9, side * (0.24 - 0.1 * c.x), 0.04 + 0 * c.x)
+        c.paint(cable, 0.36 + _bevel(cable, 0.04, 2.0), STEEL)
+        edge = np.abs(c.y - side * (0.29 - 0.1 * c.x)) - 0.014
+        c.paint(np.maximum(edge, np.abs(c.x - 0.55) - 0.3), 0.3, DARK, 0.4)
+    slot = _box(c, 0.36, 0.72, -0.07, 0.07, 0.06)
+    c.paint(slot, 0.24, DARK, 0.3)
+    pin = _disc(c, 0.95, 0.0, 0.2)
+    c.paint(pin, 0.33 + _bevel(pin, 0.06), STEEL)
+    c.paint(np.abs(_disc(c, 0.95, 0.0, 0.13)) - 0.015, 0.32, DARK, 0.5)
+    c.paint(_disc(c, 0.95, 0.0, 0.055), 0.34, DARK, 0.6)
+    return c.sprite(rng)
+
+
+def jaw(rng: np.random.Generator, kind: int, density: float) -> Sprite:
+    """One jaw of an instrument, bending towards +y; the other is its mirror image.
+
+    Args:
+      rng: the stream for dents and smears.
+      kind: type number 1..7. Type 7 is a probe, whose two halves are one body.
+      density: pixels per shaft diameter.
+    """
+    c = Canvas(-0.3, 3.0, 0.85, density)
+    if kind == 1:
+        middle = 0.16 + 0.20 * np.sin(np.clip(c.x / 1.9, 0, 1) * math.pi * 0.9)
+        half = 0.17 - 0.115 * np.clip(c.x / 1.9, 0, 1)
+        blade = _blade(c, -0.12, 1.9, middle - 0.1, half)
+        c.paint(blade, 0.2 + _bevel(blade, 0.06, 1.2), STEEL)
+        heel = _blade(c, -0.15, 0.5, 0.04 + 0 * c.x, 0.2 + 0 * c.x)
+        c.paint(heel, 0.25 + _bevel(heel, 0.05), IVORY, 0.0)
+        _teeth(c, blade, 0.7, 1.8, 0.09, middle - 0.1 - half, 0.05)
+    elif kind == 2:
+        _loop(c, 2.0, 0.24, 0.13)
+    elif kind == 3:
+        half = 0.21 - 0.09 * np.clip(c.x / 1.15, 0, 1)
+        blade = _blade(c, -0.15, 1.15, half - 0.03, half)
+        hatch = 0.75 + 0.35 * np.sin(42 * (c.x + c.y)) * np.sin(42 * (c.x - c.y))
+        c.paint(blade, 0.2 + _bevel(blade, 0.07, 1.1), STEEL)
+        insert = _blade(c, 0.35, 1.15, half * 0.45, 0.55 * half)
+        c.paint(insert, 0.25 + 0.02 * hatch, CARBIDE, 0.6, hatch)
+    elif kind == 4:
+        half = 0.33 - 0.10 * np.clip(c.x / 2.1 - 0.55, 0, 1) * 2
+        blade = _blade(c, -0.2, 2.1, half - 0.05, half)
+        c.paint(blade, 0.2 + _bevel(blade, 0.16, 1.0), DARK, 0.0, 0.9)
+        plate = _blade(c, 0.3, 2.02, 0.07 + 0 * c.x, 0.07 + 0 * c.x)
+        c.paint(plate, 0.33 + _bevel(plate, 0.04), STEEL)
+        for x in (0.8, 1.3, 1.8):
+            c.paint(_disc(c, x, 0.36, 0.035), 0.3, STEEL)
+    elif kind == 5:
+        half = 0.20 + 0.20 * np.clip((c.x - 0.2) / 0.8, 0, 1)
+        blade = _blade(c, -0.15, 2.6, half - 0.06, half)
+        c.paint(blade, 0.2 + _bevel(blade, 0.07, 1.1), STEEL)
+        for x in (0.85, 1.35, 1.85, 2.3):
+            hole = _box(c, x - 0.17, x + 0.17, 0.20, 0.52, 0.1)
+            c.paint(hole - 0.04, 0.22 - _bevel(hole - 0.04, 0.04), STEEL)
+            c.cut(hole)
+        _teeth(c, blade, 0.4, 2.5, 0.16, -0.06 + 0 * c.x, 0.1)
+    elif kind == 6:
+        middle = 0.05 + 0.17 * np.clip(c.x / 1.7, 0, 1) ** 2 * 1.6
+        half = 0.19 * np.sqrt(np.clip(1 - c.x / 1.75, 0, 1)) + 0.012
+        blade = np.maximum(_blade(c, -0.15, 1.75, middle, half), -0.02 - c.y)
+        c.paint(blade, 0.2 + 0.35 * np.abs(c.y - middle), STEEL)
+        edge = np.maximum(blade, c.y - middle + 0.35 * half)
+        c.paint(edge, 0.25 - 0.5 * c.y, (0.95, 0.95, 0.96))
+        cover = _blade(c, -0.25, 0.42, 0.02 + 0 * c.x, 0.24 + 0 * c.x)
+        c.paint(cover, 0.25 + _bevel(cover, 0.12), (0.46, 0.46, 0.45), 0.0)
+    elif kind == 7:
+        half = 0.46 * np.sqrt(np.clip(1.06 - (c.x / 2.5) ** 4, 0, 1))
+        body = _blade(c, -0.25, 2.5, 0 * c.x, half)
+        z = 0.2 + np.sqrt(np.clip(half**2 - c.y**2, 1e-4, None))
+        c.paint(body, z, IVORY, 0.0)
+        window = _blade(c, 0.6, 2.3, 0 * c.x, 0.22 + 0 * c.x)
+        c.paint(window, z, (0.30, 0.33, 0.40), 0.1)
+        c.paint(np.maximum(np.abs(c.x - 0.35) - 0.03, body), z, DARK, 0.0)
+    else:
+        raise ValueError(f"instrument type {kind}: use a number from 1 to 7")
+    return c.sprite(rng)
+
+
+def _loop(c: Canvas, end: float, half: float, rim: float) -> None:
+    """A jaw with a long window and teeth along its inner edge."""
+    width = half + 0.03 * np.sin(np.clip(c.x / end, 0, 1) * math.pi)
+    blade = _blade(c, -0.15, end, half - 0.05 + 0 * c.x, width)
+    c.paint(blade, 0.2 + _bevel(blade, 0.05, 1.3), STEEL)
+    window = _blade(c, 0.55, end - rim, half - 0.03 + 0 * c.x, width - rim)
+    c.cut(window)
+    _teeth(c, blade, 0.6, end - 0.15, 0.1, -0.05 + 0 * c.x, 0.06)
+
+
+def _teeth(
+    c: Canvas,
+    blade: Field,
+    start: float,
+    end: float,
+    pitch: float,
+    edge: Field,
+    depth: float,
+) -> None:
+    """Dark notches along the curve `edge`, `depth` into the blade."""
+    wave = (c.x / pitch) % 1.0
+    band = np.maximum(np.abs(c.y - edge) - depth, start - c.x)
+    band = np.maximum(np.maximum(band, c.x - end), blade)
+    c.paint(np.maximum(band, (np.abs(wave - 0.5) - 0.2) * pitch), 0.16, DARK, 0.5)

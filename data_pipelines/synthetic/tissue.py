@@ -1,0 +1,314 @@
+"""The tissue: organs baked once per sequence, warped and lit for every frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from data_pipelines.synthetic.fields import Field, fractal, generator, smooth
+
+MARGIN = 0.4
+"""How far the baked tissue reaches beyond the frame on every side, frame heights."""
+
+# Base colour, second colour mixed in by coarse noise, vessel colour, share of vessels.
+# Values are display RGB, picked by eye to the look of abdominal endoscopy.
+_KINDS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], float]] = {
+    "serosa": ((226, 146, 132), (206, 98, 98), (158, 28, 40), 1.0),
+    "muscle": ((204, 88, 86), (172, 56, 64), (112, 18, 32), 0.8),
+    "liver": ((172, 70, 72), (140, 46, 54), (172, 118, 122), 0.35),
+    "fat": ((236, 178, 112), (226, 140, 92), (176, 50, 40), 0.6),
+    "membrane": ((218, 156, 154), (200, 110, 118), (120, 34, 62), 0.8),
+    "bowel": ((226, 152, 120), (212, 122, 100), (164, 44, 48), 0.8),
+    "kidney": ((178, 84, 80), (150, 58, 66), (92, 20, 30), 0.3),
+}
+
+# Each sequence looks mostly like one of these: the bed, then what lies on it.
+_SETTINGS = (
+    ("serosa", "serosa", "muscle", "serosa", "membrane"),
+    ("bowel", "bowel", "bowel", "serosa", "fat"),
+    ("liver", "liver", "liver", "muscle", "membrane"),
+    ("muscle", "muscle", "serosa", "muscle", "fat"),
+    ("fat", "fat", "bowel", "fat", "serosa"),
+    ("membrane", "serosa", "membrane", "membrane", "bowel"),
+)
+
+REGIONS = (
+    "background-tissue",
+    "kidney-parenchyma",
+    "covered-kidney",
+    "small-intestine",
+    "thread",
+    "suturing-needle",
+)
+"""What the values of `Tissue.regions` mean."""
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Baked tissue, `density` pixels per frame height, as Pillow images for warping.
+
+    `albedo` is RGB, `height` mode F (frame heights), `gloss` L, `regions` L with
+    indices into `REGIONS`. `mean` is the mean colour, 0..1.
+    """
+
+    albedo: Image.Image
+    height: Image.Image
+    gloss: Image.Image
+    regions: Image.Image
+    density: float
+    mean: NDArray[np.float32]
+
+
+def bake(seed: int, sequence: int, size: tuple[int, int], anatomy: bool) -> Tissue:
+    """Bakes the tissue of one sequence.
+
+    Args:
+      seed: the data set's seed.
+      sequence: the sequence's number.
+      size: (height, width) of the frames, pixels.
+      anatomy: whether a kidney, bowel, a suture and a needle are in the scene, with
+        their regions.
+    """
+    density = 1.15 * size[0]
+    extent = (1 + 2 * MARGIN, size[1] / size[0] + 2 * MARGIN)
+    rng = generator(seed, sequence, 1)
+    setting = _SETTINGS[(sequence * 5 + int(rng.integers(2)) * 3) % len(_SETTINGS)]
+    rows, cols = (round(side * density) for side in extent)
+    y, x = np.meshgrid(
+        np.arange(rows, dtype=np.float32) / np.float32(density),
+        np.arange(cols, dtype=np.float32) / np.float32(density),
+        indexing="ij",
+    )
+
+    def noise(index: int, cell: float, octaves: int, **options: float) -> Field:
+        stream = generator(seed, sequence, 2, index)
+        return fractal(stream, extent, density, cell, octaves, **options)
+
+    lobes = _lobes(rng, extent, setting, anatomy)
+    warp = 0.05 * noise(0, 0.35, 4), 0.05 * noise(1, 0.35, 4)
+    height, owner = _stack(lobes, x + warp[0], y + warp[1], density)
+    kind_of = np.array([list(_KINDS).index(lobe.kind) for lobe in lobes])
+    kinds = kind_of[owner]
+    height = 0.35 * height + 0.65 * smooth(height, 0.03 * density)
+    coarse, fine = noise(2, 0.3, 3, gain=0.42), noise(3, 0.06, 4, gain=0.45)
+    crease = np.abs(noise(4, 0.3, 3, stretch=1.8))
+    crease = np.exp(-((crease / 0.12) ** 2)) * (noise(5, 0.4, 2) > 0.2)
+    fat = (kinds == list(_KINDS).index("fat")).astype(np.float32)
+    lumps = 1 - np.abs(noise(6, 0.13, 3, gain=0.4))
+    height = height + 0.022 * coarse + (0.0032 + 0.001 * fat) * fine
+    height = height - 0.005 * crease + fat * 0.008 * lumps
+
+    vessels, veins = _vessels(generator(seed, sequence, 3), extent, density)
+    cover = vessels, veins
+    albedo = _colour(kinds, coarse, fine, noise(7, 0.16, 4), cover, density)
+    albedo *= (1 - 0.16 * crease)[..., None]
+    blood = np.clip(noise(8, 0.3, 4) - 1.55, 0, 0.35) / 0.35 * rng.uniform(0.2, 0.9)
+    albedo += blood[..., None] * (np.array([0.42, 0.03, 0.04]) - albedo)
+    height = height + 0.003 * veins + 0.002 * blood
+    for radius, strength in ((0.035, 6.0), (0.1, 3.0), (0.25, 1.6)):
+        buried = np.clip(smooth(height, radius * density) - height, 0, 0.12)
+        # Light that reaches a fold has passed through flesh: it is dark and red.
+        shade = np.exp(-strength * buried)[..., None]
+        albedo *= shade ** np.array([0.75, 1.15, 1.1], np.float32)
+    gloss = np.clip(0.22 + 0.5 * noise(9, 0.3, 4) + 0.5 * blood, 0.02, 1.0)
+
+    regions = np.array([lobe.region for lobe in lobes], np.uint8)[owner]
+    if anatomy:
+        stitch = _suture(generator(seed, sequence, 4), extent, density)
+        for index, (cover, colour) in enumerate(stitch):
+            albedo += cover[..., None] * (np.array(colour) - albedo)
+            height = height + 0.008 * cover
+            regions[cover > 0.5] = REGIONS.index("thread") + index
+    albedo *= rng.uniform(0.93, 1.07, 3)
+    albedo = np.clip(albedo, 0.0, 1.0)
+    return Tissue(
+        albedo=Image.fromarray((albedo * 255).astype(np.uint8)),
+        height=Image.fromarray(height.astype(np.float32)),
+        gloss=Image.fromarray((gloss * 255).astype(np.uint8)),
+        regions=Image.fromarray(regions),
+        density=density,
+        mean=albedo.mean((0, 1)).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class _Lobe:
+    """One organ or fold: an elliptic dome at a level of its own."""
+
+    centre: tuple[float, float]
+    radii: tuple[float, float]
+    angle: float
+    level: float
+    rise: float
+    kind: str
+    region: int
+
+
+def _lobes(
+    rng: np.random.Generator,
+    extent: tuple[float, float],
+    setting: tuple[str, ...],
+    anatomy: bool,
+) -> list[_Lobe]:
+    centre = (extent[0] / 2, extent[1] / 2)
+    lobes = [_Lobe(centre, (9.0, 9.0), 0.0, 0.0, 0.0, setting[0], 0)]
+    for _ in range(int(rng.integers(9, 14))):
+        place = (rng.uniform(0, extent[0]), rng.uniform(0, extent[1]))
+        long = rng.uniform(0.22, 0.55)
+        kind = setting[int(rng.integers(len(setting)))]
+        radii = (long, long * rng.uniform(0.35, 0.9))
+        level, rise = rng.uniform(-0.06, 0.04), rng.uniform(0.06, 0.16)
+        angle = rng.uniform(0, math.pi)
+        lobes.append(_Lobe(place, radii, angle, level, rise, kind, 0))
+    if anatomy:
+        for name, kind, radii, level in (
+            ("covered-kidney", "fat", (0.62, 0.4), 0.1),
+            ("small-intestine", "bowel", (0.6, 0.2), 0.06),
+            ("kidney-parenchyma", "kidney", (0.42, 0.28), 0.16),
+        ):
+            near = rng.uniform(-0.3, 0.3, 2)
+            place = (centre[0] + near[0], centre[1] + near[1])
+            region = REGIONS.index(name)
+            angle = rng.uniform(0, math.pi)
+            lobes.append(_Lobe(place, radii, angle, level, 0.12, kind, region))
+    return lobes
+
+
+def _stack(
+    lobes: list[_Lobe], x: Field, y: Field, density: float
+) -> tuple[Field, NDArray[np.uint8]]:
+    """Height of the upper envelope of all lobes, and which lobe is on top."""
+    height = np.full(x.shape, -9.0, np.float32)
+    owner = np.zeros(x.shape, np.uint8)
+    for index, lobe in enumerate(lobes):
+        # The warp of x and y moves no outline by more than this margin.
+        reach = max(lobe.radii) + 0.3
+        row, column = (
+            slice(
+                max(0, int((middle - reach) * density)),
+                max(0, int((middle + reach) * density)),
+            )
+            for middle in lobe.centre
+        )
+        cos, sin = math.cos(lobe.angle), math.sin(lobe.angle)
+        dx = x[row, column] - np.float32(lobe.centre[1])
+        dy = y[row, column] - np.float32(lobe.centre[0])
+        u = (cos * dx + sin * dy) / lobe.radii[0]
+        v = (cos * dy - sin * dx) / lobe.radii[1]
+        inside = np.maximum(1 - u * u - v * v, 0)
+        dome = lobe.level + lobe.rise * (0.6 * np.sqrt(inside) + 0.4 * inside)
+        below = height[row, column]
+        above = (dome > below) & (inside > 0)
+        below[above] = dome[above]
+        owner[row, column][above] = index
+    return height, owner
+
+
+def _colour(
+    kinds: NDArray[np.integer],
+    coarse: Field,
+    fine: Field,
+    mottle: Field,
+    cover: tuple[Field, Field],
+    density: float,
+) -> NDArray[np.float32]:
+    # Neighbouring organs share fascia: their colours run into one another.
+    present = [k for k in range(len(_KINDS)) if (kinds == k).any()]
+    weights = [
+        np.clip(smooth((kinds == k).astype(np.float32), 0.012 * density), 0, 1)
+        for k in present
+    ]
+    total = np.sum(weights, 0)
+    rows = list(_KINDS.values())
+
+    def mixed(column: int) -> Field:
+        parts = (
+            np.multiply.outer(weight / total, np.array(rows[k][column], np.float32))
+            for weight, k in zip(weights, present, strict=True)
+        )
+        return sum(parts, start=np.zeros(1, np.float32))
+
+    base, second, vessel = (mixed(column) / 255 for column in range(3))
+    share, (vessels, veins) = mixed(3), cover
+    blend = np.clip(0.4 + 0.3 * coarse + 0.28 * mottle, 0, 1)[..., None]
+    colour = base + blend * (second - base)
+    colour = colour * (1 + 0.035 * fine + 0.03 * mottle)[..., None]
+    stain = np.clip(share * (1.15 * vessels + 0.7 * veins), 0, 0.85)[..., None]
+    return (colour + stain * (vessel - colour)).astype(np.float32)
+
+
+def _vessels(
+    rng: np.random.Generator, extent: tuple[float, float], density: float
+) -> tuple[Field, Field]:
+    """Cover 0..1 of fine branching vessels, and of a few broad veins."""
+    # Drawn at twice the density and averaged, for soft edges.
+    scale = 2 * density
+    size = (2 * round(extent[1] * density), 2 * round(extent[0] * density))
+    fine, broad = Image.new("L", size), Image.new("L", size)
+    draw_fine, draw_broad = ImageDraw.Draw(fine), ImageDraw.Draw(broad)
+
+    def grow(x: float, y: float, angle: float, width: float, length: float) -> None:
+        draw = draw_broad if width > 0.007 else draw_fine
+        step, turn = 0.016, 0.0
+        for _ in range(int(length / step)):
+            turn = 0.75 * turn + rng.normal(0, 0.075)
+            angle += turn
+            nx, ny = x + step * math.cos(angle), y + step * math.sin(angle)
+            line = [(x * scale, y * scale), (nx * scale, ny * scale)]
+            pixels = width * scale
+            value = round(235 * min(1.0, 0.5 + 0.25 * pixels))
+            draw.line(line, fill=value, width=max(1, round(pixels)))
+            if width > 0.0013 and rng.uniform() < 0.16:
+                side = rng.choice((-1.0, 1.0)) * rng.uniform(0.3, 0.8)
+                grow(nx, ny, angle + side, 0.6 * width, 0.6 * length)
+            x, y, width = nx, ny, 0.985 * width
+
+    for _ in range(round(9 * extent[0] * extent[1])):
+        start = rng.uniform(0, extent[1]), rng.uniform(0, extent[0])
+        angle, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.0028, 0.006)
+        grow(*start, angle, width, rng.uniform(0.2, 0.6))
+    for _ in range(2):
+        start = rng.uniform(0, extent[1]), rng.uniform(0, extent[0])
+        angle, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.009, 0.014)
+        grow(*start, angle, width, rng.uniform(0.5, 1.0))
+
+    def field(image: Image.Image) -> Field:
+        return np.asarray(image.reduce(2), np.float32) / 255
+
+    return field(fine), smooth(field(broad), 0.006 * density)
+
+
+def _suture(
+    rng: np.random.Generator, extent: tuple[float, float], density: float
+) -> list[tuple[Field, tuple[float, float, float]]]:
+    """Cover and colour of a violet thread and of the curved needle at its end."""
+    scale = 2 * density
+    size = (2 * round(extent[1] * density), 2 * round(extent[0] * density))
+    width = max(2, round(0.009 * scale))
+    layers = []
+    at = np.array([extent[1] / 2, extent[0] / 2]) + rng.uniform(-0.25, 0.25, 2)
+    angle = rng.uniform(0, 2 * math.pi)
+    thread = Image.new("L", size)
+    points, turn, here = [], 0.0, at.copy()
+    for _ in range(90):
+        points.append((here[0] * scale, here[1] * scale))
+        turn = 0.9 * turn + rng.normal(0, 0.05)
+        angle += turn
+        here = here + 0.012 * np.array([math.cos(angle), math.sin(angle)])
+    ImageDraw.Draw(thread).line(points, fill=255, width=width, joint="curve")
+    layers.append((thread, (0.34, 0.22, 0.55)))
+    needle = Image.new("L", size)
+    radius, begin = 0.07, rng.uniform(0, 360)
+    head = math.radians(begin)
+    middle = at - radius * np.array([math.cos(head), math.sin(head)])
+    box = [*((middle - radius) * scale), *((middle + radius) * scale)]
+    ImageDraw.Draw(needle).arc(box, begin, begin + 175, fill=255, width=width)
+    layers.append((needle, (0.72, 0.73, 0.76)))
+    return [
+        (np.asarray(image.reduce(2), np.float32) / 255, colour)
+        for image, colour in layers
+    ]

@@ -1,0 +1,311 @@
+"""Checkpoints: what training resumes from and what evaluation loads.
+
+The only file that knows Orbax. A run keeps `RUN/checkpoints/STEP/`, each one complete
+or absent: Orbax writes beside it and renames. On top of that, every array and the
+metadata carry a SHA-256, because Orbax returns flipped bits without an error; a
+checkpoint that fails it is never used, the next good one is.
+
+State is written as host arrays, so it restores on any number of devices, and writing
+concerns process 0 alone; the others may call everything and only read.
+"""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from dmnet_jax.checkpoint_folder import (
+    CheckpointError,
+    Damaged,
+    Which,
+    bodies,
+    candidates,
+    clear_leftovers,
+    listed,
+    prune,
+    read_body,
+    reason_of,
+    remove_temporaries,
+    sealed,
+    set_aside,
+)
+from dmnet_jax.host_state import fit, flatten, nest, to_host, verify
+
+_FOLDER = "checkpoints"
+_PROCESS_0 = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class Restored(NamedTuple):
+    """A restored step.
+
+    Attributes:
+        step: the step that was read, older than the one asked for after damage.
+        state: the target's structure with the saved values.
+        metadata: what `Checkpoints.save` was given.
+    """
+
+    step: int
+    state: Any
+    metadata: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run, for the process that writes them.
+
+    Keeps the newest two and the two with the largest metric. Opening clears what an
+    interrupted process left behind, so hold `run_lock` around it.
+
+        with run_lock(run_dir), Checkpoints(run_dir) as checkpoints:
+            checkpoints.save(100, state, metadata={"config": ...}, metric=0.61)
+            step, state, metadata = checkpoints.restore(state)
+
+    Args:
+        run_dir: the run's folder; made if missing.
+
+    Raises:
+        CheckpointError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        self._directory = Path(run_dir).absolute() / _FOLDER
+        self._writes = jax.process_index() == 0
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: tuple[int, Future[None]] | None = None
+        if self._writes:
+            try:
+                self._directory.mkdir(parents=True, exist_ok=True)
+                clear_leftovers(self._directory)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{self._directory}: cannot be written ({reason_of(error)})"
+                ) from error
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        *,
+        metadata: dict[str, Any],
+        metric: float | None = None,
+    ) -> bool:
+        """Starts writing a checkpoint; returns once `state` may be donated.
+
+        Args:
+            step: steps done, >= 0; larger than any saved before.
+            state: pytree of arrays, typed PRNG keys and Python numbers, whole on this
+                process (on one device or replicated).
+            metadata: anything JSON holds.
+            metric: larger is better; None or NaN is never among the best.
+
+        Returns:
+            False if nothing was done: this very step is saved already, or process 0
+            is the one that writes.
+
+        Raises:
+            CheckpointError: an earlier save failed, or a later step exists.
+            TypeError: a leaf is no array, or `metadata` no JSON.
+            ValueError: `state` holds no numbers at all.
+        """
+        if not self._writes:
+            return False
+        self.wait()
+        newest = max(listed(self._directory), default=-1)
+        if step == newest:
+            return False
+        if step < newest:
+            raise CheckpointError(
+                f"{self._directory}: step {step} is behind the saved step {newest}; "
+                "resume from the newest step or write to another run directory"
+            )
+        arrays, leaves = to_host(state)
+        ranked = metric is not None and math.isfinite(metric)
+        body = {
+            "step": step,
+            "metric": float(metric) if metric is not None and ranked else None,
+            "metadata": metadata,
+            "leaves": leaves,
+        }
+        # Through JSON once, so that the digest is of what a reader will see.
+        body = json.loads(json.dumps(body))
+        self._pending = step, self._pool.submit(self._write, step, arrays, body)
+        return True
+
+    def restore(self, target: Any, *, step: int | Which = "newest") -> Restored:
+        """Reads a checkpoint into the shape of `target`.
+
+        A damaged step is skipped with a warning, set aside in `checkpoints/damaged`,
+        and the next one is used; a step asked for by number has no substitute.
+
+        Args:
+            target: pytree like the saved one. Arrays and `jax.ShapeDtypeStruct` say
+                shape, dtype and sharding; values are ignored. Not donated.
+            step: "newest", "best" (largest metric) or a number.
+
+        Raises:
+            CheckpointError: no good checkpoint, or it does not fit; names the leaf.
+        """
+        self.wait()
+        bad: dict[int, str] = {}
+        body, arrays = _first_good(self._directory, step, _read_all, bad)
+        found = body["step"]
+        try:
+            state = fit(arrays, body["leaves"], target)
+        except ValueError as error:
+            raise CheckpointError(f"{self._directory / str(found)}: {error}") from error
+        if self._writes:
+            for number, reason in bad.items():
+                set_aside(self._directory, number, reason)
+        return Restored(found, state, body["metadata"])
+
+    def steps(self) -> list[int]:
+        """Saved steps whose metadata is intact, oldest first."""
+        return [body["step"] for body in bodies(self._directory)]
+
+    def latest_metadata(self) -> dict[str, Any]:
+        """Metadata of the newest step; see `read_metadata`."""
+        self.wait()
+        return _first_good(self._directory, "newest", read_body, {})["metadata"]
+
+    def wait(self) -> None:
+        """Blocks until the last save is on disk.
+
+        Raises:
+            CheckpointError: it failed; earlier checkpoints are untouched.
+        """
+        if self._pending is None:
+            return
+        (step, future), self._pending = self._pending, None
+        try:
+            future.result()
+        except Exception as error:
+            newest = max(listed(self._directory), default=None)
+            left = "none is saved" if newest is None else f"step {newest} is intact"
+            raise CheckpointError(
+                f"{self._directory}: step {step} was not saved ({reason_of(error)}); "
+                f"{left}"
+            ) from error
+
+    def close(self) -> None:
+        """Waits for the last save and ends the writing thread."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _write(self, step: int, arrays: dict[str, Any], body: dict[str, Any]) -> None:
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=_PROCESS_0)
+        )
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(nest(arrays)),
+            meta=ocp.args.JsonSave(sealed(body)),
+        )
+        try:
+            # Orbax's own asynchronous writer leaves a thread waiting for minutes when
+            # a save fails; this one fails at once, and the thread is ours.
+            with ocp.Checkpointer(
+                handler, multiprocessing_options=_PROCESS_0
+            ) as checkpointer:
+                checkpointer.save(self._directory / str(step), args=items)
+        finally:
+            remove_temporaries(self._directory)
+        # Nothing older goes before the new one has been read back.
+        try:
+            _read_all(self._directory, step)
+        except Damaged as damage:
+            set_aside(self._directory, step, str(damage))
+            raise
+        prune(self._directory)
+
+
+def read_metadata(
+    run_dir: str | os.PathLike[str], step: int | Which = "newest"
+) -> dict[str, Any]:
+    """What a checkpoint says of itself, without reading its arrays.
+
+    Args:
+        run_dir: the run's folder.
+        step: "newest", "best" (largest metric) or a number.
+
+    Raises:
+        CheckpointError: no such checkpoint with intact metadata.
+    """
+    directory = Path(run_dir).absolute() / _FOLDER
+    return _first_good(directory, step, read_body, {})["metadata"]
+
+
+def load_variables(
+    run_dir: str | os.PathLike[str], which: int | Which = "best"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The network of a run, for whoever does not train it.
+
+    Changes nothing on disk, so it may run beside the training process.
+
+    Args:
+        run_dir: the run's folder.
+        which: "best" (largest metric), "newest" or a step.
+
+    Returns:
+        The state's sub-tree `variables` as nested dicts of NumPy arrays, and the
+        metadata.
+
+    Raises:
+        CheckpointError: no good checkpoint, or its state has no `variables`.
+    """
+    directory = Path(run_dir).absolute() / _FOLDER
+    body, arrays = _first_good(directory, which, _read_all, {})
+    tree = nest(arrays)
+    if not isinstance(tree.get("variables"), dict):
+        raise CheckpointError(f"{directory / str(body['step'])}: holds no `variables`")
+    return tree["variables"], body["metadata"]
+
+
+def _first_good(
+    directory: Path,
+    which: int | Which,
+    read: Callable[[Path, int], _T],
+    bad: dict[int, str],
+) -> _T:
+    """What `read` makes of the first step it finds undamaged; `bad` gets the others."""
+    for step in candidates(directory, which):
+        try:
+            return read(directory, step)
+        except Damaged as damage:
+            bad[step] = str(damage)
+            _log.warning(
+                "%s: step %d is damaged and not used: %s", directory, step, damage
+            )
+    reasons = "; ".join(f"step {step}: {reason}" for step, reason in bad.items())
+    raise CheckpointError(f"{directory}: no good checkpoint ({reasons})")
+
+
+def _read_all(
+    directory: Path, step: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Body and arrays of a step, or `Damaged`."""
+    body = read_body(directory, step)
+    path = epath.Path(directory / str(step) / "state")
+    try:
+        tree = ocp.PyTreeCheckpointHandler().restore(path)
+        stored = {name: np.asarray(leaf) for name, leaf in flatten(tree).items()}
+        return body, verify(stored, body["leaves"])
+    except Exception as error:
+        # Orbax and its storage raise many kinds on bad bytes; all mean the same here.
+        raise Damaged(f"its arrays cannot be used: {reason_of(error)}") from error

@@ -1,0 +1,158 @@
+"""The folder of a run's checkpoints: which steps are there, intact and worth keeping.
+
+A step is a folder with its number for a name; `meta/metadata` in it holds a body and
+the body's SHA-256. Deleting is renaming into `trash` first, so nothing half-deleted is
+ever listed; what is found damaged moves to `damaged`, for a person to look at.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+Which = Literal["newest", "best"]
+
+KEEP_NEWEST = 2
+KEEP_BEST = 2
+
+_TRASH = "trash"
+_DAMAGED = "damaged"
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint could not be saved, found or fitted; one line says which and why."""
+
+
+class Damaged(Exception):
+    """A checkpoint's bytes are not what was saved."""
+
+
+def listed(directory: Path) -> list[int]:
+    """Steps that have a folder, damaged or not, oldest first."""
+    if not directory.is_dir():
+        return []
+    names = [path.name for path in directory.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9]\d*", name))
+
+
+def candidates(directory: Path, which: int | Which) -> list[int]:
+    """Steps to try, the wanted one first.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    steps = listed(directory)
+    if not steps:
+        raise CheckpointError(f"{directory}: no checkpoint here; train first")
+    if which == "newest":
+        return steps[::-1]
+    if which == "best":
+        intact = bodies(directory)
+        # A step that cannot say how good it was comes first, to be reported.
+        unknown = sorted(set(steps) - {body["step"] for body in intact})
+        ranked = unknown + _by_metric(intact)[::-1]
+        if not ranked:
+            raise CheckpointError(
+                f"{directory}: no checkpoint has a metric, so none is best; "
+                "ask for the newest"
+            )
+        return ranked
+    if which not in steps:
+        have = ", ".join(map(str, steps))
+        raise CheckpointError(f"{directory}: no step {which}; there are {have}")
+    return [which]
+
+
+def read_body(directory: Path, step: int) -> dict[str, Any]:
+    """What a step says of itself, or `Damaged`."""
+    try:
+        text = (directory / str(step) / "meta" / "metadata").read_text()
+        envelope = json.loads(text)
+        body = envelope["body"]
+        intact = envelope["sha256"] == _digest(body) and body["step"] == step
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"its metadata cannot be read: {reason_of(error)}") from error
+    if not intact:
+        raise Damaged("its metadata does not match its checksum")
+    return body
+
+
+def bodies(directory: Path) -> list[dict[str, Any]]:
+    """Bodies of the steps whose metadata is intact, oldest first."""
+    found = []
+    for step in listed(directory):
+        try:
+            found.append(read_body(directory, step))
+        except Damaged:
+            continue
+    return found
+
+
+def _by_metric(intact: list[dict[str, Any]]) -> list[int]:
+    """Steps that have a metric, the best last."""
+    ranked = [(b["metric"], b["step"]) for b in intact if b["metric"] is not None]
+    return [step for _, step in sorted(ranked)]
+
+
+def prune(directory: Path) -> None:
+    """Deletes all but the newest and the best; a deletion cut short leaves no step."""
+    intact = bodies(directory)
+    keep = {body["step"] for body in intact[-KEEP_NEWEST:]}
+    keep.update(_by_metric(intact)[-KEEP_BEST:])
+    trash = directory / _TRASH
+    shutil.rmtree(trash, ignore_errors=True)
+    for body in intact:
+        if body["step"] not in keep:
+            trash.mkdir(exist_ok=True)
+            (directory / str(body["step"])).rename(trash / str(body["step"]))
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def clear_leftovers(directory: Path) -> None:
+    """Removes what an interrupted writer left; for the only writer, at its start."""
+    remove_temporaries(directory)
+    for step in listed(directory):
+        try:
+            read_body(directory, step)
+        except Damaged as damage:
+            set_aside(directory, step, str(damage))
+    prune(directory)
+
+
+def remove_temporaries(directory: Path) -> None:
+    """Removes steps that were being written; they were never complete."""
+    for path in directory.glob("*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def set_aside(directory: Path, step: int, reason: str) -> None:
+    """Moves a damaged step out of the way of the one that will replace it."""
+    folder = directory / _DAMAGED
+    folder.mkdir(exist_ok=True)
+    taken = sum(path.name.split("-")[0] == str(step) for path in folder.iterdir())
+    place = folder / (f"{step}-{taken}" if taken else str(step))
+    (directory / str(step)).rename(place)
+    _log.warning("%s: damaged step %d moved to %s: %s", directory, step, place, reason)
+
+
+def sealed(body: dict[str, Any]) -> dict[str, Any]:
+    """The JSON that `read_body` reads: a body and its digest."""
+    return {"sha256": _digest(body), "body": body}
+
+
+def _digest(body: Any) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def reason_of(error: BaseException) -> str:
+    """The part of an error a person can act on, in one line."""
+    text = str(error)
+    system = re.search(r"OS error \d+: ([^\]]+)\]", text)
+    if system:
+        return system[1]
+    first = text.strip().splitlines()[0][:200] if text.strip() else ""
+    return f"{type(error).__name__}: {first}"

@@ -1,0 +1,211 @@
+"""Command lines: a recipe file, typed overrides, and one-line errors.
+
+    python train.py --config configs/endovis17.py --optim.lr 3e-4 --data.size 256 320
+
+Every field of `Config` is a flag, with `-` or `_`; a program adds its own. Imports no
+JAX, so that `--help` answers at once.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import tyro
+
+from dmnet_jax.config import Config, from_json, to_json, validate
+from dmnet_jax.typed import ConfigError
+
+Flags = TypeVar("Flags")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Common:
+    """Flags of every command.
+
+    Attributes:
+        config: Recipe: a Python file with get_config(), or a saved JSON.
+        print_config: Print the resulting configuration as JSON and stop.
+    """
+
+    config: str = ""
+    print_config: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class _NoFlags:
+    """Nothing of its own."""
+
+
+def parse_config(
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str = "",
+    default: Config | None = None,
+) -> Config:
+    """`parse_command` for a program without flags of its own."""
+    return parse_command(
+        argv, _NoFlags(), prog=prog, description=description, default=default
+    )[0]
+
+
+def parse_command(
+    argv: Sequence[str] | None,
+    flags: Flags,
+    *,
+    prog: str,
+    description: str = "",
+    default: Config | None = None,
+) -> tuple[Config, Flags]:
+    """Reads a command line.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+        flags: a dataclass instance; its fields become flags without a prefix, its
+            values their defaults.
+        prog: the program's name in the help.
+        description: the help's first lines.
+        default: what the flags change if no `--config` is given; else the paper's
+            values.
+
+    Returns:
+        The validated config and the program's flags.
+
+    Raises:
+        SystemExit: 0 after `--help` or `--print-config`; 2 after a mistake, told in
+            one line on standard error.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        # The recipe first: its values are the defaults that the help shows.
+        path = _config_path(arguments)
+        base = validate(load_config(path) if path else default or Config())
+        config, common, flags = _parse(arguments, base, flags, prog, description)
+        config = validate(config)
+    except ConfigError as error:
+        exit_with_error(error)
+    if common.print_config:
+        print(to_json(config))
+        raise SystemExit(0)
+    return config, flags
+
+
+def exit_with_error(error: Exception | str) -> NoReturn:
+    """Ends a command after a user's mistake: `error: ...` and exit status 2."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """The config of a recipe (a Python file with `get_config()`) or a saved JSON.
+
+    The Python file is run; open only recipes you trust.
+
+    Raises:
+        ConfigError: names the file and what is wrong with it.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"{path}: no such config file")
+    if file.suffix == ".json":
+        try:
+            return from_json(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, ConfigError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+    try:
+        get_config = runpy.run_path(str(file)).get("get_config")
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{path}: cannot be run: {_told(error, file)}") from error
+    if not callable(get_config):
+        raise ConfigError(f"{path}: has no get_config(); a recipe must define it")
+    try:
+        config = get_config()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"{path}: get_config() failed: {_told(error, file)}"
+        ) from error
+    if not isinstance(config, Config):
+        kind = type(config).__name__
+        raise ConfigError(f"{path}: get_config() returned {kind}, not a Config")
+    return config
+
+
+def _told(error: BaseException, file: Path) -> str:
+    """An error in one line, with its line in `file`."""
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"line {line}: {text}" if line else text
+
+
+def _config_path(arguments: Sequence[str]) -> str:
+    path = ""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            path = argument.removeprefix("--config=")
+        elif argument == "--config":
+            path = arguments[i + 1] if i + 1 < len(arguments) else ""
+    return path
+
+
+def _parse(
+    arguments: list[str], base: Config, flags: Any, prog: str, description: str
+) -> tuple[Config, _Common, Any]:
+    unnamed = tyro.conf.arg(name="")
+    everything = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("common", Annotated[_Common, unnamed, tyro.conf.FlagCreatePairsOff]),
+            ("flags", Annotated[type(flags), unnamed]),
+            ("fields", Annotated[Config, unnamed]),
+        ],
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed = tyro.cli(
+                everything,
+                default=everything(_Common(), flags, base),
+                args=arguments,
+                prog=prog,
+                description=description,
+            )
+    except SystemExit as stop:
+        if stop.code == 0:
+            raise
+        raise ConfigError(_one_line(said.getvalue())) from stop
+    return parsed.fields, parsed.common, parsed.flags
+
+
+def _one_line(box: str) -> str:
+    """The message inside tyro's box, with the flags it suggests.
+
+    The box is drawn in lines, or, where standard output is not UTF-8, in dashes with
+    the title as a section of its own.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    sections = [""]
+    for line in plain.splitlines():
+        line = line.strip("│ ")
+        if re.fullmatch("[─-]{4,}", line):
+            sections.append("")
+        elif line and line[0] not in "╭╰":
+            sections[-1] = f"{sections[-1]} {line}".strip()
+    message, *others = sections if "╭" in plain else sections[1:]
+    for section in others:
+        if section.startswith("Perhaps you meant"):
+            suggested = dict.fromkeys(re.findall(r"--[\w.-]+", section))
+            message += f"; did you mean {' or '.join(suggested)}?"
+    return f"{message[:1].lower()}{message[1:]} (see --help)"

@@ -1,0 +1,400 @@
+"""What a run is made of: frozen dataclasses whose defaults are the paper's values.
+
+Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument
+Segmentation of Robotic Surgical Video", MICCAI 2021; its symbols are named where the
+field is. A recipe is a Python file with `get_config() -> Config`; the command line
+changes single fields of it, and the result is stored in every checkpoint as JSON.
+
+Imports no JAX, so that `--help` answers at once.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal
+
+from dmnet_jax.typed import ConfigError, from_plain
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Rendered video, for `data.dataset` "synthetic".
+
+    Attributes:
+        sequences: Numbers of the EndoVis17 sequences to imitate.
+        frames: Frames of each.
+        size: Height and width in pixels.
+        seed: Another seed, other videos.
+    """
+
+    sequences: tuple[int, ...] = (1, 2, 3, 4)
+    frames: int = 60
+    size: tuple[int, int] = (256, 320)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Video, labels and augmentation.
+
+    Attributes:
+        dataset: Its layout on disk; "folder" is your own, VIDEO/frames and VIDEO/masks.
+        root: Where it lies.
+        masks: Name of the mask folders ("folder" only).
+        task: What is told apart (EndoVis).
+        size: Height and width the network sees, multiples of 32.
+        train: Names of the training videos; empty: the fold says.
+        val: Names of the validation videos; empty: the fold says.
+        fold: Which part of the dataset validates, counted from 0.
+        num_classes: Background included.
+        flip_horizontal: Mirror half of the training clips left to right.
+        flip_vertical: Mirror half of them top to bottom.
+        scale: Least and greatest random enlargement.
+        photometric: Strength of random colour, 0 (the paper's none) to 1.
+        frame_step: Every how many frames one is a training target.
+        threads: Reading threads.
+        synthetic: What is rendered if the dataset is "synthetic".
+    """
+
+    dataset: Literal[
+        "folder", "synthetic", "endovis15", "endovis17", "endovis18", "camvid"
+    ] = "endovis17"
+    root: str = ""
+    masks: str = "masks"
+    task: Literal["types", "parts", "binary"] = "types"
+    size: tuple[int, int] = (512, 640)
+    train: tuple[str, ...] = ()
+    val: tuple[str, ...] = ()
+    fold: int = 0
+    num_classes: int = 8
+    flip_horizontal: bool = True
+    flip_vertical: bool = True
+    scale: tuple[float, float] = (0.9, 1.1)
+    photometric: float = 0.0
+    frame_step: int = 1
+    threads: int = 2
+    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network (paper, section 2) and its ablations (Table 2).
+
+    Attributes:
+        local: Local memory: none, non-local attention, ConvLSTM, BottleneckLSTM, or
+            the paper's ELA.
+        global_memory: Active global aggregation (AGA, section 2.3).
+        local_size: Frames before the current one that are kept (tau).
+        num_reads: Frames read from the global memory (n).
+        global_size: Slots of the global memory; the oldest frame leaves a full one.
+        key_channels: Width of keys.
+        value_channels: Width of values; half the decoder's width.
+        share_key_value: One key/value projection for both memories.
+        attention_dropout: On affinities, in training.
+        pretrained: Encoder weights: "imagenet" (shipped), "none", or a file.
+        encoder: Whose MobileNetV2 is imitated (padding, epsilon, input range); must
+            match the pretrained weights.
+        min_confidence: Least confidence admitted to the global memory (alpha, at most
+            0). None: calibrated on the training videos.
+        max_similarity: Greatest similarity admitted to it (beta). None: calibrated.
+        dtype: Of features; scores and losses are float32 always.
+    """
+
+    local: Literal["none", "nl", "clstm", "blstm", "ela"] = "ela"
+    global_memory: bool = True
+    local_size: int = 4
+    num_reads: int = 4
+    global_size: int = 225
+    key_channels: int = 64
+    value_channels: int = 128
+    share_key_value: bool = False
+    attention_dropout: float = 0.1
+    pretrained: str = "imagenet"
+    encoder: Literal["keras", "torch"] = "keras"
+    min_confidence: float | None = None
+    max_similarity: float | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Those that are set, and so need no calibration."""
+        chosen = {
+            "min_confidence": self.min_confidence,
+            "max_similarity": self.max_similarity,
+        }
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam, its schedule and the loss (paper, section 3.1).
+
+    Attributes:
+        lr: Learning rate at the start.
+        weight_decay: L2 factor on kernels.
+        drop_epochs: Epochs after which the learning rate falls, ascending.
+        drop_factor: What it is multiplied by each time.
+        warmup_steps: Steps of linear rise from 0.
+        dice_weight: Weight of the Dice loss.
+        cross_entropy_weight: Weight of the cross-entropy.
+        clip_norm: Greatest gradient norm. None: unlimited.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    drop_epochs: tuple[int, ...] = (70,)
+    drop_factor: float = 0.1
+    warmup_steps: int = 0
+    dice_weight: float = 1.0
+    cross_entropy_weight: float = 0.0
+    clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One part of a training run.
+
+    Attributes:
+        name: Shown in the log.
+        epochs: How long it lasts.
+        lr_scale: Factor on `optim.lr`.
+        train: All weights, those of the memory modules, or those of the rest (as a
+            single-frame network).
+    """
+
+    name: str
+    epochs: int
+    lr_scale: float = 1.0
+    train: Literal["all", "memory", "single_frame"] = "all"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training run.
+
+    Attributes:
+        epochs: Passes over the training frames, if there are no stages.
+        batch_size: Clips a step, over all devices.
+        seed: Of weights, order and augmentation.
+        stages: Set in a recipe; empty: one stage that trains everything.
+        eval_every_epochs: Epochs between validations.
+        checkpoint_every_steps: Steps between checkpoints; 0: at each validation.
+        log_every: Steps between log lines.
+        memory_gradient: Train the encoder through the memory frames too.
+    """
+
+    epochs: int = 100
+    batch_size: int = 16
+    seed: int = 0
+    stages: tuple[StageConfig, ...] = ()
+    eval_every_epochs: int = 1
+    checkpoint_every_steps: int = 0
+    log_every: int = 10
+    memory_gradient: bool = False
+
+    @property
+    def resolved_stages(self) -> tuple[StageConfig, ...]:
+        """The stages to run, never empty."""
+        return self.stages or (StageConfig("all", self.epochs),)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run.
+
+    Attributes:
+        name: Of the recipe.
+        workdir: Folder of all runs.
+    """
+
+    name: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    workdir: str = "runs"
+
+    @property
+    def run_directory(self) -> Path:
+        """Where a run lives: one recipe, fold and seed, one directory."""
+        leaf = f"fold{self.data.fold}-seed{self.train.seed}"
+        return Path(self.workdir) / (self.name or "unnamed") / leaf
+
+
+# The least value of plain numbers; other rules are in `validate`.
+_LEAST = {
+    "data.fold": 0,
+    "data.frame_step": 1,
+    "data.threads": 0,
+    "data.synthetic.frames": 1,
+    "data.synthetic.seed": 0,
+    "model.local_size": 0,
+    "model.num_reads": 1,
+    "model.key_channels": 1,
+    "model.value_channels": 1,
+    "optim.weight_decay": 0,
+    "optim.warmup_steps": 0,
+    "optim.dice_weight": 0,
+    "optim.cross_entropy_weight": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.eval_every_epochs": 1,
+    "train.checkpoint_every_steps": 0,
+    "train.log_every": 1,
+}
+
+# What a resumed run may change without becoming another experiment.
+_FREE_ON_RESUME = (
+    "name",
+    "workdir",
+    "data.root",
+    "data.threads",
+    "train.epochs",
+    "train.eval_every_epochs",
+    "train.checkpoint_every_steps",
+    "train.log_every",
+)
+
+
+def validate(config: Config) -> Config:
+    """Checks types and ranges.
+
+    Returns:
+        An equal config with every value in its declared type (a 1 given as a learning
+        rate becomes 1.0, a list a tuple).
+
+    Raises:
+        ConfigError: the first wrong field, by path.
+    """
+    config = from_plain(Config, dataclasses.asdict(config), "")
+    data, model, optim, train = config.data, config.model, config.optim, config.train
+    for path, least in _LEAST.items():
+        _need(attrgetter(path)(config) >= least, config, path, f"at least {least}")
+    for ok, path, need in (
+        (
+            all(side >= 32 and side % 32 == 0 for side in data.size),
+            "data.size",
+            "positive multiples of 32",
+        ),
+        (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
+        (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
+        (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < least <= greatest"),
+        (0 <= data.photometric <= 1, "data.photometric", "in [0, 1]"),
+        (min(data.synthetic.size) >= 1, "data.synthetic.size", "positive"),
+        (data.synthetic.sequences, "data.synthetic.sequences", "at least one number"),
+        (
+            model.local_size >= 1 or model.local == "none",
+            "model.local_size",
+            'at least 1, unless model.local is "none"',
+        ),
+        (
+            model.global_size >= model.num_reads,
+            "model.global_size",
+            f"at least model.num_reads, {model.num_reads}",
+        ),
+        (0 <= model.attention_dropout < 1, "model.attention_dropout", "in [0, 1)"),
+        (model.pretrained, "model.pretrained", '"imagenet", "none" or a file'),
+        (
+            model.min_confidence is None or model.min_confidence <= 0,
+            "model.min_confidence",
+            "at most 0, as confidences are, or None",
+        ),
+        (optim.lr > 0, "optim.lr", "greater than 0"),
+        (
+            _ascending((0, *optim.drop_epochs)),
+            "optim.drop_epochs",
+            "ascending epochs, the first at least 1",
+        ),
+        (0 < optim.drop_factor <= 1, "optim.drop_factor", "in (0, 1]"),
+        (
+            optim.dice_weight + optim.cross_entropy_weight > 0,
+            "optim.dice_weight",
+            "greater than 0 while optim.cross_entropy_weight is 0",
+        ),
+        (
+            optim.clip_norm is None or optim.clip_norm > 0,
+            "optim.clip_norm",
+            "greater than 0, or None",
+        ),
+        (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
+        (config.workdir, "workdir", "a folder"),
+        (not set("/\\") & set(config.name), "name", "without slashes"),
+    ):
+        _need(ok, config, path, need)
+    for i, stage in enumerate(train.stages):
+        if not stage.name or stage.epochs < 1 or stage.lr_scale <= 0:
+            raise ConfigError(
+                f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
+                "and an lr_scale greater than 0"
+            )
+    return config
+
+
+def check_resume(saved: Config, now: Config) -> None:
+    """Refuses to continue a run as another one.
+
+    Folders, threads, logging and the number of epochs may change; what
+    decides the result may not.
+
+    Raises:
+        ConfigError: names every field that differs, with both values.
+    """
+    before, after = _fields(saved), _fields(now)
+    changed = [
+        f"{path} was {before[path]!r}, now {after[path]!r}"
+        for path in before
+        if before[path] != after[path] and path not in _FREE_ON_RESUME
+    ]
+    if changed:
+        raise ConfigError(
+            f"the saved run differs: {'; '.join(changed)}; "
+            "restore these or start another run"
+        )
+
+
+def to_json(config: Config) -> str:
+    """A config as indented JSON; `from_json` gives an equal one back.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False)
+
+
+def from_json(text: str) -> Config:
+    """The config that `to_json` wrote; absent fields have their defaults.
+
+    Ranges are not checked; `validate` does.
+
+    Raises:
+        ConfigError: no JSON, an unknown field, or a value of the wrong type.
+    """
+    try:
+        tree = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"not JSON: {error}") from error
+    return from_plain(Config, tree, "")
+
+
+def _need(ok: object, config: Config, path: str, need: str) -> None:
+    if not ok:
+        value = attrgetter(path)(config)
+        raise ConfigError(f"{path} is {value!r}; it must be {need}")
+
+
+def _ascending(numbers: tuple[int, ...]) -> bool:
+    return all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+
+
+def _fields(config: Any, path: str = "") -> dict[str, Any]:
+    """Values by path, `optim.lr`."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            found.update(_fields(value, f"{path}{item.name}."))
+        else:
+            found[path + item.name] = value
+    return found

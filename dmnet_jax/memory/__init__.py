@@ -1,0 +1,100 @@
+"""Memories for streams: fixed shapes, immutable, at home in `jit`, `scan` and `vmap`.
+
+A ring buffer keeps the last items of any kind of pytree; a policy decides what is
+worth keeping; reads return a fixed number of rows and a mask. `DualMemory` joins a
+short memory of everything recent with a long one of what was admitted. Nothing here
+knows about images or networks, and everything is written for one stream: use
+`jax.vmap` for several.
+
+Remembering the rare readings of a sensor. The policy is an ordinary function; this one
+admits a reading that is far from all that are remembered:
+
+>>> import jax
+>>> import jax.numpy as jnp
+>>> from dmnet_jax import memory
+>>> def novel(ring, candidate):
+...     known = memory.read_all(ring)
+...     distance = jnp.linalg.norm(known.items - candidate.item, axis=-1)
+...     return jnp.min(distance, where=known.mask, initial=jnp.inf) > 1.0
+>>> def step(ring, reading):
+...     time, x = reading
+...     candidate = memory.Candidate(x, confidence=1.0, frame=time)
+...     return memory.admit(ring, candidate, policy=novel)
+>>> def watch(stream):  # [T, D]
+...     ring = memory.init(stream[0], capacity=4)
+...     return jax.lax.scan(step, ring, (jnp.arange(len(stream)), stream))
+
+Two sensors at once; the second sends a NaN, which no memory ever takes:
+
+>>> streams = jnp.array([[0.0, 0.3, 5.0, 0.1, 5.2], [2.0, jnp.nan, 2.5, 2.1, -4.0]])
+>>> rings, admitted = jax.jit(jax.vmap(watch))(streams[..., None])
+>>> print(admitted)
+[[ True False  True False False]
+ [ True False False False  True]]
+>>> print(rings.stamp)
+[[ 0  2 -1 -1]
+ [ 0  4 -1 -1]]
+
+Live, one reading a call, donate the ring and it is updated in place:
+`jax.jit(step, donate_argnums=0)`.
+"""
+
+from dmnet_jax.memory._dual import (
+    DualMemory,
+    advance,
+    init_dual,
+    prefill,
+    prefill_local,
+    read_key,
+)
+from dmnet_jax.memory._policy import (
+    AdmissionPolicy,
+    Candidate,
+    admit,
+    all_of,
+    always,
+    any_of,
+    confidence,
+    confident,
+    dissimilar,
+    every,
+    similarity,
+)
+from dmnet_jax.memory._read import (
+    Readout,
+    read_all,
+    read_last,
+    read_top_k,
+    read_uniform,
+)
+from dmnet_jax.memory._ring import EMPTY, RingBuffer, init, latest, push
+
+__all__ = [
+    "AdmissionPolicy",
+    "Candidate",
+    "DualMemory",
+    "EMPTY",
+    "Readout",
+    "RingBuffer",
+    "admit",
+    "advance",
+    "all_of",
+    "always",
+    "any_of",
+    "confidence",
+    "confident",
+    "dissimilar",
+    "every",
+    "init",
+    "init_dual",
+    "latest",
+    "prefill",
+    "prefill_local",
+    "push",
+    "read_all",
+    "read_key",
+    "read_last",
+    "read_top_k",
+    "read_uniform",
+    "similarity",
+]

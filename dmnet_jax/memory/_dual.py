@@ -1,0 +1,200 @@
+"""Two memories of one video: the last few frames, and chosen ones from all of it.
+
+In the shape descriptions `m` counts the frames of a prefill and `...` is the shape of
+one item's leaf. Written for one video; batch with `jax.vmap`.
+"""
+
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from dmnet_jax.memory._policy import (
+    AdmissionPolicy,
+    Candidate,
+    admissible,
+    all_finite,
+)
+from dmnet_jax.memory._ring import Item, RingBuffer, check_item, init, push
+
+Stored = TypeVar("Stored")
+
+
+class DualMemory(struct.PyTreeNode, Generic[Item, Stored]):
+    """A local and a global memory (section 2: L_t and G_t).
+
+    What the global memory keeps of a frame (`stored`) need not be what frames are
+    compared by (the item): the latest admitted item has its own ring of one. The two
+    rings take the same frames, so their counts are equal (until one falls back after
+    2**31 - 1 admissions, see `RingBuffer`).
+
+    `frame` wraps to negative numbers after 2**31 frames (2.2 years at 30 a second);
+    reads go on, and differences of stamps stay right modulo 2**32.
+
+    Attributes:
+        local: the last `local_size` items.
+        reference: the latest admitted item, which the policy compares with.
+        global_: `stored` of the admitted frames; a full one drops its oldest.
+        frame: int32 [], the index of the next frame, and stamp of what it brings.
+        key: PRNG key of the reads; see `read_key`.
+    """
+
+    local: RingBuffer[Item]
+    reference: RingBuffer[Item]
+    global_: RingBuffer[Stored]
+    frame: Array
+    key: Array
+
+
+def init_dual(
+    item: Any, *, local_size: int, global_size: int, key: Array, stored: Any = None
+) -> DualMemory:
+    """Empty memories for a video of items like `item`.
+
+    Args:
+        item: one item: a pytree of arrays or `jax.ShapeDtypeStruct`s, leaves [...].
+        local_size: capacity of the local memory, the paper's tau.
+        global_size: capacity of the global memory.
+        key: PRNG key, typed or raw; one folded from it is kept, never the same array.
+        stored: like what the global memory keeps of a frame; the item if None, and
+            nothing but stamps if `{}`.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
+    return DualMemory(
+        local=init(item, capacity=local_size),
+        reference=init(item, capacity=1),
+        global_=init(item if stored is None else stored, capacity=global_size),
+        frame=jnp.zeros((), jnp.int32),
+        key=jax.random.fold_in(key, 0),
+    )
+
+
+def read_key(memory: DualMemory) -> Array:
+    """The PRNG key for this frame's read: another for every frame, always the same."""
+    return jax.random.fold_in(memory.key, memory.frame)
+
+
+def advance(
+    memory: DualMemory,
+    item: Any,
+    confidence: ArrayLike,
+    *,
+    policy: AdmissionPolicy,
+    stored: Any = None,
+) -> tuple[DualMemory, Array]:
+    """Remembers one frame, after it was read for.
+
+    The local memory takes the item if it is finite. The global one takes `stored` by
+    the rules of `admit`: the policy sees the reference ring and the candidate (item,
+    confidence, frame), the first finite frame is always taken, and nothing that is
+    not finite (`stored` included) ever is. A refused frame is counted all the same.
+
+    Args:
+        memory: of the frames before this one.
+        item: leaves [...].
+        confidence: float [], see `confidence`.
+        policy: of admission to the global memory.
+        stored: what the global memory keeps of the frame; the item if None.
+
+    Returns:
+        The memory of the next frame, and bool [], whether this one was admitted.
+
+    Raises:
+        ValueError: at trace time, if `item` or `stored` is not what `init_dual` saw.
+    """
+    stored = item if stored is None else stored
+    check_item(memory.global_, stored, "stored")
+    candidate = Candidate(item, confidence, memory.frame)
+    admitted = admissible(memory.reference, candidate, policy) & all_finite(stored)
+    stamp = memory.frame
+    return memory.replace(
+        local=push(memory.local, item, stamp=stamp, where=all_finite(item)),
+        reference=push(memory.reference, item, stamp=stamp, where=admitted),
+        global_=push(memory.global_, stored, stamp=stamp, where=admitted),
+        frame=memory.frame + 1,
+    ), admitted
+
+
+def prefill(
+    memory: DualMemory, items: Any, valid: Array, *, stored: Any = None
+) -> DualMemory:
+    """Puts past frames into the global memory, in order, whatever a policy would say.
+
+    For training clips that come with their past frames. Each valid row counts as one
+    frame of the video, stamped with its index; `local` is left as it is. A row that
+    is not finite is counted and refused, as in `advance`.
+
+    Args:
+        memory: to add to.
+        items: leaves [m, ...].
+        valid: bool [m], which rows are frames at all.
+        stored: leaves [m, ...], what the global memory keeps; the items if None.
+
+    Raises:
+        ValueError: at trace time, if rows differ in number or do not fit the memory.
+    """
+    stored = items if stored is None else stored
+    _check_rows(items, valid, "items")
+    _check_rows(stored, valid, "stored")
+
+    def step(
+        memory: DualMemory, row: tuple[Any, Any, Array]
+    ) -> tuple[DualMemory, None]:
+        item, kept, is_frame = row
+        check_item(memory.global_, kept, "stored")
+        taken = is_frame & all_finite((item, kept))
+        stamp = memory.frame
+        return memory.replace(
+            reference=push(memory.reference, item, stamp=stamp, where=taken),
+            global_=push(memory.global_, kept, stamp=stamp, where=taken),
+            frame=memory.frame + is_frame,
+        ), None
+
+    return jax.lax.scan(step, memory, (items, stored, valid))[0]
+
+
+def prefill_local(memory: DualMemory, items: Any, valid: Array) -> DualMemory:
+    """Puts frames into the local memory alone: what `advance` does if none is admitted.
+
+    For training clips that come with the window before their last frame. Each valid
+    row counts as one frame of the video; one that is not finite is counted and
+    refused.
+
+    Args:
+        memory: to add to.
+        items: leaves [m, ...].
+        valid: bool [m], which rows are frames at all.
+
+    Raises:
+        ValueError: at trace time, if rows differ in number or do not fit the memory.
+    """
+    _check_rows(items, valid, "items")
+
+    def step(memory: DualMemory, row: tuple[Any, Array]) -> tuple[DualMemory, None]:
+        item, is_frame = row
+        taken = is_frame & all_finite(item)
+        return memory.replace(
+            local=push(memory.local, item, stamp=memory.frame, where=taken),
+            frame=memory.frame + is_frame,
+        ), None
+
+    return jax.lax.scan(step, memory, (items, valid))[0]
+
+
+def _check_rows(tree: Any, valid: Array, name: str) -> None:
+    if valid.ndim != 1 or valid.dtype != jnp.bool_:
+        raise ValueError(
+            f"valid is {valid.dtype}{list(valid.shape)}; it must be bool [m], one for "
+            "each row (jax.vmap for a batch)"
+        )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if leaf.shape[:1] != valid.shape:
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} has shape {list(leaf.shape)}; "
+                f"its first axis must have the {len(valid)} rows of valid"
+            )

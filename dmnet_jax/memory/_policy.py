@@ -1,0 +1,202 @@
+"""Which frames a memory keeps: scores, and policies made of them.
+
+A policy is a function of the ring and a candidate; `admit` asks it, after rules that
+hold whatever it says. The scores decide and are not trained through: their gradient
+is zero.
+"""
+
+from collections.abc import Callable
+from functools import reduce
+from typing import Any, Generic, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from dmnet_jax.memory._ring import (
+    Item,
+    RingBuffer,
+    check_item,
+    check_same,
+    check_scalar,
+    latest,
+    latest_slot,
+    push,
+)
+
+
+class Candidate(struct.PyTreeNode, Generic[Item]):
+    """A frame that asks to be remembered.
+
+    Attributes:
+        item: what would be pushed, leaves [...].
+        confidence: float [], how much to trust it; see `confidence`.
+        frame: int32 [], its index, which becomes the stamp.
+    """
+
+    item: Item
+    confidence: ArrayLike
+    frame: ArrayLike
+
+
+AdmissionPolicy: TypeAlias = Callable[[RingBuffer, Candidate], Array]
+"""(ring, candidate) -> bool []. Called under `jax.jit`: no Python `if` on values."""
+
+
+def admit(
+    ring: RingBuffer[Item], candidate: Candidate[Item], *, policy: AdmissionPolicy
+) -> tuple[RingBuffer[Item], Array]:
+    """Pushes the candidate, stamped with its frame, where the policy says so.
+
+    Two rules come before the policy. A candidate with a NaN or infinity in its
+    confidence or in any float leaf is never admitted: one would poison every later
+    read. And the first one that is finite is always admitted, so that a policy that
+    compares has something to compare with.
+
+    Returns:
+        The ring, and bool [], whether the candidate is in it.
+
+    Raises:
+        ValueError: at trace time, if the candidate does not fit the ring.
+    """
+    admitted = admissible(ring, candidate, policy)
+    ring = push(ring, candidate.item, stamp=candidate.frame, where=admitted)
+    return ring, admitted
+
+
+def admissible(
+    ring: RingBuffer, candidate: Candidate, policy: AdmissionPolicy
+) -> Array:
+    """bool [], what `admit` decides."""
+    check_item(ring, candidate.item, "item")
+    check_scalar(candidate.confidence, "float", "confidence")
+    check_scalar(candidate.frame, "int", "frame")
+    wanted = policy(ring, candidate)
+    check_scalar(wanted, "bool", "the policy's answer")
+    finite = all_finite((candidate.item, candidate.confidence))
+    return finite & (wanted | (ring.count == 0))
+
+
+def all_finite(tree: Any) -> Array:
+    """bool [], whether no float leaf holds a NaN or an infinity."""
+    return reduce(
+        jnp.logical_and,
+        [
+            jnp.isfinite(x).all()
+            for x in jax.tree.leaves(tree)
+            if jnp.issubdtype(jax.typeof(x).dtype, jnp.inexact)
+        ],
+        jnp.bool_(True),
+    )
+
+
+def confident(min_confidence: ArrayLike) -> AdmissionPolicy:
+    """Admits at r > alpha (section 2.3): confidence strictly above float []."""
+
+    def policy(ring: RingBuffer, candidate: Candidate) -> Array:
+        return jnp.asarray(candidate.confidence, jnp.float32) > min_confidence
+
+    return policy
+
+
+def dissimilar(max_similarity: ArrayLike) -> AdmissionPolicy:
+    """Admits at s < beta (section 2.3): `similarity` strictly below float [].
+
+    Compared with the item pushed last; True while there is none.
+    """
+
+    def policy(ring: RingBuffer, candidate: Candidate) -> Array:
+        close = similarity(latest(ring), candidate.item)
+        return (ring.count == 0) | (close < max_similarity)
+
+    return policy
+
+
+def every(k: ArrayLike) -> AdmissionPolicy:
+    """Admits a frame at least `k` (int []) after the one pushed last; True on empty.
+
+    The difference is taken modulo 2**32, so it outlives an overflow of the index.
+    """
+
+    def policy(ring: RingBuffer, candidate: Candidate) -> Array:
+        age = jnp.asarray(candidate.frame, jnp.int32) - ring.stamp[latest_slot(ring)]
+        return (ring.count == 0) | (age >= k)
+
+    return policy
+
+
+def always() -> AdmissionPolicy:
+    """Admits every frame."""
+    return lambda ring, candidate: jnp.bool_(True)
+
+
+def all_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
+    """Admits what every policy admits; everything if there is none."""
+
+    def policy(ring: RingBuffer, candidate: Candidate) -> Array:
+        answers = [p(ring, candidate) for p in policies]
+        return reduce(jnp.logical_and, answers, jnp.bool_(True))
+
+    return policy
+
+
+def any_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
+    """Admits what at least one policy admits; nothing if there is none."""
+
+    def policy(ring: RingBuffer, candidate: Candidate) -> Array:
+        answers = [p(ring, candidate) for p in policies]
+        return reduce(jnp.logical_or, answers, jnp.bool_(False))
+
+    return policy
+
+
+def confidence(probs: Array) -> Array:
+    """The paper's r (section 2.3): the mean over pixels of sum_c p log p.
+
+    The negative entropy in nats: 0 where every pixel is certain, -log C where every
+    one is undecided. 0 log 0 is 0. Its gradient is zero.
+
+    Args:
+        probs: float [H, W, C], summing to 1 over C.
+
+    Returns:
+        float32 [], computed in float32 whatever the dtype of `probs`.
+    """
+    if probs.ndim != 3 or not jnp.issubdtype(probs.dtype, jnp.floating):
+        raise ValueError(
+            f"probs is {probs.dtype}{list(probs.shape)}; it must be float [H, W, C] "
+            "(jax.vmap for a batch)"
+        )
+    p = jax.lax.stop_gradient(probs).astype(jnp.float32)
+    return jax.scipy.special.xlogy(p, p).sum(axis=-1).mean()
+
+
+def similarity(a: Item, b: Item) -> Array:
+    """The paper's s (section 2.3): -sqrt(sum (a - b)^2), summed over all leaves.
+
+    0 for equal items, lower for others. The gradient is zero: the root has none where
+    a equals b, which is where a still camera puts it.
+
+    Args:
+        a: one item, leaves [...].
+        b: another with the same structure, shapes and dtypes.
+
+    Returns:
+        float32 [], computed in float32 whatever the dtype of the leaves.
+
+    Raises:
+        ValueError: at trace time, naming the leaf that differs.
+    """
+    check_same(a, b, "the first item", "the second item")
+
+    def squared_distance(x: ArrayLike, y: ArrayLike) -> Array:
+        return jnp.square(_score_input(x) - _score_input(y)).sum()
+
+    squares = jax.tree.leaves(jax.tree.map(squared_distance, a, b))
+    return -jnp.sqrt(sum(squares, start=jnp.float32(0)))
+
+
+def _score_input(x: ArrayLike) -> Array:
+    return jax.lax.stop_gradient(jnp.asarray(x)).astype(jnp.float32)

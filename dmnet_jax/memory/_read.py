@@ -1,0 +1,131 @@
+"""Reading a ring: a fixed number of rows, and a mask that says which are real.
+
+In the shape descriptions `K` is the ring's capacity and `n` the number of rows asked
+for. Written for one video; batch with `jax.vmap`.
+"""
+
+from typing import Generic
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from dmnet_jax.memory._ring import EMPTY, Item, RingBuffer, check_single
+
+
+class Readout(struct.PyTreeNode, Generic[Item]):
+    """Rows read from a ring.
+
+    Attributes:
+        items: leaves [n, ...]; zeros where the mask is False.
+        mask: bool [n], which rows hold an item.
+        stamp: int32 [n], the items' stamps; `EMPTY` where the mask is False.
+    """
+
+    items: Item
+    mask: Array
+    stamp: Array
+
+
+def read_all(ring: RingBuffer[Item]) -> Readout[Item]:
+    """Every slot, n = K, in the order of the slots (not of time, once it is full).
+
+    Outside `jax.jit` the rows are the ring's own arrays, and a push that the ring is
+    donated to takes them with it.
+    """
+    check_single(ring)
+    return Readout(items=ring.slots, mask=ring.valid, stamp=ring.stamp)
+
+
+def read_last(ring: RingBuffer[Item], n: int) -> Readout[Item]:
+    """The `n` items pushed last, oldest first.
+
+    With fewer than `n` in the ring, the first rows are masked: the newest item is
+    always in the last row.
+
+    Raises:
+        ValueError: if n is below 1 or above K, the longest history that is ever there.
+    """
+    _check_rows(ring, n)
+    if n > ring.capacity:
+        raise ValueError(
+            f"n is {n}, but the ring keeps the last {ring.capacity} items only; "
+            "read fewer, or give the ring a larger capacity"
+        )
+    position = ring.count - n + jnp.arange(n, dtype=jnp.int32)
+    return _take(ring, position % ring.capacity)
+
+
+def read_uniform(ring: RingBuffer[Item], n: int, key: Array) -> Readout[Item]:
+    """`n` distinct items in random order, every choice equally likely.
+
+    With fewer than `n` in the ring, all of them come first and the other rows are
+    masked; so `n` may be above K.
+
+    Args:
+        ring: of any fill.
+        n: rows, at least 1.
+        key: PRNG key; it is consumed.
+    """
+    _check_rows(ring, n)
+    return _top_k(ring, n, jax.random.uniform(key, (ring.capacity,)))
+
+
+def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
+    """The `n` items of the highest score, best first; of equal ones the lower slot.
+
+    With fewer than `n` in the ring, the last rows are masked; so `n` may be above K.
+
+    Args:
+        ring: of any fill.
+        n: rows, at least 1.
+        score: float [K], one a slot; those of empty slots are ignored, and a NaN
+            counts as -inf.
+    """
+    _check_rows(ring, n)
+    if score.shape != (ring.capacity,) or not jnp.issubdtype(score.dtype, jnp.floating):
+        raise ValueError(
+            f"score is {score.dtype}{list(score.shape)}; it must be float "
+            f"[{ring.capacity}], one number for each slot"
+        )
+    return _top_k(ring, n, jnp.where(jnp.isnan(score), -jnp.inf, score))
+
+
+def _top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
+    # Valid slots come before empty ones and top_k prefers the lower of equal scores,
+    # so a valid slot at -inf still wins over an empty one.
+    score = jnp.where(ring.valid, score, -jnp.inf)
+    chosen = _take(ring, jax.lax.top_k(score, min(n, ring.capacity))[1])
+    missing = max(0, n - ring.capacity)
+    if missing == 0:
+        return chosen
+
+    def pad(x: Array, fill: int | bool = 0) -> Array:
+        widths = [(0, missing)] + [(0, 0)] * (x.ndim - 1)
+        return jnp.pad(x, widths, constant_values=fill)
+
+    return Readout(
+        items=jax.tree.map(pad, chosen.items),
+        mask=pad(chosen.mask, False),
+        stamp=pad(chosen.stamp, EMPTY),
+    )
+
+
+def _take(ring: RingBuffer[Item], index: Array) -> Readout[Item]:
+    """The slots at int32 [n], all of them in bounds."""
+
+    def take(x: Array) -> Array:
+        return x.at[index].get(mode="promise_in_bounds", unique_indices=True)
+
+    return Readout(
+        items=jax.tree.map(take, ring.slots),
+        mask=take(ring.valid),
+        stamp=take(ring.stamp),
+    )
+
+
+def _check_rows(ring: RingBuffer, n: int) -> None:
+    check_single(ring)
+    if n < 1:
+        raise ValueError(f"n is {n}; a read returns at least 1 row")

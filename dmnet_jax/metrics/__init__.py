@@ -1,0 +1,26 @@
+"""Scores of segmented video: one table of pixel counts, every published protocol.
+
+    counts = np.stack([frame_counts(p, g, num_classes) for p, g in frames])
+    summarize(counts, protocol="challenge")["iou"]
+
+NumPy only. All scores are 0..1, NaN where they are undefined.
+"""
+
+from dmnet_jax.metrics.borders import flicker, normalised_surface_distance
+from dmnet_jax.metrics.counts import confusion_matrix, frame_counts
+from dmnet_jax.metrics.protocols import PROTOCOLS, summarize, ternaus_validation
+from dmnet_jax.metrics.videos import bootstrap, format_table, per_class, per_video
+
+__all__ = [
+    "PROTOCOLS",
+    "bootstrap",
+    "confusion_matrix",
+    "flicker",
+    "format_table",
+    "frame_counts",
+    "normalised_surface_distance",
+    "per_class",
+    "per_video",
+    "summarize",
+    "ternaus_validation",
+]

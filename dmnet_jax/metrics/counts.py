@@ -1,0 +1,71 @@
+"""Pixels of one frame, counted."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def confusion_matrix(
+    prediction: NDArray, label: NDArray, num_classes: int, *, ignore: int = 255
+) -> NDArray[np.int64]:
+    """Scored pixels by (label, prediction); of several frames, add the matrices.
+
+    Args:
+        prediction: int [H, W], in 0..num_classes-1 where the label is scored.
+        label: int [H, W], in 0..num_classes-1 or `ignore`.
+        num_classes: background included.
+        ignore: label of pixels that are not scored.
+
+    Returns:
+        int64 [num_classes, num_classes], rows are labels.
+
+    Raises:
+        ValueError: on shapes or dtypes that do not fit; on a value outside the
+            classes, naming it and its first pixel.
+    """
+    prediction, label = np.asarray(prediction), np.asarray(label)
+    if prediction.ndim != 2 or prediction.shape != label.shape:
+        raise ValueError(
+            f"prediction {prediction.shape} and label {label.shape} do not fit: want "
+            "[H, W] of one size; enlarge the prediction to the label's size"
+        )
+    scored = label != ignore
+    _check_values("prediction", prediction, scored, num_classes)
+    _check_values("label", label, scored, num_classes)
+    pairs = label[scored].astype(np.intp) * num_classes + prediction[scored]
+    matrix = np.bincount(pairs, minlength=num_classes**2)
+    return matrix.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def frame_counts(
+    prediction: NDArray, label: NDArray, num_classes: int, *, ignore: int = 255
+) -> NDArray[np.int64]:
+    """What every protocol needs of a frame: sizes of intersection and both masks.
+
+    Args:
+        prediction: int [H, W], in 0..num_classes-1 where the label is scored.
+        label: int [H, W], in 0..num_classes-1 or `ignore`.
+        num_classes: background (class 0) included.
+        ignore: label of pixels that are left out of all three counts.
+
+    Returns:
+        int64 [num_classes, 3]: pixels of |prediction and label|, |prediction|, |label|.
+
+    Raises:
+        ValueError: as `confusion_matrix`.
+    """
+    matrix = confusion_matrix(prediction, label, num_classes, ignore=ignore)
+    return np.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)], axis=-1)
+
+
+def _check_values(
+    name: str, values: NDArray, scored: NDArray[np.bool_], num_classes: int
+) -> None:
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, not {values.dtype}")
+    wrong = scored & ((values < 0) | (values >= num_classes))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"{name} is {values[row, column]} at row {row}, column {column}: not one "
+            f"of {num_classes} classes"
+        )

@@ -1,0 +1,202 @@
+"""Published scoring protocols, each a few lines over one table of counts.
+
+Papers on surgical instruments print "mean IoU" for quantities that differ by tens of
+points on the same predictions. They differ in which (frame, class) cells count and in
+whether classes are averaged inside a frame first:
+
+    protocol   cells that count              averaged over
+    ternaus    class in the label            classes of a frame, then frames
+    mf_tapnet  class in the label            the same, frames without any dropped
+    challenge  class in the label            the same
+    stswincl   class in the label            the same
+    isi        in the label or predicted     classes of a frame, then frames
+    dmnet      over 10 pixels of label       frames of a class, then classes
+    mciou      in the label or predicted     frames of a class, then classes
+    global     all, pixels added up          classes in any label
+
+Only isi, mciou and global punish predicting a class in a frame that lacks it.
+"""
+
+import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+PROTOCOLS: Mapping[str, str] = MappingProxyType(
+    {
+        "ternaus": "A: mean over frames of the labelled classes' mean, an empty frame "
+        "scores 1 or 0; TernausNet (Shvets et al., 2018) and papers that quote it",
+        "mf_tapnet": "B: mean over frames of the labelled classes' mean, empty frames "
+        "dropped; MF-TAPNet (Jin et al., 2019), EndoVis 2017 challenge",
+        "dmnet": "C: mean over classes of the mean over frames with more than 10 "
+        "labelled pixels; code of DMNet (Wang et al., 2021)",
+        "stswincl": "D: mean over frames of the labelled classes' mean, 12 classes of "
+        "EndoVis 2018; STswinCL (Jin et al., 2022)",
+        "challenge": "E: 'Challenge IoU', the same as mf_tapnet; ISINet (Gonzalez et "
+        "al., 2020), MATIS, SurgicalSAM",
+        "isi": "E: 'ISI IoU', mean over frames of the mean over labelled or predicted "
+        "classes; ISINet, MATIS, SurgicalSAM",
+        "mciou": "E: 'mean class IoU', mean over classes of the mean over frames that "
+        "have or predict it; ISINet, MATIS (absent='zero'), SurgicalSAM",
+        "global": "F: pixels of all frames added up, mean over labelled classes; "
+        "the 'mIoU' of scene segmentation, Cityscapes and CamVid",
+    }
+)
+
+# Of TernausNet's released evaluation, added above and below each fraction.
+TERNAUS_EPSILON = 1e-15
+# A frame has a class, to the released DMNet evaluation, above this many pixels.
+DMNET_MIN_PIXELS = 10
+
+
+def summarize(
+    counts: ArrayLike, *, protocol: str, absent: Literal["skip", "zero"] = "skip"
+) -> dict[str, Any]:
+    """Scores a table of counts by a published protocol.
+
+    The order of frames never matters. Dice is aggregated as IoU is. Background (class
+    0) is in no mean. Frames without a scored pixel are left out. For a score over
+    folds, average the summaries of the folds (see `per_video`).
+
+    Args:
+        counts: int [frames, num_classes, 3], of `frame_counts`.
+        protocol: a key of `PROTOCOLS`.
+        absent: in mciou, whether a class of no frame is left out of the mean or counts
+            0, as MATIS has it.
+
+    Returns:
+        "iou" and "dice", float; "iou_per_class" and "dice_per_class", float64
+        [num_classes], by the same rule on one class (its mean over the frames where
+        it counts, or its pixels added up), background's first; "frames_per_class",
+        int64 [num_classes], frames in which the class counts. NaN where nothing counts.
+
+    Raises:
+        ValueError: on an unknown protocol or a table that cannot be one.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(
+            f"no protocol '{protocol}'; one of {', '.join(PROTOCOLS)} (the inflated "
+            "training-time score of TernausNet is ternaus_validation)"
+        )
+    if absent not in ("skip", "zero"):
+        raise ValueError(f"absent must be 'skip' or 'zero', not '{absent}'")
+    table = checked_counts(counts)
+    table = table[table[:, :, 2].sum(1) > 0].astype(np.float64)
+    overlap, predicted, labelled = np.moveaxis(table, -1, 0)
+    if protocol in ("isi", "mciou"):
+        cells = predicted + labelled > 0
+    elif protocol == "dmnet":
+        cells = labelled > DMNET_MIN_PIXELS
+    else:
+        cells = labelled > 0
+
+    summary: dict[str, Any] = {}
+    for name, top, bottom in (
+        ("iou", overlap, predicted + labelled - overlap),
+        ("dice", 2 * overlap, predicted + labelled),
+    ):
+        epsilon = TERNAUS_EPSILON if protocol == "ternaus" else 0.0
+        score = _divide(top + epsilon, bottom + epsilon)
+        if protocol == "global":
+            of_class = _divide(top.sum(0), bottom.sum(0))
+            of_class = np.where(cells.any(0), of_class, np.nan)
+        else:
+            of_class = _mean(score, cells, axis=0)
+        summary[f"{name}_per_class"] = of_class
+
+        if protocol in ("dmnet", "mciou", "global"):
+            known = of_class[1:]
+            if protocol == "mciou" and absent == "zero" and len(table):
+                known = np.nan_to_num(known, nan=0.0)
+            summary[name] = _mean_known(known)
+        else:
+            of_frame = _mean(score[:, 1:], cells[:, 1:], axis=1)
+            if protocol == "ternaus":
+                clean = predicted[:, 1:].sum(1) == 0
+                empty = ~cells[:, 1:].any(1)
+                of_frame = np.where(empty, clean.astype(np.float64), of_frame)
+            summary[name] = _mean_known(of_frame)
+    summary["frames_per_class"] = cells.sum(0)
+    return summary
+
+
+def ternaus_validation(confusion: ArrayLike) -> dict[str, Any]:
+    """A': what TernausNet and LWANet print while they train. No IoU; never report it.
+
+    The row and column of the background are deleted before counting, so that missing
+    half an instrument, or painting tissue as instrument, costs nothing. It is here to
+    recognise such numbers, and warns. It needs a confusion matrix: which class was
+    taken for which is not in a table of counts.
+
+    Args:
+        confusion: int [num_classes, num_classes], of `confusion_matrix`, added up over
+            all frames.
+
+    Returns:
+        "iou" and "dice", means over all foreground classes, absent ones counting 0;
+        "iou_per_class" and "dice_per_class", float64 [num_classes], NaN for background.
+
+    Raises:
+        ValueError: if the matrix is not square.
+    """
+    matrix = np.asarray(confusion, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"confusion {matrix.shape}: want [num_classes, num_classes]")
+    warnings.warn(
+        "ternaus_validation ignores all confusion with the background: inflated, not "
+        "an IoU; report 'ternaus' or 'global' instead",
+        UserWarning,
+        stacklevel=2,
+    )
+    inner = matrix[1:, 1:]
+    overlap, total = inner.diagonal(), inner.sum(0) + inner.sum(1)
+    summary: dict[str, Any] = {}
+    for name, top, bottom in (
+        ("iou", overlap, total - overlap),
+        ("dice", 2 * overlap, total),
+    ):
+        score = np.nan_to_num(_divide(top, bottom), nan=0.0)
+        summary[name] = _mean_known(score)
+        summary[f"{name}_per_class"] = np.concatenate([[np.nan], score])
+    return summary
+
+
+def checked_counts(counts: ArrayLike) -> NDArray:
+    """`counts` as an array, if it can be a table of `frame_counts`.
+
+    Raises:
+        ValueError: naming what cannot be, with frame and class.
+    """
+    table = np.asarray(counts)
+    if table.ndim != 3 or table.shape[-1] != 3 or table.shape[1] < 2:
+        raise ValueError(
+            f"counts {table.shape}: want [frames, num_classes, 3], two classes or more"
+        )
+    wrong = (table[..., 0] < 0) | (table[..., 0] > table[..., 1:].min(-1))
+    if wrong.any():
+        frame, class_id = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"counts of frame {frame}, class {class_id} are "
+            f"{table[frame, class_id].tolist()}: want |both|, |prediction|, |label|, "
+            "the first no larger than the others"
+        )
+    return table
+
+
+def _divide(top: NDArray, bottom: NDArray) -> NDArray:
+    """top / bottom, NaN where bottom is 0."""
+    return np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
+
+
+def _mean(score: NDArray, cells: NDArray, *, axis: int) -> NDArray:
+    """Mean over the cells that count, NaN where none does."""
+    total = np.where(cells, score, 0.0).sum(axis)
+    return _divide(total, cells.sum(axis).astype(np.float64))
+
+
+def _mean_known(score: NDArray) -> float:
+    known = score[~np.isnan(score)]
+    return float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,195 @@
+"""Scores by video and class, how sure they are, and tables of them."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dmnet_jax.metrics.protocols import checked_counts, summarize
+
+Score = Literal["iou", "dice"]
+
+
+def per_video(
+    counts: ArrayLike, videos: ArrayLike, *, protocol: str, **options: Any
+) -> dict[Any, dict[str, Any]]:
+    """`summarize` of each video's frames; of each fold's, given folds as `videos`.
+
+    Args:
+        counts: int [frames, num_classes, 3], of `frame_counts`.
+        videos: [frames], the name or number of each frame's video.
+        protocol: a key of `PROTOCOLS`.
+        **options: of `summarize`.
+
+    Returns:
+        A summary for each video, in order of appearance.
+
+    Raises:
+        ValueError: on lengths that do not fit, and as `summarize`.
+    """
+    table, names, index = _grouped(counts, videos)
+    return {
+        name: summarize(table[index == i], protocol=protocol, **options)
+        for i, name in enumerate(names)
+    }
+
+
+def per_class(
+    counts: ArrayLike,
+    videos: ArrayLike,
+    class_names: Sequence[str],
+    *,
+    protocol: str,
+    score: Score = "iou",
+    **options: Any,
+) -> tuple[list[list[Any]], list[str]]:
+    """Table of one score: a row for each foreground class and the mean.
+
+    Args:
+        counts: int [frames, num_classes, 3], of `frame_counts`.
+        videos: [frames], the name or number of each frame's video.
+        class_names: num_classes names, background first.
+        protocol: a key of `PROTOCOLS`.
+        score: which score.
+        **options: of `summarize`.
+
+    Returns:
+        Rows and headers for `format_table`: the class, a column for each video, and
+        one for all frames pooled.
+
+    Raises:
+        ValueError: on lengths that do not fit, and as `summarize`.
+    """
+    table = checked_counts(counts)
+    if len(class_names) != table.shape[1]:
+        raise ValueError(f"{len(class_names)} names for {table.shape[1]} classes")
+    by_video = per_video(table, videos, protocol=protocol, **options)
+    columns = [*by_video.values(), summarize(table, protocol=protocol, **options)]
+    rows: list[list[Any]] = [
+        [name, *(float(column[f"{score}_per_class"][i]) for column in columns)]
+        for i, name in enumerate(class_names)
+        if i > 0
+    ]
+    rows.append(["mean", *(column[score] for column in columns)])
+    return rows, ["class", *map(str, by_video), "all videos"]
+
+
+def bootstrap(
+    counts: ArrayLike,
+    videos: ArrayLike,
+    *,
+    protocol: str,
+    seed: int,
+    repeats: int = 1000,
+    confidence: float = 0.95,
+    **options: Any,
+) -> dict[str, tuple[float, float]]:
+    """Confidence intervals by resampling whole videos (percentile bootstrap).
+
+    Frames of a video resemble each other, so resampling frames would give intervals
+    that are far too narrow. Few videos give rough intervals still.
+
+    Args:
+        counts: int [frames, num_classes, 3], of `frame_counts`.
+        videos: [frames], the name or number of each frame's video.
+        protocol: a key of `PROTOCOLS`.
+        seed: of the resampling; the same seed gives the same interval.
+        repeats: how many resamples. Those in which a score is undefined are left out
+            of its interval.
+        confidence: coverage asked for, in (0, 1).
+        **options: of `summarize`.
+
+    Returns:
+        (low, high) of "iou" and of "dice"; NaN with fewer than two videos.
+
+    Raises:
+        ValueError: on lengths that do not fit, `repeats` < 1 or `confidence` outside
+            (0, 1), and as `summarize`.
+    """
+    if repeats < 1 or not 0 < confidence < 1:
+        raise ValueError(
+            f"repeats must be >= 1 and confidence in (0, 1), not {repeats} and "
+            f"{confidence}"
+        )
+    table, names, index = _grouped(counts, videos)
+    frames = [np.flatnonzero(index == i) for i in range(len(names))]
+    generator = np.random.default_rng(seed)
+    scores = np.full((repeats, 2), np.nan)
+    for scores_of_resample in scores if len(names) > 1 else ():
+        drawn = generator.integers(len(names), size=len(names))
+        resample = table[np.concatenate([frames[i] for i in drawn])]
+        summary = summarize(resample, protocol=protocol, **options)
+        scores_of_resample[:] = summary["iou"], summary["dice"]
+    return {
+        name: _interval(column, confidence)
+        for name, column in zip(("iou", "dice"), scores.T, strict=True)
+    }
+
+
+def format_table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    """A Markdown table that is aligned as plain text too.
+
+    Args:
+        rows: cells; floats are printed with four decimals and NaN as "n/a", all else
+            as `str` has it.
+        headers: one for each column. Columns of numbers are aligned to the right.
+
+    Returns:
+        Lines without a trailing newline.
+
+    Raises:
+        ValueError: if a row is longer or shorter than the headers.
+    """
+    for i, row in enumerate(rows):
+        if len(row) != len(headers):
+            raise ValueError(f"row {i} has {len(row)} cells, not {len(headers)}")
+    cells = [[_cell(value) for value in row] for row in (headers, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = [
+        all(isinstance(row[i], (int, float, np.number)) for row in rows) and bool(rows)
+        for i in range(len(headers))
+    ]
+    lines = [
+        " | ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        )
+        for row in cells
+    ]
+    rule = " | ".join(
+        "-" * (width - 1) + (":" if right else "-")
+        for width, right in zip(widths, numeric, strict=True)
+    )
+    return "\n".join(f"| {line} |" for line in (lines[0], rule, *lines[1:]))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (float, np.floating)):
+        return "n/a" if np.isnan(value) else f"{value:.4f}"
+    return str(value).replace("|", "\\|")
+
+
+def _interval(scores: NDArray, confidence: float) -> tuple[float, float]:
+    known = scores[~np.isnan(scores)]
+    if not len(known):
+        return float("nan"), float("nan")
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(known, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _grouped(
+    counts: ArrayLike, videos: ArrayLike
+) -> tuple[NDArray, list[Any], NDArray]:
+    """The table, videos in order of appearance, and each frame's index among them."""
+    table = checked_counts(counts)
+    of_frame = np.asarray(videos)
+    if of_frame.shape != table.shape[:1]:
+        raise ValueError(
+            f"videos {of_frame.shape} do not fit counts {table.shape}: want one a frame"
+        )
+    names = list(dict.fromkeys(of_frame.tolist()))
+    position = {name: i for i, name in enumerate(names)}
+    index = np.array([position[name] for name in of_frame.tolist()], np.intp)
+    return table, names, index

@@ -1,0 +1,1 @@
+"""Flax Linen leaves of the networks: layers, encoders, decoders, memories' readers."""

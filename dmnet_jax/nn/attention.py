@@ -1,0 +1,80 @@
+"""Non-local attention over remembered feature maps (paper eq. 1)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jax import Array
+
+from dmnet_jax.nn.layers import Conv3x3
+
+
+class KeyValue(struct.PyTreeNode):
+    """What one frame offers to attention.
+
+    Attributes:
+        key: [..., h, w, K], small, compared with queries.
+        value: [..., h, w, V], larger, read out.
+    """
+
+    key: Array
+    value: Array
+
+
+class KeyValueProjection(nn.Module):
+    """Two 3x3 convolutions with bias: features [B, h, w, C] -> KeyValue."""
+
+    key_channels: int = 64
+    value_channels: int = 128
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Array) -> KeyValue:
+        def conv(channels: int, name: str) -> Conv3x3:
+            return Conv3x3(channels, use_bias=True, dtype=self.dtype, name=name)
+
+        return KeyValue(
+            conv(self.key_channels, "key")(features),
+            conv(self.value_channels, "value")(features),
+        )
+
+
+class NonLocal(nn.Module):
+    """Reads from remembered frames what each position of the current one asks for.
+
+    `__call__(query, memory, mask, train=)` with query leaves [B, h, w, ...], memory
+    leaves [B, M, h, w, ...] and mask bool [B, M] (False: the frame is not read)
+    gives [B, h, w, 2V]: the weighted sum of the memory's values beside the query's
+    own value. At least one frame a row must be readable.
+
+    The affinity is exp(k . q) as in eq. 1, with the dot product divided by
+    sqrt(K) as in the authors' release: a constant that the key projection can
+    undo, and without which the softmax saturates at initialisation. Logits and
+    softmax are float32. Dropout acts on the normalised affinity.
+    """
+
+    dropout: float = 0.1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, query: KeyValue, memory: KeyValue, mask: Array, *, train: bool
+    ) -> Array:
+        batch, height, width, key_channels = query.key.shape
+        value_channels = query.value.shape[-1]
+        # [B, hw, K], [B, M hw, K], [B, M hw, V]
+        q = query.key.reshape(batch, height * width, key_channels)
+        k = memory.key.reshape(batch, -1, key_channels)
+        v = memory.value.reshape(batch, -1, value_channels)
+        # logits [B, hw, M hw]
+        logits = jnp.einsum(
+            "bqc,bmc->bqm", q, k, preferred_element_type=jnp.float32
+        ) / jnp.sqrt(jnp.float32(key_channels))
+        readable = jnp.repeat(mask, height * width, axis=1)[:, None]
+        affinity = jax.nn.softmax(jnp.where(readable, logits, -jnp.inf), axis=-1)
+        affinity = nn.Dropout(self.dropout, deterministic=not train)(affinity)
+        readout = jnp.einsum("bqm,bmc->bqc", affinity.astype(self.dtype), v)
+        readout = readout.reshape(batch, height, width, value_channels)
+        return jnp.concatenate([readout, query.value], axis=-1)

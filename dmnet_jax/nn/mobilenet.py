@@ -1,0 +1,94 @@
+"""MobileNetV2 encoder (Sandler et al., CVPR 2018) as the paper uses it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3, Padding, relu6
+
+# expansion, channels, repeats, stride of the first repeat
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class InvertedResidual(nn.Module):
+    """1x1 expansion, 3x3 depthwise, 1x1 projection; residual where shapes agree.
+
+    The expansion is present even where it expands by one (the first block), as in
+    the light-weight RefineNet encoder; Keras and torchvision leave it out there.
+    """
+
+    features: int
+    expansion: int
+    stride: int
+    padding: Padding
+    norm: Callable[..., nn.Module]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        hidden = x.shape[-1] * self.expansion
+        y = Dense1x1(hidden, dtype=self.dtype, name="expand")(x)
+        y = relu6(self.norm(name="expand_norm")(y))
+        y = Depthwise3x3(
+            self.stride, padding=self.padding, dtype=self.dtype, name="depthwise"
+        )(y)
+        y = relu6(self.norm(name="depthwise_norm")(y))
+        y = Dense1x1(self.features, dtype=self.dtype, name="project")(y)
+        y = self.norm(name="project_norm")(y)
+        if self.stride == 1 and self.features == x.shape[-1]:
+            y += x
+        return y
+
+
+class MobileNetV2(nn.Module):
+    """[B, H, W, 3] -> outputs of the last six stages.
+
+    Returns:
+        Maps of 24 channels at H/4, 32 at H/8, 64 and 96 at H/16, 160 and 320 at
+        H/32, in this order.
+    """
+
+    padding: Padding = "keras"
+    epsilon: float = 1e-3
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
+        norm = partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=self.epsilon,
+            dtype=self.dtype,
+            axis_name=self.axis_name if train else None,
+        )
+        x = Conv3x3(32, 2, padding=self.padding, dtype=self.dtype, name="stem")(x)
+        x = relu6(norm(name="stem_norm")(x))
+        outputs, index = [], 0
+        for expansion, features, repeats, first_stride in STAGES:
+            for repeat in range(repeats):
+                x = InvertedResidual(
+                    features,
+                    expansion,
+                    first_stride if repeat == 0 else 1,
+                    self.padding,
+                    norm,
+                    dtype=self.dtype,
+                    name=f"block{index}",
+                )(x)
+                index += 1
+            outputs.append(x)
+        return tuple(outputs[1:])

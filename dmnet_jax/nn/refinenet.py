@@ -1,0 +1,67 @@
+"""Light-weight RefineNet decoder (Nekrasov et al., BMVC 2018)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dmnet_jax.nn.layers import Conv3x3, Dense1x1, max_pool_5x5, relu6, upsample_2x
+
+WIDTH = 256
+
+
+class ChainedResidualPooling(nn.Module):
+    """Four times 5x5 maximum then 1x1 convolution, all sums kept: [.., C] -> same."""
+
+    stages: int = 4
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        top = x
+        for stage in range(self.stages):
+            top = max_pool_5x5(top)
+            top = Dense1x1(x.shape[-1], dtype=self.dtype, name=f"conv{stage}")(top)
+            x += top
+        return x
+
+
+class RefineNetDecoder(nn.Module):
+    """Fuses a 256-channel map at 1/32 with the encoder's finer maps.
+
+    `__call__(top, quarter, eighth, sixteenth_64, sixteenth_96)` with top
+    [B, h, w, 256], quarter [B, 8h, 8w, 24], eighth [B, 4h, 4w, 32] and two maps
+    [B, 2h, 2w, 64 and 96] gives logits [B, 8h, 8w, num_classes].
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        top: Array,
+        quarter: Array,
+        eighth: Array,
+        sixteenth_64: Array,
+        sixteenth_96: Array,
+    ) -> Array:
+        def dense(name: str) -> Dense1x1:
+            return Dense1x1(WIDTH, dtype=self.dtype, name=name)
+
+        def pool(name: str) -> ChainedResidualPooling:
+            return ChainedResidualPooling(dtype=self.dtype, name=name)
+
+        x = upsample_2x(dense("adapt4")(pool("crp4")(top)))
+        x = relu6(
+            dense("lateral5")(sixteenth_64) + dense("lateral6")(sixteenth_96) + x
+        )
+        x = upsample_2x(dense("adapt3")(pool("crp3")(x)))
+        x = relu6(dense("lateral4")(eighth) + x)
+        x = upsample_2x(dense("adapt2")(pool("crp2")(x)))
+        x = relu6(dense("lateral3")(quarter) + x)
+        x = pool("crp1")(x)
+        return Conv3x3(
+            self.num_classes, use_bias=True, dtype=self.dtype, name="classifier"
+        )(x)

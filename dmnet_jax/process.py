@@ -1,0 +1,96 @@
+"""One writer a run directory, and stopping it from outside without losing work."""
+
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class RunInUseError(ValueError):
+    """Another process writes to this run directory."""
+
+
+class StopRequest:
+    """Turns SIGTERM and SIGINT (Ctrl-C) into a flag the training loop looks at.
+
+    The first signal sets `requested`; the loop finishes its step, saves and exits with
+    `exit_code`: 143 after SIGTERM, 130 after SIGINT, 0 if nothing came. A second signal
+    ends the process at once with that signal's code, saving nothing.
+
+        with StopRequest() as stop:
+            for step in steps:
+                ...
+                if stop.requested:
+                    break
+
+    Only the main thread may enter it (ValueError otherwise). Leaving it puts the
+    former handlers back.
+    """
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._former: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        return self._signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        return 0 if self._signal is None else 128 + self._signal
+
+    def __enter__(self) -> "StopRequest":
+        for number in _SIGNALS:
+            self._former[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            os._exit(128 + number)
+        self._signal = number
+        # print() is not safe inside a handler that may interrupt a print.
+        os.write(2, b"stopping after this step; signal again to stop at once\n")
+
+
+@contextmanager
+def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds a run directory for one writer; the system frees it when a process dies.
+
+    Args:
+        run_dir: the run's folder; made if missing.
+
+    Raises:
+        RunInUseError: another process holds it; names its id and machine.
+        ValueError: the directory cannot be written to.
+    """
+    path = Path(run_dir) / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("a+")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise RunInUseError(
+                f"{run_dir}: in use by {holder}; "
+                "stop it or choose another run directory"
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        yield

@@ -1,0 +1,238 @@
+"""What a run leaves to be read: tables, `results.json`, overlay pictures, a log."""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from data_pipelines.frames import ClassInfo, FrameSource
+
+from dmnet_jax.evaluation import Evaluation, Prediction
+from dmnet_jax.metrics import (
+    PROTOCOLS,
+    bootstrap,
+    format_table,
+    per_class,
+    per_video,
+    summarize,
+)
+from dmnet_jax.overlay import contact_sheet, side_by_side
+
+OVERLAYS_A_VIDEO = 3
+
+
+def tables(evaluation: Evaluation, classes: Sequence[ClassInfo]) -> str:
+    """IoU and Dice of each class, by video and pooled, and every protocol's mean."""
+    names = [info.name for info in classes]
+    parts = []
+    for score in ("iou", "dice"):
+        rows, headers = per_class(
+            evaluation.counts,
+            evaluation.videos,
+            names,
+            protocol="global",
+            score=score,
+        )
+        title = {"iou": "IoU", "dice": "Dice"}[score]
+        parts.append(f"{title}, pixels pooled\n\n{format_table(rows, headers)}")
+    rows = []
+    for protocol, meaning in PROTOCOLS.items():
+        summary = summarize(evaluation.counts, protocol=protocol)
+        rows.append([protocol, summary["iou"], summary["dice"], meaning])
+    table = format_table(rows, ["protocol", "mIoU", "mDice", "what it is, who uses it"])
+    parts.append(f"The same predictions by every published protocol\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def write_results(
+    folder: Path, evaluation: Evaluation, classes: Sequence[ClassInfo], about: Any
+) -> dict[str, Any]:
+    """Writes `results.json`, `results.md` and `frames.csv` into `folder`.
+
+    Args:
+        folder: made if missing.
+        evaluation: what was counted.
+        classes: names, background first.
+        about: what produced it (checkpoint, config, versions), as JSON.
+
+    Returns:
+        What `results.json` holds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [info.name for info in classes]
+    results = {
+        "about": about,
+        "classes": names,
+        "protocols": {
+            protocol: {
+                **_plain(summarize(evaluation.counts, protocol=protocol), names),
+                "interval_95": bootstrap(
+                    evaluation.counts, evaluation.videos, protocol=protocol, seed=0
+                ),
+                "videos": {
+                    str(video): _plain(summary, names)
+                    for video, summary in per_video(
+                        evaluation.counts, evaluation.videos, protocol=protocol
+                    ).items()
+                },
+            }
+            for protocol in PROTOCOLS
+        },
+        "admitted": float(evaluation.admitted.mean()),
+    }
+    text = json.dumps(_no_nan(results), indent=2, allow_nan=False)
+    (folder / "results.json").write_text(text + "\n")
+    (folder / "results.md").write_text(tables(evaluation, classes) + "\n")
+    _write_frames(folder / "frames.csv", evaluation, names)
+    return results
+
+
+def _plain(summary: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "iou": summary["iou"],
+        "dice": summary["dice"],
+        **{
+            score: dict(zip(names[1:], map(float, summary[score][1:]), strict=True))
+            for score in ("iou_per_class", "dice_per_class")
+        },
+    }
+
+
+def _no_nan(tree: Any) -> Any:
+    """JSON has no NaN: an undefined score is null."""
+    if isinstance(tree, dict):
+        return {name: _no_nan(value) for name, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_no_nan(value) for value in tree]
+    if isinstance(tree, float) and not np.isfinite(tree):
+        return None
+    return tree
+
+
+def _write_frames(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
+    """A row a frame and class: pixel counts, from which every score follows."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["video", "frame", "class", "intersection", "predicted", "labelled"]
+            + ["confidence", "similarity", "admitted"]
+        )
+        for i, counts in enumerate(evaluation.counts):
+            gates = [
+                f"{evaluation.confidence[i]:.6g}",
+                f"{evaluation.similarity[i]:.6g}",
+                int(evaluation.admitted[i]),
+            ]
+            for name, row in zip(names, counts.tolist(), strict=True):
+                frame = [evaluation.videos[i], evaluation.frames[i], name]
+                writer.writerow([*frame, *row, *gates])
+
+
+class Overlays:
+    """Saves pictures of some predictions while an evaluation goes on.
+
+    `evaluate(..., on_frame=overlays)`: a few frames of each video, evenly spaced, as
+    `FOLDER/VIDEO_FRAME.png` (picture, prediction, truth), and all of them in
+    `FOLDER/sheet.png`.
+    """
+
+    def __init__(self, folder: Path, source: FrameSource):
+        self._folder, self._source = folder, source
+        self._pictures: list[Any] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, video: int, result: Prediction) -> None:
+        info = self._source.videos[video]
+        wanted = np.linspace(0, len(info.frames) - 1, OVERLAYS_A_VIDEO + 1)[1:]
+        if result.frame not in wanted.astype(int):
+            return
+        image = self._source.image(video, result.frame)
+        height, width = image.shape[:2]
+
+        def fit(label: np.ndarray) -> np.ndarray:
+            rows = np.arange(height) * label.shape[0] // height
+            columns = np.arange(width) * label.shape[1] // width
+            return label[rows[:, None], columns]
+
+        classes = self._source.classes
+        picture = side_by_side(
+            image,
+            fit(result.label),
+            None if result.truth is None else fit(result.truth),
+            colors=[info.color for info in classes],
+            names=[info.name for info in classes],
+        )
+        picture.save(self._folder / f"{info.name}_{info.frames[result.frame]}.png")
+        self._pictures.append(picture)
+
+    def finish(self) -> None:
+        """Writes the contact sheet."""
+        if self._pictures:
+            sheet = contact_sheet([[picture] for picture in self._pictures])
+            sheet.save(self._folder / "sheet.png")
+
+
+class RunLog:
+    """`metrics.jsonl`, one JSON record a line, and a line of progress for people.
+
+    Args:
+        folder: of the run.
+        step: where the run goes on; records of later steps are dropped, since the
+            steps they tell of are about to be done again.
+        total_steps: of the whole run, for the remaining time.
+        stream: where progress is shown; a terminal gets one line that changes.
+    """
+
+    def __init__(
+        self, folder: Path, *, step: int, total_steps: int, stream: TextIO = sys.stdout
+    ):
+        path = folder / "metrics.jsonl"
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))
+        self._file = path.open("a")
+        self._first, self._total, self._stream = step, total_steps, stream
+        self._began = time.monotonic()
+        self._live = stream.isatty()
+
+    def record(self, step: int, **values: Any) -> None:
+        """Appends {"step": step, ...}."""
+        line = json.dumps(_no_nan({"step": step, **values}), allow_nan=False)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def progress(self, step: int, text: str) -> None:
+        """Shows how far the run is."""
+        done = max(1, step - self._first)
+        left = (time.monotonic() - self._began) / done * (self._total - step)
+        line = f"step {step}/{self._total} · {text} · {_clock(left)} left"
+        if self._live:
+            bar = "█" * round(20 * step / self._total)
+            line = f"\r\x1b[K{bar:░<20} {line}"
+        self._stream.write(line if self._live else line + "\n")
+        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """Lines of a log; the last one is dropped if a kill cut it short."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return text[: text.rfind("\n") + 1].splitlines()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,273 @@
+"""One training step: state in, batch in, state out, whatever the devices.
+
+`train_step` knows no devices: with `axis_name` it averages over that axis, without
+it is plain. `parallel.data_parallel` runs it on several.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax import Array
+
+from dmnet_jax.config import OptimConfig
+from dmnet_jax.datasets import Stage
+from dmnet_jax.losses import combined_loss
+from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.parallel import device_key
+
+Part = Literal["all", "memory", "single_frame"]
+
+# Parameters that a single-frame network does not have.
+MEMORY_MODULES = ("recurrent", "local_key_value", "global_key_value")
+
+Batch = Mapping[str, Any]
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything that a step changes, and so everything that a resume needs.
+
+    Attributes:
+        step: int32 [], steps taken over all stages.
+        variables: "params", "batch_stats" and "thresholds" of the model.
+        opt_state: over all parameters in every stage, so that the shape of a
+            checkpoint does not depend on the stage.
+        key: of dropout and memory reads; folded by step and device.
+        skipped: int32 [], steps not taken since their gradient was not finite.
+    """
+
+    step: Array
+    variables: dict[str, Any]
+    opt_state: optax.OptState
+    key: Array
+    skipped: Array
+
+
+def split_params(
+    params: Mapping[str, Any], part: Part
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(trained, frozen) parameters of a stage that trains `part`."""
+    in_memory = {name: name in MEMORY_MODULES for name in params}
+    trained = {
+        name: part == "all" or inside == (part == "memory")
+        for name, inside in in_memory.items()
+    }
+    return (
+        {name: value for name, value in params.items() if trained[name]},
+        {name: value for name, value in params.items() if not trained[name]},
+    )
+
+
+def make_optimizer(optim: OptimConfig, stage: Stage) -> optax.GradientTransformation:
+    """Adam with L2 in the gradient, as torch.optim.Adam has it (not AdamW).
+
+    Kernels only are decayed; biases and batch-norm scales are not. The learning rate
+    rises over `warmup_steps`, then is constant but for a drop at each epoch of
+    `drop_epochs`, counted within the stage.
+    """
+
+    def kernels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: path[-1].key == "kernel", params
+        )
+
+    epoch_steps = stage.loader.steps_per_epoch
+    schedule = optax.piecewise_constant_schedule(
+        optim.lr * stage.lr_scale,
+        {epoch * epoch_steps: optim.drop_factor for epoch in optim.drop_epochs},
+    )
+
+    def warmed(count: Array) -> Array:
+        rise = jnp.minimum(1.0, (count + 1) / max(1, optim.warmup_steps))
+        return schedule(count) * rise
+
+    return optax.chain(
+        optax.clip_by_global_norm(optim.clip_norm)
+        if optim.clip_norm
+        else optax.identity(),
+        optax.add_decayed_weights(optim.weight_decay, mask=kernels),
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(warmed),
+    )
+
+
+def create_state(
+    variables: dict[str, Any],
+    tx: optax.GradientTransformation,
+    *,
+    key: Array,
+    step: int = 0,
+    skipped: int = 0,
+) -> TrainState:
+    """The state at the start of a stage: fresh optimiser, given variables."""
+    return TrainState(
+        step=jnp.int32(step),
+        variables=variables,
+        opt_state=tx.init(variables["params"]),
+        key=key,
+        skipped=jnp.int32(skipped),
+    )
+
+
+def clip_loss(
+    variables: dict[str, Any],
+    batch: Batch,
+    key: Array,
+    *,
+    model: DMNet,
+    batch_statistics: bool,
+    memory_gradient: bool,
+    optim: OptimConfig,
+) -> tuple[Array, tuple[Any, Array]]:
+    """Loss of the clips' last frames; also new batch statistics and logits.
+
+    Logits are enlarged to the label's size, bilinear.
+    """
+    read_key, dropout_key = jax.random.split(key)
+    output, updates = model.apply(
+        variables,
+        batch["frames"],
+        batch["frames_mask"],
+        batch["past"],
+        batch["past_mask"],
+        read_key,
+        train=True,
+        batch_statistics=batch_statistics,
+        memory_gradient=memory_gradient,
+        method=DMNet.clip,
+        rngs={"dropout": dropout_key},
+        mutable=["batch_stats"],
+    )
+    logits = enlarge(output.logits, batch["label"].shape[1:3])
+    loss = combined_loss(
+        logits,
+        batch["label"],
+        dice=optim.dice_weight,
+        cross_entropy=optim.cross_entropy_weight,
+    )
+    return loss, (updates.get("batch_stats", variables["batch_stats"]), logits)
+
+
+def enlarge(logits: Array, size: tuple[int, int]) -> Array:
+    """Bilinear resize of logits [B, h, w, C] to [B, *size, C] (half-pixel centres)."""
+    shape = (logits.shape[0], *size, logits.shape[-1])
+    return jax.image.resize(logits, shape, "bilinear", antialias=False)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: DMNet,
+    tx: optax.GradientTransformation,
+    optim: OptimConfig,
+    part: Part = "all",
+    memory_gradient: bool = False,
+    axis_name: str | None = None,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One optimiser step on a batch of clips.
+
+    Args:
+        state: donated by the caller.
+        batch: frames uint8 [B, T, H, W, 3], frames_mask bool [B, T], past uint8
+            [B, n, H, W, 3], past_mask bool [B, n], label [B, H, W] (255: not scored).
+        model: with the same `axis_name`.
+        tx: of `make_optimizer`.
+        part: what this stage trains. Batch norm uses its running statistics, and
+            keeps them, while the encoder is frozen.
+        optim: weights of the losses.
+        memory_gradient: see `DMNet.clip`.
+        axis_name: device axis to average over.
+
+    Returns:
+        The new state, unchanged but for `skipped` when loss or gradient is not
+        finite, and sums over the batch: "loss", "rows", "counts" int32
+        [num_classes, 3] of |P and G|, |P|, |G| pixels; with "grad_norm", "skipped".
+    """
+    key = device_key(state.key, state.step, axis_name)
+    trained, frozen = split_params(state.variables["params"], part)
+
+    def loss_of(trained: Any) -> tuple[Array, tuple[Any, Array]]:
+        variables = {**state.variables, "params": {**frozen, **trained}}
+        return clip_loss(
+            variables,
+            batch,
+            key,
+            model=model,
+            batch_statistics=part != "memory",
+            memory_gradient=memory_gradient and part != "memory",
+            optim=optim,
+        )
+
+    (loss, (batch_stats, logits)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
+        trained
+    )
+    rows = batch["label"].shape[0]
+    sums = {
+        "loss": loss * rows,
+        "rows": jnp.float32(rows),
+        "counts": pixel_counts(logits, batch["label"]),
+    }
+    if axis_name is not None:
+        gradient, loss, batch_stats = jax.lax.pmean(
+            (gradient, loss, batch_stats), axis_name
+        )
+        sums = jax.lax.psum(sums, axis_name)
+
+    norm = optax.global_norm(gradient)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    params = state.variables["params"]
+    gradient = {**jax.tree.map(jnp.zeros_like, frozen), **gradient}
+    updates, opt_state = tx.update(gradient, state.opt_state, params)
+    stepped = optax.apply_updates(params, updates)
+    new = {
+        **state.variables,
+        "params": {**frozen, **{name: stepped[name] for name in trained}},
+        "batch_stats": batch_stats,
+    }
+    variables, opt_state = jax.tree.map(
+        partial(jnp.where, finite),
+        (new, opt_state),
+        (state.variables, state.opt_state),
+    )
+    state = state.replace(
+        step=state.step + 1,
+        variables=variables,
+        opt_state=opt_state,
+        skipped=state.skipped + ~finite,
+    )
+    return state, {**sums, "grad_norm": norm, "skipped": state.skipped}
+
+
+def pixel_counts(logits: Array, labels: Array, *, ignore: int = 255) -> Array:
+    """int32 [num_classes, 3]: pixels of |P and G|, |P| and |G| over a batch."""
+    classes = jnp.arange(logits.shape[-1])
+    scored = (labels != ignore)[..., None]
+    predicted = (jnp.argmax(logits, -1)[..., None] == classes) & scored
+    actual = (labels[..., None] == classes) & scored
+    return jnp.stack(
+        [(predicted & actual).sum((0, 1, 2)), predicted.sum((0, 1, 2)), actual.sum((0, 1, 2))],
+        axis=-1,
+    )
+
+
+def readable(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Means and ratios of a step's sums, for a log."""
+    overlap, predicted, actual = metrics["counts"].T
+    iou = overlap / np.maximum(predicted + actual - overlap, 1)
+    return {
+        "loss": float(metrics["loss"] / metrics["rows"]),
+        "grad_norm": float(metrics["grad_norm"]),
+        "batch_iou": float(iou[1:][actual[1:] > 0].mean()) if actual[1:].any() else 0.0,
+        "skipped": int(metrics["skipped"]),
+    }
+
+
+def plain(tree: Mapping[str, Any]) -> dict[str, float]:
+    """Scalars of any kind as Python floats."""
+    return {name: float(value) for name, value in tree.items()}

@@ -1,0 +1,1 @@
+"""Weights in and out: ImageNet, the authors' checkpoints, safetensors files."""

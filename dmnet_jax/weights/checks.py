@@ -1,0 +1,324 @@
+"""Proofs that imported weights compute what they computed where they come from."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from PIL import Image
+
+from dmnet_jax.models.dmnet import DMNet, Local, normalise
+from dmnet_jax.nn.layers import relu6
+from dmnet_jax.nn.mobilenet import MobileNetV2
+from dmnet_jax.weights.authors import from_authors
+from dmnet_jax.weights.files import read_weights
+from dmnet_jax.weights.imagenet import EPSILON, SHIPPED, read_backbone
+from dmnet_jax.weights.layout import WeightsError
+
+# Largest difference over largest value; for the authors' runs, of root mean squares:
+# those runs are float32 themselves, and computed in float64 single values of the very
+# same network are up to 2e-4 away from them.
+TOLERANCE = 1e-4
+PROBABILITY_TOLERANCE = 1e-3
+
+
+_LAST = (
+    "Conv_1/kernel",
+    "Conv_1_bn/moving_mean",
+    "Conv_1_bn/moving_variance",
+    "Conv_1_bn/gamma",
+    "Conv_1_bn/beta",
+)
+
+
+class Variant(NamedTuple):
+    """The switches of a variant of the release, and how its frames are read.
+
+    Attributes:
+        local: as in `DMNet`.
+        past: how many of the first frames are in the global memory.
+    """
+
+    local: Local
+    past: int
+
+
+VARIANTS = {
+    "single_frame": Variant("none", 0),
+    "temporal_btnlstm": Variant("blstm", 0),
+    "temporal_convlstm": Variant("clstm", 0),
+    "effla_btnlstm": Variant("ela", 0),
+    "spatial_global4": Variant("none", 4),
+    "dmnet_btnlstm": Variant("blstm", 4),
+    "dmnet_convlstm": Variant("clstm", 4),
+}
+
+
+class Difference(NamedTuple):
+    """How far one map is from its reference.
+
+    Attributes:
+        model: the model or photo.
+        name: the map.
+        absolute: largest difference.
+        relative: that, over the reference's largest magnitude.
+        rms: root mean square of the difference over that of the reference.
+    """
+
+    model: str
+    name: str
+    absolute: float
+    relative: float
+    rms: float
+
+
+class Guess(NamedTuple):
+    """One of a photo's five likeliest classes, and the class expected there."""
+
+    photo: str
+    label: str
+    expected_label: str
+    probability: float
+    expected: float
+
+    @property
+    def agrees(self) -> bool:
+        """Same class, probability within `PROBABILITY_TOLERANCE`."""
+        close = abs(self.probability - self.expected) <= PROBABILITY_TOLERANCE
+        return close and self.label == self.expected_label
+
+
+def read_index(folder: Path) -> dict[str, dict[str, Any]]:
+    """The records of `folder/index.json` by model name.
+
+    A record has `seed`, `classes`, `batch`, `frames`, `height`, `width` and
+    `state_dict`, a list of [PyTorch name, shape].
+
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsError: not such records, or a model of another name than `VARIANTS`.
+    """
+    path = folder / "index.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        index = json.loads(path.read_text())
+        names = list(index.keys())
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"{path}: not an index of models: {error}") from error
+    if strange := [name for name in names if name not in VARIANTS]:
+        raise WeightsError(f"{path}: unknown model {strange[0]}; know {[*VARIANTS]}")
+    fields = {"seed", "classes", "batch", "frames", "height", "width", "state_dict"}
+    for name, record in index.items():
+        if lacking := fields - set(record):
+            raise WeightsError(f"{path}: {name} lacks {sorted(lacking)}")
+    return index
+
+
+def draw_state(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Random weights by the recipe of the reference runs, as a state dict.
+
+    The i-th array draws from NumPy's frozen generator seeded `seed + i`; statistics
+    stay near 0 and 1, and convolutions keep the size of their input (He et al.).
+    """
+    state: dict[str, np.ndarray] = {}
+    for i, (name, shape) in enumerate(record["state_dict"]):
+        if name.endswith(".num_batches_tracked"):
+            state[name] = np.zeros(shape, np.int64)
+            continue
+        n = np.random.RandomState(record["seed"] + i).standard_normal(shape)
+        if name.endswith(".running_var"):
+            n = np.exp(0.2 * n)
+        elif len(shape) == 4:
+            n = n * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith(".weight"):
+            n = 1 + 0.1 * n
+        else:
+            n = 0.1 * n
+        state[name] = n.astype(np.float32)
+    return state
+
+
+def draw_frames(record: Mapping[str, Any]) -> np.ndarray:
+    """The input of the reference runs, normalised: float32 [B, T, 3, H, W]."""
+    shape = [record[name] for name in ("batch", "frames")]
+    shape += [3, record["height"], record["width"]]
+    generator = np.random.RandomState(record["seed"] + 100000)
+    return generator.standard_normal(shape).astype(np.float32)
+
+
+def run_variant(name: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Imports drawn weights and runs `DMNet.clip` on drawn frames.
+
+    Returns:
+        Maps [B, C, h, w] as the reference has them: `logits`, the last frame's
+        `enc_l3` to `enc_l7`, and where the variant has them `lstm` and `memory`.
+    """
+    variant = VARIANTS[name]
+    model = DMNet(
+        num_classes=record["classes"],
+        local=variant.local,
+        global_memory=variant.past > 0,
+        local_size=max(1, record["frames"] - variant.past - 1),
+        num_reads=max(1, variant.past),
+        encoder="torch",
+    )
+    variables = from_authors(draw_state(record), model=model)
+    frames = jnp.asarray(draw_frames(record).transpose(0, 1, 3, 4, 2))
+    past, window = frames[:, : variant.past], frames[:, variant.past :]
+
+    @jax.jit
+    def run(variables: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
+        output, state = model.apply(
+            variables,
+            window,
+            jnp.ones(window.shape[:2], bool),
+            past,
+            jnp.ones(past.shape[:2], bool),
+            jax.random.key(0),
+            method=DMNet.clip,
+            capture_intermediates=lambda module, method: (
+                method == "encode" or module.name in ("recurrent", "attend")
+            ),
+            mutable="intermediates",
+        )
+        return output.logits, dict(state["intermediates"])
+
+    logits, seen = run(variables)
+    current = seen["encode"][0]
+    maps = {
+        "logits": logits,
+        "enc_l3": current.quarter,
+        "enc_l4": current.eighth,
+        "enc_l5": current.sixteenth_64,
+        "enc_l6": current.sixteenth_96,
+        "enc_l7": current.top,
+    }
+    for ours, theirs in (("recurrent", "lstm"), ("attend", "memory")):
+        if ours in seen:
+            maps[theirs] = seen[ours]["__call__"][0]
+    return {name: np.asarray(x).transpose(0, 3, 1, 2) for name, x in maps.items()}
+
+
+def check_authors(folder: Path, name: str) -> list[Difference]:
+    """Compares one model with `folder/NAME.npz`, map by map.
+
+    Raises:
+        FileNotFoundError: no such reference.
+        WeightsError: the reference has a map the model has not.
+    """
+    record = read_index(folder)[name]
+    reference = read_weights(folder / f"{name}.npz")
+    maps = run_variant(name, record)
+    differences = []
+    for map_name, expected in reference.items():
+        # A defect of the release, kept on record by its name; nothing computes it.
+        if map_name == "logits_as_released":
+            continue
+        if map_name not in maps:
+            raise WeightsError(f"{folder / name}.npz: no map {map_name} in the model")
+        differences.append(_difference(name, map_name, maps[map_name], expected))
+    return differences
+
+
+def check_imagenet(
+    folder: Path, weights: Path = SHIPPED
+) -> tuple[list[Guess], list[Difference]]:
+    """Classifies the folder's photos with the encoder and the folder's classifier.
+
+    Args:
+        folder: has `mobilenet_v2_1.0_224_notop.npz` (for the last convolution),
+            `imagenet_head_dequantised.npz`, `imagenet_labels_1001.txt` and
+            `photos/` with `expected_top5.json` and `expected_features.npz`.
+        weights: of the encoder.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        WeightsError: a file is damaged.
+    """
+    top5_path = folder / "photos" / "expected_top5.json"
+    labels_path = folder / "imagenet_labels_1001.txt"
+    for path in (top5_path, labels_path):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+    expected_top5 = json.loads(top5_path.read_text())
+    labels = labels_path.read_text().splitlines()
+    expected = read_weights(folder / "photos" / "expected_features.npz")
+    head = _read(folder / "imagenet_head_dequantised.npz", ("kernel", "bias"))
+    last = _read(folder / "mobilenet_v2_1.0_224_notop.npz", _LAST)
+    variables, framework = read_backbone(weights)
+    if framework != "keras":
+        raise WeightsError(f"{weights}: of {framework}; the photos are of Keras")
+    encoder = MobileNetV2("keras", EPSILON["keras"])
+
+    @jax.jit
+    def run(frames: Array) -> dict[str, Array]:
+        outputs, state = encoder.apply(
+            variables,
+            normalise(frames, "keras"),
+            train=False,
+            capture_intermediates=lambda module, _: (module.name or "")[:5] == "block",
+            mutable="intermediates",
+        )
+        kernel, mean, variance, gamma, beta = (last[name] for name in _LAST)
+        y = outputs[-1] @ kernel[0, 0] - mean
+        y *= gamma / np.sqrt(variance + EPSILON["keras"])
+        y = relu6(y + beta)
+        blocks: dict[str, Any] = dict(state["intermediates"])
+        means = {
+            f"{name}_mean": block["__call__"][0].mean((1, 2))
+            for name, block in blocks.items()
+        }
+        return means | {"pooled1280": y.mean((1, 2))}
+
+    photos = [_photo(folder / "photos" / f"{name}.png") for name in expected_top5]
+    features = jax.tree.map(np.asarray, run(jnp.stack(photos)))
+    guesses, differences = [], []
+    for i, (photo, best) in enumerate(expected_top5.items()):
+        pooled = features["pooled1280"][i]
+        scores = pooled @ head["kernel"].astype(np.float32) + head["bias"]
+        probabilities = np.exp(scores - scores.max())
+        probabilities /= probabilities.sum()
+        order = np.argsort(-probabilities)
+        guesses += [
+            Guess(photo, labels[k], labels[wanted], float(probabilities[k]), p)
+            for k, (wanted, _, p) in zip(order[: len(best)], best, strict=True)
+        ]
+        differences += [
+            _difference(photo, name, features[name][i], expected[f"{photo}/{name}"])
+            for name in features
+            if f"{photo}/{name}" in expected
+        ]
+    return guesses, differences
+
+
+def _difference(
+    model: str, name: str, actual: np.ndarray, expected: np.ndarray
+) -> Difference:
+    if actual.shape != expected.shape:
+        raise WeightsError(
+            f"{model}: {name} has shape {actual.shape}; expected {expected.shape}"
+        )
+    error = actual - expected
+    absolute = float(np.abs(error).max())
+    relative = absolute / float(np.abs(expected).max())
+    rms = float(np.sqrt(np.mean(error**2) / np.mean(expected**2)))
+    return Difference(model, name, absolute, relative, rms)
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    arrays = read_weights(path)
+    if missing := [name for name in names if name not in arrays]:
+        raise WeightsError(f"{path} lacks {missing[0]}")
+    return arrays
+
+
+def _photo(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))

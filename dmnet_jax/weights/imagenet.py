@@ -1,0 +1,238 @@
+"""ImageNet weights of the encoder, from Keras or torchvision.
+
+Both leave out the 1x1 expansion of the first block, which expands 32 channels to 32;
+the paper's encoder (light-weight RefineNet) has it. It is set so that the imported
+network computes what it computed before.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmnet_jax.nn.layers import Padding
+from dmnet_jax.weights.files import read_metadata, read_weights
+from dmnet_jax.weights.layout import (
+    WeightsError,
+    block_indices,
+    check_shapes,
+    flatten,
+    norm_table,
+    rearrange,
+    unflatten,
+)
+
+SHIPPED = Path(__file__).with_name("mobilenet_v2_imagenet.safetensors")
+EPSILON: dict[str, float] = {"keras": 1e-3, "torch": 1e-5}
+
+_KERAS_NORM = {
+    "scale": "gamma",
+    "bias": "beta",
+    "mean": "moving_mean",
+    "var": "moving_variance",
+}
+TORCH_NORM = {
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
+def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The encoder's variables from Keras Applications' MobileNetV2 (width 1).
+
+    Args:
+        arrays: by Keras' names, "block_1_expand/kernel" and the like. `Conv_1` and
+            the classifier may be there and are not used.
+
+    Returns:
+        {"params": ..., "batch_stats": ...} of `MobileNetV2("keras", 1e-3)`.
+
+    Raises:
+        WeightsError: an array is missing, unknown, or of another shape.
+    """
+    table = _keras_table()
+    unneeded = [n for n in arrays if n.split("/")[0] in _KERAS_TOP]
+    return _encoder(arrays, table, unneeded, "keras", "the Keras MobileNetV2")
+
+
+def from_torchvision(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The encoder's variables from torchvision's `mobilenet_v2` (width 1).
+
+    Args:
+        state: its state dict. The last convolution and the classifier may be there
+            and are not used.
+
+    Returns:
+        {"params": ..., "batch_stats": ...} of `MobileNetV2("torch", 1e-5)`.
+
+    Raises:
+        WeightsError: an array is missing, unknown, or of another shape.
+    """
+    unneeded = [
+        name
+        for name in state
+        if name.endswith(".num_batches_tracked")
+        or name.startswith(("features.18.", "classifier."))
+    ]
+    table = _torchvision_table()
+    return _encoder(state, table, unneeded, "torch", "the torchvision mobilenet_v2")
+
+
+def initialise(
+    variables: Mapping[str, Any], pretrained: str, *, encoder: Padding
+) -> dict[str, Any]:
+    """Replaces the encoder's parameters and running statistics.
+
+    Args:
+        variables: of a network whose encoder is "backbone"; not changed.
+        pretrained: "imagenet" (the shipped Keras weights), "none", or the path of a
+            Keras `.npz`, a torchvision `.pth`, or a `.safetensors` of either or of
+            this project.
+        encoder: the framework that the network's encoder imitates.
+
+    Returns:
+        New variables; all but the encoder is shared with `variables`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsError: the file is not of an encoder, or of the other framework's.
+    """
+    if pretrained == "none":
+        return dict(variables)
+    path = SHIPPED if pretrained == "imagenet" else Path(pretrained)
+    backbone, framework = read_backbone(path)
+    if framework != encoder:
+        raise WeightsError(
+            f"{path}: weights of a {framework} encoder, but the network imitates "
+            f"{encoder}: set encoder={framework!r}, or give other weights"
+        )
+    replaced = dict(variables)
+    for collection, arrays in backbone.items():
+        old = variables[collection]["backbone"]
+        shapes = {n: a.shape for n, a in flatten(old).items()}
+        check_shapes(flatten(arrays), shapes, {}, source=str(path))
+        new = jax.tree.map(lambda a, like: jnp.asarray(a, like.dtype), arrays, old)
+        replaced[collection] = {**variables[collection], "backbone": new}
+    return replaced
+
+
+def read_backbone(path: Path) -> tuple[dict[str, Any], str]:
+    """The encoder's variables in a weight file, and the framework they are of.
+
+    Raises:
+        FileNotFoundError: no such file.
+        WeightsError: the file does not hold an encoder.
+    """
+    arrays = read_weights(path)
+    if "Conv1/kernel" in arrays:
+        return from_keras(arrays), "keras"
+    if "features.0.0.weight" in arrays:
+        return from_torchvision(arrays), "torch"
+    backbone = {
+        name.replace("/backbone/", "/", 1): array
+        for name, array in arrays.items()
+        if name.startswith(("params/backbone/", "batch_stats/backbone/"))
+    }
+    framework = read_metadata(path).get("encoder")
+    if not backbone or framework not in EPSILON:
+        raise WeightsError(
+            f"{path}: neither Keras' nor torchvision's MobileNetV2, nor a file written "
+            "by `python -m dmnet_jax.weights convert`"
+        )
+    return unflatten(backbone), framework
+
+
+def clipped_moments(
+    mean: np.ndarray, deviation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of relu6(z) for normal z, elementwise, by quadrature.
+
+    Args:
+        mean: [C].
+        deviation: [C], not negative.
+
+    Returns:
+        Two float64 [C].
+    """
+    z = np.linspace(-8.0, 8.0, 16001)
+    weights = np.exp(-(z**2) / 2)
+    weights /= weights.sum()
+    clipped = np.clip(
+        mean[:, None].astype(np.float64) + deviation[:, None] * z, 0.0, 6.0
+    )
+    first = clipped @ weights
+    return first, ((clipped - first[:, None]) ** 2) @ weights
+
+
+def _encoder(
+    arrays: Mapping[str, np.ndarray],
+    table: dict[str, str],
+    unneeded: list[str],
+    framework: str,
+    source: str,
+) -> dict[str, Any]:
+    flat = rearrange(arrays, table, unneeded, source=source)
+    return unflatten(flat | _first_expansion(flat, EPSILON[framework]))
+
+
+def _first_expansion(
+    flat: Mapping[str, np.ndarray], epsilon: float
+) -> dict[str, np.ndarray]:
+    """A first expansion that changes nothing: block 0's input is in [0, 6] already.
+
+    With running statistics it is the identity up to rounding. With a batch's own it
+    is nearly so, since the statistics are those that the stem's batch norm implies.
+    A channel that the stem clips almost always keeps a variance of epsilon: were its
+    scale smaller, a batch in which it speaks would hardly be heard.
+    """
+    mean, var = clipped_moments(
+        flat["params/stem_norm/bias"], np.abs(flat["params/stem_norm/scale"])
+    )
+    mean = mean.astype(np.float32)
+    var = np.maximum(var, epsilon).astype(np.float32)
+    kernel = np.eye(len(mean), dtype=np.float32)[None, None]
+    return {
+        "params/block0/expand/kernel": kernel,
+        "params/block0/expand_norm/scale": np.sqrt(var + np.float32(epsilon)),
+        "params/block0/expand_norm/bias": mean,
+        "batch_stats/block0/expand_norm/mean": mean.copy(),
+        "batch_stats/block0/expand_norm/var": var,
+    }
+
+
+_KERAS_TOP = ("Conv_1", "Conv_1_bn", "Logits", "predictions")
+
+
+def _keras_table() -> dict[str, str]:
+    table = {"Conv1/kernel": "params/stem/kernel"}
+    table |= norm_table("bn_Conv1/", "stem_norm", _KERAS_NORM)
+    for index in (i for stage in block_indices() for i in stage):
+        theirs = f"block_{index}" if index else "expanded_conv"
+        for layer in ("expand", "depthwise", "project")[index == 0 :]:
+            array = "depthwise_kernel" if layer == "depthwise" else "kernel"
+            ours = f"block{index}/{layer}"
+            table[f"{theirs}_{layer}/{array}"] = f"params/{ours}/kernel"
+            table |= norm_table(f"{theirs}_{layer}_BN/", f"{ours}_norm", _KERAS_NORM)
+    return table
+
+
+def _torchvision_table() -> dict[str, str]:
+    table = {"features.0.0.weight": "params/stem/kernel"}
+    table |= norm_table("features.0.1.", "stem_norm", TORCH_NORM)
+    for index in (i for stage in block_indices() for i in stage):
+        theirs = f"features.{index + 1}.conv"
+        layers = ("expand", "depthwise", "project")[index == 0 :]
+        for place, layer in enumerate(layers):
+            # The projection and its norm lie beside, not in, a group of their own.
+            last = layer == "project"
+            conv = f"{theirs}.{place}" if last else f"{theirs}.{place}.0"
+            norm = f"{theirs}.{place + 1}" if last else f"{theirs}.{place}.1"
+            ours = f"block{index}/{layer}"
+            table[f"{conv}.weight"] = f"params/{ours}/kernel"
+            table |= norm_table(f"{norm}.", f"{ours}_norm", TORCH_NORM)
+    return table

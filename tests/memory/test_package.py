@@ -1,0 +1,66 @@
+import ast
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+from dmnet_jax import memory
+
+FOLDER = Path(memory.__file__).parent
+ALLOWED = {"collections", "functools", "typing", "jax", "numpy", "flax", "chex"}
+
+
+def test_public_names_are_sorted_and_there():
+    assert memory.__all__ == sorted(memory.__all__)
+    for name in memory.__all__:
+        assert getattr(memory, name) is not None
+    public = {n for n in vars(memory) if not n.startswith("_")}
+    assert public == set(memory.__all__)
+
+
+def test_every_public_function_and_class_is_documented():
+    for name in memory.__all__:
+        if name not in ("EMPTY", "AdmissionPolicy"):
+            assert getattr(memory, name).__doc__, name
+
+
+def test_the_example_of_the_package_runs():
+    results = doctest.testmod(memory)
+    assert results.attempted >= 8
+    assert results.failed == 0
+
+
+def test_the_source_imports_jax_flax_struct_and_itself_only():
+    for path in FOLDER.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                own = name.startswith("dmnet_jax.memory")
+                assert own or name.split(".")[0] in ALLOWED, f"{path.name}: {name}"
+                assert not name.startswith("flax.") or name == "flax.struct"
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys\nprint('\\n'.join(sys.modules))"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=FOLDER.parents[1],
+    )
+    return set(run.stdout.split())
+
+
+def test_importing_it_loads_nothing_but_jax_and_flax_struct():
+    foundation = loaded_by("import jax, jax.numpy, jax.scipy.special, flax.struct")
+    added = loaded_by("import dmnet_jax.memory") - foundation
+    assert "dmnet_jax.memory" in added
+    names = {m for m in added if not m.startswith(("jax.", "jax._src", "chex"))}
+    assert {m for m in names if not m.startswith("dmnet_jax.memory")} == {"dmnet_jax"}
