@@ -24,7 +24,13 @@ def get_config() -> Config:
             frame_step=2,
         ),
         model=ModelConfig(),
-        optim=OptimConfig(lr=5e-4, drop_epochs=(9,), warmup_steps=30, cross_entropy_weight=0.5, clip_norm=5.0),
+        optim=OptimConfig(
+            lr=5e-4,
+            drop_epochs=(9,),
+            warmup_steps=30,
+            cross_entropy_weight=0.5,
+            clip_norm=5.0,
+        ),
         train=TrainConfig(
             batch_size=4,
             stages=(

@@ -183,6 +183,8 @@ class TrainConfig:
         checkpoint_every_steps: Steps between checkpoints; 0: at each validation.
         log_every: Steps between log lines.
         memory_gradient: Train the encoder through the memory frames too.
+        start_from: Run directory whose newest weights to begin with, where they fit;
+            empty: the pretrained encoder alone.
     """
 
     epochs: int = 100
@@ -193,6 +195,7 @@ class TrainConfig:
     checkpoint_every_steps: int = 0
     log_every: int = 10
     memory_gradient: bool = False
+    start_from: str = ""
 
     @property
     def resolved_stages(self) -> tuple[StageConfig, ...]:

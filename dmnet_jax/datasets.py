@@ -12,7 +12,6 @@ from data_pipelines.folder import open_folder
 from data_pipelines.frames import DataError, FrameSource, cached, resized, select
 from data_pipelines.loader import ClipLoader
 from data_pipelines.synthetic import write_endovis17
-
 from dmnet_jax.config import Config, DataConfig
 
 ENDOVIS15_CLASSES = ("background", "shaft", "manipulator")
@@ -66,18 +65,18 @@ def split_names(data: DataConfig, source: FrameSource) -> tuple[list[str], list[
             ]
         )
     known = {video.name for video in source.videos}
-    parts = tuple(
+    train, val = (
         [name for k in numbers if (name := f"instrument_dataset_{k}") in known]
         for numbers in fold_split(data.fold)
     )
-    if not all(parts):
+    if not train or not val:
         raise DataError(
             [
                 f"fold {data.fold} needs sequences {fold_split(data.fold)}; "
                 f"there are {', '.join(sorted(known))}"
             ]
         )
-    return parts
+    return train, val
 
 
 def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
@@ -86,7 +85,17 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
     Raises:
         ValueError: as `open_dataset`; also if the config's class count is wrong.
     """
-    source = open_dataset(data)
+    source = _checked(open_dataset(data), data)
+    train, val = split_names(data, source)
+    return _ready(source, train, data), _ready(source, val, data)
+
+
+def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
+    """The named videos, as `open_split` opens them."""
+    return _ready(_checked(open_dataset(data), data), names, data)
+
+
+def _checked(source: FrameSource, data: DataConfig) -> FrameSource:
     if len(source.classes) != data.num_classes:
         names = ", ".join(info.name for info in source.classes)
         raise DataError(
@@ -95,8 +104,7 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
                 f"{len(source.classes)}: {names}"
             ]
         )
-    train, val = split_names(data, source)
-    return _ready(source, train, data), _ready(source, val, data)
+    return source
 
 
 def _ready(source: FrameSource, names: Sequence[str], data: DataConfig) -> FrameSource:

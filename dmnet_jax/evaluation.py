@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from data_pipelines.frames import FrameSource
 from jax import Array
 
+from data_pipelines.frames import FrameSource
 from dmnet_jax.metrics import frame_counts, summarize
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.training import enlarge
@@ -70,7 +70,8 @@ class Evaluation(NamedTuple):
 def _roll(
     variables: Any, memory: Any, frames: Array, *, model: DMNet, size: tuple[int, int]
 ) -> tuple[Any, tuple[Array, Array, Array, Array]]:
-    memory, output = model.apply(variables, memory, frames)
+    rolled: Any = model.apply(variables, memory, frames)
+    memory, output = rolled
     labels = jax.lax.map(
         lambda logits: jnp.argmax(enlarge(logits[None], size)[0], -1), output.logits[0]
     )

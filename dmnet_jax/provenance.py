@@ -6,9 +6,9 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
-from data_pipelines.frames import FrameSource
 
 import dmnet_jax
+from data_pipelines.frames import FrameSource
 from dmnet_jax.config import Config
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")

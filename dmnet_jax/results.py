@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from data_pipelines.frames import ClassInfo, FrameSource
 
+from data_pipelines.frames import ClassInfo, FrameSource, resize_image
 from dmnet_jax.evaluation import Evaluation, Prediction
 from dmnet_jax.metrics import (
     PROTOCOLS,
@@ -150,19 +150,15 @@ class Overlays:
         wanted = np.linspace(0, len(info.frames) - 1, OVERLAYS_A_VIDEO + 1)[1:]
         if result.frame not in wanted.astype(int):
             return
-        image = self._source.image(video, result.frame)
-        height, width = image.shape[:2]
-
-        def fit(label: np.ndarray) -> np.ndarray:
-            rows = np.arange(height) * label.shape[0] // height
-            columns = np.arange(width) * label.shape[1] // width
-            return label[rows[:, None], columns]
-
+        # At the size that is scored, whatever the network saw.
+        image = resize_image(
+            self._source.image(video, result.frame), result.label.shape
+        )
         classes = self._source.classes
         picture = side_by_side(
             image,
-            fit(result.label),
-            None if result.truth is None else fit(result.truth),
+            result.label,
+            result.truth,
             colors=[info.color for info in classes],
             names=[info.name for info in classes],
         )
@@ -191,7 +187,9 @@ class RunLog:
         self, folder: Path, *, step: int, total_steps: int, stream: TextIO = sys.stdout
     ):
         path = folder / "metrics.jsonl"
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= step]
+        kept = [
+            line for line in _complete_lines(path) if json.loads(line)["step"] <= step
+        ]
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
         self._first, self._total, self._stream = step, total_steps, stream

@@ -82,9 +82,9 @@ def make_optimizer(optim: OptimConfig, stage: Stage) -> optax.GradientTransforma
         {epoch * epoch_steps: optim.drop_factor for epoch in optim.drop_epochs},
     )
 
-    def warmed(count: Array) -> Array:
+    def warmed(count: Any) -> Array:
         rise = jnp.minimum(1.0, (count + 1) / max(1, optim.warmup_steps))
-        return schedule(count) * rise
+        return jnp.asarray(schedule(count) * rise)
 
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm)
@@ -129,7 +129,7 @@ def clip_loss(
     Logits are enlarged to the label's size, bilinear.
     """
     read_key, dropout_key = jax.random.split(key)
-    output, updates = model.apply(
+    applied: Any = model.apply(
         variables,
         batch["frames"],
         batch["frames_mask"],
@@ -143,6 +143,7 @@ def clip_loss(
         rngs={"dropout": dropout_key},
         mutable=["batch_stats"],
     )
+    output, updates = applied
     logits = enlarge(output.logits, batch["label"].shape[1:3])
     loss = combined_loss(
         logits,
@@ -224,7 +225,7 @@ def train_step(
     params = state.variables["params"]
     gradient = {**jax.tree.map(jnp.zeros_like, frozen), **gradient}
     updates, opt_state = tx.update(gradient, state.opt_state, params)
-    stepped = optax.apply_updates(params, updates)
+    stepped: Any = optax.apply_updates(params, updates)
     new = {
         **state.variables,
         "params": {**frozen, **{name: stepped[name] for name in trained}},
@@ -251,7 +252,11 @@ def pixel_counts(logits: Array, labels: Array, *, ignore: int = 255) -> Array:
     predicted = (jnp.argmax(logits, -1)[..., None] == classes) & scored
     actual = (labels[..., None] == classes) & scored
     return jnp.stack(
-        [(predicted & actual).sum((0, 1, 2)), predicted.sum((0, 1, 2)), actual.sum((0, 1, 2))],
+        [
+            (predicted & actual).sum((0, 1, 2)),
+            predicted.sum((0, 1, 2)),
+            actual.sum((0, 1, 2)),
+        ],
         axis=-1,
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config
 from dmnet_jax.models.dmnet import (
     PAPER_MAX_SIMILARITY,
@@ -49,6 +50,7 @@ def single_frame(model: DMNet) -> DMNet:
 def initial_variables(model: DMNet, config: Config) -> dict[str, Any]:
     """Fresh variables from the config's seed, with the pretrained encoder.
 
+    With `train.start_from`, whole modules that the other run has are taken from there.
     Thresholds are the config's, or the paper's where it leaves them to calibration.
 
     Raises:
@@ -61,7 +63,29 @@ def initial_variables(model: DMNet, config: Config) -> dict[str, Any]:
     variables = initialise(
         variables, config.model.pretrained, encoder=config.model.encoder
     )
+    if config.train.start_from:
+        saved, _ = load_variables(config.train.start_from, "newest")
+        for collection in ("params", "batch_stats"):
+            variables[collection] = _taken(variables[collection], saved[collection])
     return {**variables, "thresholds": _thresholds(config)}
+
+
+def _taken(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """`own` with the modules of `saved` of the same name.
+
+    Raises:
+        ValueError: one is of another shape.
+    """
+    taken = dict(own)
+    for name in own.keys() & saved.keys():
+        shapes = [jax.tree.map(jnp.shape, tree[name]) for tree in (own, saved)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"train.start_from: its {name!r} is of another shape; the networks "
+                "must agree in model.* and data.num_classes"
+            )
+        taken[name] = jax.tree.map(jnp.asarray, saved[name])
+    return taken
 
 
 def _thresholds(config: Config) -> dict[str, Any]:

@@ -167,9 +167,11 @@ class DMNet(nn.Module):
                 f"frames are {height}x{width}; both sides must be multiples of 32"
             )
         x = normalise(frames, self.encoder) if frames.dtype == jnp.uint8 else frames
-        *fine, deep160, deep320 = self.backbone(x.astype(self.dtype), train=train)
+        quarter, eighth, sixteenth_64, sixteenth_96, deep160, deep320 = self.backbone(
+            x.astype(self.dtype), train=train
+        )
         top = relu6(self.lateral8(deep320) + self.lateral7(deep160))
-        return Features(*fine, top)
+        return Features(quarter, eighth, sixteenth_64, sixteenth_96, top)
 
     @nn.nowrap
     def init_memory(
@@ -189,8 +191,8 @@ class DMNet(nn.Module):
         stored: KeyValue | dict = {}
         if self.global_memory:
             stored = KeyValue(
-                jax.ShapeDtypeStruct((h, w, self.key_channels), self.dtype),
-                jax.ShapeDtypeStruct((h, w, self.value_channels), self.dtype),
+                jnp.zeros((h, w, self.key_channels), self.dtype),
+                jnp.zeros((h, w, self.value_channels), self.dtype),
             )
 
         def one(key: Array) -> DualMemory:
@@ -376,9 +378,7 @@ class DMNet(nn.Module):
         tops = tops.reshape(batch, count, *tops.shape[1:])
 
         size = frames.shape[2], frames.shape[3]
-        memory = self.init_memory(
-            batch, size, key, global_size=max(1, past.shape[1])
-        )
+        memory = self.init_memory(batch, size, key, global_size=max(1, past.shape[1]))
         if past.shape[1]:
             stored = jax.tree.map(
                 lambda x: x.reshape(batch, -1, *x.shape[1:]),

@@ -10,7 +10,7 @@ a matrix product, and a 5x5 maximum is taken a row and a column at a time. All a
 equal to the plain operators up to rounding (the maximum bit for bit).
 """
 
-from functools import partial
+import functools
 from typing import Any, Literal
 
 import jax
@@ -218,7 +218,7 @@ def max_pool_5x5(x: Array) -> Array:
     return _max_of_5(_max_of_5(x, 1), 2)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _max_of_5(x: Array, axis: int) -> Array:
     window, pads = [1, 1, 1, 1], [(0, 0)] * 4
     window[axis], pads[axis] = 5, (2, 2)
@@ -226,7 +226,7 @@ def _max_of_5(x: Array, axis: int) -> Array:
 
 
 def _max_of_5_forward(x: Array, axis: int) -> tuple[Array, tuple[Array, Array]]:
-    y = _max_of_5(x, axis)
+    y: Any = _max_of_5(x, axis)
     return y, (x, y)
 
 
@@ -256,7 +256,8 @@ def _max_of_5_backward(
     spread = lax.optimization_barrier(
         tuple(pad(share, k, 4 - k, 0) for k, share in enumerate(shares))
     )
-    return (lax.slice_in_dim(sum(spread), 2, 2 + n, axis=axis),)
+    total = functools.reduce(jnp.add, spread)
+    return (lax.slice_in_dim(total, 2, 2 + n, axis=axis),)
 
 
 _max_of_5.defvjp(_max_of_5_forward, _max_of_5_backward)

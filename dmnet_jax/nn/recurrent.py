@@ -67,7 +67,9 @@ class ConvLSTM(nn.Module):
     @nn.compact
     def __call__(self, window: Array) -> Array:
         batch, length, height, width, _ = window.shape
-        gates = Conv3x3(4 * self.features, use_bias=True, dtype=self.dtype, name="gates")
+        gates = Conv3x3(
+            4 * self.features, use_bias=True, dtype=self.dtype, name="gates"
+        )
         state = jnp.zeros((batch, height, width, self.features), self.dtype)
         hidden, cell = state, state
         for t in range(length):

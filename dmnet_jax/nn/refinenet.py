@@ -54,9 +54,7 @@ class RefineNetDecoder(nn.Module):
             return ChainedResidualPooling(dtype=self.dtype, name=name)
 
         x = upsample_2x(dense("adapt4")(pool("crp4")(top)))
-        x = relu6(
-            dense("lateral5")(sixteenth_64) + dense("lateral6")(sixteenth_96) + x
-        )
+        x = relu6(dense("lateral5")(sixteenth_64) + dense("lateral6")(sixteenth_96) + x)
         x = upsample_2x(dense("adapt3")(pool("crp3")(x)))
         x = relu6(dense("lateral4")(eighth) + x)
         x = upsample_2x(dense("adapt2")(pool("crp2")(x)))
