@@ -26,7 +26,7 @@ def get_config() -> Config:
         model=ModelConfig(),
         optim=OptimConfig(
             lr=5e-4,
-            drop_epochs=(9,),
+            drop_epochs=(4,),
             warmup_steps=30,
             cross_entropy_weight=0.5,
             clip_norm=5.0,
@@ -34,10 +34,9 @@ def get_config() -> Config:
         train=TrainConfig(
             batch_size=4,
             stages=(
-                StageConfig("single frame", 12, train="single_frame"),
-                StageConfig("memory", 4, train="memory"),
-                StageConfig("all", 4, lr_scale=0.2),
+                StageConfig("single frame", 6, train="single_frame"),
+                StageConfig("memory", 5, train="memory"),
             ),
-            eval_every_epochs=4,
+            eval_every_epochs=6,
         ),
     )

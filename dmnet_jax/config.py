@@ -2,10 +2,8 @@
 
 Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument
 Segmentation of Robotic Surgical Video", MICCAI 2021; its symbols are named where the
-field is. A recipe is a Python file with `get_config() -> Config`; the command line
-changes single fields of it, and the result is stored in every checkpoint as JSON.
-
-Imports no JAX, so that `--help` answers at once.
+field is. A recipe is a Python file with `get_config() -> Config`; flags change single
+fields, and the result is stored in every checkpoint. Imports no JAX: `--help` is fast.
 """
 
 import dataclasses
@@ -316,11 +314,7 @@ def validate(config: Config) -> Config:
             "optim.dice_weight",
             "greater than 0 while optim.cross_entropy_weight is 0",
         ),
-        (
-            optim.clip_norm is None or optim.clip_norm > 0,
-            "optim.clip_norm",
-            "greater than 0, or None",
-        ),
+        ((optim.clip_norm or 1) > 0, "optim.clip_norm", "greater than 0, or None"),
         (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
         (config.workdir, "workdir", "a folder"),
         (not set("/\\") & set(config.name), "name", "without slashes"),

@@ -32,6 +32,8 @@ def test_files_it_names_exist():
 
 
 def test_modules_it_runs_exist():
-    for name in set(re.findall(r"python -m (dmnet_jax[\w.]*|data_pipelines[\w.]*)", README)):
+    for name in set(
+        re.findall(r"python -m (dmnet_jax[\w.]*|data_pipelines[\w.]*)", README)
+    ):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists()

@@ -22,7 +22,7 @@ from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
-from dmnet_jax.nn.mobilenet import MobileNetV2
+from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import WIDTH, RefineNetDecoder
 
@@ -275,8 +275,9 @@ class DMNet(nn.Module):
         if self.local != "ela":
             return temporal
         own = self.local_key_value(temporal)
+        itself = jax.tree.map(lambda x: x[:, None], own)  # a memory of one frame
         mask = jnp.ones((top.shape[0], 1), bool)
-        return self.attend(own, _single(own), mask, train=train)
+        return self.attend(own, itself, mask, train=train)
 
     def _aggregate_global(
         self, memory: DualMemory, x: Array, own: KeyValue, train: bool
@@ -394,21 +395,6 @@ class DMNet(nn.Module):
         return self.update(memory, features, train=train)[1]
 
 
-def normalise(frames: Array, encoder: Padding) -> Array:
-    """uint8 RGB [..., 3] -> float32 as the encoder's weights expect it."""
-    x = frames.astype(jnp.float32)
-    if encoder == "keras":
-        return x / 127.5 - 1.0
-    mean = jnp.array([0.485, 0.456, 0.406], jnp.float32)
-    deviation = jnp.array([0.229, 0.224, 0.225], jnp.float32)
-    return (x / 255.0 - mean) / deviation
-
-
 def _flat(x: Array) -> Array:
     """[B, T, ...] -> [B*T, ...]."""
     return x.reshape(-1, *x.shape[2:])
-
-
-def _single(own: KeyValue) -> KeyValue:
-    """Leaves [B, ...] -> [B, 1, ...]: a memory of one frame."""
-    return jax.tree.map(lambda x: x[:, None], own)

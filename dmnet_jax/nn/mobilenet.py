@@ -92,3 +92,13 @@ class MobileNetV2(nn.Module):
                 index += 1
             outputs.append(x)
         return tuple(outputs[1:])
+
+
+def normalise(frames: Array, encoder: Padding) -> Array:
+    """uint8 RGB [..., 3] -> float32 as the encoder's weights expect it."""
+    x = frames.astype(jnp.float32)
+    if encoder == "keras":
+        return x / 127.5 - 1.0
+    mean = jnp.array([0.485, 0.456, 0.406], jnp.float32)
+    deviation = jnp.array([0.229, 0.224, 0.225], jnp.float32)
+    return (x / 255.0 - mean) / deviation

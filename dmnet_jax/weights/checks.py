@@ -11,9 +11,9 @@ import numpy as np
 from jax import Array
 from PIL import Image
 
-from dmnet_jax.models.dmnet import DMNet, Local, normalise
+from dmnet_jax.models.dmnet import DMNet, Local
 from dmnet_jax.nn.layers import relu6
-from dmnet_jax.nn.mobilenet import MobileNetV2
+from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
 from dmnet_jax.weights.authors import from_authors
 from dmnet_jax.weights.files import read_weights
 from dmnet_jax.weights.imagenet import EPSILON, SHIPPED, read_backbone

@@ -1,0 +1,230 @@
+"""Reads the challenge's folders: `seq_K/left_frames/frameNNN.png` with
+`seq_K/labels/frameNNN.png`.
+
+Labels are colours, as RGB in some sequences and RGBA in others; the alpha channel
+means nothing. Frames have no border. The archive of repairs holds corrected labels
+called `seq_K_frameNNN.png`; where a folder whose name begins with "repairs" is found,
+they take the place of the released ones.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.endovis18.tables import CLASSES, UNKNOWN, decode_colors
+from data_pipelines.folder import natural_key
+from data_pipelines.frames import DataError, Video, read_image, read_size
+
+_DEPTH = 4
+
+
+class EndoVis18:
+    """The raw data for one task; a `FrameSource`. Made by `open_endovis18`.
+
+    `images` and `masks` hold the files of each video's frames, repairs included.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        on_unknown: str,
+        videos: tuple[Video, ...],
+        images: tuple[tuple[Path, ...], ...],
+        masks: tuple[tuple[Path, ...], ...],
+    ):
+        self.task = task
+        self.on_unknown = on_unknown
+        self.classes = CLASSES[task]
+        self.videos = videos
+        self.images = images
+        self.masks = masks
+        self._unknown: dict[tuple[int, int], int] = {}
+
+    @property
+    def unknown(self) -> int:
+        """Pixels whose colour was no class's, over the labels read so far."""
+        return sum(list(self._unknown.values()))
+
+    def image(self, video: int, frame: int) -> np.ndarray:
+        """The picture, uint8 `[H, W, 3]`; `DataError` if it cannot be decoded."""
+        return read_image(self.images[video][frame])
+
+    def label(self, video: int, frame: int) -> np.ndarray:
+        """The task's classes, uint8 `[H, W]`.
+
+        Raises:
+          DataError: the label cannot be read or holds a colour that is no class's.
+        """
+        path = self.masks[video][frame]
+        label, self._unknown[video, frame] = decode_colors(
+            read_image(path), path, task=self.task, on_unknown=self.on_unknown
+        )
+        return label
+
+
+def open_endovis18(
+    root: str | Path,
+    *,
+    task: str = "parts",
+    sequences: Sequence[int] | None = None,
+    on_unknown: str = "error",
+) -> EndoVis18:
+    """Opens the data of the challenge as it is distributed.
+
+    Folder names, file names and image headers of every frame and label are checked
+    here; pixels are decoded when asked for. The test archive's seq_1 to seq_4 are
+    other procedures than the training archives': open it as a root of its own.
+
+    Args:
+      root: holds the folders `seq_K`, or the archives' folders with these in them.
+      task: "parts" (4 classes) or "all" (12), see `CLASSES`.
+      sequences: the K wanted, in this order; all that are there if not given.
+      on_unknown: what becomes of a pixel whose colour is no class's: "error",
+        "ignore" or "nearest", see `decode_colors`.
+
+    Returns:
+      The source; its videos are called seq_K.
+
+    Raises:
+      FileNotFoundError: `root` is no folder.
+      ValueError: there is no such task or `on_unknown`.
+      DataError: one line for every fault found in the folders.
+    """
+    root = Path(root)
+    if task not in CLASSES:
+        raise ValueError(f"task={task!r}: must be one of {', '.join(CLASSES)}")
+    if on_unknown not in UNKNOWN:
+        raise ValueError(f"on_unknown={on_unknown!r}: use {', '.join(UNKNOWN)}")
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    faults: list[str] = []
+    found, repairs = _survey(root, faults)
+    wanted = tuple(found) if sequences is None else tuple(dict.fromkeys(sequences))
+    faults += [
+        f"{root}: no folder seq_{k}; there are {tuple(found)}"
+        for k in wanted
+        if k not in found
+    ]
+    videos, images, masks = [], [], []
+    for k in (k for k in wanted if k in found):
+        frames = _files(found[k] / "left_frames", faults)
+        labels = _files(found[k] / "labels", faults)
+        mended = {name: path for (n, name), path in repairs.items() if n == k}
+        faults += [
+            f"{path}: repairs a label that {found[k]} lacks; remove it or add the label"
+            for name, path in mended.items()
+            if name not in labels
+        ]
+        faults += _pairing_faults(frames, labels, found[k])
+        labels |= mended
+        names = [name for name in frames if name in labels]
+        faults += _size_faults(frames, labels)
+        videos.append(Video(f"seq_{k}", tuple(names)))
+        images.append(tuple(frames[name] for name in names))
+        masks.append(tuple(labels[name] for name in names))
+    if faults:
+        raise DataError(faults)
+    return EndoVis18(task, on_unknown, tuple(videos), tuple(images), tuple(masks))
+
+
+def _survey(
+    root: Path, faults: list[str]
+) -> tuple[dict[int, Path], dict[tuple[int, str], Path]]:
+    """Folders by sequence number, and corrected labels by (number, frame name)."""
+    found: dict[int, Path] = {}
+    repairs: dict[tuple[int, str], Path] = {}
+    for folder in _folders(root, _DEPTH):
+        match = re.fullmatch(r"seq_(\d+)", folder.name)
+        if match and any(
+            (folder / name).is_dir() for name in ("left_frames", "labels")
+        ):
+            number = int(match[1])
+            if number in found:
+                faults.append(
+                    f"{folder}: sequence {number} again, first {found[number]}; keep "
+                    "one, and the test archive in a root of its own"
+                )
+            found.setdefault(number, folder)
+        elif folder.name.startswith("repairs"):
+            for path in sorted(folder.glob("seq_*_frame*.png")):
+                named = re.fullmatch(r"seq_(\d+)_(frame\d+)", path.stem)
+                if named:
+                    repairs[int(named[1]), named[2]] = path
+    if not found:
+        faults.append(f"{root}: no folders seq_1, seq_2, ... in it")
+    return dict(sorted(found.items())), repairs
+
+
+def _folders(root: Path, depth: int) -> Iterator[Path]:
+    """`root` and the folders below it, without those that archivers leave."""
+    yield root
+    if depth == 0:
+        return
+    for entry in sorted(os.scandir(root), key=lambda entry: natural_key(entry.name)):
+        skipped = entry.name.startswith(".") or entry.name in (
+            "__MACOSX",
+            "left_frames",
+            "right_frames",
+            "labels",
+        )
+        if entry.is_dir() and not skipped:
+            yield from _folders(Path(entry.path), depth - 1)
+
+
+def _files(folder: Path, faults: list[str]) -> dict[str, Path]:
+    """PNG files by stem, in the order of their frame numbers."""
+    files: dict[str, Path] = {}
+    numbers: dict[int, Path] = {}
+    for path in sorted(folder.glob("*.png"), key=lambda path: natural_key(path.name)):
+        if path.name.startswith("."):
+            continue
+        match = re.fullmatch(r"frame_?(\d+)", path.stem)
+        if match is None:
+            faults.append(f"{path}: must be called frameNNN.png; rename or remove it")
+            continue
+        first = numbers.setdefault(int(match[1]), path)
+        if first != path:
+            faults.append(f"{path}: same frame number as {first.name}; keep one")
+        files[path.stem] = path
+    if not files:
+        faults.append(f"{folder}: no frames; it must hold frame000.png, ...")
+    return files
+
+
+def _pairing_faults(
+    frames: dict[str, Path], labels: dict[str, Path], folder: Path
+) -> list[str]:
+    # An empty folder is one fault already, not one for each frame.
+    if not frames or not labels:
+        return []
+    missing = [
+        f"{folder / 'labels' / name}.png: missing, {path} has no label; unpack it again"
+        for name, path in frames.items()
+        if name not in labels
+    ]
+    return missing + [
+        f"{path}: label without a frame; remove it or add the frame"
+        for name, path in labels.items()
+        if name not in frames
+    ]
+
+
+def _size_faults(frames: dict[str, Path], labels: dict[str, Path]) -> list[str]:
+    faults: list[str] = []
+    first: tuple[int, int] | None = None
+    for path in [*frames.values(), *labels.values()]:
+        try:
+            size = read_size(path)
+        except DataError as error:
+            faults += error.faults
+            continue
+        first = first or size
+        if size != first:
+            faults.append(
+                f"{path}: {size[1]}x{size[0]} (width x height), the sequence began "
+                f"with {first[1]}x{first[0]}; replace the file"
+            )
+    return faults

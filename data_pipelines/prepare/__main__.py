@@ -1,0 +1,74 @@
+"""Prepares a dataset: `python -m data_pipelines.prepare --dataset NAME ...`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from data_pipelines.prepare.layouts import DATASETS, Request
+from data_pipelines.prepare.run import prepare
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status (2 for a user's mistake)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.prepare",
+        description="Turn a raw dataset into records that are quick to read.",
+    )
+    parser.add_argument("--dataset", required=True, choices=tuple(DATASETS))
+    parser.add_argument(
+        "--raw", required=True, nargs="+", help="the raw folder, or zip or tar archives"
+    )
+    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument(
+        "--size",
+        help="height x width of stored images, or 'stored' to keep theirs (default: "
+        "512x640 for EndoVis, else stored)",
+    )
+    parser.add_argument("--task", help="which classes, such as types, parts or all")
+    parser.add_argument("--masks", help="name of the mask folders")
+    parser.add_argument("--format", choices=("png", "jpeg"), default="png")
+    parser.add_argument(
+        "--on-unknown",
+        choices=("error", "ignore", "nearest"),
+        default="error",
+        help="pixels whose colour is no class's (endovis18)",
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args(argv)
+    layout = DATASETS[args.dataset]
+    try:
+        if args.threads < 1:
+            raise ValueError(f"--threads {args.threads}: use at least 1")
+        request = Request(
+            dataset=args.dataset,
+            task=args.task or (layout.tasks[0] if layout.tasks else ""),
+            masks=args.masks or layout.masks,
+            size=layout.size if args.size is None else _size(args.size),
+            encoding=args.format,
+            on_unknown=args.on_unknown,
+        )
+        prepare(
+            args.raw,
+            args.out,
+            request,
+            threads=args.threads,
+            log=lambda line: print(line, flush=True),
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.out}: complete")
+    return 0
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    if text == "stored":
+        return None
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise ValueError(f"--size {text}: use HEIGHTxWIDTH, such as 512x640, or stored")
+    return int(height), int(width)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

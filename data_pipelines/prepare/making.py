@@ -1,0 +1,131 @@
+"""Frames of a raw dataset to records and the manifest's entries."""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.frames import IGNORE, DataError, FrameSource, resize_image
+from data_pipelines.prepare.layouts import Request, source_files
+from data_pipelines.records import FrameEntry, array_sha256
+
+_JPEG_QUALITY = 95
+# Frames in flight; bounds the memory that threads working ahead take.
+_BATCH = 32
+
+
+def frame_records(
+    source: FrameSource,
+    root: Path,
+    request: Request,
+    threads: int,
+    entries: list[FrameEntry],
+    faults: list[str],
+    log: Callable[[str], None],
+) -> Iterator[dict[str, Any]]:
+    """Makes the records, in order.
+
+    Args:
+      source: opened from `root`.
+      root: the raw folder.
+      request: size and encoding of the images.
+      threads: frames made at a time.
+      entries: the manifest's entries are appended here.
+      faults: what is wrong with frames is appended here; after the first fault no
+        more records come, but all frames are looked at.
+      log: called with a line a video.
+
+    Raises:
+      DataError: at the end, if there were faults.
+    """
+
+    def one(place: tuple[int, int]) -> tuple[dict[str, Any], FrameEntry] | list[str]:
+        try:
+            return _frame(source, root, request, *place)
+        except DataError as error:
+            return list(error.faults)
+        except OSError as error:
+            return [str(error)]
+
+    with ThreadPoolExecutor(threads) as pool:
+        for number, video in enumerate(source.videos):
+            places = [(number, frame) for frame in range(len(video.frames))]
+            for start in range(0, len(places), _BATCH):
+                for made in pool.map(one, places[start : start + _BATCH]):
+                    if isinstance(made, list):
+                        faults += made
+                    elif not faults:
+                        entries.append(made[1])
+                        yield made[0]
+            log(f"{video.name}: {len(video.frames)} frames")
+    if faults:
+        raise DataError(faults)
+
+
+def _frame(
+    source: FrameSource, root: Path, request: Request, number: int, frame: int
+) -> tuple[dict[str, Any], FrameEntry]:
+    image, label = None, None
+    faults: list[str] = []
+    try:
+        image = source.image(number, frame)
+    except DataError as error:
+        faults += error.faults
+    try:
+        label = source.label(number, frame)
+    except DataError as error:
+        faults += error.faults
+    if image is None or faults:
+        raise DataError(faults)
+    image = image if request.size is None else resize_image(image, request.size)
+    encoded, image = _encoded(image, request.encoding)
+    # A record has a label always; where a frame has none, no pixel of it is scored.
+    stored = np.full(image.shape[:2], IGNORE, np.uint8) if label is None else label
+    counts = np.bincount(stored.ravel(), minlength=256)
+    video = source.videos[number]
+    entry = FrameEntry(
+        video=video.name,
+        frame=video.frames[frame],
+        index=frame,
+        sources={
+            path.relative_to(root).as_posix(): _file_sha256(path)
+            for path in source_files(source, root, number, frame)
+        },
+        image_size=(image.shape[0], image.shape[1]),
+        image_sha256=array_sha256(image),
+        label_size=None if label is None else (label.shape[0], label.shape[1]),
+        label_sha256=None if label is None else array_sha256(label),
+        histogram=()
+        if label is None
+        else tuple(int(count) for count in counts[: len(source.classes)]),
+        ignored=int(counts[IGNORE]),
+    )
+    record = {
+        "image": encoded,
+        "label": _encoded(stored, "png")[0],
+        "video": entry.video,
+        "frame": entry.frame,
+        "index": entry.index,
+    }
+    return record, entry
+
+
+def _encoded(array: np.ndarray, encoding: str) -> tuple[bytes, np.ndarray]:
+    """The bytes, and the array that they decode to."""
+    stream = io.BytesIO()
+    picture = Image.fromarray(array)
+    if encoding == "png":
+        picture.save(stream, "PNG", compress_level=3)
+        return stream.getvalue(), array
+    picture.save(stream, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+    return stream.getvalue(), np.array(Image.open(stream))
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,191 @@
+"""Prepares a dataset: all of it or nothing, and every fault in one report."""
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.frames import DataError
+from data_pipelines.prepare.archives import extract, is_archive
+from data_pipelines.prepare.layouts import DATASETS, Request
+from data_pipelines.prepare.making import frame_records
+from data_pipelines.prepare.survey import open_checked
+from data_pipelines.records import (
+    MANIFEST,
+    FrameEntry,
+    Manifest,
+    read_manifest,
+    record_format,
+    write_manifest,
+    write_records,
+)
+
+Log = Callable[[str], None]
+
+
+def prepare(
+    raw: Sequence[str | Path],
+    out: str | Path,
+    request: Request,
+    *,
+    threads: int = 2,
+    log: Log = print,
+) -> Manifest:
+    """Writes records and a manifest of a raw dataset to `out`.
+
+    Works in a hidden folder beside `out`, which is moved there when complete; what a
+    killed run left is removed. If `out` holds this very request already, nothing is
+    done. One run at a time for one `out`.
+
+    Args:
+      raw: the raw folder, or a folder of archives, or archives.
+      out: a folder that does not exist, is empty, or was prepared alike.
+      request: what to prepare.
+      threads: frames read at a time; the records do not depend on it.
+      log: called with lines of progress.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      FileNotFoundError: the raw data are not there; says how to come by them.
+      DataError: one line for every fault in the raw data; `out` is untouched then.
+    """
+    _check_request(request)
+    out = Path(out).resolve()
+    raw = [Path(path).resolve() for path in raw]
+    done = _already(out, request)
+    if done is not None:
+        log(f"{out}: already prepared, {len(done.frames)} frames")
+        return done
+    missing = [path for path in raw if not path.exists()]
+    if missing or not raw:
+        names = ", ".join(map(str, missing)) or "raw data"
+        obtain = DATASETS[request.dataset].obtain
+        raise FileNotFoundError(f"{names}: not found\n{obtain}")
+    if any(out == path or out in path.parents for path in raw):
+        raise DataError([f"{out}: holds the raw data; choose another --out"])
+    work = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        manifest = _fill(work, raw, request, threads, log)
+        if out.exists():
+            out.rmdir()
+        os.replace(work, out)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _check_request(request: Request) -> None:
+    layout = DATASETS.get(request.dataset)
+    if layout is None:
+        raise DataError([f"dataset {request.dataset!r}: use {', '.join(DATASETS)}"])
+    if layout.tasks and request.task not in layout.tasks:
+        raise DataError(
+            [f"task {request.task!r}: {request.dataset} has {', '.join(layout.tasks)}"]
+        )
+    if not layout.tasks and request.task:
+        raise DataError([f"task {request.task!r}: {request.dataset} has no tasks"])
+    if bool(request.masks) != bool(layout.masks):
+        raise DataError(
+            [f"masks {request.masks!r}: not a choice that {request.dataset} has"]
+        )
+    if request.encoding not in ("png", "jpeg"):
+        raise DataError([f"format {request.encoding!r}: use png or jpeg"])
+    if request.size is not None and min(request.size) < 1:
+        raise DataError([f"size {request.size}: height and width must be at least 1"])
+
+
+def _already(out: Path, request: Request) -> Manifest | None:
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise DataError([f"{out}: is a file; choose another --out"])
+    if not any(out.iterdir()):
+        return None
+    if not (out / MANIFEST).is_file():
+        raise DataError([f"{out}: not empty and without {MANIFEST}; choose another"])
+    manifest = read_manifest(out)
+    for field, wanted in _plain(request).items():
+        found = manifest.request.get(field)
+        if found != wanted:
+            raise DataError(
+                [
+                    f"{out}: prepared with {field} {found}, not {wanted}; choose "
+                    "another --out or remove this one"
+                ]
+            )
+    return manifest
+
+
+def _fill(
+    work: Path, raw: Sequence[Path], request: Request, threads: int, log: Log
+) -> Manifest:
+    begun = time.monotonic()
+    root = _raw_folder(raw, work / "raw", log)
+    source = open_checked(root, request)
+    total = sum(len(video.frames) for video in source.videos)
+    log(f"{root}: {len(source.videos)} videos, {total} frames")
+    entries: list[FrameEntry] = []
+    faults: list[str] = []
+    frames = frame_records(source, root, request, threads, entries, faults, log)
+    try:
+        records = write_records(work, frames, request.encoding)
+    except Exception:
+        if faults:
+            raise DataError(dict.fromkeys(faults)) from None
+        raise
+    shutil.rmtree(work / "raw", ignore_errors=True)
+    manifest = Manifest(
+        request=_plain(request),
+        classes=source.classes,
+        resize="images bilinear, antialiased when reducing; labels as stored",
+        records=records,
+        versions={
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "pillow": version("pillow"),
+            "tensorflow-datasets": version("tensorflow-datasets"),
+            "records": record_format(),
+        },
+        frames=tuple(entries),
+    )
+    write_manifest(work, manifest)
+    seconds = time.monotonic() - begun
+    size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    log(
+        f"{total} frames in {seconds:.1f} s, {size / 1e6:.1f} MB; for 1000 frames "
+        f"{1000 * seconds / total:.1f} s, {size / 1e3 / total:.1f} MB"
+    )
+    return manifest
+
+
+def _raw_folder(raw: Sequence[Path], unpacked: Path, log: Log) -> Path:
+    """The folder to open: the one given, or a new one with the archives' files."""
+    archives = list(raw)
+    if len(raw) == 1 and raw[0].is_dir():
+        inside = [path for path in raw[0].iterdir() if path.name[0] != "."]
+        archives = sorted(path for path in inside if is_archive(path))
+        if not archives or any(path.is_dir() for path in inside):
+            return raw[0]
+    for archive in archives:
+        if archive.is_dir():
+            raise DataError([f"{archive}: a folder among archives; give one or these"])
+        log(f"{archive}: {extract(archive, unpacked)} files unpacked")
+    return unpacked
+
+
+def _plain(request: Request) -> dict[str, Any]:
+    """The request as JSON gives it back."""
+    size = None if request.size is None else list(request.size)
+    return {**asdict(request), "size": size}

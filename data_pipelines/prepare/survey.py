@@ -1,0 +1,68 @@
+"""What is wrong with a raw folder, its tree and its pixels, in one report."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_pipelines.frames import DataError, FrameSource, read_image
+from data_pipelines.prepare.layouts import DATASETS, Request, is_mask, is_picture
+
+
+def open_checked(root: Path, request: Request) -> FrameSource:
+    """Opens a raw folder.
+
+    Raises:
+      DataError: the folder is broken; with the faults of its tree, and of the pixels
+        of every frame and mask in it.
+    """
+    faults: list[str] = _number_faults(root, request)
+    source = None
+    try:
+        source = DATASETS[request.dataset].open(root, request)
+    except DataError as error:
+        faults += error.faults
+    if faults or source is None:
+        # Frames cannot be read in order, but each file can be read alone.
+        faults += _pixel_faults(root, request)
+        raise DataError(dict.fromkeys(faults))
+    return source
+
+
+def _files(root: Path, request: Request) -> Iterator[Path]:
+    for path in sorted(root.rglob("*"), key=str):
+        hidden = any(
+            part[0] == "." or part == "__MACOSX"
+            for part in path.relative_to(root).parts
+        )
+        if hidden or path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+            continue
+        if is_picture(path, request) or is_mask(path, request):
+            yield path
+
+
+def _number_faults(root: Path, request: Request) -> list[str]:
+    """Files of one folder whose names differ only in how their numbers are written."""
+    faults: list[str] = []
+    first: dict[tuple[Path, str], Path] = {}
+    for path in _files(root, request):
+        name = re.sub(r"\d+", lambda digits: str(int(digits[0])), path.stem)
+        kept = first.setdefault((path.parent, name), path)
+        if kept.stem != path.stem:
+            faults.append(f"{path}: same frame number as {kept.name}; keep one")
+    return faults
+
+
+def _pixel_faults(root: Path, request: Request) -> list[str]:
+    faults: list[str] = []
+    read_mask = DATASETS[request.dataset].read_mask
+    for path in _files(root, request):
+        try:
+            if is_mask(path, request):
+                read_mask(path, request)
+            else:
+                read_image(path)
+        except DataError as error:
+            faults += error.faults
+        except OSError as error:
+            faults.append(str(error))
+    return faults

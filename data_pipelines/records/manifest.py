@@ -1,0 +1,128 @@
+"""`manifest.json`: what prepared data were made from and what they must decode to."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.frames import ClassInfo, DataError
+
+MANIFEST = "manifest.json"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FrameEntry:
+    """One frame. Hashes are SHA-256 in hexadecimal, sizes (height, width).
+
+    Attributes:
+      video: name of its video.
+      frame: name of the frame.
+      index: its place in the video, from 0.
+      sources: hash of each source file, by path relative to the raw folder.
+      image_size: of the stored image.
+      image_sha256: `array_sha256` of the stored image, decoded.
+      label_size: of the stored label; None if the frame has none.
+      label_sha256: `array_sha256` of the label; None if the frame has none.
+      histogram: the label's pixels by class; empty if the frame has none.
+      ignored: the label's pixels that are not scored.
+    """
+
+    video: str
+    frame: str
+    index: int
+    sources: Mapping[str, str]
+    image_size: tuple[int, int]
+    image_sha256: str
+    label_size: tuple[int, int] | None
+    label_sha256: str | None
+    histogram: tuple[int, ...]
+    ignored: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Prepared data as a whole.
+
+    Attributes:
+      request: what was asked for (dataset, task, size, ...); plain JSON values.
+      classes: background first.
+      resize: how images and labels were brought to their stored sizes.
+      records: the folder of the records, relative to the manifest.
+      versions: of the software that wrote the records.
+      frames: one entry a record, in the records' order; a video's are together.
+    """
+
+    request: Mapping[str, Any]
+    classes: tuple[ClassInfo, ...]
+    resize: str
+    records: str
+    versions: Mapping[str, str]
+    frames: tuple[FrameEntry, ...]
+
+
+def array_sha256(array: np.ndarray) -> str:
+    """SHA-256 of an array's dtype, shape and values."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def write_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Writes `folder/manifest.json`, sealed with a hash of its own content."""
+    content = json.loads(json.dumps({"version": _VERSION, **asdict(manifest)}))
+    sealed = {"sha256": _seal(content), **content}
+    text = json.dumps(sealed, indent=1) + "\n"
+    (Path(folder) / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Reads `folder/manifest.json`.
+
+    Raises:
+      FileNotFoundError: there is none.
+      DataError: it is damaged, was edited, or is of another version.
+    """
+    file = Path(folder) / MANIFEST
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{file}: no such file; prepared data are made by "
+            "python -m data_pipelines.prepare"
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        seal = content.pop("sha256")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(
+            [f"{file}: damaged ({error}); prepare the data again"]
+        ) from None
+    if seal != _seal(content):
+        raise DataError([f"{file}: damaged or edited; prepare the data again"])
+    if content.pop("version") != _VERSION:
+        raise DataError([f"{file}: of another version; prepare the data again"])
+    classes = tuple(
+        ClassInfo(info["name"], tuple(info["color"])) for info in content.pop("classes")
+    )
+    frames = tuple(_entry(fields) for fields in content.pop("frames"))
+    return Manifest(classes=classes, frames=frames, **content)
+
+
+def _entry(fields: dict[str, Any]) -> FrameEntry:
+    size = fields["label_size"]
+    return FrameEntry(
+        **{
+            **fields,
+            "image_size": tuple(fields["image_size"]),
+            "label_size": None if size is None else tuple(size),
+            "histogram": tuple(fields["histogram"]),
+        }
+    )
+
+
+def _seal(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,28 @@
+"""Checks prepared data for damage: `python -m data_pipelines.verify DIR`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from data_pipelines.records import verify
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status (2 for damage or a mistake)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.verify",
+        description="Decode all prepared frames and compare them with the manifest.",
+    )
+    parser.add_argument("dir", help="what python -m data_pipelines.prepare wrote")
+    args = parser.parse_args(argv)
+    try:
+        videos, frames = verify(args.dir, lambda line: print(line, flush=True))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.dir}: {videos} videos, {frames} frames, all as in the manifest")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Parameters and multiply-adds of every row of the paper's Table 2.
+
+    python -m dmnet_jax.complexity
+    python -m dmnet_jax.complexity --size 256 320 --classes 4
+
+Nothing is run: layers are counted from their shapes while JAX traces them.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from dmnet_jax.models.dmnet import DMNet
+
+
+class Complexity(NamedTuple):
+    """Cost of one call.
+
+    Attributes:
+        convolution: multiply-adds of convolutions, without bias.
+        attention: multiply-adds of the products of queries, keys and values.
+        norm: operations of batch norm, two an element.
+    """
+
+    convolution: int = 0
+    attention: int = 0
+    norm: int = 0
+
+
+class Row(NamedTuple):
+    """A row of the paper: switches, and its printed million parameters and G."""
+
+    name: str
+    switches: dict[str, Any]
+    parameters: float | None
+    operations: float | None
+
+
+ROWS = (
+    Row("base", {"local": "none", "global_memory": False}, None, 10.21),
+    Row("+ ELA", {"local": "ela", "global_memory": False}, 4.05, 10.93),
+    Row("+ AGA", {"local": "none", "global_memory": True}, None, 10.77),
+    Row("DMNet (both)", {"local": "ela", "global_memory": True}, 4.38, 11.53),
+    Row("local: NL", {"local": "nl", "global_memory": False}, 6.40, 11.82),
+    Row("local: CLSTM", {"local": "clstm", "global_memory": False}, 7.93, 17.68),
+    Row("local: BLSTM", {"local": "blstm", "global_memory": False}, 3.65, 10.84),
+    Row(
+        "the release: BLSTM + AGA",
+        {"local": "blstm", "global_memory": True},
+        None,
+        None,
+    ),
+    Row(
+        "both, one projection",
+        {"local": "ela", "global_memory": True, "share_key_value": True},
+        None,
+        None,
+    ),
+)
+
+NOTES = """\
+G counts as the paper seems to: multiply-adds of convolutions without bias, batch norm
+as two operations an element, five frames through the recurrent cell, the earlier
+frames' encoding not counted, keys and values of the four frames read and of the query,
+no attention products, no resizing. That rule gives the base row and the BLSTM row to
+all printed digits.
+- + AGA: 0.14 G over the paper, which is the query's own key and value.
+- + ELA, CLSTM: 0.045 M over the paper, 0.06 and 0.08 G; not explained.
+- DMNet: the paper describes two projections (0.44 M each), its release has one
+  (4.10 M); neither gives 4.38 M.
+- NL: the paper does not say what it is made of. Here: one projection, and the current
+  frame reading the five of its window.
+step G: what one frame of a stream costs this code, attention products and batch norm
+included; stored keys and values are not projected again."""
+
+
+def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
+    """Counts the layers that `call(*arguments)` goes through; traced, not run.
+
+    Args:
+        call: applies a Flax module.
+        arguments: pytrees of arrays or `jax.ShapeDtypeStruct`s.
+    """
+    import jax
+    from flax import linen as nn
+
+    from dmnet_jax.nn.attention import NonLocal
+    from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3
+
+    sums = {name: 0 for name in Complexity._fields}
+
+    def intercept(following: Any, inputs: Any, keywords: Any, context: Any) -> Any:
+        output = following(*inputs, **keywords)
+        module = context.module
+        if context.method_name != "__call__":
+            return output
+        if isinstance(module, Dense1x1):
+            sums["convolution"] += output.size * inputs[0].shape[-1]
+        elif isinstance(module, Conv3x3):
+            sums["convolution"] += output.size * inputs[0].shape[-1] * 9
+        elif isinstance(module, Depthwise3x3):
+            sums["convolution"] += output.size * 9
+        elif isinstance(module, nn.BatchNorm):
+            sums["norm"] += output.size * 2
+        elif isinstance(module, NonLocal):
+            query, memory = inputs[:2]
+            positions = query.key.size // query.key.shape[-1]
+            read = memory.key.size // memory.key.shape[-1] // query.key.shape[0]
+            widths = memory.key.shape[-1] + memory.value.shape[-1]
+            sums["attention"] += positions * read * widths
+        return output
+
+    with nn.intercept_methods(intercept):
+        jax.eval_shape(call, *arguments)
+    return Complexity(**sums)
+
+
+def _shapes(model: "DMNet", size: tuple[int, int]) -> tuple[Any, Any]:
+    """Shapes of the variables, and of an empty memory for one stream."""
+    import jax
+    import jax.numpy as jnp
+
+    key = jax.random.key(0)
+    memory = jax.eval_shape(
+        lambda: model.init_memory(1, size, key, global_size=model.num_reads)
+    )
+    frames = jax.ShapeDtypeStruct((1, 1, *size, 3), jnp.uint8)
+    return jax.eval_shape(model.init, key, memory, frames), memory
+
+
+def parameters(model: "DMNet") -> int:
+    """Trainable numbers: batch norm's scale and shift are, its statistics are not."""
+    import jax
+
+    variables, _ = _shapes(model, (32, 32))
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+def step_complexity(model: "DMNet", size: tuple[int, int]) -> Complexity:
+    """One frame of one stream of frames `size` = (H, W)."""
+    import jax
+    import jax.numpy as jnp
+
+    from dmnet_jax.models.dmnet import DMNet
+
+    variables, memory = _shapes(model, size)
+    frame = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
+
+    def step(*inputs: Any) -> Any:
+        return model.apply(*inputs, method=DMNet.step)
+
+    return count(step, variables, memory, frame)
+
+
+def paper_operations(model: "DMNet", size: tuple[int, int]) -> int:
+    """One frame by the paper's rule (see `NOTES`)."""
+    import jax
+
+    from dmnet_jax.nn.attention import KeyValueProjection
+    from dmnet_jax.nn.refinenet import WIDTH
+
+    step = step_complexity(model, size)
+    total = step.convolution + step.norm
+    if model.global_memory:
+        # The step projects the frame once to remember it and once as a query; the
+        # paper, the query and each frame read.
+        top = jax.ShapeDtypeStruct((1, size[0] // 32, size[1] // 32, WIDTH), "float32")
+        projection = KeyValueProjection(model.key_channels, model.value_channels)
+        variables = jax.eval_shape(projection.init, jax.random.key(0), top)
+        once = count(projection.apply, variables, top).convolution
+        total += (model.num_reads - 1) * once
+    return total
+
+
+def table(size: tuple[int, int], classes: int) -> str:
+    """Markdown: every row measured, beside the paper's numbers."""
+    from dmnet_jax.metrics import format_table
+    from dmnet_jax.models.dmnet import DMNet
+
+    rows = []
+    for row in ROWS:
+        model = DMNet(num_classes=classes, **row.switches)
+        million = parameters(model) / 1e6
+        operations = paper_operations(model, size) / 1e9
+        rows.append(
+            [
+                row.name,
+                f"{million:.3f}",
+                _difference(million, row.parameters),
+                f"{operations:.3f}",
+                _difference(operations, row.operations),
+                f"{sum(step_complexity(model, size)) / 1e9:.3f}",
+            ]
+        )
+    headers = ["network", "M", "paper M (ours - it)", "G", "paper G (ours - it)"]
+    return format_table(rows, [*headers, "step G"])
+
+
+def _difference(ours: float, paper: float | None) -> str:
+    return "" if paper is None else f"{paper:.2f} ({ours - paper:+.3f})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dmnet_jax.complexity",
+        description="Parameters and multiply-adds beside the paper's Table 2.",
+    )
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 640))
+    parser.add_argument("--classes", type=int, default=8)
+    flags = parser.parse_args(argv)
+    if any(side < 32 or side % 32 for side in flags.size) or flags.classes < 2:
+        parser.error("--size must be multiples of 32, --classes at least 2")
+    height, width = flags.size
+    print(f"{height}x{width}, {flags.classes} outputs, one frame\n")
+    print(table((height, width), flags.classes))
+    print(f"\n{NOTES}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The fast formulations against the plain operators, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from dmnet_jax.nn import layers
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def normal(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def plain_conv(x, kernel, stride, pads, groups=1):
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=DIMENSIONS,
+        feature_group_count=groups,
+        precision="highest",
+    )
+
+
+def assert_same_function(f, g, *inputs, tolerance=1e-4):
+    """Equal values, and equal gradients under a random cotangent."""
+    (y, pull), (z, pull_plain) = jax.vjp(f, *inputs), jax.vjp(g, *inputs)
+    np.testing.assert_allclose(y, z, rtol=tolerance, atol=tolerance)
+    cotangent = normal(99, *y.shape)
+    for ours, plain in zip(pull(cotangent), pull_plain(cotangent), strict=True):
+        scale = float(jnp.abs(plain).max())
+        np.testing.assert_allclose(ours, plain, atol=tolerance * max(scale, 1.0))
+
+
+@pytest.mark.parametrize("features", [8, 48])
+def test_conv_3x3_equals_the_plain_convolution(features):
+    module = layers.Conv3x3(features)
+    x = normal(0, 2, 7, 9, 5)
+    kernel = normal(1, 3, 3, 5, features)
+    assert_same_function(
+        lambda x, k: module.apply({"params": {"kernel": k}}, x),
+        lambda x, k: plain_conv(x, k, 1, [(1, 1), (1, 1)]),
+        x,
+        kernel,
+    )
+
+
+@pytest.mark.parametrize("padding", ["torch", "keras"])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_equals_the_grouped_convolution(padding, size, stride):
+    module = layers.Depthwise3x3(stride, padding=padding)
+    x, kernel = normal(0, 2, *size, 6), normal(1, 3, 3, 1, 6)
+    pads = [layers.pad_3x3(n, stride, padding) for n in size]
+    assert_same_function(
+        lambda x, k: module.apply({"params": {"kernel": k}}, x),
+        lambda x, k: plain_conv(x, k, stride, pads, groups=6),
+        x,
+        kernel,
+    )
+
+
+def test_keras_padding_is_xla_same_padding():
+    for size in (7, 8):
+        x, kernel = normal(0, 1, size, size, 3), normal(1, 3, 3, 3, 40)
+        module = layers.Conv3x3(40, 2, padding="keras")
+        np.testing.assert_allclose(
+            module.apply({"params": {"kernel": kernel}}, x),
+            plain_conv(x, kernel, 2, "SAME"),
+            atol=1e-4,
+        )
+
+
+def test_dense_1x1_equals_a_product():
+    module = layers.Dense1x1(4, use_bias=True)
+    x, kernel, bias = normal(0, 3, 4, 5, 6), normal(1, 1, 1, 6, 4), normal(2, 4)
+    assert_same_function(
+        lambda x, k, b: module.apply({"params": {"kernel": k, "bias": b}}, x),
+        lambda x, k, b: jnp.einsum("bhwi,io->bhwo", x, k[0, 0]) + b,
+        x,
+        kernel,
+        bias,
+    )
+
+
+def first_maximum_gradient(x, gradient, axis):
+    """A loop over outputs: each gives its gradient to its window's first maximum."""
+    x, gradient = (np.moveaxis(np.asarray(a), axis, 0) for a in (x, gradient))
+    result = np.zeros_like(x)
+    for i in range(len(x)):
+        low = max(0, i - 2)
+        window = x[low : i + 3]
+        first = window.argmax(0)
+        for k in range(len(window)):
+            result[low + k] += np.where(first == k, gradient[i], 0)
+    return np.moveaxis(result, 0, axis)
+
+
+def test_max_pool_values_and_gradient_with_ties():
+    x = jnp.clip(jnp.round(3 * normal(0, 2, 9, 8, 3)), 0, 6)  # many ties
+    pooled, pull = jax.vjp(layers.max_pool_5x5, x)
+    window, pads = (1, 5, 5, 1), ((0, 0), (2, 2), (2, 2), (0, 0))
+    plain = lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 1, 1, 1), pads)
+    np.testing.assert_array_equal(pooled, plain)
+
+    gradient = normal(1, *x.shape)
+    rows = lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, 5, 1, 1), (1,) * 4, (pads[0], pads[1], *pads[:1] * 2)
+    )
+    expected = first_maximum_gradient(rows, gradient, 2)
+    expected = first_maximum_gradient(x, expected, 1)
+    np.testing.assert_allclose(pull(gradient)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (3, 4), (8, 5)])
+def test_upsample_is_aligned_corner_interpolation(size):
+    x = normal(0, 2, *size, 3)
+
+    def matrix(n):
+        weights = np.zeros((2 * n, n))
+        for i in range(2 * n):
+            position = i * (n - 1) / (2 * n - 1)
+            low = min(int(position), n - 1)
+            high = min(low + 1, n - 1)
+            weights[i, low] += 1 - (position - low)
+            weights[i, high] += position - low
+        return weights
+
+    expected = np.einsum("ip,jq,bpqc->bijc", matrix(size[0]), matrix(size[1]), x)
+    np.testing.assert_allclose(layers.upsample_2x(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [layers.Dense1x1(8), layers.Conv3x3(8)])
+def test_bfloat16_is_near_float32(module):
+    x = normal(0, 1, 6, 6, 4)
+    variables = module.init(jax.random.key(1), x)
+    exact = module.apply(variables, x)
+    rounded = module.clone(dtype=jnp.bfloat16).apply(variables, x)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.05)
