@@ -1,9 +1,8 @@
 """EndoVis 2018, instrument parts: the paper's recipe (section 3, Table 1).
 
-As configs/endovis17.py, on shaft, wrist and jaws. The reader of the raw archives is
-not in this version; masks converted to class indices (0 background, 1 shaft, 2 wrist,
-3 jaws) in the folder layout ROOT/seq_K/{frames,masks} are read. Validation sequences
-5, 9 and 15 are our choice: the paper names none.
+As configs/endovis17.py, on shaft, wrist and claspers. `--data.root` is the folder that
+holds seq_1 to seq_16 as distributed. Validation sequences 5, 9 and 15 are our choice:
+the paper names none.
 
     python train.py --config configs/endovis18.py --data.root DIR
 
@@ -20,7 +19,7 @@ def get_config() -> Config:
     return Config(
         name="endovis18",
         data=DataConfig(
-            dataset="folder",
+            dataset="endovis18",
             task="parts",
             num_classes=4,
             train=tuple(f"seq_{k}" for k in SEQUENCES if k not in VALIDATION),

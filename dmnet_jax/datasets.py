@@ -8,9 +8,11 @@ from typing import Literal
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
 from data_pipelines.endovis17 import fold_split, open_endovis17
+from data_pipelines.endovis18 import open_endovis18
 from data_pipelines.folder import open_folder
 from data_pipelines.frames import DataError, FrameSource, cached, resized, select
 from data_pipelines.loader import ClipLoader
+from data_pipelines.records import open_prepared
 from data_pipelines.synthetic import write_endovis17
 from dmnet_jax.config import Config, DataConfig
 
@@ -20,7 +22,8 @@ ENDOVIS15_CLASSES = ("background", "shaft", "manipulator")
 def open_dataset(data: DataConfig) -> FrameSource:
     """All videos of the dataset, at their stored size.
 
-    The synthetic set is rendered on first use; nothing is ever downloaded.
+    The synthetic set is rendered on first use; nothing is ever downloaded. A folder
+    made by `data_pipelines.prepare` is recognised by its manifest.
 
     Raises:
         ValueError: the folder is missing, wrong or empty; tells what is expected.
@@ -40,6 +43,11 @@ def open_dataset(data: DataConfig) -> FrameSource:
         raise DataError(
             [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
         )
+    if (Path(data.root) / "manifest.json").is_file():
+        return open_prepared(data.root)
+    if data.dataset == "endovis18":
+        task = "all" if data.num_classes == 12 else "parts"
+        return open_endovis18(data.root, task=task)
     if data.dataset == "endovis15":
         return open_folder(data.root, masks="parts", classes=ENDOVIS15_CLASSES)
     if data.dataset == "endovis17":

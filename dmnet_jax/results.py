@@ -180,11 +180,17 @@ class RunLog:
         step: where the run goes on; records of later steps are dropped, since the
             steps they tell of are about to be done again.
         total_steps: of the whole run, for the remaining time.
-        stream: where progress is shown; a terminal gets one line that changes.
+        stream: where progress is shown, standard output if None; a terminal gets one
+            line that changes.
     """
 
     def __init__(
-        self, folder: Path, *, step: int, total_steps: int, stream: TextIO = sys.stdout
+        self,
+        folder: Path,
+        *,
+        step: int,
+        total_steps: int,
+        stream: TextIO | None = None,
     ):
         path = folder / "metrics.jsonl"
         kept = [
@@ -192,9 +198,10 @@ class RunLog:
         ]
         path.write_text("".join(f"{line}\n" for line in kept))
         self._file = path.open("a")
-        self._first, self._total, self._stream = step, total_steps, stream
+        self._first, self._total = step, total_steps
+        self._stream = stream or sys.stdout
         self._began = time.monotonic()
-        self._live = stream.isatty()
+        self._live = self._stream.isatty()
 
     def record(self, step: int, **values: Any) -> None:
         """Appends {"step": step, ...}."""

@@ -188,7 +188,8 @@ def test_clipping_bounds_the_gradient_before_the_decay():
     gradient = {"layer": {"kernel": np.float32([30, 40])}}
     _, state = tx.update(gradient, tx.init(params), params)
     (adam,) = [
-        part for part in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu"))
+        part
+        for part in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu"))
         if hasattr(part, "mu")
     ]
     np.testing.assert_allclose(adam.mu["layer"]["kernel"], [0.06, 0.08], rtol=1e-5)

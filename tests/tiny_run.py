@@ -27,9 +27,6 @@ ROOT = Path(__file__).parents[1]
 CLASSES = ("background", "shaft", "tip")
 TRAIN_STEPS = 8
 
-# Compiling is most of what these tests cost; code this small needs no optimiser.
-QUICK = {"xla_backend_optimization_level": 0}
-
 RECIPE = """
 from dmnet_jax.config import *
 
@@ -43,7 +40,7 @@ def get_config():
         model=ModelConfig(
             pretrained="none", local_size=1, num_reads=2, global_size=8
         ),
-        optim=OptimConfig(lr=1e-3),
+        optim=OptimConfig(lr=1e-3, cross_entropy_weight=0.5),
         train=TrainConfig(
             batch_size=4, log_every=1, checkpoint_every_steps=1,
             stages=(
@@ -58,7 +55,12 @@ def get_config():
 
 @contextmanager
 def shallow() -> Iterator[None]:
-    """Inside, a network has one block a stage and one pooling a level."""
+    """Inside, a network has one block a stage and one pooling a level.
+
+    Compiling is most of what these tests cost, so little is optimised either.
+    """
+    import jax
+
     from dmnet_jax.nn import mobilenet, refinenet
 
     stages = [(1, width, 1, stride) for _, width, _, stride in mobilenet.STAGES]
@@ -67,7 +69,10 @@ def shallow() -> Iterator[None]:
         mock.patch.object(mobilenet, "STAGES", tuple(stages)),
         mock.patch.object(refinenet, "ChainedResidualPooling", pooling),
     ):
+        before = jax.config.read("jax_disable_most_optimizations")
+        jax.config.update("jax_disable_most_optimizations", True)
         yield
+        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def picture(index: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> Any:
@@ -139,14 +144,16 @@ def network() -> tuple[Any, Any]:
     config = tiny_config()
     model = models.build(config).clone(attention_dropout=0.0)
     memory = model.init_memory(1, (64, 64), jax.random.key(0))
-    init = jax.jit(model.init, compiler_options=QUICK)
+    init = jax.jit(model.init)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
     return model, jax.device_get(init(jax.random.key(1), memory, frames))
 
 
 def clips(rows: int = 4, *, window: int = 2, past: int = 2) -> dict[str, np.ndarray]:
     """A batch of different clips, all their frames there."""
-    shown = [[picture(i + r, seed=r) for i in range(window + past)] for r in range(rows)]
+    shown = [
+        [picture(i + r, seed=r) for i in range(window + past)] for r in range(rows)
+    ]
     images = np.array([[image for image, _ in row] for row in shown])
     return {
         "frames": images[:, past:],
@@ -178,8 +185,7 @@ def plain_step(part: str, tx: Any) -> Callable[..., Any]:
             tx=tx,
             optim=tiny_config().optim,
             part=part,
-        ),
-        compiler_options=QUICK,
+        )
     )
 
 
@@ -193,7 +199,6 @@ def run_script(
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
     command = [sys.executable, __file__, script, signal, step, *arguments]
     return subprocess.run(

@@ -33,6 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default="error",
         help="pixels whose colour is no class's (endovis18)",
     )
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="accept frames without a mask (endovis15, camvid, folder)",
+    )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     layout = DATASETS[args.dataset]
@@ -46,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             size=layout.size if args.size is None else _size(args.size),
             encoding=args.format,
             on_unknown=args.on_unknown,
+            allow_missing=args.allow_missing,
         )
         prepare(
             args.raw,

@@ -9,9 +9,10 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -43,7 +44,7 @@ class _Member:
     name: str
     size: int
     kind: str
-    handle: zipfile.ZipInfo | tarfile.TarInfo
+    open: Callable[[], IO[bytes] | None]
 
 
 def is_archive(path: str | Path) -> bool:
@@ -78,7 +79,7 @@ def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -
         with _opened(archive) as opened:
             members = _judged(archive, opened, caps)
             for member in members:
-                _write(archive, opened, member, folder)
+                _write(archive, member, folder)
     except (
         zipfile.BadZipFile,
         tarfile.TarError,
@@ -87,6 +88,11 @@ def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -
         EOFError,
         NotImplementedError,
     ) as error:
+        raise DataError([f"{archive}: damaged ({error}); download it again"]) from error
+    except OSError as error:
+        # The system's errors have a number; the decompressors raise bare ones.
+        if error.errno is not None:
+            raise
         raise DataError([f"{archive}: damaged ({error}); download it again"]) from error
     return len(members)
 
@@ -108,15 +114,15 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
 def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
     if isinstance(opened, zipfile.ZipFile):
         for info in opened.infolist():
-            kind = _zip_kind(info)
+            kind, read = _zip_kind(info), partial(opened.open, info)
             # orig_filename: zipfile cuts names at a NUL, which hides their ends.
-            yield _Member(info.orig_filename, info.file_size, kind, info)
+            yield _Member(info.orig_filename, info.file_size, kind, read)
         return
     for info in opened:
         kind = "file" if info.isfile() else "folder" if info.isdir() else "special"
         if info.issym() or info.islnk():
             kind = "link"
-        yield _Member(info.name, info.size, kind, info)
+        yield _Member(info.name, info.size, kind, partial(opened.extractfile, info))
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
@@ -189,20 +195,9 @@ def _name_fault(name: str) -> str:
     return ""
 
 
-def _write(
-    archive: Path,
-    opened: zipfile.ZipFile | tarfile.TarFile,
-    member: _Member,
-    folder: Path,
-) -> None:
+def _write(archive: Path, member: _Member, folder: Path) -> None:
     target = folder.joinpath(*PurePosixPath(member.name).parts)
-    source: IO[bytes] | None
-    if isinstance(opened, zipfile.ZipFile):
-        assert isinstance(member.handle, zipfile.ZipInfo)
-        source = opened.open(member.handle)
-    else:
-        assert isinstance(member.handle, tarfile.TarInfo)
-        source = opened.extractfile(member.handle)
+    source = member.open()
     assert source is not None
     part = target.with_name(f"{target.name}.part")
     try:

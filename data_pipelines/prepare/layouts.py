@@ -26,6 +26,7 @@ class Request:
       encoding: of stored images, "png" or "jpeg".
       on_unknown: what becomes of label colours of no class (EndoVis 2018): "error",
         "ignore" or "nearest".
+      allow_missing: accept frames without a mask (datasets in the folder layout).
     """
 
     dataset: str
@@ -34,6 +35,7 @@ class Request:
     size: tuple[int, int] | None = (512, 640)
     encoding: str = "png"
     on_unknown: str = "error"
+    allow_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,16 @@ class Layout:
 
 
 def _open_folder(root: Path, request: Request) -> FrameSource:
-    return open_folder(root, masks=request.masks)
+    return open_folder(root, masks=request.masks, allow_missing=request.allow_missing)
 
 
 def _open_endovis15(root: Path, request: Request) -> FrameSource:
-    return open_folder(root, masks=request.masks, classes=_ENDOVIS15)
+    return open_folder(
+        root,
+        masks=request.masks,
+        classes=_ENDOVIS15,
+        allow_missing=request.allow_missing,
+    )
 
 
 def _open_endovis17(root: Path, request: Request) -> FrameSource:
@@ -198,3 +205,13 @@ def source_files(
     file = f"{source.videos[video].frames[frame]}.png"
     masks = sorted(folder.glob(f"ground_truth/*/{file}"), key=str)
     return folder / "left_frames" / file, *masks
+
+
+def odd_pixels(source: FrameSource) -> str:
+    """What the labels read so far held that is no class's, in words; "" for nothing."""
+    if isinstance(source, EndoVis18) and source.unknown:
+        return f"label pixels of no class's colour: {source.unknown}"
+    if isinstance(source, EndoVis17) and source.stray:
+        values = ", ".join(f"{value} ({n} pixels)" for value, n in source.stray.items())
+        return f"mask values that are no part's: {values}"
+    return ""

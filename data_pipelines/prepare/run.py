@@ -14,7 +14,7 @@ import numpy as np
 
 from data_pipelines.frames import DataError
 from data_pipelines.prepare.archives import extract, is_archive
-from data_pipelines.prepare.layouts import DATASETS, Request
+from data_pipelines.prepare.layouts import DATASETS, Request, odd_pixels
 from data_pipelines.prepare.making import frame_records
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.records import (
@@ -114,7 +114,7 @@ def _already(out: Path, request: Request) -> Manifest | None:
     if not any(out.iterdir()):
         return None
     if not (out / MANIFEST).is_file():
-        raise DataError([f"{out}: not empty and without {MANIFEST}; choose another"])
+        raise DataError([f"{out}: not empty and without {MANIFEST}; use a new one"])
     manifest = read_manifest(out)
     for field, wanted in _plain(request).items():
         found = manifest.request.get(field)
@@ -145,6 +145,9 @@ def _fill(
         if faults:
             raise DataError(dict.fromkeys(faults)) from None
         raise
+    odd = odd_pixels(source)
+    if odd:
+        log(odd)
     shutil.rmtree(work / "raw", ignore_errors=True)
     manifest = Manifest(
         request=_plain(request),

@@ -113,7 +113,7 @@ def open_records(folder: str | Path) -> Records:
     Raises what the record library raises where files are missing or damaged.
     """
     skip = tfds.decode.SkipDecoding()
-    builder = tfds.builder_from_directory(str(folder))
+    builder: Any = tfds.builder_from_directory(str(folder))
     return builder.as_data_source(split=_SPLIT, decoders={"image": skip, "label": skip})
 
 

@@ -1,0 +1,170 @@
+"""Archives from strangers: good ones unpack whole, others leave nothing."""
+
+import io
+import stat
+import tarfile
+import zipfile
+
+import pytest
+
+from data_pipelines.frames import DataError
+from data_pipelines.prepare import Caps, extract, is_archive
+
+FILES = {"a/one.png": b"1" * 700, "a/b/two.png": b"22", "three.json": b"{}"}
+
+
+def make_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def make_tar(path, members):
+    mode = "w:gz" if path.name.endswith("gz") else "w"
+    with tarfile.open(path, mode) as archive:
+        for info, data in members:
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def tar_member(name, data=b"", kind=tarfile.REGTYPE, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info, data
+
+
+def unpacked(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def refused(archive, folder, match, caps=None):
+    with pytest.raises(DataError, match=match):
+        extract(archive, folder, caps)
+    assert unpacked(folder) == {}
+
+
+def test_zip_and_tar_unpack_whole(tmp_path):
+    plain = make_zip(tmp_path / "a.zip", FILES)
+    tar = [tar_member(name, data) for name, data in FILES.items()]
+    for number, archive in enumerate(
+        (plain, make_tar(tmp_path / "a.tar", tar), make_tar(tmp_path / "a.tar.gz", tar))
+    ):
+        assert is_archive(archive)
+        folder = tmp_path / f"out{number}"
+        assert extract(archive, folder) == len(FILES)
+        assert unpacked(folder) == FILES
+
+
+def test_what_macos_leaves_is_skipped(tmp_path):
+    extra = {"__MACOSX/a/._one.png": b"x", ".DS_Store": b"x", "a/._one.png": b"x"}
+    archive = make_zip(tmp_path / "a.zip", FILES | extra)
+    extract(archive, tmp_path / "out")
+    assert unpacked(tmp_path / "out") == FILES
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("../out.png", "leads out"),
+        ("a/../../out.png", "leads out"),
+        ("/etc/out.png", "absolute"),
+        ("C:/out.png", "absolute"),
+        ("a\\..\\out.png", "other systems"),
+    ],
+)
+def test_names_that_lead_out_are_refused(tmp_path, name, match):
+    (tmp_path / "in").mkdir()
+    refused(
+        make_zip(tmp_path / "a.zip", FILES | {name: b"x"}), tmp_path / "in/out", match
+    )
+    members = [tar_member("fine.png", b"x"), tar_member(name, b"x")]
+    refused(make_tar(tmp_path / "a.tar", members), tmp_path / "in/out", match)
+    assert {path.name for path in tmp_path.rglob("*")} <= {"in", "a.zip", "a.tar"}
+
+
+def test_a_name_that_goes_on_behind_a_nul_is_refused(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {"a/one.pngX.txt": b"x"})
+    archive.write_bytes(archive.read_bytes().replace(b"pngX", b"png\0"))
+    refused(archive, tmp_path / "out", "other systems")
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        (tarfile.SYMTYPE, "a link"),
+        (tarfile.LNKTYPE, "a link"),
+        (tarfile.CHRTYPE, "no plain file"),
+        (tarfile.BLKTYPE, "no plain file"),
+        (tarfile.FIFOTYPE, "no plain file"),
+    ],
+)
+def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind, match):
+    members = [tar_member("fine.png", b"x"), tar_member("odd", b"", kind, "/etc")]
+    refused(make_tar(tmp_path / "a.tar", members), tmp_path / "out", match)
+
+
+@pytest.mark.parametrize(
+    ("form", "match"), [(stat.S_IFLNK, "a link"), (stat.S_IFCHR, "no plain file")]
+)
+def test_links_and_devices_in_a_zip_are_refused(tmp_path, form, match):
+    info = zipfile.ZipInfo("odd")
+    info.external_attr = (form | 0o777) << 16
+    archive = make_zip(tmp_path / "a.zip", FILES | {info: b"/etc/passwd"})
+    refused(archive, tmp_path / "out", match)
+
+
+def test_bombs_are_refused_before_anything_is_written(tmp_path):
+    zeros = {"big.png": bytes(20_000_000)}
+    archive = make_zip(tmp_path / "a.zip", zeros)
+    refused(archive, tmp_path / "out", "times its size")
+    tar = make_tar(tmp_path / "a.tar.gz", [tar_member(*next(iter(zeros.items())))])
+    refused(tar, tmp_path / "out", "times its size")
+    caps = Caps(size=10**7, ratio=1e9)
+    refused(archive, tmp_path / "out", "more than 0.01 GB", caps)
+    assert extract(archive, tmp_path / "out", Caps(ratio=1e9)) == 1
+
+
+def test_too_many_members_are_refused(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", FILES)
+    refused(archive, tmp_path / "out", "more than 2 members", Caps(count=2))
+
+
+def test_a_zip_that_lies_about_a_size_writes_no_more_than_it_says(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", {"a.png": b"x" * 5000})
+    data = archive.read_bytes()
+    archive.write_bytes(data.replace((5000).to_bytes(4, "little"), b"\x0a\0\0\0"))
+    with pytest.raises(DataError, match="damaged|cut short"):
+        extract(archive, tmp_path / "out")
+    assert all(len(data) <= 10 for data in unpacked(tmp_path / "out").values())
+
+
+def test_damaged_archives_are_named(tmp_path):
+    archive = make_zip(tmp_path / "a.zip", FILES)
+    archive.write_bytes(archive.read_bytes()[:-30])
+    refused(archive, tmp_path / "out", "a.zip: damaged")
+    for name in ("a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"):
+        (tmp_path / name).write_bytes(b"nothing of the kind" * 99)
+        refused(tmp_path / name, tmp_path / "out", f"{name}: damaged")
+    tar = make_tar(tmp_path / "b.tgz", [tar_member(n, d) for n, d in FILES.items()])
+    tar.write_bytes(tar.read_bytes()[:60])
+    refused(tar, tmp_path / "out", "b.tgz: damaged")
+    (tmp_path / "c.rar").write_bytes(b"x")
+    refused(tmp_path / "c.rar", tmp_path / "out", "not an archive")
+    with pytest.raises(FileNotFoundError, match="d.zip: no such file"):
+        extract(tmp_path / "d.zip", tmp_path / "out")
+
+
+def test_two_archives_may_share_a_file_only_if_it_is_the_same(tmp_path):
+    extract(make_zip(tmp_path / "a.zip", FILES), tmp_path / "out")
+    extract(make_zip(tmp_path / "b.zip", {"three.json": b"{}"}), tmp_path / "out")
+    assert unpacked(tmp_path / "out") == FILES
+    with pytest.raises(DataError, match="earlier archive"):
+        extract(make_zip(tmp_path / "c.zip", {"three.json": b"[]"}), tmp_path / "out")
+    with pytest.raises(DataError, match="a file and a folder"):
+        extract(make_zip(tmp_path / "d.zip", {"three.json/x": b""}), tmp_path / "out")

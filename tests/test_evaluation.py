@@ -1,0 +1,140 @@
+"""Whole videos in chunks against the live step, and what is counted of them."""
+
+import jax
+import numpy as np
+import pytest
+
+from dmnet_jax.evaluation import CHUNK, calibrate, evaluate, predict_video
+from dmnet_jax.metrics import frame_counts, summarize
+from dmnet_jax.training import enlarge
+from tests.tiny_run import Videos, network, picture, shallow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_network():
+    with shallow():
+        yield
+
+
+def with_thresholds(confidence, similarity):
+    thresholds = {
+        "min_confidence": np.float32(confidence),
+        "max_similarity": np.float32(similarity),
+    }
+    return {**network()[1], "thresholds": thresholds}
+
+
+EVERYTHING = (-np.inf, np.inf)
+
+
+@pytest.fixture(scope="module")
+def live_step():
+    model, _ = network()
+
+    def step(variables, memory, frame):
+        return model.apply(variables, memory, frame, method=type(model).step)
+
+    return jax.jit(step)
+
+
+def streamed(step, variables, video, length, *, seed=0, key_of=None):
+    """Every frame's output, one frame at a time, memory carried by hand."""
+    model, _ = network()
+    key = jax.random.fold_in(jax.random.key(seed), video if key_of is None else key_of)
+    memory = model.init_memory(1, (64, 64), key)
+    outputs = []
+    for i in range(length):
+        frame = picture(i, seed=video)[0][None]
+        memory, output = step(variables, memory, frame)
+        outputs.append(jax.device_get(output))
+    return outputs
+
+
+def assert_streams_equal(results, outputs):
+    assert [r.frame for r in results] == list(range(len(outputs)))
+    for result, output in zip(results, outputs, strict=True):
+        label = np.asarray(enlarge(output.logits, (64, 64))[0].argmax(-1))
+        assert result.label.dtype == np.uint8
+        # Rounding may decide a pixel that lies exactly between two classes.
+        assert (result.label != label).mean() < 2e-3
+        np.testing.assert_allclose(result.confidence, output.confidence[0], rtol=1e-4)
+        np.testing.assert_allclose(result.similarity, output.similarity[0], rtol=1e-3)
+        assert result.admitted == bool(output.admitted[0])
+
+
+@pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, 2 * CHUNK + 3])
+def test_chunks_are_the_live_stream(live_step, length):
+    variables = with_thresholds(*EVERYTHING)
+    source = Videos((length,))
+    results = list(predict_video(network()[0], variables, source, 0))
+    assert_streams_equal(results, streamed(live_step, variables, 0, length))
+    assert all(result.admitted for result in results)
+
+
+def test_the_gate_closes_in_chunks_as_live(live_step):
+    """A bound between the similarities seen lets some frames in and not others."""
+    measured = streamed(live_step, with_thresholds(*EVERYTHING), 0, 13)
+    seen = np.sort([float(output.similarity[0]) for output in measured[1:]])
+    gap = np.diff(seen).argmax()
+    variables = with_thresholds(-np.inf, (seen[gap] + seen[gap + 1]) / 2)
+    results = list(predict_video(network()[0], variables, Videos((13,)), 0))
+    assert_streams_equal(results, streamed(live_step, variables, 0, 13))
+    admitted = [result.admitted for result in results]
+    assert admitted[0] and not all(admitted)
+
+
+def test_counts_are_the_metrics_of_the_predictions():
+    source, shown = Videos((12, 3), frozenset({1})), []
+    model, _ = network()
+    variables = with_thresholds(*EVERYTHING)
+    found = evaluate(
+        model, variables, source, on_frame=lambda video, r: shown.append((video, r))
+    )
+    assert len(shown) == 15 and sum(r.truth is None for _, r in shown) == 2
+    labelled = [(video, r) for video, r in shown if r.truth is not None]
+    assert found.counts.shape == (13, 3, 3)
+    for i, (video, result) in enumerate(labelled):
+        expected = frame_counts(result.label, picture(result.frame, seed=video)[1], 3)
+        np.testing.assert_array_equal(found.counts[i], expected)
+        assert found.videos[i] == f"video{video}"
+        assert found.frames[i] == f"f{result.frame}"
+        assert found.confidence[i] == result.confidence
+    assert found.score == summarize(found.counts, protocol="global")["iou"]
+
+
+def test_each_video_starts_from_an_empty_memory(live_step):
+    model, _ = network()
+    variables = with_thresholds(*EVERYTHING)
+    both = list(predict_video(model, variables, Videos((12, 11)), 1))
+    assert both[0].similarity == -np.inf
+    assert_streams_equal(both, streamed(live_step, variables, 1, 11))
+    # Another first video changes nothing in the second.
+    found = evaluate(model, variables, Videos((2, 11)))
+    second = found.videos == "video1"
+    assert found.confidence[second].tolist() == [r.confidence for r in both]
+    assert np.isneginf(found.similarity[[0, 2]]).all()
+
+
+def test_calibration_is_the_mean_over_all_frames(live_step):
+    """s by distances between the features of neighbours, r by entropies."""
+    model, fresh = network()
+    encode = jax.jit(
+        lambda frames: model.apply(fresh, frames, method=type(model).encode).top,
+    )
+    r, s = [], []
+    lengths = (12, 4)
+    for video, length in enumerate(lengths):
+        frames = [picture(i, seed=video)[0] for i in range(length)]
+        # One shape, one program.
+        tops = np.float64([encode(frame[None])[0] for frame in frames])
+        s += (-np.sqrt((np.diff(tops, axis=0) ** 2).sum((1, 2, 3)))).tolist()
+        for output in streamed(live_step, with_thresholds(*EVERYTHING), video, length):
+            logits = np.float64(output.logits[0])
+            p = np.exp(logits - logits.max(-1, keepdims=True))
+            p /= p.sum(-1, keepdims=True)
+            r.append((p * np.log(p)).sum(-1).mean())
+    # Thresholds that would let nothing in must not matter.
+    measured = calibrate(model, with_thresholds(0, -1e9), Videos(lengths))
+    np.testing.assert_allclose(measured["min_confidence"], np.mean(r), rtol=1e-4)
+    np.testing.assert_allclose(measured["max_similarity"], np.mean(s), rtol=1e-3)
+    assert {value.dtype for value in measured.values()} == {np.dtype(np.float32)}

@@ -1,0 +1,155 @@
+"""One step, the same numbers: on one device, under pmap and under shard_map."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from dmnet_jax import parallel, training
+from tests.tiny_run import (
+    clips,
+    network,
+    plain_step,
+    shallow,
+    tiny_config,
+)
+
+# Adam turns the sign of a gradient of 1e-9 into a whole step; this one is linear.
+LINEAR = optax.sgd(0.01, momentum=0.9)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_network():
+    with shallow():
+        yield
+
+
+def fresh():
+    return training.create_state(network()[1], LINEAR, key=jax.random.key(3))
+
+
+def of_one_device():
+    return partial(
+        training.train_step,
+        model=network()[0].clone(axis_name=parallel.AXIS),
+        tx=LINEAR,
+        optim=tiny_config().optim,
+        axis_name=parallel.AXIS,
+    )
+
+
+def two_steps(step, state, shard=lambda batch: batch):
+    batches = [clips(), {name: x[::-1] for name, x in clips().items()}]
+    batches[1]["label"] = np.roll(batches[1]["label"], 5, axis=2)
+    seen = []
+    for batch in batches:
+        state, metrics = step(state, shard(batch))
+        seen.append(jax.device_get(metrics))
+    return state, seen
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return two_steps(plain_step("all", LINEAR), fresh())
+
+
+@pytest.fixture(scope="module")
+def mapped():
+    """State before, after and metrics of two steps on all devices."""
+    begin = parallel.place_replicated(fresh())
+    step = parallel.data_parallel(of_one_device())
+    return begin, *two_steps(step, begin, parallel.shard_batch)
+
+
+def assert_same(one, other):
+    (state, metrics), (state2, metrics2) = one, other
+    for a, b in zip(metrics, metrics2, strict=True):
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=2e-5)
+        np.testing.assert_allclose(a["grad_norm"], b["grad_norm"], rtol=1e-3)
+        assert a["rows"] == b["rows"] == 4
+        # A pixel between two classes may fall either way.
+        assert np.abs(a["counts"] - b["counts"]).max() <= 8
+        np.testing.assert_array_equal(a["counts"][:, 2], b["counts"][:, 2])
+    assert int(state.step) == int(state2.step) == 2
+    for collection in ("params", "batch_stats"):
+        trees = state.variables[collection], state2.variables[collection]
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), *trees)
+    start = network()[1]["params"]
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), start, trees_of(state))
+    assert max(jax.tree.leaves(moved)) > 2e-3  # far more than the tolerance
+
+
+def trees_of(state):
+    return jax.device_get(state.variables["params"])
+
+
+def test_four_devices_do_what_one_does(plain, mapped):
+    assert jax.local_device_count() == 4
+    assert_same(plain, mapped[1:])
+
+
+def test_shard_map_does_what_pmap_does(mapped):
+    mesh = Mesh(np.array(jax.local_devices()), (parallel.AXIS,))
+    step = jax.jit(
+        jax.shard_map(
+            of_one_device(),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(parallel.AXIS)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        ),
+    )
+    assert_same(two_steps(step, fresh()), mapped[1:])
+
+
+def test_every_device_holds_the_same_bits(mapped):
+    _, state, _ = mapped
+    state = state.replace(key=jax.random.key_data(state.key))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        shards = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(shards) == 4, path
+        for shard in shards:
+            assert shard.shape == leaf.shape, path
+            assert shard.tobytes() == shards[0].tobytes(), path
+
+
+def test_state_is_donated(mapped):
+    begin, _, _ = mapped
+    params = jax.tree.leaves(begin.variables["params"])
+    assert all(leaf.is_deleted() for leaf in params)
+
+
+def test_shard_batch_keeps_rows_in_order():
+    batch = {"x": np.arange(24).reshape(8, 3)}
+    sharded = parallel.shard_batch(batch)["x"]
+    assert sharded.shape == (4, 2, 3)
+    np.testing.assert_array_equal(sharded.reshape(8, 3), batch["x"])
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    assert parallel.local_batch_size(8) == 2
+    with pytest.raises(ValueError) as error:
+        parallel.local_batch_size(6)
+    message = str(error.value)
+    assert "train.batch_size is 6" in message and "multiple of 4" in message
+    assert "\n" not in message
+
+
+def test_device_keys_differ_by_step_and_device():
+    key = jax.random.key(0)
+    devices = np.arange(4)
+
+    def draw(step, axis):
+        one = partial(parallel.device_key, key, step, axis)
+        if axis is None:
+            return [jax.random.key_data(one())]
+        keys = jax.vmap(lambda _: one(), axis_name=axis)(devices)
+        return list(jax.random.key_data(keys))
+
+    keys = [*draw(0, "batch"), *draw(1, "batch"), *draw(0, None)]
+    assert len({np.asarray(k).tobytes() for k in keys}) == 9
+    repeated = [np.asarray(k).tobytes() for k in draw(1, "batch")]
+    assert repeated == [np.asarray(k).tobytes() for k in keys[4:8]]

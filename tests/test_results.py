@@ -1,0 +1,194 @@
+"""What a run leaves behind: numbers, rows, pictures and a log that survives a kill."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmnet_jax.evaluation import Evaluation, Prediction
+from dmnet_jax.metrics import PROTOCOLS, frame_counts, summarize
+from dmnet_jax.results import OVERLAYS_A_VIDEO, Overlays, RunLog, tables, write_results
+from tests.tiny_run import CLASSES, Videos, picture
+
+LENGTHS = (5, 4)
+SOURCE = Videos(LENGTHS)
+
+
+def predictions():
+    """(video, prediction) of every frame: the truth, moved by a few pixels."""
+    for video, length in enumerate(LENGTHS):
+        for frame in range(length):
+            truth = picture(frame, seed=video)[1]
+            label = np.roll(truth, video + frame, axis=1)
+            similarity = -np.inf if frame == 0 else -1.5 * frame
+            yield (
+                video,
+                Prediction(frame, label, truth, -0.25, similarity, frame % 2 == 0),
+            )
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    rows = [
+        (
+            frame_counts(result.label, result.truth, 3),
+            SOURCE.videos[video].name,
+            SOURCE.videos[video].frames[result.frame],
+            *result[3:],
+        )
+        for video, result in predictions()
+    ]
+    return Evaluation(*map(np.array, zip(*rows, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def folder(evaluation, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results") / "new"
+    write_results(folder, evaluation, SOURCE.classes, {"config": {"name": "x"}})
+    return folder
+
+
+def strict(text):
+    """JSON without the constants that JSON does not have."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_results_hold_every_protocol_and_its_numbers(folder, evaluation):
+    results = strict((folder / "results.json").read_text())
+    assert results["about"] == {"config": {"name": "x"}}
+    assert results["classes"] == list(CLASSES)
+    assert results["protocols"].keys() == PROTOCOLS.keys()
+    for protocol, entry in results["protocols"].items():
+        summary = summarize(evaluation.counts, protocol=protocol)
+        assert entry["iou"] == summary["iou"] and entry["dice"] == summary["dice"]
+        assert entry["iou_per_class"] == {
+            name: summary["iou_per_class"][i] for i, name in enumerate(CLASSES) if i
+        }
+        for name, video in entry["videos"].items():
+            counts = evaluation.counts[evaluation.videos == name]
+            assert video["iou"] == summarize(counts, protocol=protocol)["iou"]
+        assert entry["videos"].keys() == {"video0", "video1"}
+    assert results["admitted"] == evaluation.admitted.mean()
+
+
+def test_undefined_scores_are_null(tmp_path):
+    """A class that no frame has, in one video that has nothing at all."""
+    counts = np.zeros((2, 3, 3), np.int64)
+    counts[:, 0] = 64
+    nothing = Evaluation(
+        counts,
+        np.array(["v", "v"]),
+        np.array(["0", "1"]),
+        np.array([-0.1, -0.2]),
+        np.array([-np.inf, -3.0]),
+        np.array([True, False]),
+    )
+    write_results(tmp_path, nothing, SOURCE.classes, {})
+    entry = strict((tmp_path / "results.json").read_text())["protocols"]["global"]
+    assert entry["iou"] is None
+    assert entry["videos"]["v"]["dice_per_class"] == {"shaft": None, "tip": None}
+
+
+def test_rows_of_frames_add_up_to_the_counts(folder, evaluation):
+    with (folder / "frames.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == sum(LENGTHS) * 3
+    columns = ("intersection", "predicted", "labelled")
+    table = np.array([[int(row[name]) for name in columns] for row in rows])
+    table = table.reshape(sum(LENGTHS), 3, 3)
+    np.testing.assert_array_equal(table, evaluation.counts)
+    np.testing.assert_array_equal(table[:, :, 2].sum(1), np.full(sum(LENGTHS), 64 * 64))
+    assert [row["class"] for row in rows[:3]] == list(CLASSES)
+    assert [row["video"] for row in rows[::3]] == evaluation.videos.tolist()
+    assert [row["frame"] for row in rows[::3]] == evaluation.frames.tolist()
+    admitted = [row["admitted"] == "1" for row in rows[::3]]
+    assert admitted == evaluation.admitted.tolist()
+    assert float(rows[0]["similarity"]) == -np.inf
+    assert float(rows[3]["similarity"]) == -1.5
+
+
+def test_tables_name_classes_and_protocols(folder, evaluation):
+    text = tables(evaluation, SOURCE.classes)
+    assert (folder / "results.md").read_text() == text + "\n"
+    for name in (*CLASSES[1:], *PROTOCOLS, "IoU, pixels pooled", "Dice, pixels pooled"):
+        assert name in text
+
+
+def test_overlays_of_each_video_and_a_sheet(tmp_path):
+    overlays = Overlays(tmp_path / "overlays", SOURCE)
+    for video, result in predictions():
+        overlays(video, result)
+    overlays.finish()
+    files = {path.name for path in (tmp_path / "overlays").iterdir()}
+    assert "sheet.png" in files
+    for video, length in enumerate(LENGTHS):
+        names = {name for name in files if name.startswith(f"video{video}_")}
+        assert len(names) == OVERLAYS_A_VIDEO
+        assert f"video{video}_f{length - 1}.png" in names
+    with Image.open(tmp_path / "overlays" / "video0_f4.png") as one:
+        assert one.width >= 3 * 64 and one.height >= 64
+        with Image.open(tmp_path / "overlays" / "sheet.png") as sheet:
+            assert sheet.height >= 2 * OVERLAYS_A_VIDEO * one.height
+
+
+def test_overlay_is_at_the_size_that_is_scored(tmp_path):
+    overlays = Overlays(tmp_path, Videos((1,)))
+    label = np.zeros((128, 160), np.uint8)
+    overlays(0, Prediction(0, label, None, -0.1, -np.inf, True))
+    overlays.finish()
+    with Image.open(tmp_path / "video0_f0.png") as one:
+        assert one.width >= 2 * 160 and one.height >= 128
+
+
+def test_no_picture_no_sheet(tmp_path):
+    Overlays(tmp_path, SOURCE).finish()
+    assert not list(tmp_path.iterdir())
+
+
+def open_log(folder, step):
+    return RunLog(folder, step=step, total_steps=10, stream=io.StringIO())
+
+
+def test_a_resumed_log_forgets_what_is_done_again(tmp_path):
+    log = open_log(tmp_path, 0)
+    for step in (1, 2, 3, 4):
+        log.record(step, loss=step / 2)
+    log.record(3, val_iou=0.5)
+    log.close()
+    path = tmp_path / "metrics.jsonl"
+    # A kill in the middle of a line.
+    path.write_text(path.read_text() + '{"step": 2, "lo')
+    log = open_log(tmp_path, 2)
+    log.record(3, loss=7.0)
+    log.close()
+    assert [strict(line) for line in path.read_text().splitlines()] == [
+        {"step": 1, "loss": 0.5},
+        {"step": 2, "loss": 1.0},
+        {"step": 3, "loss": 7.0},
+    ]
+
+
+def test_records_are_on_disk_at_once_and_hold_no_nan(tmp_path):
+    log = open_log(tmp_path, 0)
+    log.record(1, loss=float("nan"), grad_norm=float("inf"), stage="all")
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert strict(text) == {"step": 1, "loss": None, "grad_norm": None, "stage": "all"}
+    log.close()
+
+
+def test_progress_tells_steps_and_time_left(tmp_path, monkeypatch):
+    now = iter([100.0, 130.0])
+    monkeypatch.setattr("dmnet_jax.results.time.monotonic", lambda: next(now))
+    stream = io.StringIO()
+    log = RunLog(tmp_path, step=4, total_steps=10, stream=stream)
+    log.progress(6, "all · loss 0.5")
+    log.close()
+    # Two steps in 30 s; four are left.
+    assert stream.getvalue() == "step 6/10 · all · loss 0.5 · 1:00 left\n"
