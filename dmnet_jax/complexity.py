@@ -120,7 +120,7 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
 
 
 @functools.cache
-def _variables(model: "DMNet") -> Any:
+def _variables(model: Any) -> Any:
     """Their shapes, which do not depend on the frames' size."""
     import jax
     import jax.numpy as jnp
@@ -138,7 +138,7 @@ def _memory(model: "DMNet", size: tuple[int, int]) -> Any:
     return jax.eval_shape(lambda: model.init_memory(1, size, key, global_size=slots))
 
 
-def parameters(model: "DMNet") -> int:
+def parameters(model: Any) -> int:
     """Trainable numbers: batch norm's scale and shift are, its statistics are not."""
     import jax
 
@@ -146,7 +146,7 @@ def parameters(model: "DMNet") -> int:
 
 
 @functools.cache
-def step_complexity(model: "DMNet", size: tuple[int, int]) -> Complexity:
+def step_complexity(model: Any, size: tuple[int, int]) -> Complexity:
     """One frame of one stream of frames `size` = (H, W)."""
     import jax
     import jax.numpy as jnp
@@ -161,7 +161,7 @@ def step_complexity(model: "DMNet", size: tuple[int, int]) -> Complexity:
     return count(step, _variables(model), _memory(model, size), frame)
 
 
-def paper_operations(model: "DMNet", size: tuple[int, int]) -> int:
+def paper_operations(model: Any, size: tuple[int, int]) -> int:
     """One frame by the paper's rule (see `NOTES`)."""
     import jax
 
@@ -188,7 +188,7 @@ def table(size: tuple[int, int], classes: int) -> str:
 
     rows = []
     for row in ROWS:
-        model = DMNet(num_classes=classes, **row.switches)
+        model: Any = DMNet(num_classes=classes, **row.switches)
         million = parameters(model) / 1e6
         operations = paper_operations(model, size) / 1e9
         rows.append(

@@ -1,5 +1,8 @@
 """Counts against the published networks' exact sizes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from dmnet_jax.complexity import (
@@ -12,6 +15,8 @@ from dmnet_jax.complexity import (
 from dmnet_jax.models.dmnet import DMNet
 
 SIZE = (512, 640)
+# Five frames of BottleneckLSTM: two 3x3 filters, bottleneck and four gates, 16x20.
+CELL = 5 * 320 * 256 * (9 + 512 + 9 + 4 * 256)
 
 
 def model(row: str, classes: int = 8) -> DMNet:
@@ -35,6 +40,7 @@ def test_parameters_of_the_base_network(classes, expected):
         ("+ ELA", 398336 + 442560),
         ("DMNet (both)", 398336 + 2 * 442560),
         ("both, one projection", 398336 + 442560),
+        ("the release: BLSTM + AGA", 4095496 - 3254600),
     ],
 )
 def test_parameters_of_the_memories(row, added):
@@ -63,10 +69,43 @@ def test_rows_that_the_counting_rule_explains():
         )
 
 
+def test_keys_and_values_are_counted_where_they_are_evaluated():
+    once = 256 * (64 + 128) * 9 * 16 * 20  # one projection, 0.1416 G
+    base = step_complexity(model("base"), SIZE)
+    for row, projections, frames_read in (
+        ("+ AGA", 2, 4),
+        ("+ ELA", 1, 1),
+        ("DMNet (both)", 3, 5),
+        ("local: NL", 6, 5),
+    ):
+        step = step_complexity(model(row), SIZE)
+        cell = 0 if row in ("+ AGA", "local: NL") else CELL
+        assert step.convolution - base.convolution - cell == projections * once
+        assert step.attention == frames_read * (16 * 20) ** 2 * (64 + 128)
+        assert step.norm == base.norm
+    # By the paper's rule the four frames read are projected as well as the query.
+    assert paper_operations(model("+ AGA"), SIZE) == sum(base) + 5 * once
+
+
+def test_help_needs_no_jax():
+    code = (
+        "import sys; from dmnet_jax.complexity import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert 'jax' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "--size" in run.stdout
+
+
 def test_command_prints_every_row(capsys):
-    assert main(["--size", "64", "96", "--classes", "3"]) == 0
-    printed = capsys.readouterr().out
-    assert all(row.name in printed for row in ROWS)
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for row in ROWS:
+        cells = next(line for line in lines if row.name in line).split("|")
+        assert cells[2].strip() == f"{parameters(model(row.name)) / 1e6:.3f}"
+        assert (row.parameters is None) == (cells[3].strip() == "")
+    assert any("10.208 | 10.21 (-0.002)" in line for line in lines)
     with pytest.raises(SystemExit) as stopped:
         main(["--size", "60", "96"])
     assert stopped.value.code == 2

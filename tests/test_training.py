@@ -15,9 +15,7 @@ from dmnet_jax.training import (
     readable,
     split_params,
 )
-from tests.tiny_run import clips, network, plain_step, shallow, stage
-
-ADAM = make_optimizer(OptimConfig(lr=2e-3), stage())
+from tests.tiny_run import clips, linear, network, plain_step, shallow, stage
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,7 +25,7 @@ def shallow_network():
 
 
 def fresh():
-    return create_state(network()[1], ADAM, key=jax.random.key(3))
+    return create_state(network()[1], linear(), key=jax.random.key(3))
 
 
 def flat(tree):
@@ -43,23 +41,21 @@ def changed(before, after):
 
 
 def test_steps_lower_the_loss_of_a_fixed_batch():
-    state, step, losses = fresh(), plain_step("all", ADAM), []
-    for _ in range(8):
+    state, step, losses = fresh(), plain_step("all"), []
+    for _ in range(5):
         state, metrics = step(state, clips())
         losses.append(readable(jax.device_get(metrics))["loss"])
-    assert int(state.step) == 8 and int(state.skipped) == 0
-    assert losses[-1] < 0.9 * losses[0] and min(losses) == min(losses[4:])
+    assert int(state.step) == 5 and int(state.skipped) == 0
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_every_parameter_is_trained_by_all():
     state = fresh()
-    after, metrics = plain_step("all", ADAM)(state, clips())
+    after, metrics = plain_step("all")(state, clips())
     assert float(metrics["grad_norm"]) > 0
     left = flat(state.variables["params"]).keys() - changed(
         state.variables["params"], after.variables["params"]
     )
-    # Neither bias in front of a normalisation nor a key can be without a gradient
-    # twice: what stays has a gradient of exactly nought on this one batch.
     assert not left
     assert changed(state.variables["batch_stats"], after.variables["batch_stats"])
     assert not changed(state.variables["thresholds"], after.variables["thresholds"])
@@ -71,7 +67,7 @@ def test_frozen_parts_stay_bit_equal(part):
     # Two steps, so that a decayed or momentum-driven parameter would show.
     after = state
     for _ in range(2):
-        after, metrics = plain_step(part, ADAM)(after, clips())
+        after, metrics = plain_step(part)(after, clips())
     assert np.isfinite(float(metrics["loss"])) and int(after.skipped) == 0
     before, now = state.variables["params"], after.variables["params"]
     moved = {name for name in before if changed(before[name], now[name])}
@@ -97,25 +93,25 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_counters():
     params = dict(state.variables["params"])
     params["decoder"] = jax.tree.map(lambda x: x * np.nan, params["decoder"])
     state = state.replace(variables={**state.variables, "params": params})
-    after, metrics = plain_step("all", ADAM)(state, clips())
+    after, metrics = plain_step("all")(state, clips())
     assert np.isnan(float(metrics["loss"]))
     assert not changed(state.variables, after.variables)
     assert not changed(state.opt_state, after.opt_state)
     assert (int(after.step), int(after.skipped), int(metrics["skipped"])) == (1, 1, 1)
-    again, _ = plain_step("all", ADAM)(after, clips())
+    again, _ = plain_step("all")(after, clips())
     assert (int(again.step), int(again.skipped)) == (2, 2)
 
 
 def test_ignored_pixels_cost_nothing_and_teach_nothing():
     state, batch = fresh(), clips()
     batch["label"] = np.full_like(batch["label"], 255)
-    _, metrics = plain_step("all", ADAM)(state, batch)
+    _, metrics = plain_step("all")(state, batch)
     assert float(metrics["loss"]) == 0 and float(metrics["grad_norm"]) == 0
     assert not np.asarray(metrics["counts"]).any()
 
     batch = clips()
     batch["label"][:, :32] = 255
-    _, metrics = plain_step("all", ADAM)(state, batch)
+    _, metrics = plain_step("all")(state, batch)
     counts = np.asarray(metrics["counts"])
     assert counts[:, 1].sum() == counts[:, 2].sum() == 4 * 32 * 64
     for c in range(3):

@@ -164,6 +164,17 @@ def clips(rows: int = 4, *, window: int = 2, past: int = 2) -> dict[str, np.ndar
     }
 
 
+@functools.cache
+def linear() -> Any:
+    """An optimiser with state and decay in which rounding stays rounding.
+
+    Adam turns the sign of a gradient of 1e-9 into a whole step.
+    """
+    import optax
+
+    return optax.chain(optax.add_decayed_weights(1e-2), optax.sgd(0.01, momentum=0.9))
+
+
 def stage(steps_per_epoch: int = 5, lr_scale: float = 1.0) -> Any:
     """As much of a stage as the optimiser asks for."""
     loader = SimpleNamespace(steps_per_epoch=steps_per_epoch)
@@ -171,21 +182,25 @@ def stage(steps_per_epoch: int = 5, lr_scale: float = 1.0) -> Any:
 
 
 @functools.cache
-def plain_step(part: str, tx: Any) -> Callable[..., Any]:
+def plain_step(part: str) -> Callable[..., Any]:
     """`train_step` on one device."""
     import jax
 
+    return jax.jit(step_of(part))
+
+
+def step_of(part: str, axis_name: str | None = None) -> Callable[..., Any]:
+    """`train_step` of a stage that trains `part`, with `linear()`."""
     from dmnet_jax import models, training
 
-    model, _ = network()
-    return jax.jit(
-        functools.partial(
-            training.train_step,
-            model=models.single_frame(model) if part == "single_frame" else model,
-            tx=tx,
-            optim=tiny_config().optim,
-            part=part,
-        )
+    model = network()[0].clone(axis_name=axis_name)
+    return functools.partial(
+        training.train_step,
+        model=models.single_frame(model) if part == "single_frame" else model,
+        tx=linear(),
+        optim=tiny_config().optim,
+        part=part,
+        axis_name=axis_name,
     )
 
 

@@ -11,8 +11,8 @@ from dmnet_jax.nn import layers
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
-def normal(seed: int, *shape: int) -> jax.Array:
-    return jax.random.normal(jax.random.key(seed), shape)
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def plain_conv(x, kernel, stride, pads, groups=1):
@@ -29,24 +29,37 @@ def plain_conv(x, kernel, stride, pads, groups=1):
 
 def assert_same_function(f, g, *inputs, tolerance=1e-4):
     """Equal values, and equal gradients under a random cotangent."""
-    (y, pull), (z, pull_plain) = jax.vjp(f, *inputs), jax.vjp(g, *inputs)
+
+    @jax.jit
+    def both(*inputs):
+        (y, pull), (z, pull_plain) = jax.vjp(f, *inputs), jax.vjp(g, *inputs)
+        cotangent = jnp.asarray(normal(99, *y.shape))
+        return y, z, pull(cotangent), pull_plain(cotangent)
+
+    y, z, ours, plain = both(*inputs)
     np.testing.assert_allclose(y, z, rtol=tolerance, atol=tolerance)
-    cotangent = normal(99, *y.shape)
-    for ours, plain in zip(pull(cotangent), pull_plain(cotangent), strict=True):
-        scale = float(jnp.abs(plain).max())
-        np.testing.assert_allclose(ours, plain, atol=tolerance * max(scale, 1.0))
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, atol=tolerance * max(np.abs(b).max(), 1.0))
 
 
-@pytest.mark.parametrize("features", [8, 48])
-def test_conv_3x3_equals_the_plain_convolution(features):
-    module = layers.Conv3x3(features)
-    x = normal(0, 2, 7, 9, 5)
-    kernel = normal(1, 3, 3, 5, features)
+@pytest.mark.parametrize(
+    ("features", "stride", "padding", "size", "pads"),
+    [
+        (8, 1, "torch", (7, 9), [(1, 1), (1, 1)]),
+        (8, 1, "keras", (6, 4), [(1, 1), (1, 1)]),
+        (48, 1, "torch", (6, 5), [(1, 1), (1, 1)]),
+        (8, 2, "torch", (8, 7), [(1, 1), (1, 1)]),
+        (8, 2, "keras", (8, 7), [(0, 1), (1, 1)]),
+    ],
+)
+def test_conv_3x3_equals_the_plain_convolution(features, stride, padding, size, pads):
+    module = layers.Conv3x3(features, stride, use_bias=True, padding=padding)
     assert_same_function(
-        lambda x, k: module.apply({"params": {"kernel": k}}, x),
-        lambda x, k: plain_conv(x, k, 1, [(1, 1), (1, 1)]),
-        x,
-        kernel,
+        lambda x, k, b: module.apply({"params": {"kernel": k, "bias": b}}, x),
+        lambda x, k, b: plain_conv(x, k, stride, pads) + b,
+        normal(0, 2, *size, 5),
+        normal(1, 3, 3, 5, features),
+        normal(2, features),
     )
 
 
@@ -102,19 +115,23 @@ def first_maximum_gradient(x, gradient, axis):
 
 
 def test_max_pool_values_and_gradient_with_ties():
-    x = jnp.clip(jnp.round(3 * normal(0, 2, 9, 8, 3)), 0, 6)  # many ties
-    pooled, pull = jax.vjp(layers.max_pool_5x5, x)
-    window, pads = (1, 5, 5, 1), ((0, 0), (2, 2), (2, 2), (0, 0))
-    plain = lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 1, 1, 1), pads)
-    np.testing.assert_array_equal(pooled, plain)
-
+    x = np.clip(np.round(3 * normal(0, 2, 9, 8, 3)), 0, 6)  # many ties
     gradient = normal(1, *x.shape)
-    rows = lax.reduce_window(
-        x, -jnp.inf, lax.max, (1, 5, 1, 1), (1,) * 4, (pads[0], pads[1], *pads[:1] * 2)
-    )
+
+    @jax.jit
+    def run(x, gradient):
+        pooled, pull = jax.vjp(layers.max_pool_5x5, x)
+        pads = ((0, 0), (2, 2), (2, 2), (0, 0))
+        plain = lax.reduce_window(x, -jnp.inf, lax.max, (1, 5, 5, 1), (1,) * 4, pads)
+        return pooled, plain, pull(gradient)[0]
+
+    pooled, plain, found = run(x, gradient)
+    np.testing.assert_array_equal(pooled, plain)
+    padded = np.pad(x, ((0, 0), (2, 2), (0, 0), (0, 0)), constant_values=-np.inf)
+    rows = np.max([padded[:, k : k + x.shape[1]] for k in range(5)], axis=0)
     expected = first_maximum_gradient(rows, gradient, 2)
     expected = first_maximum_gradient(x, expected, 1)
-    np.testing.assert_allclose(pull(gradient)[0], expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 2), (3, 4), (8, 5)])
@@ -132,14 +149,32 @@ def test_upsample_is_aligned_corner_interpolation(size):
         return weights
 
     expected = np.einsum("ip,jq,bpqc->bijc", matrix(size[0]), matrix(size[1]), x)
-    np.testing.assert_allclose(layers.upsample_2x(x), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(layers.upsample_2x)(x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("module", [layers.Dense1x1(8), layers.Conv3x3(8)])
+@pytest.mark.parametrize(
+    "module", [layers.Dense1x1(8), layers.Conv3x3(8), layers.Depthwise3x3()]
+)
 def test_bfloat16_is_near_float32(module):
     x = normal(0, 1, 6, 6, 4)
-    variables = module.init(jax.random.key(1), x)
-    exact = module.apply(variables, x)
-    rounded = module.clone(dtype=jnp.bfloat16).apply(variables, x)
+    rounding = module.clone(dtype=jnp.bfloat16)
+
+    @jax.jit
+    def run(x):
+        variables = module.init(jax.random.key(1), x)
+        return module.apply(variables, x), rounding.apply(variables, x)
+
+    exact, rounded = run(x)
     assert rounded.dtype == jnp.bfloat16
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.05)
+
+
+def test_pooling_and_enlarging_keep_bfloat16():
+    x = jnp.asarray(normal(0, 1, 6, 6, 4), jnp.bfloat16)
+    pool, enlarge = jax.jit(layers.max_pool_5x5), jax.jit(layers.upsample_2x)
+    assert pool(x).dtype == enlarge(x).dtype == jnp.bfloat16
+    exact = x.astype(jnp.float32)
+    np.testing.assert_array_equal(pool(x).astype(jnp.float32), pool(exact))
+    np.testing.assert_allclose(
+        enlarge(x).astype(jnp.float32), enlarge(exact), atol=0.05
+    )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dmnet_jax.nn.attention import KeyValue, NonLocal
-from dmnet_jax.nn.mobilenet import MobileNetV2
+from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 
 
@@ -54,7 +54,7 @@ def test_bottleneck_lstm_equals_its_equations():
             cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(c)
             hidden = sigmoid(o) * np.tanh(cell)
         expected.append(hidden)
-    found = module.apply({"params": p}, jnp.asarray(window, jnp.float32))
+    found = jax.jit(module.apply)({"params": p}, jnp.asarray(window, jnp.float32))
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)
 
 
@@ -71,8 +71,13 @@ def test_conv_lstm_equals_its_equations():
             cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(g)
             hidden = sigmoid(o) * np.tanh(cell)
         expected.append(hidden)
-    found = module.apply({"params": p}, jnp.asarray(window, jnp.float32))
+    found = jax.jit(module.apply)({"params": p}, jnp.asarray(window, jnp.float32))
     np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)
+
+
+def attend(module, query, memory, mask):
+    run = jax.jit(lambda *inputs: module.apply({}, *inputs, train=False))
+    return run(query, memory, mask)
 
 
 @pytest.mark.parametrize("readable", [(True, True, True), (False, True, False)])
@@ -84,10 +89,8 @@ def test_attention_reads_only_what_the_mask_allows(readable):
 
     query = KeyValue(draw(2, 2, 3, 4), draw(2, 2, 3, 5))
     memory = KeyValue(draw(2, 3, 2, 3, 4), draw(2, 3, 2, 3, 5))
-    mask = jnp.broadcast_to(jnp.array(readable), (2, 3))
-    found = NonLocal().apply(
-        {}, *jax.tree.map(jnp.float32, (query, memory)), mask, train=False
-    )
+    mask = np.broadcast_to(readable, (2, 3))
+    found = attend(NonLocal(), *jax.tree.map(np.float32, (query, memory)), mask)
     for b in range(2):
         keys = memory.key[b][list(readable)].reshape(-1, 4)
         values = memory.value[b][list(readable)].reshape(-1, 5)
@@ -116,3 +119,39 @@ def test_mobilenet_strides_and_widths():
         (2, 3, 160),
         (2, 3, 320),
     ]
+
+
+@pytest.mark.parametrize("cell", [BottleneckLSTM(4), ConvLSTM(4)])
+def test_cells_in_bfloat16_are_near_float32(cell):
+    window = np.random.default_rng(1).standard_normal((1, 3, 2, 3, 4), np.float32)
+    variables = {"params": random_parameters(cell, window)}
+    exact = jax.jit(cell.apply)(variables, window)
+    rounded = jax.jit(cell.clone(dtype=jnp.bfloat16).apply)(variables, window)
+    assert rounded.dtype == jnp.bfloat16
+    np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.05)
+
+
+def test_attention_in_bfloat16_survives_large_logits():
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return jnp.asarray(30 * rng.standard_normal(shape), jnp.bfloat16)
+
+    query = KeyValue(draw(1, 2, 3, 4), draw(1, 2, 3, 5))
+    memory = KeyValue(draw(1, 2, 2, 3, 4), draw(1, 2, 2, 3, 5))
+    mask = np.ones((1, 2), bool)
+    found = attend(NonLocal(dtype=jnp.bfloat16), query, memory, mask)
+    query, memory = jax.tree.map(lambda x: x.astype(jnp.float32), (query, memory))
+    exact = attend(NonLocal(), query, memory, mask)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.02, atol=0.5)
+
+
+def test_normalised_pictures():
+    x = jnp.array([[0, 127, 255]], jnp.uint8)
+    np.testing.assert_allclose(
+        normalise(x, "keras"), [[-1, 127 / 127.5 - 1, 1]], atol=1e-6
+    )
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = (np.array([[0, 127, 255]]) / 255 - mean) / deviation
+    np.testing.assert_allclose(normalise(x, "torch"), expected, atol=1e-6)
