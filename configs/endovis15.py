@@ -5,7 +5,7 @@ the memories with all else frozen. Strong colour and scale changes, since there 
 backgrounds to learn from and the third is another.
 
     python train.py --config configs/endovis15.py --data.root DIR
-    python train.py --config configs/endovis15.py --data.root DIR --model.no-global-memory
+    python train.py --config configs/endovis15.py --data.root DIR --model.local blstm
 
 IoU on clip 3 (seed 0, 2 CPU cores, 20 minutes, 2026-11-24): 0.794 after the first
 stage, 0.798 (shaft 0.841, manipulator 0.755) with the memories.

@@ -271,6 +271,7 @@ def validate(config: Config) -> Config:
     """
     config = from_plain(Config, dataclasses.asdict(config), "")
     data, model, optim, train = config.data, config.model, config.optim, config.train
+    clip = optim.clip_norm
     for path, least in _LEAST.items():
         _need(attrgetter(path)(config) >= least, config, path, f"at least {least}")
     for ok, path, need in (
@@ -314,7 +315,7 @@ def validate(config: Config) -> Config:
             "optim.dice_weight",
             "greater than 0 while optim.cross_entropy_weight is 0",
         ),
-        ((optim.clip_norm or 1) > 0, "optim.clip_norm", "greater than 0, or None"),
+        (clip is None or clip > 0, "optim.clip_norm", "greater than 0, or None"),
         (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
         (config.workdir, "workdir", "a folder"),
         (not set("/\\") & set(config.name), "name", "without slashes"),

@@ -121,10 +121,10 @@ def test_public_names_of_the_memory_library():
     assert (
         memory.__all__
         == (
-            "AdmissionPolicy Candidate DualMemory EMPTY Readout RingBuffer admit advance "
-            "all_of always any_of confidence confident dissimilar every init init_dual "
-            "latest prefill prefill_local push read_all read_key read_last read_top_k "
-            "read_uniform similarity"
+            "AdmissionPolicy Candidate DualMemory EMPTY Readout RingBuffer admit "
+            "advance all_of always any_of confidence confident dissimilar every init "
+            "init_dual latest prefill prefill_local push read_all read_key read_last "
+            "read_top_k read_uniform similarity"
         ).split()
     )
 
