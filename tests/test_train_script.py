@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from dmnet_jax.checkpoint import load_variables
+from dmnet_jax.process import run_lock
 from tests.tiny_run import (
+    RECIPE,
     ROOT,
     RUN,
     TRAIN_STEPS,
@@ -181,3 +183,11 @@ def test_another_recipe_does_not_go_on_a_run(place, whole, capsys):
     arguments = [*train_arguments(place, "whole"), "--optim.lr", "0.5"]
     error = complaint(load("train").main, arguments, capsys)
     assert "optim.lr was 0.001, now 0.5" in error
+
+
+def test_a_run_in_use_is_refused(tmp_path, capsys):
+    (tmp_path / "tiny.py").write_text(RECIPE)
+    with run_lock(tmp_path / "work" / RUN):
+        arguments = train_arguments(tmp_path, "work")
+        error = complaint(load("train").main, arguments, capsys)
+    assert "in use by process" in error and len(error.splitlines()) == 1
