@@ -8,6 +8,7 @@ never holds another drive's frames, nor minutes-old ones as if they were the las
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -136,7 +137,7 @@ def open_camvid(root: str | Path) -> CamVid:
             for stem, path in masks.items()
             if stem not in frames
         ]
-        for sequence, run in _runs(list(frames), root / split / "frames", faults):
+        for sequence, run in _runs(frames, faults):
             pairs = tuple((frames[stem], masks[stem]) for stem in run if stem in masks)
             faults += _size_faults(pairs)
             first = run[0].rpartition("_")[2]
@@ -162,20 +163,18 @@ def _files(
     return files
 
 
-def _runs(
-    stems: Sequence[str], folder: Path, faults: list[str]
-) -> list[tuple[str, list[str]]]:
+def _runs(frames: dict[str, Path], faults: list[str]) -> list[tuple[str, list[str]]]:
     """(sequence, names of its frames in time order) for each run without a gap."""
     numbers: dict[str, dict[int, str]] = {}
-    for stem in stems:
+    for stem, path in frames.items():
         match = re.fullmatch(r"(.+)_[a-z]?(\d+)", stem)
         if match is None:
-            faults.append(f"{folder / stem}: must be called SEQUENCE_NUMBER; rename it")
+            faults.append(f"{path}: must be called SEQUENCE_NUMBER; rename it")
             continue
         known = numbers.setdefault(match[1], {})
         if int(match[2]) in known:
-            first = known[int(match[2])]
-            faults.append(f"{folder / stem}: same frame number as {first}; keep one")
+            first = frames[known[int(match[2])]].name
+            faults.append(f"{path}: same frame number as {first}; keep one")
         known.setdefault(int(match[2]), stem)
     runs: list[tuple[str, list[str]]] = []
     for sequence, known in numbers.items():
@@ -191,17 +190,16 @@ def _runs(
 
 def _size_faults(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
     faults: list[str] = []
-    first: tuple[int, int] | None = None
+    sizes: dict[Path, tuple[int, int]] = {}
     for path in (path for pair in pairs for path in pair):
         try:
-            size = read_size(path)
+            sizes[path] = read_size(path)
         except DataError as error:
             faults += error.faults
-            continue
-        first = first or size
-        if size != first:
-            faults.append(
-                f"{path}: {size[1]}x{size[0]} (width x height), the video began with "
-                f"{first[1]}x{first[0]}; replace the file"
-            )
-    return faults
+    usual, _ = Counter(sizes.values()).most_common(1)[0] if sizes else ((0, 0), 0)
+    return faults + [
+        f"{path}: {size[1]}x{size[0]} (width x height), the video's files are "
+        f"{usual[1]}x{usual[0]}; replace the file"
+        for path, size in sizes.items()
+        if size != usual
+    ]
