@@ -12,7 +12,8 @@ scores are taken at that size; training takes it at the image's size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +36,7 @@ __all__ = [
     "ClassInfo",
     "DataError",
     "FrameSource",
+    "RawSource",
     "Resized",
     "Selected",
     "Video",
@@ -91,6 +93,23 @@ class FrameSource(Protocol):
 
     def label(self, video: int, frame: int) -> np.ndarray | None:
         """The classes, uint8 `[h, w]` at the stored size; None if there is no mask."""
+        ...
+
+
+@runtime_checkable
+class RawSource(FrameSource, Protocol):
+    """A source that reads a dataset's own files."""
+
+    def files(self, video: int, frame: int) -> tuple[Path, ...]:
+        """The files of a frame, its picture first, then those of its label."""
+        ...
+
+    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Label pixels that are no class's, known once the label was read.
+
+        Returns:
+          For each label file that has any: pixels by value or colour.
+        """
         ...
 
 

@@ -4,14 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data_pipelines.records import verify
+from data_pipelines.records import read_manifest, verify
+from data_pipelines.report import describe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status (2 for damage or a mistake)."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.verify",
-        description="Decode all prepared frames and compare them with the manifest.",
+        description="Decode all prepared frames and compare them with the manifest. "
+        "For research use; not a medical device.",
     )
     parser.add_argument("dir", help="what python -m data_pipelines.prepare wrote")
     args = parser.parse_args(argv)
@@ -20,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    print("\n".join(describe(read_manifest(args.dir))))
     print(f"{args.dir}: {videos} videos, {frames} frames, all as in the manifest")
     return 0
 

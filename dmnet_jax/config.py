@@ -40,12 +40,15 @@ class DataConfig:
     Attributes:
         dataset: Its layout on disk; "folder" is your own, VIDEO/frames and VIDEO/masks.
         root: Where it lies.
+        test_root: Where the validation videos lie, if apart: a test archive of EndoVis.
         masks: Name of the mask folders ("folder" only).
         task: What is told apart (EndoVis).
         size: Height and width the network sees, multiples of 32.
-        train: Names of the training videos; empty: the fold says.
-        val: Names of the validation videos; empty: the fold says.
-        fold: Which part of the dataset validates, counted from 0.
+        train: Names of the training videos; empty: the fold or split says.
+        val: Names of the validation videos; empty: the fold or split says.
+        fold: Which part of EndoVis17 validates, counted from 0.
+        split: Published division of EndoVis18: the paper's, or the challenge's, which
+            validates on its test archive, or ISINet's.
         num_classes: Background included.
         flip_horizontal: Mirror half of the training clips left to right.
         flip_vertical: Mirror half of them top to bottom.
@@ -60,12 +63,14 @@ class DataConfig:
         "folder", "synthetic", "endovis15", "endovis17", "endovis18", "camvid"
     ] = "endovis17"
     root: str = ""
+    test_root: str = ""
     masks: str = "masks"
-    task: Literal["types", "parts", "binary"] = "types"
+    task: Literal["types", "parts", "binary", "all"] = "types"
     size: tuple[int, int] = (512, 640)
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     fold: int = 0
+    split: Literal["paper", "challenge", "isinet"] = "paper"
     num_classes: int = 8
     flip_horizontal: bool = True
     flip_vertical: bool = True

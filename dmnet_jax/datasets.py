@@ -7,16 +7,21 @@ from typing import Literal
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
-from data_pipelines.endovis17 import fold_split, open_endovis17
-from data_pipelines.endovis18 import open_endovis18
-from data_pipelines.folder import open_folder
-from data_pipelines.frames import DataError, FrameSource, cached, resized, select
+from data_pipelines.frames import (
+    DataError,
+    FrameSource,
+    Selected,
+    cached,
+    resized,
+    select,
+)
+from data_pipelines.leakage import check_disjoint
 from data_pipelines.loader import ClipLoader
-from data_pipelines.records import open_prepared
+from data_pipelines.prepare import DATASETS, Request
+from data_pipelines.records import MANIFEST, open_prepared
+from data_pipelines.splits import Division, divisions, require
 from data_pipelines.synthetic import write_endovis17
 from dmnet_jax.config import Config, DataConfig
-
-ENDOVIS15_CLASSES = ("background", "shaft", "manipulator")
 
 
 def open_dataset(data: DataConfig) -> FrameSource:
@@ -28,9 +33,10 @@ def open_dataset(data: DataConfig) -> FrameSource:
     Raises:
         ValueError: the folder is missing, wrong or empty; tells what is expected.
     """
+    root = data.root
     if data.dataset == "synthetic":
-        root = Path(data.root or "datasets/synthetic")
         made = data.synthetic
+        root = root or "datasets/synthetic"
         write_endovis17(
             root,
             seed=made.seed,
@@ -38,69 +44,143 @@ def open_dataset(data: DataConfig) -> FrameSource:
             frames=made.frames,
             size=made.size,
         )
-        return open_endovis17(root, task=data.task)
-    if not data.root:
+    if not root:
         raise DataError(
             [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
         )
-    if (Path(data.root) / "manifest.json").is_file():
-        return open_prepared(data.root)
-    if data.dataset == "endovis18":
-        task = "all" if data.num_classes == 12 else "parts"
-        return open_endovis18(data.root, task=task)
-    if data.dataset == "endovis15":
-        return open_folder(data.root, masks="parts", classes=ENDOVIS15_CLASSES)
-    if data.dataset == "endovis17":
-        return open_endovis17(data.root, task=data.task)
-    return open_folder(data.root, masks=data.masks)
+    return _opened(data, root, "train")
 
 
-def split_names(data: DataConfig, source: FrameSource) -> tuple[list[str], list[str]]:
-    """Names of the training and the validation videos.
+def open_validation(data: DataConfig) -> FrameSource:
+    """All videos of the dataset that may validate, at their stored size.
 
-    Those listed in the config; else the fold's (EndoVis17 and its imitation).
+    Those in `data.test_root` if it is set, else those of `open_dataset`.
 
     Raises:
-        ValueError: neither says which, or the fold's videos are not there.
+        ValueError: as `open_dataset`.
+    """
+    if data.test_root:
+        return _opened(data, data.test_root, "test")
+    return open_dataset(data)
+
+
+def split_names(
+    data: DataConfig, train: FrameSource, val: FrameSource | None = None
+) -> tuple[list[str], list[str]]:
+    """Names of the training and the validation videos.
+
+    Those listed in the config; else those of the dataset's published division.
+
+    Args:
+        data: says which division.
+        train: the videos there are to train on.
+        val: those there are to validate on, if others.
+
+    Raises:
+        ValueError: neither says which, or videos of the division are not there.
     """
     if data.train and data.val:
         return list(data.train), list(data.val)
-    if data.dataset not in ("endovis17", "synthetic"):
+    known = _names(train)
+    if data.train or data.val:
+        raise DataError(
+            [f"data.train and data.val: name both; there are {_list(known)}"]
+        )
+    if data.dataset == "synthetic":
+        part = _rendered(data, known)
+        return list(part.train), list(part.val)
+    names = {
+        "endovis17": f"fold {data.fold}",
+        "endovis18": data.split,
+        "camvid": "official",
+    }
+    if data.dataset not in names:
+        raise DataError(
+            [f"data.train and data.val must name the videos; there are {_list(known)}"]
+        )
+    published = divisions(data.dataset, known)
+    name = names[data.dataset]
+    if name not in published:
+        raise DataError([f"data.fold={data.fold}: folds are 0 to {len(published) - 1}"])
+    if name == "challenge" and val is None:
         raise DataError(
             [
-                "data.train and data.val must name the videos; there are "
-                + ", ".join(video.name for video in source.videos)
+                "data.split challenge validates on the test archive; give its folder: "
+                "--data.test-root DIR"
             ]
         )
-    known = {video.name for video in source.videos}
-    train, val = (
-        [name for k in numbers if (name := f"instrument_dataset_{k}") in known]
-        for numbers in fold_split(data.fold)
-    )
-    if not train or not val:
-        raise DataError(
-            [
-                f"fold {data.fold} needs sequences {fold_split(data.fold)}; "
-                f"there are {', '.join(sorted(known))}"
-            ]
-        )
-    return train, val
+    division = published[name]
+    require(division, known, known if val is None else _names(val), name)
+    return list(division.train), list(division.val)
 
 
 def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
     """(training, validation) videos: images at the network's size, in memory.
 
     Raises:
-        ValueError: as `open_dataset`; also if the config's class count is wrong.
+        ValueError: as `open_dataset`; also if the config's class count is wrong, or
+            a frame is in both parts (`data_pipelines.leakage`).
     """
     source = _checked(open_dataset(data), data)
-    train, val = split_names(data, source)
-    return _ready(source, train, data), _ready(source, val, data)
+    apart = _checked(open_validation(data), data) if data.test_root else None
+    train_names, val_names = split_names(data, source, apart)
+    train, val = select(source, train_names), select(apart or source, val_names)
+    check_disjoint(train, val)
+    return _ready(train, data), _ready(val, data)
 
 
 def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
-    """The named videos, as `open_split` opens them."""
-    return _ready(_checked(open_dataset(data), data), names, data)
+    """The named videos of those that may validate, as `open_split` opens them."""
+    return _ready(select(_checked(open_validation(data), data), names), data)
+
+
+def _opened(data: DataConfig, root: str, subset: str) -> FrameSource:
+    # The synthetic set is written as EndoVis17 is.
+    dataset = "endovis17" if data.dataset == "synthetic" else data.dataset
+    layout = DATASETS[dataset]
+    request = Request(
+        dataset=dataset,
+        task=data.task if layout.tasks else "",
+        masks=data.masks if dataset == "folder" else layout.masks,
+        subset=subset,
+    )
+    if not (Path(root) / MANIFEST).is_file():
+        return layout.open(Path(root), request)
+    prepared = open_prepared(root)
+    for field in ("dataset", "task"):
+        found, wanted = prepared.manifest.request[field], getattr(request, field)
+        if found != wanted:
+            raise DataError(
+                [
+                    f"{root}: prepared with {field} {found or 'none'}; data.{field} "
+                    f"is {wanted or 'none'}: change it or prepare the data for it"
+                ]
+            )
+    return prepared
+
+
+def _rendered(data: DataConfig, known: Sequence[str]) -> Division:
+    """The fold's videos out of those that were rendered, which may be a few."""
+    fold = divisions("endovis17").get(f"fold {data.fold}", Division((), ()))
+    train, val = (
+        tuple(name for name in part if name in known) for part in (fold.train, fold.val)
+    )
+    if not train or not val:
+        raise DataError(
+            [
+                f"fold {data.fold} has videos to train and to validate on only if "
+                f"data.synthetic.sequences has of both; there are {_list(known)}"
+            ]
+        )
+    return Division(train, val)
+
+
+def _names(source: FrameSource) -> list[str]:
+    return [video.name for video in source.videos]
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)
 
 
 def _checked(source: FrameSource, data: DataConfig) -> FrameSource:
@@ -115,8 +195,8 @@ def _checked(source: FrameSource, data: DataConfig) -> FrameSource:
     return source
 
 
-def _ready(source: FrameSource, names: Sequence[str], data: DataConfig) -> FrameSource:
-    return cached(resized(select(source, names), data.size))
+def _ready(videos: Selected, data: DataConfig) -> FrameSource:
+    return cached(resized(videos, data.size))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.prepare.layouts import ENDOVIS15_CLASSES
 from data_pipelines.synthetic import write_endovis17
 from dmnet_jax.config import (
     Config,
@@ -17,7 +18,6 @@ from dmnet_jax.config import (
     TrainConfig,
 )
 from dmnet_jax.datasets import (
-    ENDOVIS15_CLASSES,
     open_dataset,
     open_split,
     open_videos,
@@ -75,10 +75,10 @@ def test_a_folder_opens_at_the_networks_size_with_stored_labels(folder):
 
 
 def test_endovis15_reads_the_masks_called_parts(tmp_path):
-    for clip in ("clip1", "clip2", "clip3"):
+    for number, clip in enumerate(("clip1", "clip2", "clip3")):
         for kind in ("frames", "parts"):
             (tmp_path / clip / kind).mkdir(parents=True)
-        image, label = picture(0)
+        image, label = picture(number)
         Image.fromarray(image).save(tmp_path / clip / "frames" / "0.png")
         Image.fromarray(label).save(tmp_path / clip / "parts" / "0.png")
     data = DataConfig(
@@ -92,11 +92,12 @@ def test_endovis15_reads_the_masks_called_parts(tmp_path):
     train, val = open_split(data)
     assert names(train) == ["clip1", "clip2"] and names(val) == ["clip3"]
     assert tuple(info.name for info in val.classes) == ENDOVIS15_CLASSES
-    np.testing.assert_array_equal(val.label(0, 0), picture(0)[1])
+    np.testing.assert_array_equal(val.label(0, 0), picture(2)[1])
 
 
 def test_endovis17_is_split_by_its_folds(endovis17):
-    train, val = open_split(replace(endovis17, fold=0))
+    data = replace(endovis17, dataset="synthetic", synthetic=SYNTHETIC)
+    train, val = open_split(data)
     assert names(val) == ["instrument_dataset_1", "instrument_dataset_3"]
     assert names(train) == ["instrument_dataset_2"]
     assert val.image(0, 1).shape == (64, 96, 3)
@@ -161,8 +162,12 @@ def test_every_kind_says_which_folder_is_missing(dataset):
 def test_folds_whose_videos_are_not_there(endovis17):
     source = open_dataset(endovis17)
     message = refused(split_names, replace(endovis17, fold=2), source)
-    assert "fold 2 needs sequences" in message and "instrument_dataset_2" in message
+    missing = ", ".join(f"instrument_dataset_{k}" for k in (5, 6, 7, 4, 8))
+    assert f"fold 2 lacks {missing}; there are" in message
     assert "fold=4" in refused(split_names, replace(endovis17, fold=4), source)
+    # Of rendered videos a few will do, if both sides have one.
+    few = replace(endovis17, dataset="synthetic", fold=3)
+    assert "data.synthetic.sequences" in refused(split_names, few, source)
 
 
 def test_wrong_task_for_the_class_count(endovis17):

@@ -73,3 +73,21 @@ def fold_split(fold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise ValueError(f"fold={fold}: folds are 0 to {len(FOLDS) - 1}")
     val = FOLDS[fold]
     return tuple(k for k in SEQUENCES if k not in val), val
+
+
+TEST_SEQUENCES = tuple(range(1, 11))
+"""Test sequences. 1 to 8 go on where the training sequences of the same number end; 9
+and 10 are operations of their own."""
+
+
+def train_for_test(sequence: int) -> tuple[int, ...]:
+    """Training sequences that may be used to predict a test sequence.
+
+    The challenge's rule: all but the one whose continuation the test sequence is.
+
+    Raises:
+      ValueError: there is no such test sequence.
+    """
+    if sequence not in TEST_SEQUENCES:
+        raise ValueError(f"sequence={sequence}: test sequences are 1 to 10")
+    return tuple(k for k in SEQUENCES if k != sequence)

@@ -22,7 +22,7 @@ _DEPTH = 4
 
 
 class EndoVis18:
-    """The raw data for one task; a `FrameSource`. Made by `open_endovis18`.
+    """The raw data for one task; a `RawSource`. Made by `open_endovis18`.
 
     `images` and `masks` hold the files of each video's frames, repairs included.
     """
@@ -41,12 +41,21 @@ class EndoVis18:
         self.videos = videos
         self.images = images
         self.masks = masks
-        self._unknown: dict[tuple[int, int], int] = {}
+        self._unknown: dict[tuple[int, int], dict[str, int]] = {}
 
     @property
     def unknown(self) -> int:
         """Pixels whose colour was no class's, over the labels read so far."""
-        return sum(list(self._unknown.values()))
+        return sum(sum(colors.values()) for colors in list(self._unknown.values()))
+
+    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Of a label file, once read: pixels by colour of no class, #rrggbb."""
+        colors = self._unknown.get((video, frame))
+        return {self.masks[video][frame]: colors} if colors else {}
+
+    def files(self, video: int, frame: int) -> tuple[Path, ...]:
+        """The picture and its label, repaired if it is."""
+        return self.images[video][frame], self.masks[video][frame]
 
     def image(self, video: int, frame: int) -> np.ndarray:
         """The picture, uint8 `[H, W, 3]`; `DataError` if it cannot be decoded."""
@@ -71,6 +80,7 @@ def open_endovis18(
     task: str = "parts",
     sequences: Sequence[int] | None = None,
     on_unknown: str = "error",
+    subset: str = "train",
 ) -> EndoVis18:
     """Opens the data of the challenge as it is distributed.
 
@@ -84,13 +94,14 @@ def open_endovis18(
       sequences: the K wanted, in this order; all that are there if not given.
       on_unknown: what becomes of a pixel whose colour is no class's: "error",
         "ignore" or "nearest", see `decode_colors`.
+      subset: "train", or "test" if `root` holds the test archive.
 
     Returns:
-      The source; its videos are called seq_K.
+      The source; its videos are called seq_K, those of the test archive test_seq_K.
 
     Raises:
       FileNotFoundError: `root` is no folder.
-      ValueError: there is no such task or `on_unknown`.
+      ValueError: there is no such task, `on_unknown` or `subset`.
       DataError: one line for every fault found in the folders.
     """
     root = Path(root)
@@ -98,6 +109,8 @@ def open_endovis18(
         raise ValueError(f"task={task!r}: must be one of {', '.join(CLASSES)}")
     if on_unknown not in UNKNOWN:
         raise ValueError(f"on_unknown={on_unknown!r}: use {', '.join(UNKNOWN)}")
+    if subset not in ("train", "test"):
+        raise ValueError(f"subset={subset!r}: must be train or test")
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     faults: list[str] = []
@@ -108,6 +121,7 @@ def open_endovis18(
         for k in wanted
         if k not in found
     ]
+    prefix = "test_" if subset == "test" else ""
     videos, images, masks = [], [], []
     for k in (k for k in wanted if k in found):
         frames = _files(found[k] / "left_frames", faults)
@@ -122,7 +136,7 @@ def open_endovis18(
         labels |= mended
         names = [name for name in frames if name in labels]
         faults += _size_faults(frames, labels)
-        videos.append(Video(f"seq_{k}", tuple(names)))
+        videos.append(Video(f"{prefix}seq_{k}", tuple(names)))
         images.append(tuple(frames[name] for name in names))
         masks.append(tuple(labels[name] for name in names))
     if faults:

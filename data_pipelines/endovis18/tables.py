@@ -69,7 +69,7 @@ _NONE = 254
 
 def decode_colors(
     rgb: np.ndarray, path: object, *, task: str = "all", on_unknown: str = "error"
-) -> tuple[np.ndarray, int]:
+) -> tuple[np.ndarray, dict[str, int]]:
     """Class indices of label colours.
 
     Args:
@@ -81,7 +81,7 @@ def decode_colors(
         lower id on a tie).
 
     Returns:
-      (uint8 `[H, W]`, how many pixels had no class's colour).
+      (uint8 `[H, W]`, pixels by colour, #rrggbb, that is no class's).
 
     Raises:
       DataError: `on_unknown` is "error" and a pixel's colour is no class's.
@@ -102,11 +102,16 @@ def decode_colors(
         )
     if count and on_unknown == "nearest":
         label[unknown] = _nearest(codes[unknown])
+    colors, counts = np.unique(codes[unknown], return_counts=True)
+    found = {
+        f"#{color:06x}": int(number)
+        for color, number in zip(colors, counts, strict=True)
+    }
     if task == "parts":
         known = label < len(_PARTS)
         label[known] = _PARTS[label[known]]
     label[label == _NONE] = IGNORE
-    return label, count
+    return label, found
 
 
 @lru_cache(maxsize=1)

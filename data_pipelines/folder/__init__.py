@@ -1,6 +1,11 @@
 """Your own videos: a folder of frames and a folder of masks for each of them."""
 
-from data_pipelines.folder.reader import FolderSource, natural_key, open_folder
+from data_pipelines.folder.reader import (
+    FolderSource,
+    named_classes,
+    natural_key,
+    open_folder,
+)
 from data_pipelines.frames import check
 
-__all__ = ["FolderSource", "check", "natural_key", "open_folder"]
+__all__ = ["FolderSource", "check", "named_classes", "natural_key", "open_folder"]

@@ -29,13 +29,22 @@ _FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Videos in folders; a `FrameSource`. Made by `open_folder`."""
+    """Videos in folders; a `RawSource`. Made by `open_folder`."""
 
     classes: tuple[ClassInfo, ...]
     videos: tuple[Video, ...]
     images: tuple[tuple[Path, ...], ...]
     masks: tuple[tuple[Path | None, ...], ...]
     ignore: tuple[int, ...]
+
+    def files(self, video: int, frame: int) -> tuple[Path, ...]:
+        """The picture and, if there is one, its mask."""
+        files = self.images[video][frame], self.masks[video][frame]
+        return tuple(path for path in files if path is not None)
+
+    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Nothing: a value that is no class's is an error here."""
+        return {}
 
     def image(self, video: int, frame: int) -> np.ndarray:
         """The picture, uint8 `[H, W, 3]`; `DataError` if it cannot be decoded."""
@@ -114,6 +123,15 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
     """Sort key that orders numbers inside names by value: frame_2 before frame_10."""
     parts = re.split(r"(\d+)", name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def named_classes(root: str | Path) -> tuple[ClassInfo, ...]:
+    """The classes of `root/classes.json`; none if there is no such file or it is wrong.
+
+    `open_folder` says what is wrong with it.
+    """
+    file = Path(root) / "classes.json"
+    return _read_classes(file, []) if file.is_file() else ()
 
 
 def _video_names(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from data_pipelines.prepare.layouts import DATASETS, Request
+from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.prepare.run import prepare
 
 
@@ -12,7 +13,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status (2 for a user's mistake)."""
     parser = argparse.ArgumentParser(
         prog="python -m data_pipelines.prepare",
-        description="Turn a raw dataset into records that are quick to read.",
+        description="Turn a raw dataset into records that are quick to read. "
+        "For research use; not a medical device.",
     )
     parser.add_argument("--dataset", required=True, choices=tuple(DATASETS))
     parser.add_argument(
@@ -25,6 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "512x640 for EndoVis, else stored)",
     )
     parser.add_argument("--task", help="which classes, such as types, parts or all")
+    parser.add_argument(
+        "--subset",
+        choices=("train", "test"),
+        default="train",
+        help="test: the test archives (endovis17, endovis18)",
+    )
     parser.add_argument("--masks", help="name of the mask folders")
     parser.add_argument("--format", choices=("png", "jpeg"), default="png")
     parser.add_argument(
@@ -36,11 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="accept frames without a mask (endovis15, camvid, folder)",
+        help="accept frames without a mask (endovis15, folder)",
     )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
     layout = DATASETS[args.dataset]
+    bar = ProgressBar()
     try:
         if args.threads < 1:
             raise ValueError(f"--threads {args.threads}: use at least 1")
@@ -52,15 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             encoding=args.format,
             on_unknown=args.on_unknown,
             allow_missing=args.allow_missing,
+            subset=args.subset,
         )
         prepare(
             args.raw,
             args.out,
             request,
             threads=args.threads,
-            log=lambda line: print(line, flush=True),
+            log=bar.log,
+            progress=bar.show,
         )
     except (ValueError, OSError) as error:
+        bar.clear()
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{args.out}: complete")

@@ -6,12 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.endovis17 import EndoVis17, open_endovis17
-from data_pipelines.endovis18 import EndoVis18, decode_colors, open_endovis18
-from data_pipelines.folder import FolderSource, open_folder
-from data_pipelines.frames import FrameSource, read_grey, read_image, read_label
+from data_pipelines.camvid import decode_mask, open_camvid
+from data_pipelines.endovis17 import (
+    KINDS,
+    decode_test_mask,
+    instrument_type,
+    open_endovis17,
+    open_endovis17_test,
+    part_classes,
+)
+from data_pipelines.endovis17.tables import OTHER
+from data_pipelines.endovis18 import decode_colors, open_endovis18
+from data_pipelines.folder import named_classes, open_folder
+from data_pipelines.frames import RawSource, read_grey, read_image, read_label
 
-_ENDOVIS15 = ("background", "shaft", "manipulator")
+ENDOVIS15_CLASSES = ("background", "shaft", "manipulator")
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Request:
       on_unknown: what becomes of label colours of no class (EndoVis 2018): "error",
         "ignore" or "nearest".
       allow_missing: accept frames without a mask (datasets in the folder layout).
+      subset: "train", or "test" for the test archives of EndoVis 2017 and 2018.
     """
 
     dataset: str
@@ -36,6 +46,7 @@ class Request:
     encoding: str = "png"
     on_unknown: str = "error"
     allow_missing: bool = False
+    subset: str = "train"
 
 
 @dataclass(frozen=True)
@@ -50,44 +61,68 @@ class Layout:
       open: opens the raw folder.
       read_mask: decodes one mask file.
       obtain: where the data come from, and the tree that is expected.
+      subsets: which there are.
     """
 
     tasks: tuple[str, ...]
     masks: str
     size: tuple[int, int] | None
     pictures: str
-    open: Callable[[Path, Request], FrameSource]
-    read_mask: Callable[[Path, Request], np.ndarray]
+    open: Callable[[Path, Request], RawSource]
+    read_mask: Callable[[Path, Request], object]
     obtain: str
+    subsets: tuple[str, ...] = ("train",)
 
 
-def _open_folder(root: Path, request: Request) -> FrameSource:
+def _open_folder(root: Path, request: Request) -> RawSource:
     return open_folder(root, masks=request.masks, allow_missing=request.allow_missing)
 
 
-def _open_endovis15(root: Path, request: Request) -> FrameSource:
+def _open_endovis15(root: Path, request: Request) -> RawSource:
     return open_folder(
         root,
         masks=request.masks,
-        classes=_ENDOVIS15,
+        classes=ENDOVIS15_CLASSES,
         allow_missing=request.allow_missing,
     )
 
 
-def _open_endovis17(root: Path, request: Request) -> FrameSource:
+def _open_camvid(root: Path, request: Request) -> RawSource:
+    return open_camvid(root)
+
+
+def _open_endovis17(root: Path, request: Request) -> RawSource:
+    if request.subset == "test":
+        return open_endovis17_test(root, task=request.task)
     return open_endovis17(root, task=request.task)
 
 
-def _open_endovis18(root: Path, request: Request) -> FrameSource:
-    return open_endovis18(root, task=request.task, on_unknown=request.on_unknown)
+def _open_endovis18(root: Path, request: Request) -> RawSource:
+    return open_endovis18(
+        root, task=request.task, on_unknown=request.on_unknown, subset=request.subset
+    )
 
 
 def _read_endovis15(path: Path, request: Request) -> np.ndarray:
-    return read_label(path, len(_ENDOVIS15))
+    return read_label(path, len(ENDOVIS15_CLASSES))
 
 
-def _read_grey(path: Path, request: Request) -> np.ndarray:
-    return read_grey(path)
+def _read_folder(path: Path, request: Request) -> np.ndarray:
+    named = named_classes(path.parents[2])
+    return read_label(path, len(named)) if named else read_grey(path)
+
+
+def _read_camvid(path: Path, request: Request) -> np.ndarray:
+    return decode_mask(path)
+
+
+def _read_endovis17(path: Path, request: Request) -> np.ndarray:
+    values = read_grey(path)
+    if request.subset == "test":
+        return decode_test_mask(values, path, request.task)
+    if request.task == "parts" and instrument_type(path.parent.name) != OTHER:
+        return part_classes(values, path)
+    return values
 
 
 def _read_endovis18(path: Path, request: Request) -> np.ndarray:
@@ -105,7 +140,8 @@ DATASETS: dict[str, Layout] = {
         size=(512, 640),
         pictures="left_frames",
         open=_open_endovis17,
-        read_mask=_read_grey,
+        read_mask=_read_endovis17,
+        subsets=("train", "test"),
         obtain=(
             "EndoVis 2017: register for the Robotic Instrument Segmentation "
             "Sub-Challenge 2017\non grand-challenge.org, accept its terms, and put the "
@@ -113,7 +149,12 @@ DATASETS: dict[str, Layout] = {
             "unpacked) in RAW.\nExpected: "
             "RAW/[ARCHIVE/]instrument_dataset_K/left_frames/frameNNN.png and\n"
             "RAW/[ARCHIVE/]instrument_dataset_K/ground_truth/INSTRUMENT/frameNNN.png, "
-            "K = 1 to 8"
+            "K = 1 to 8.\nFor --subset test: the archives instrument_*_testing and "
+            "their ground truth\ninstrument_2017_test in a RAW of their own.\n"
+            "Expected: RAW/[ARCHIVE/]instrument_dataset_K/left_frames/frameNNN.png "
+            "and\n"
+            "RAW/[ARCHIVE/]instrument_dataset_K/[gt/]{Binary,Parts,Type}Segmentation/"
+            "frameNNN.png,\nK = 1 to 10"
         ),
     ),
     "endovis18": Layout(
@@ -123,11 +164,12 @@ DATASETS: dict[str, Layout] = {
         pictures="left_frames",
         open=_open_endovis18,
         read_mask=_read_endovis18,
+        subsets=("train", "test"),
         obtain=(
             "EndoVis 2018: register for the Robotic Scene Segmentation Sub-Challenge "
             "2018\non grand-challenge.org, accept its terms, and put the four releases "
             "and the repairs\n(zips or unpacked) in RAW; prepare the test archive "
-            "apart, its sequences are others.\nExpected: "
+            "apart\nwith --subset test, its sequences are others.\nExpected: "
             "RAW/[ARCHIVE/]seq_K/left_frames/frameNNN.png and\n"
             "RAW/[ARCHIVE/]seq_K/labels/frameNNN.png, K = 1 to 16 without 8"
         ),
@@ -148,16 +190,17 @@ DATASETS: dict[str, Layout] = {
     ),
     "camvid": Layout(
         tasks=(),
-        masks="masks",
+        masks="",
         size=None,
         pictures="frames",
-        open=_open_folder,
-        read_mask=_read_grey,
+        open=_open_camvid,
+        read_mask=_read_camvid,
         obtain=(
             "CamVid: from the University of Cambridge's Machine Intelligence "
-            "Laboratory; save\nits labels as class values.\n"
-            + _FOLDER_TREE.format(masks="masks")
-            + "\nand RAW/classes.json with the classes' names"
+            "Laboratory, or in\nthe 11-class form of the SegNet tutorial.\nExpected: "
+            "RAW/SPLIT/frames/SEQUENCE_NUMBER.jpg (or png) and\n"
+            "RAW/SPLIT/masks/SEQUENCE_NUMBER.png (0 sky to 10 bicyclist, 11 "
+            "unlabelled),\nSPLIT = train, val, test"
         ),
     ),
     "folder": Layout(
@@ -166,7 +209,7 @@ DATASETS: dict[str, Layout] = {
         size=None,
         pictures="frames",
         open=_open_folder,
-        read_mask=_read_grey,
+        read_mask=_read_folder,
         obtain="Your own videos. " + _FOLDER_TREE.format(masks="masks"),
     ),
 }
@@ -180,38 +223,10 @@ def is_picture(path: Path, request: Request) -> bool:
 
 def is_mask(path: Path, request: Request) -> bool:
     """Whether a file of the raw folder is a frame's mask."""
+    if request.dataset == "endovis17" and request.subset == "test":
+        return path.parent.name == KINDS[request.task]
     if request.dataset == "endovis17":
         return path.parent.parent.name == "ground_truth"
     if request.dataset == "endovis18":
         return path.parent.name == "labels"
-    return path.parent.name == request.masks
-
-
-def source_files(
-    source: FrameSource, root: Path, video: int, frame: int
-) -> tuple[Path, ...]:
-    """The files that a frame and its label are read from."""
-    if isinstance(source, EndoVis18):
-        return source.images[video][frame], source.masks[video][frame]
-    if isinstance(source, FolderSource):
-        files = source.images[video][frame], source.masks[video][frame]
-        return tuple(path for path in files if path is not None)
-    if not isinstance(source, EndoVis17):
-        raise TypeError(f"{type(source).__name__}: no source of a raw dataset")
-    name = source.videos[video].name
-    folder = next(
-        path for pattern in (name, f"*/{name}") for path in root.glob(pattern)
-    )
-    file = f"{source.videos[video].frames[frame]}.png"
-    masks = sorted(folder.glob(f"ground_truth/*/{file}"), key=str)
-    return folder / "left_frames" / file, *masks
-
-
-def odd_pixels(source: FrameSource) -> str:
-    """What the labels read so far held that is no class's, in words; "" for nothing."""
-    if isinstance(source, EndoVis18) and source.unknown:
-        return f"label pixels of no class's colour: {source.unknown}"
-    if isinstance(source, EndoVis17) and source.stray:
-        values = ", ".join(f"{value} ({n} pixels)" for value, n in source.stray.items())
-        return f"mask values that are no part's: {values}"
-    return ""
+    return path.parent.name == (request.masks or "masks")

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.frames import IGNORE, DataError, FrameSource, resize_image
-from data_pipelines.prepare.layouts import Request, source_files
+from data_pipelines.frames import IGNORE, DataError, RawSource, resize_image
+from data_pipelines.images import difference_hash
+from data_pipelines.prepare.layouts import Request
 from data_pipelines.records import FrameEntry, array_sha256
 
 _JPEG_QUALITY = 95
@@ -20,13 +21,14 @@ _BATCH = 32
 
 
 def frame_records(
-    source: FrameSource,
+    source: RawSource,
     root: Path,
     request: Request,
     threads: int,
     entries: list[FrameEntry],
     faults: list[str],
     log: Callable[[str], None],
+    count: Callable[[], None],
 ) -> Iterator[dict[str, Any]]:
     """Makes the records, in order.
 
@@ -39,6 +41,7 @@ def frame_records(
       faults: what is wrong with frames is appended here; after the first fault no
         more records come, but all frames are looked at.
       log: called with a line a video.
+      count: called after each frame.
 
     Raises:
       DataError: at the end, if there were faults.
@@ -62,13 +65,14 @@ def frame_records(
                     elif not faults:
                         entries.append(made[1])
                         yield made[0]
+                    count()
             log(f"{video.name}: {len(video.frames)} frames")
     if faults:
         raise DataError(faults)
 
 
 def _frame(
-    source: FrameSource, root: Path, request: Request, number: int, frame: int
+    source: RawSource, root: Path, request: Request, number: int, frame: int
 ) -> tuple[dict[str, Any], FrameEntry]:
     image, label = None, None
     faults: list[str] = []
@@ -87,14 +91,17 @@ def _frame(
     # A record has a label always; where a frame has none, no pixel of it is scored.
     stored = np.full(image.shape[:2], IGNORE, np.uint8) if label is None else label
     counts = np.bincount(stored.ravel(), minlength=256)
+
+    def name(path: Path) -> str:
+        return path.relative_to(root).as_posix()
+
     video = source.videos[number]
     entry = FrameEntry(
         video=video.name,
         frame=video.frames[frame],
         index=frame,
         sources={
-            path.relative_to(root).as_posix(): _file_sha256(path)
-            for path in source_files(source, root, number, frame)
+            name(path): _file_sha256(path) for path in source.files(number, frame)
         },
         image_size=(image.shape[0], image.shape[1]),
         image_sha256=array_sha256(image),
@@ -104,6 +111,8 @@ def _frame(
         if label is None
         else tuple(int(count) for count in counts[: len(source.classes)]),
         ignored=int(counts[IGNORE]),
+        odd={name(path): values for path, values in source.odd(number, frame).items()},
+        look=difference_hash(image),
     )
     record = {
         "image": encoded,

@@ -1,5 +1,6 @@
 """Prepares a dataset: all of it or nothing, and every fault in one report."""
 
+import itertools
 import os
 import platform
 import shutil
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.frames import DataError
+from data_pipelines.frames import DataError, RawSource
 from data_pipelines.prepare.archives import extract, is_archive
-from data_pipelines.prepare.layouts import DATASETS, Request, odd_pixels
+from data_pipelines.prepare.layouts import DATASETS, Request
 from data_pipelines.prepare.making import frame_records
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.records import (
@@ -26,8 +27,10 @@ from data_pipelines.records import (
     write_manifest,
     write_records,
 )
+from data_pipelines.report import describe
 
 Log = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 def prepare(
@@ -37,6 +40,7 @@ def prepare(
     *,
     threads: int = 2,
     log: Log = print,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Writes records and a manifest of a raw dataset to `out`.
 
@@ -49,7 +53,8 @@ def prepare(
       out: a folder that does not exist, is empty, or was prepared alike.
       request: what to prepare.
       threads: frames read at a time; the records do not depend on it.
-      log: called with lines of progress.
+      log: called with lines of text.
+      progress: called after each frame with (frames done, frames in all).
 
     Returns:
       The manifest.
@@ -76,7 +81,7 @@ def prepare(
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
-        manifest = _fill(work, raw, request, threads, log)
+        manifest = _fill(work, raw, request, threads, log, progress)
         if out.exists():
             out.rmdir()
         os.replace(work, out)
@@ -99,6 +104,13 @@ def _check_request(request: Request) -> None:
     if bool(request.masks) != bool(layout.masks):
         raise DataError(
             [f"masks {request.masks!r}: not a choice that {request.dataset} has"]
+        )
+    if request.subset not in layout.subsets:
+        raise DataError(
+            [
+                f"subset {request.subset!r}: {request.dataset} has "
+                + ", ".join(layout.subsets)
+            ]
         )
     if request.encoding not in ("png", "jpeg"):
         raise DataError([f"format {request.encoding!r}: use png or jpeg"])
@@ -129,25 +141,32 @@ def _already(out: Path, request: Request) -> Manifest | None:
 
 
 def _fill(
-    work: Path, raw: Sequence[Path], request: Request, threads: int, log: Log
+    work: Path,
+    raw: Sequence[Path],
+    request: Request,
+    threads: int,
+    log: Log,
+    progress: Progress | None,
 ) -> Manifest:
     begun = time.monotonic()
-    root = _raw_folder(raw, work / "raw", log)
-    source = open_checked(root, request)
+    source, root = _opened(raw, work / "raw", request, log)
     total = sum(len(video.frames) for video in source.videos)
     log(f"{root}: {len(source.videos)} videos, {total} frames")
+    done = itertools.count(1)
+
+    def count() -> None:
+        if progress is not None:
+            progress(next(done), total)
+
     entries: list[FrameEntry] = []
     faults: list[str] = []
-    frames = frame_records(source, root, request, threads, entries, faults, log)
+    frames = frame_records(source, root, request, threads, entries, faults, log, count)
     try:
         records = write_records(work, frames, request.encoding)
     except Exception:
         if faults:
             raise DataError(dict.fromkeys(faults)) from None
         raise
-    odd = odd_pixels(source)
-    if odd:
-        log(odd)
     shutil.rmtree(work / "raw", ignore_errors=True)
     manifest = Manifest(
         request=_plain(request),
@@ -164,6 +183,8 @@ def _fill(
         frames=tuple(entries),
     )
     write_manifest(work, manifest)
+    for line in describe(manifest):
+        log(line)
     seconds = time.monotonic() - begun
     size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     log(
@@ -173,19 +194,38 @@ def _fill(
     return manifest
 
 
-def _raw_folder(raw: Sequence[Path], unpacked: Path, log: Log) -> Path:
-    """The folder to open: the one given, or a new one with the archives' files."""
+def _opened(
+    raw: Sequence[Path], unpacked: Path, request: Request, log: Log
+) -> tuple[RawSource, Path]:
+    """The raw data, and their folder: the one given, or a new one of the archives'.
+
+    Raises:
+      DataError: with the faults of all archives, and of what the good ones hold.
+    """
     archives = list(raw)
     if len(raw) == 1 and raw[0].is_dir():
         inside = [path for path in raw[0].iterdir() if path.name[0] != "."]
         archives = sorted(path for path in inside if is_archive(path))
         if not archives or any(path.is_dir() for path in inside):
-            return raw[0]
+            return open_checked(raw[0], request), raw[0]
+    faults: list[str] = []
     for archive in archives:
         if archive.is_dir():
             raise DataError([f"{archive}: a folder among archives; give one or these"])
-        log(f"{archive}: {extract(archive, unpacked)} files unpacked")
-    return unpacked
+        try:
+            log(f"{archive}: {extract(archive, unpacked)} files unpacked")
+        except DataError as error:
+            faults += error.faults
+    source = None
+    try:
+        # If no archive is good there is no folder, which is no further fault.
+        if unpacked.exists() or not faults:
+            source = open_checked(unpacked, request)
+    except DataError as error:
+        faults += error.faults
+    if faults or source is None:
+        raise DataError(line.replace(f"{unpacked}/", "") for line in faults)
+    return source, unpacked
 
 
 def _plain(request: Request) -> dict[str, Any]:

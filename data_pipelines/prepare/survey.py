@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipelines.frames import DataError, FrameSource, read_image
+from data_pipelines.frames import DataError, RawSource, read_image
 from data_pipelines.prepare.layouts import DATASETS, Request, is_mask, is_picture
 
 
-def open_checked(root: Path, request: Request) -> FrameSource:
+def open_checked(root: Path, request: Request) -> RawSource:
     """Opens a raw folder.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.frames import ClassInfo, DataError
 
 MANIFEST = "manifest.json"
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,17 @@ class FrameEntry:
       video: name of its video.
       frame: name of the frame.
       index: its place in the video, from 0.
-      sources: hash of each source file, by path relative to the raw folder.
+      sources: hash of each source file, by path relative to the raw folder, the
+        picture's first.
       image_size: of the stored image.
       image_sha256: `array_sha256` of the stored image, decoded.
       label_size: of the stored label; None if the frame has none.
       label_sha256: `array_sha256` of the label; None if the frame has none.
       histogram: the label's pixels by class; empty if the frame has none.
       ignored: the label's pixels that are not scored.
+      odd: for each label file that has any, its pixels by value or colour that is no
+        class's; what became of them is the dataset's rule.
+      look: `difference_hash` of the stored image.
     """
 
     video: str
@@ -42,6 +46,8 @@ class FrameEntry:
     label_sha256: str | None
     histogram: tuple[int, ...]
     ignored: int
+    odd: Mapping[str, Mapping[str, int]]
+    look: str
 
 
 @dataclass(frozen=True)

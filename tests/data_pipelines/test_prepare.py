@@ -1,5 +1,6 @@
 """Raw trees to records: the content, the report of faults, and interruption."""
 
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from data_pipelines.endovis18 import open_endovis18
 from data_pipelines.folder import open_folder
 from data_pipelines.frames import resize_image
 from data_pipelines.prepare.__main__ import main
+from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.records import open_prepared, read_manifest
 from data_pipelines.synthetic import write_endovis17, write_endovis18
 
@@ -111,7 +113,8 @@ def test_odd_label_pixels_are_counted(tmp_path, capsys):
     for choice in ("nearest", "ignore"):
         out = tmp_path / choice
         assert run("endovis18", root, out, "--size", SIZE, "--on-unknown", choice) == 0
-        assert "label pixels of no class's colour: 7" in capsys.readouterr().out
+        report = "seq_1/labels/frame001.png: label pixels of no class, by value: "
+        assert report + "#000100 (7)" in capsys.readouterr().out
         ignored = open_prepared(out).entry(0, 1).ignored
         assert ignored == (7 if choice == "ignore" else 0)
     root = tmp_path / "raw17"
@@ -121,14 +124,17 @@ def test_odd_label_pixels_are_counted(tmp_path, capsys):
     mask[mask.shape[0] // 2, mask.shape[1] // 2] = 31
     save(path, mask)
     assert run("endovis17", root, tmp_path / "17", "--size", SIZE) == 0
-    assert "no part's: 31 (1 pixels)" in capsys.readouterr().out
+    assert "frame000.png: label pixels of no class, by value: 31 (1)" in (
+        capsys.readouterr().out
+    )
+    name = path.relative_to(root).as_posix()
+    assert open_prepared(tmp_path / "17").entry(0, 0).odd == {name: {"31": 1}}
 
 
 def test_own_folders_keep_their_size(folder, tmp_path):
-    for dataset in ("folder", "camvid"):
-        out = tmp_path / dataset
-        assert run(dataset, folder, out, "--masks", "parts") == 0
-        assert_same_frames(open_prepared(out), open_folder(folder, masks="parts"))
+    out = tmp_path / "out"
+    assert run("folder", folder, out, "--masks", "parts") == 0
+    assert_same_frames(open_prepared(out), open_folder(folder, masks="parts"))
 
 
 def test_frames_without_a_mask_are_kept_when_allowed(folder, tmp_path):
@@ -202,79 +208,12 @@ def test_archives_are_as_good_as_folders(raw, tmp_path, capsys):
     assert "for 1000 frames" in capsys.readouterr().out
 
 
-def test_a_hostile_archive_leaves_nothing(tmp_path, capsys):
-    archive = tmp_path / "in" / "bad.zip"
-    archive.parent.mkdir()
-    with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr("../../escaped.png", b"x")
-    assert run("endovis18", archive, tmp_path / "out") == 2
-    assert "leads out of the folder" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-def test_all_faults_of_a_broken_tree_come_in_one_report(tmp_path, capsys):
-    root = tmp_path / "raw"
-    write_endovis18(root, seed=1, sequences=(1, 2), frames=5, size=(64, 80))
-    first, second = root / "seq_1", root / "seq_2"
-    picture, label = np.zeros((64, 80, 3), np.uint8), np.zeros((64, 80, 3), np.uint8)
-    (first / "labels" / "frame000.png").unlink()
-    save(first / "left_frames" / "frame007.png", picture)
-    save(first / "left_frames" / "frame003.png", picture[:50])
-    save(first / "left_frames" / "frame2.png", picture)
-    save(first / "labels" / "frame2.png", label)
-    label[5, 6] = 1, 2, 3
-    save(second / "labels" / "frame001.png", label)
-    cut = second / "left_frames" / "frame004.png"
-    cut.write_bytes(cut.read_bytes()[:-200])
-    assert run("endovis18", root, tmp_path / "out") == 2
-    report = capsys.readouterr().err
-    for part in (
-        r"frame000\.png: missing",
-        r"frame007\.png has no label",
-        r"frame003\.png: 80x50",
-        r"frame2\.png: same frame number as frame002",
-        r"frame001\.png: colour \(1, 2, 3\) at row 5, column 6",
-        r"frame004\.png: damaged or cut short",
-    ):
-        assert len(re.findall(part, report)) == (2 if "same frame" in part else 1), part
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
-
-
-def test_faults_of_pixels_alone_are_all_reported(raw, tmp_path, capsys):
-    root = tmp_path / "raw"
-    write_endovis17(root, seed=5, sequences=(3,), frames=4, size=(64, 80))
-    base = root / "instrument_dataset_3"
-    for name in ("frame001.png", "frame003.png"):
-        path = base / "left_frames" / name
-        path.write_bytes(path.read_bytes()[:-300])
-    mask = next((base / "ground_truth").glob("*/frame002.png"))
-    save(mask, np.full(np.array(Image.open(mask)).shape, 90, np.uint8))
-    assert run("endovis17", root, tmp_path / "out", "--task", "parts") == 2
-    report = capsys.readouterr().err
-    for name in ("frame001.png: damaged", "frame003.png: damaged", "mask value 90"):
-        assert name in report
-    assert [path.name for path in tmp_path.iterdir()] == ["raw"]
-
-
-def test_faults_of_own_folders_are_all_reported(folder, tmp_path, capsys):
-    (folder / "a" / "parts" / "frame_1.png").unlink()
-    save(folder / "b" / "frames" / "frame_01.png", np.zeros((24, 30, 3), np.uint8))
-    save(folder / "b" / "parts" / "frame_01.png", np.zeros((24, 30), np.uint8))
-    cut = folder / "b" / "frames" / "frame_2.png"
-    cut.write_bytes(cut.read_bytes()[:-50])
-    assert run("folder", folder, tmp_path / "out", "--masks", "parts") == 2
-    report = capsys.readouterr().err
-    for part in ("frame without a mask", "same frame number", "damaged or cut short"):
-        assert part in report
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_missing_raw_folder_says_where_the_data_come_from(tmp_path, capsys):
     for dataset, tree in (
         ("endovis17", "instrument_dataset_K/left_frames/frameNNN.png"),
         ("endovis18", "seq_K/labels/frameNNN.png"),
         ("endovis15", "RAW/VIDEO/parts/NAME.png"),
-        ("camvid", "classes.json"),
+        ("camvid", "RAW/SPLIT/masks/SEQUENCE_NUMBER.png"),
         ("folder", "RAW/VIDEO/masks/NAME.png"),
     ):
         assert run(dataset, tmp_path / "nowhere", tmp_path / "out") == 2
@@ -296,6 +235,24 @@ def test_a_second_run_does_nothing_and_another_request_is_refused(
     assert snapshot(out) == before
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_drawn_on_a_terminal_only(terminal, capsys):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    bar = ProgressBar(stream)
+    bar.show(1, 4)
+    bar.show(2, 4)  # too soon after the first
+    bar.show(4, 4)
+    bar.log("a line")
+    drawn = stream.getvalue()
+    assert capsys.readouterr().out == "a line\n"
+    if terminal:
+        assert "1/4 frames" in drawn and "4/4 frames, 0:00 left" in drawn
+        assert "2/4" not in drawn and drawn.endswith("\r\x1b[K")
+    else:
+        assert not drawn
+
+
 def test_wrong_requests_are_refused_in_one_line(raw, folder, tmp_path, capsys):
     taken = tmp_path / "taken"
     save(taken / "x.png", np.zeros((2, 2), np.uint8))
@@ -303,6 +260,7 @@ def test_wrong_requests_are_refused_in_one_line(raw, folder, tmp_path, capsys):
         ("endovis17", "out", ("--task", "all"), "endovis17 has types, parts"),
         ("folder", "out", ("--task", "parts"), "has no tasks"),
         ("endovis17", "out", ("--masks", "m"), "masks 'm'"),
+        ("folder", "out", ("--subset", "test"), "subset 'test': folder has train"),
         ("folder", "out", ("--size", "8"), "HEIGHTxWIDTH"),
         ("folder", "out", ("--size", "0x8"), "at least 1"),
         ("folder", "out", ("--threads", "0"), "at least 1"),
@@ -328,7 +286,7 @@ def test_a_killed_run_leaves_nothing_half_done(raw, tmp_path):
         [*command, "--out", str(out)], env=environment(), stdout=subprocess.DEVNULL
     )
     limit = time.monotonic() + 60
-    while not work.exists() and time.monotonic() < limit:
+    while not list(work.glob("prepared_frames/*")) and time.monotonic() < limit:
         time.sleep(0.002)
     process.kill()
     process.wait()

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.frames import ClassInfo, DataError, cached, check, resized
+from data_pipelines.images import difference_hash
 from data_pipelines.records import (
     MANIFEST,
     FrameEntry,
@@ -57,6 +58,8 @@ def entry_of(video, index):
         label_sha256=array_sha256(label) if known else None,
         histogram=tuple(int(n) for n in counts[:3]) if known else (),
         ignored=1 if known else 0,
+        odd={},
+        look=difference_hash(image),
     )
 
 

@@ -1,0 +1,50 @@
+"""CamVid: 11 classes of street video, the official division.
+
+A data set of another kind, to see what the memories do away from surgery. Its training
+frames are a second apart and its validation frames a fifteenth, so what the memories
+learn is not quite what they are asked for. A video is an unbroken run of one drive.
+Two stages, as in configs/endovis15.py.
+
+    python train.py --config configs/camvid.py --data.root DIR
+
+DIR holds train/frames, train/masks, val/frames and val/masks. Not measured yet.
+"""
+
+from dmnet_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    StageConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        name="camvid",
+        data=DataConfig(
+            dataset="camvid",
+            size=(352, 480),
+            num_classes=12,
+            flip_vertical=False,
+            scale=(0.75, 1.5),
+            photometric=0.3,
+        ),
+        model=ModelConfig(),
+        optim=OptimConfig(
+            lr=5e-4,
+            drop_epochs=(12,),
+            warmup_steps=30,
+            cross_entropy_weight=0.5,
+            clip_norm=5.0,
+        ),
+        train=TrainConfig(
+            batch_size=4,
+            stages=(
+                StageConfig("single frame", 16, train="single_frame"),
+                StageConfig("memory", 4, train="memory"),
+            ),
+            eval_every_epochs=16,
+        ),
+    )

@@ -1,0 +1,80 @@
+"""How fast clips are read: `python -m data_pipelines.benchmark --data DIR`.
+
+Reads the clips that the paper's network trains on, five local and four past frames,
+from prepared data: decoded each time, and out of memory once every frame was read.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+
+from data_pipelines.clips import ClipSpec
+from data_pipelines.frames import FrameSource, cached, resized
+from data_pipelines.loader import ClipLoader
+from data_pipelines.records import open_prepared
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns its exit status (2 for a user's mistake)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_pipelines.benchmark",
+        description="Measure how many nine-frame clips a second are read from prepared "
+        "data, decoded and cached. For research use; not a medical device.",
+    )
+    parser.add_argument("--data", required=True, help="a prepared folder")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=4, help="clips a batch")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="of each measurement"
+    )
+    args = parser.parse_args(argv)
+    try:
+        source = open_prepared(args.data)
+        size = source.manifest.frames[0].image_size
+        fitting = resized(source, size)
+        memory = cached(fitting)
+        for name, frames in (("decoded each time", fitting), ("in memory", memory)):
+            if frames is memory:
+                _read_all(memory)
+            rate = clips_per_second(
+                frames,
+                threads=args.threads,
+                batch_size=args.batch_size,
+                seconds=args.seconds,
+            )
+            print(
+                f"{name}: {rate:.1f} clips/s of 9 frames {size[0]}x{size[1]}, "
+                f"{args.threads} threads",
+                flush=True,
+            )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def clips_per_second(
+    source: FrameSource, *, threads: int, batch_size: int, seconds: float
+) -> float:
+    """Nine-frame clips a second, without augmentation, over at least `seconds`."""
+    spec = ClipSpec(local_size=4, num_past=4)
+    loader = ClipLoader(source, spec, batch_size=batch_size, seed=0, threads=threads)
+    begun, clips = 0.0, -batch_size
+    # The first batch starts threads and takes memory; it is not timed.
+    for _ in loader.iterate(0, sys.maxsize):
+        begun = begun or time.monotonic()
+        clips += batch_size
+        if time.monotonic() - begun >= seconds and clips:
+            break
+    return clips / (time.monotonic() - begun)
+
+
+def _read_all(source: FrameSource) -> None:
+    for number, video in enumerate(source.videos):
+        for frame in range(len(video.frames)):
+            source.image(number, frame)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
