@@ -111,14 +111,14 @@ def summarize(
             known = of_class[1:]
             if protocol == "mciou" and absent == "zero" and len(table):
                 known = np.nan_to_num(known, nan=0.0)
-            summary[name] = _mean_known(known)
+            summary[name] = float(mean_known(known))
         else:
             of_frame = _mean(score[:, 1:], cells[:, 1:], axis=1)
             if protocol == "ternaus":
                 clean = predicted[:, 1:].sum(1) == 0
                 empty = ~cells[:, 1:].any(1)
                 of_frame = np.where(empty, clean.astype(np.float64), of_frame)
-            summary[name] = _mean_known(of_frame)
+            summary[name] = float(mean_known(of_frame))
     summary["frames_per_class"] = cells.sum(0)
     return summary
 
@@ -159,7 +159,7 @@ def ternaus_validation(confusion: ArrayLike) -> dict[str, Any]:
         ("dice", 2 * overlap, total),
     ):
         score = np.nan_to_num(_divide(top, bottom), nan=0.0)
-        summary[name] = _mean_known(score)
+        summary[name] = float(mean_known(score))
         summary[f"{name}_per_class"] = np.concatenate([[np.nan], score])
     return summary
 
@@ -197,6 +197,8 @@ def _mean(score: NDArray, cells: NDArray, *, axis: int) -> NDArray:
     return _divide(total, cells.sum(axis).astype(np.float64))
 
 
-def _mean_known(score: NDArray) -> float:
-    known = score[~np.isnan(score)]
-    return float(known.mean()) if len(known) else float("nan")
+def mean_known(scores: NDArray, axis: int | None = None) -> Any:
+    """Mean over what is not NaN; NaN, without a warning, where nothing is known."""
+    known = ~np.isnan(scores)
+    total = np.where(known, scores, 0.0).sum(axis)
+    return _divide(np.asarray(total), np.asarray(known.sum(axis), np.float64))[()]
