@@ -41,8 +41,8 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     names = [info.name for info in classes]
     results = {
-        "fold": about["fold"],
-        "split_sha256": about["split_sha256"],
+        "fold": about.get("fold"),
+        "split_sha256": about.get("split_sha256"),
         "versions": versions(),
         **measured(evaluation, names),
         "about": about,

@@ -43,6 +43,12 @@ def normalised_surface_distance(
         )
     if not 0 <= tolerance_px < math.inf:
         raise ValueError(f"tolerance_px must be finite and >= 0, not {tolerance_px}")
+    here = (prediction == class_id) | (label == class_id)
+    if not here.any():
+        return float("nan")
+    # All borders, and what is beside them; a mask is small in its picture.
+    box = _extent(here.any(1)), _extent(here.any(0))
+    prediction, label = prediction[box], label[box]
     scored = label != ignore
     ours = _border(prediction == class_id, scored)
     theirs = _border(label == class_id, scored)
@@ -110,6 +116,12 @@ def flicker_counts(
     cells = steady & relevant
     changed = cells & (prediction != prediction_before)
     return np.array([np.count_nonzero(changed), np.count_nonzero(cells)], np.int64)
+
+
+def _extent(there: NDArray[np.bool_]) -> slice:
+    """From before the first that is there to after the last, inside the array."""
+    found = np.flatnonzero(there)
+    return slice(max(found[0] - 1, 0), found[-1] + 2)
 
 
 def _border(mask: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:
