@@ -66,15 +66,14 @@ def tables_of(evaluation: Evaluation, results: dict[str, Any]) -> str:
         ["flicker", *flicker["videos"].values(), flicker["share"]],
     ]
     parts.append(
-        f"Normalised surface distance at {scoring.tolerance_px:g} px (mean "
-        f"{_interval(surface['interval_95'])}), and flicker "
-        f"({_interval(flicker['interval_95'])})\n\n"
+        f"Normalised surface distance at {scoring.tolerance_px:g} px (95 %: "
+        f"{_interval(surface['interval_95'])}) and flicker (95 %: "
+        f"{_interval(flicker['interval_95'])})\n\n"
         + format_table(rows, ["class", *surface["videos"], "all videos"])
     )
     inflated = results["curiosities"]["ternaus_validation"]
     parts.append(
-        f"Not an IoU, never to be reported: A' (ternaus_validation) is "
-        f"{_number(inflated['iou'])}. {inflated['warning'].capitalize()}."
+        f"A', {_number(inflated['iou'])}, never to be reported: {inflated['warning']}."
     )
     height, width = evaluation.size
     where = {"label": "labels' stored", "input": "network's input"}[scoring.score_at]

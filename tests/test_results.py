@@ -197,7 +197,7 @@ def test_tables_name_classes_and_protocols(folder, evaluation):
         "| F   | global ",
         "surface distance at 2 px",
         "flicker",
-        "never to be reported: A'",
+        "never to be reported: ternaus_validation",
         "scored at the network's input size (64x64), logits enlarged by nearest",
     ):
         assert said in text

@@ -28,13 +28,15 @@ from numpy.typing import ArrayLike, NDArray
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
         "ternaus": "A: mean over frames of the labelled classes' mean, an empty frame "
-        "scores 1 or 0; TernausNet (Shvets et al., 2018) and papers that quote it",
+        "scores 1 or 0; TernausNet (Shvets et al., 2018), at 1024x1280, and papers "
+        "that quote it",
         "mf_tapnet": "B: mean over frames of the labelled classes' mean, empty frames "
-        "dropped; MF-TAPNet (Jin et al., 2019), EndoVis 2017 challenge",
+        "dropped; MF-TAPNet (Jin et al., 2019), at its input size, EndoVis 2017 "
+        "challenge",
         "dmnet": "C: mean over classes of the mean over frames with more than 10 "
-        "labelled pixels; code of DMNet (Wang et al., 2021)",
+        "labelled pixels; code of DMNet (Wang et al., 2021), at its input size",
         "stswincl": "D: mean over frames of the labelled classes' mean, 12 classes of "
-        "EndoVis 2018; STswinCL (Jin et al., 2022)",
+        "EndoVis 2018; STswinCL (Jin et al., 2022), at 1024x1280",
         "challenge": "E: 'Challenge IoU', the same as mf_tapnet; ISINet (Gonzalez et "
         "al., 2020), MATIS, SurgicalSAM",
         "isi": "E: 'ISI IoU', mean over frames of the mean over labelled or predicted "
