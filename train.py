@@ -56,6 +56,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     from dmnet_jax import evaluation, models, parallel, results, training
     from dmnet_jax.checkpoint import Checkpoints
     from dmnet_jax.datasets import open_split, stage_loaders
+    from dmnet_jax.feature_cache import FeatureCache
     from dmnet_jax.provenance import describe
 
     # ---- data
@@ -103,12 +104,27 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
                 skipped=int(state.skipped),
             )
             start = stage.begin
+        loader, recipe = stage.loader, stage.recipe
+        if stage.cached_views:
+            loader, recipe = (
+                FeatureCache(
+                    run_dir / "features",
+                    stage.loader,
+                    views=stage.cached_views,
+                    model=network,
+                    variables=jax.device_get(state.variables),
+                    log=log.say,
+                ),
+                "features",
+            )
         step_fn = parallel.data_parallel(
             partial(
                 training.train_step,
                 model=model,
                 tx=tx,
                 part=stage.part,
+                recipe=recipe,
+                truncate=config.train.rollout_truncate,
                 optim=config.optim,
                 memory_gradient=config.train.memory_gradient,
                 axis_name=parallel.AXIS,
@@ -118,7 +134,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
         eval_every = config.train.eval_every_epochs * stage.loader.steps_per_epoch
         save_every = config.train.checkpoint_every_steps or eval_every
         clock, since = time.monotonic(), start
-        for step, batch in enumerate(stage.loader.iterate(start, stage.end), start + 1):
+        for step, batch in enumerate(loader.iterate(start, stage.end), start + 1):
             state, metrics = step_fn(state, parallel.shard_batch(batch))
             done, end = step - stage.begin, step == stage.end
             if step % config.train.log_every == 0 or end:

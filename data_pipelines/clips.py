@@ -22,11 +22,13 @@ class ClipSpec:
       local_size: frames of the local window before the current one (the paper's tau).
       num_past: frames drawn from all previous ones (the paper's n).
       stride: distance between neighbours in the local window.
+      score_all: every frame of the window is scored, not only the current one.
     """
 
     local_size: int = 4
     num_past: int = 4
     stride: int = 1
+    score_all: bool = False
 
     def __post_init__(self):
         if self.local_size < 0 or self.num_past < 0 or self.stride < 1:

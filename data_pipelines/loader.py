@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from data_pipelines.augment import Augment, Drawn
-from data_pipelines.clips import ClipSpec, sample_clip
+from data_pipelines.clips import Clip, ClipSpec, sample_clip
 from data_pipelines.frames import IGNORE, Cached, DataError, FrameSource, resize_label
 
 Batch = dict[str, np.ndarray]
@@ -103,7 +103,8 @@ class ClipLoader:
         Returns:
           `frames` uint8 `[b, T, H, W, 3]`, oldest first, and `frames_mask` bool
           `[b, T]`; `past` uint8 `[b, n, H, W, 3]` and `past_mask` bool `[b, n]`;
-          `label` uint8 `[b, H, W]` of the last of `frames`; `video` and `frame` int32
+          `label` uint8 `[b, H, W]` of the last of `frames`, or `[b, T, H, W]` of all of
+          them if `spec.score_all`; `video` and `frame` int32
           `[b]`, the indices of that frame in the source. Where a mask is False the
           picture is the video's first frame and means nothing.
 
@@ -161,39 +162,58 @@ class ClipLoader:
 
     def _layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
         rows, frames, past = self.rows, self.spec.length, self.spec.num_past
+        scored = (frames,) if self.spec.score_all else ()
         shapes = {
             "frames": ((rows, frames, *self.size, 3), np.uint8),
             "frames_mask": ((rows, frames), np.bool_),
             "past": ((rows, past, *self.size, 3), np.uint8),
             "past_mask": ((rows, past), np.bool_),
-            "label": ((rows, *self.size), np.uint8),
+            "label": ((rows, *scored, *self.size), np.uint8),
             "video": ((rows,), np.int32),
             "frame": ((rows,), np.int32),
         }
         return {name: (shape, np.dtype(kind)) for name, (shape, kind) in shapes.items()}
 
-    def _fill(self, batch: Batch, step: int, row: int) -> None:
+    def draw(self, step: int, row: int) -> tuple[int, int, Clip, np.random.Generator]:
+        """What a row of a step's batch shows, before anything is read.
+
+        Returns:
+          Video, frame, clip, and the generator of the rest: the augmentation.
+        """
         number = step * self.batch_size + self._first_row + row
         epoch, position = divmod(number, len(self.samples))
         order = epoch_order(self.seed, epoch, len(self.samples))
         video, frame = self.samples[order[position]]
-        rng = np.random.Generator(np.random.Philox(key=_words(self.seed, number)))
+        rng = generator(self.seed, number)
         clip = sample_clip(rng, self.source.videos, video, frame, self.spec)
+        return video, frame, clip, rng
+
+    def _fill(self, batch: Batch, step: int, row: int) -> None:
+        video, frame, clip, rng = self.draw(step, row)
         drawn = None if self.augment is None else self.augment.draw(rng, self.size)
         for place, index in enumerate((*clip.frames, *clip.past)):
-            image = self._image(video, int(index), drawn, place)
+            image = self.image(video, int(index), drawn, place)
             if place < self.spec.length:
                 batch["frames"][row, place] = image
             else:
                 batch["past"][row, place - self.spec.length] = image
-        batch["label"][row] = self._label(video, frame, drawn)
+        if self.spec.score_all:
+            for place, index in enumerate(clip.frames):
+                batch["label"][row, place] = (
+                    self.label(video, int(index), drawn)
+                    if clip.frames_mask[place]
+                    else IGNORE
+                )
+        else:
+            batch["label"][row] = self.label(video, frame, drawn)
         batch["frames_mask"][row] = clip.frames_mask
         batch["past_mask"][row] = clip.past_mask
         batch["video"][row], batch["frame"][row] = video, frame
 
-    def _image(
+    def image(
         self, video: int, frame: int, drawn: Drawn | None, place: int
     ) -> np.ndarray:
+        """A frame's picture with the changes drawn, as frame `place` of its clip."""
         with _naming(self.source, video, frame):
             image = self.source.image(video, frame)
             if image.shape[:2] != self.size:
@@ -205,7 +225,8 @@ class ClipLoader:
                 )
             return image if drawn is None else drawn.image(image, place)
 
-    def _label(self, video: int, frame: int, drawn: Drawn | None) -> np.ndarray:
+    def label(self, video: int, frame: int, drawn: Drawn | None) -> np.ndarray:
+        """A frame's label with the changes drawn; `IGNORE` where it has none."""
         with _naming(self.source, video, frame):
             if isinstance(self.source, Cached):
                 label = self.source.label_resized(video, frame)
@@ -259,14 +280,15 @@ class BufferPool:
 @functools.lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """The order of `count` samples in an epoch, a permutation, int64 `[count]`."""
-    key = _words(seed, epoch | _ORDER_STREAM)
-    order = np.random.Generator(np.random.Philox(key=key)).permutation(count)
+    order = generator(seed, epoch | _ORDER_STREAM).permutation(count)
     order.setflags(write=False)
     return order
 
 
-def _words(*values: int) -> np.ndarray:
-    return np.array(values, np.uint64)
+def generator(seed: int, number: int) -> np.random.Generator:
+    """The generator of one numbered draw of a seed; both in 0..2**64-1."""
+    key = np.array([seed, number], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
 
 
 @contextlib.contextmanager

@@ -160,12 +160,19 @@ class StageConfig:
         lr_scale: Factor on `optim.lr`.
         train: All weights, those of the memory modules, or those of the rest (as a
             single-frame network).
+        recipe: The paper's clips, past frames and a local window with the last frame
+            scored; or sequences with admission on and every labelled frame scored.
+        cached_views: In a stage that trains the memory modules by clips: encode each
+            frame once under so many fixed augmentations, instead of in every clip.
+            0: encode anew.
     """
 
     name: str
     epochs: int
     lr_scale: float = 1.0
     train: Literal["all", "memory", "single_frame"] = "all"
+    recipe: Literal["clip", "rollout"] = "clip"
+    cached_views: int = 0
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,9 @@ class TrainConfig:
         eval_every_epochs: Epochs between validations.
         checkpoint_every_steps: Steps between checkpoints; 0: at each validation.
         log_every: Steps between log lines.
-        memory_gradient: Train the encoder through the memory frames too.
+        memory_gradient: Train the encoder through the memory frames too (clips).
+        rollout_frames: Frames of a sequence ("rollout").
+        rollout_truncate: Frames that its gradient reaches back; divides them.
         start_from: Run directory whose newest weights to begin with, where they fit;
             empty: the pretrained encoder alone.
     """
@@ -193,6 +202,8 @@ class TrainConfig:
     checkpoint_every_steps: int = 0
     log_every: int = 10
     memory_gradient: bool = False
+    rollout_frames: int = 12
+    rollout_truncate: int = 4
     start_from: str = ""
 
     @property
@@ -241,6 +252,7 @@ _LEAST = {
     "optim.cross_entropy_weight": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
+    "train.rollout_truncate": 1,
     "train.eval_every_epochs": 1,
     "train.checkpoint_every_steps": 0,
     "train.log_every": 1,
@@ -316,6 +328,12 @@ def validate(config: Config) -> Config:
             "greater than 0 while optim.cross_entropy_weight is 0",
         ),
         (clip is None or clip > 0, "optim.clip_norm", "greater than 0, or None"),
+        (
+            train.rollout_frames > 0
+            and train.rollout_frames % max(1, train.rollout_truncate) == 0,
+            "train.rollout_frames",
+            f"a multiple of train.rollout_truncate, {train.rollout_truncate}",
+        ),
         (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
         (config.workdir, "workdir", "a folder"),
         (not set("/\\") & set(config.name), "name", "without slashes"),
@@ -326,6 +344,12 @@ def validate(config: Config) -> Config:
             raise ConfigError(
                 f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
                 "and an lr_scale greater than 0"
+            )
+        cacheable = stage.train == "memory" and stage.recipe == "clip"
+        if stage.cached_views < 0 or (stage.cached_views and not cacheable):
+            raise ConfigError(
+                f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "
+                'or positive in a stage with train "memory" and recipe "clip"'
             )
     return config
 

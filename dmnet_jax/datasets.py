@@ -126,6 +126,8 @@ class Stage:
     Attributes:
         name: shown in the log.
         part: what it trains.
+        recipe: what its batches are.
+        cached_views: see `StageConfig`.
         lr_scale: factor on the learning rate.
         loader: its clips; batches are numbered over the whole run.
         begin: steps taken before it.
@@ -134,6 +136,8 @@ class Stage:
 
     name: str
     part: Literal["all", "memory", "single_frame"]
+    recipe: Literal["clip", "rollout"]
+    cached_views: int
     lr_scale: float
     loader: ClipLoader
     begin: int
@@ -146,12 +150,15 @@ def stage_loaders(source: FrameSource, config: Config) -> tuple[Stage, ...]:
     stages, begin = [], 0
     for stage in train.resolved_stages:
         alone = stage.train == "single_frame"
+        spec = ClipSpec(
+            local_size=0 if alone or model.local == "none" else model.local_size,
+            num_past=0 if alone or not model.global_memory else model.num_reads,
+        )
+        if stage.recipe == "rollout":
+            spec = ClipSpec(train.rollout_frames - 1, num_past=0, score_all=True)
         loader = ClipLoader(
             source,
-            ClipSpec(
-                local_size=0 if alone or model.local == "none" else model.local_size,
-                num_past=0 if alone or not model.global_memory else model.num_reads,
-            ),
+            spec,
             batch_size=train.batch_size,
             seed=train.seed,
             augment=Augment(
@@ -165,7 +172,16 @@ def stage_loaders(source: FrameSource, config: Config) -> tuple[Stage, ...]:
         )
         end = begin + stage.epochs * loader.steps_per_epoch
         stages.append(
-            Stage(stage.name, stage.train, stage.lr_scale, loader, begin, end)
+            Stage(
+                stage.name,
+                stage.train,
+                stage.recipe,
+                stage.cached_views,
+                stage.lr_scale,
+                loader,
+                begin,
+                end,
+            )
         )
         begin = end
     return tuple(stages)

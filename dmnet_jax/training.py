@@ -17,11 +17,14 @@ from jax import Array
 
 from dmnet_jax.config import OptimConfig
 from dmnet_jax.datasets import Stage
+from dmnet_jax.feature_cache import FEATURES
 from dmnet_jax.losses import combined_loss
-from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.models import clips
+from dmnet_jax.models.dmnet import DMNet, Features
 from dmnet_jax.parallel import device_key
 
 Part = Literal["all", "memory", "single_frame"]
+Recipe = Literal["clip", "features", "rollout"]
 
 # Parameters that a single-frame network does not have.
 MEMORY_MODULES = ("recurrent", "local_key_value", "global_key_value")
@@ -114,44 +117,87 @@ def create_state(
     )
 
 
-def clip_loss(
+def recipe_loss(
     variables: dict[str, Any],
     batch: Batch,
     key: Array,
     *,
     model: DMNet,
+    recipe: Recipe,
     batch_statistics: bool,
     memory_gradient: bool,
+    truncate: int,
     optim: OptimConfig,
-) -> tuple[Array, tuple[Any, Array]]:
-    """Loss of the clips' last frames; also new batch statistics and logits.
+) -> tuple[Array, tuple[Any, Array, Array]]:
+    """Loss of the frames that a recipe scores.
 
-    Logits are enlarged to the label's size, bilinear.
+    Logits are enlarged to the labels' size, bilinear.
+
+    Returns:
+        The loss, and new batch statistics, the logits [N, H, W, C] and the share of
+        frames that were admitted.
     """
     read_key, dropout_key = jax.random.split(key)
-    applied: Any = model.apply(
+    apply: Any = partial(
+        model.apply,
         variables,
-        batch["frames"],
-        batch["frames_mask"],
-        batch["past"],
-        batch["past_mask"],
-        read_key,
         train=True,
-        batch_statistics=batch_statistics,
-        memory_gradient=memory_gradient,
-        method=DMNet.clip,
         rngs={"dropout": dropout_key},
         mutable=["batch_stats"],
     )
-    output, updates = applied
-    logits = enlarge(output.logits, batch["label"].shape[1:3])
+    if recipe == "clip":
+        output, updates = apply(
+            batch["frames"],
+            batch["frames_mask"],
+            batch["past"],
+            batch["past_mask"],
+            read_key,
+            batch_statistics=batch_statistics,
+            memory_gradient=memory_gradient,
+            method=clips.clip,
+        )
+    elif recipe == "features":
+        output, updates = apply(
+            Features(**{name: batch[name] for name in FEATURES}),
+            batch["window"],
+            batch["window_mask"],
+            batch["past"],
+            batch["past_mask"],
+            read_key,
+            method=clips.clip_of_features,
+        )
+    else:
+        rows, length, *size = batch["frames"].shape[:4]
+        slots = min(length, model.global_size)
+        memory = model.init_memory(
+            rows, (size[0], size[1]), read_key, global_size=slots
+        )
+        output, updates = apply(
+            memory,
+            batch["frames"],
+            batch["frames_mask"],
+            truncate=truncate,
+            batch_statistics=batch_statistics,
+            method=clips.rollout,
+        )
+    labels = scored_labels(batch)
+    logits = output.logits.reshape(len(labels), *output.logits.shape[-3:])
+    logits = enlarge(logits, (labels.shape[1], labels.shape[2]))
     loss = combined_loss(
         logits,
-        batch["label"],
+        labels,
         dice=optim.dice_weight,
         cross_entropy=optim.cross_entropy_weight,
     )
-    return loss, (updates.get("batch_stats", variables["batch_stats"]), logits)
+    admitted = output.admitted.astype(jnp.float32).mean()
+    statistics = updates.get("batch_stats", variables["batch_stats"])
+    return loss, (statistics, logits, admitted)
+
+
+def scored_labels(batch: Batch) -> Array:
+    """Labels [N, H, W]: one a clip, or one a frame of a sequence."""
+    labels = batch["label"]
+    return labels.reshape(-1, *labels.shape[-2:])
 
 
 def enlarge(logits: Array, size: tuple[int, int]) -> Array:
@@ -168,51 +214,63 @@ def train_step(
     tx: optax.GradientTransformation,
     optim: OptimConfig,
     part: Part = "all",
+    recipe: Recipe = "clip",
     memory_gradient: bool = False,
+    truncate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One optimiser step on a batch of clips.
 
     Args:
         state: donated by the caller.
-        batch: frames uint8 [B, T, H, W, 3], frames_mask bool [B, T], past uint8
-            [B, n, H, W, 3], past_mask bool [B, n], label [B, H, W] (255: not scored).
+        batch: what the recipe takes, 255 in a label where it is not scored.
+            "clip": frames uint8 [B, T, H, W, 3], frames_mask bool [B, T], past uint8
+            [B, n, H, W, 3], past_mask bool [B, n], label [B, H, W].
+            "rollout": frames, frames_mask, and label [B, T, H, W].
+            "features": of `FeatureCache`.
         model: with the same `axis_name`.
         tx: of `make_optimizer`.
         part: what this stage trains. Batch norm uses its running statistics, and
             keeps them, while the encoder is frozen.
         optim: weights of the losses.
-        memory_gradient: see `DMNet.clip`.
+        recipe: what a batch is, and which of its frames are scored.
+        memory_gradient: see `clips.clip`.
+        truncate: see `clips.rollout`.
         axis_name: device axis to average over.
 
     Returns:
         The new state, unchanged but for `skipped` when loss or gradient is not
-        finite, and sums over the batch: "loss", "rows", "counts" int32
-        [num_classes, 3] of |P and G|, |P|, |G| pixels; with "grad_norm", "skipped".
+        finite, and sums over the batch's scored frames: "loss", "rows", "admitted",
+        "counts" int32 [num_classes, 3] of |P and G|, |P|, |G| pixels; with
+        "grad_norm", "skipped".
     """
     key = device_key(state.key, state.step, axis_name)
     trained, frozen = split_params(state.variables["params"], part)
 
-    def loss_of(trained: Any) -> tuple[Array, tuple[Any, Array]]:
+    def loss_of(trained: Any) -> tuple[Array, tuple[Any, Array, Array]]:
         variables = {**state.variables, "params": {**frozen, **trained}}
-        return clip_loss(
+        return recipe_loss(
             variables,
             batch,
             key,
             model=model,
+            recipe=recipe,
+            truncate=truncate,
             batch_statistics=part != "memory",
             memory_gradient=memory_gradient and part != "memory",
             optim=optim,
         )
 
-    (loss, (batch_stats, logits)), gradient = jax.value_and_grad(loss_of, has_aux=True)(
-        trained
-    )
-    rows = batch["label"].shape[0]
+    (loss, (batch_stats, logits, admitted)), gradient = jax.value_and_grad(
+        loss_of, has_aux=True
+    )(trained)
+    labels = scored_labels(batch)
+    rows = jnp.float32(len(labels))
     sums = {
         "loss": loss * rows,
-        "rows": jnp.float32(rows),
-        "counts": pixel_counts(logits, batch["label"]),
+        "rows": rows,
+        "admitted": admitted * rows,
+        "counts": pixel_counts(logits, labels),
     }
     if axis_name is not None:
         gradient, loss, batch_stats = jax.lax.pmean(
@@ -268,6 +326,7 @@ def readable(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         "loss": float(metrics["loss"] / metrics["rows"]),
         "grad_norm": float(metrics["grad_norm"]),
+        "admitted": float(metrics["admitted"] / metrics["rows"]),
         "batch_iou": float(iou[1:][actual[1:] > 0].mean()) if actual[1:].any() else 0.0,
         "skipped": int(metrics["skipped"]),
     }

@@ -132,9 +132,22 @@ def test_pixel_counts_are_the_metrics_counts():
 def test_readable_means_over_rows_and_present_foreground():
     counts = np.array([[90, 95, 92], [4, 6, 8], [0, 3, 0]])
     values = readable(
-        {"loss": 6.0, "rows": 4.0, "counts": counts, "grad_norm": 2.0, "skipped": 1}
+        {
+            "loss": 6.0,
+            "rows": 4.0,
+            "counts": counts,
+            "grad_norm": 2.0,
+            "admitted": 1.0,
+            "skipped": 1,
+        }
     )
-    assert values == {"loss": 1.5, "grad_norm": 2.0, "batch_iou": 0.4, "skipped": 1}
+    assert values == {
+        "loss": 1.5,
+        "grad_norm": 2.0,
+        "admitted": 0.25,
+        "batch_iou": 0.4,
+        "skipped": 1,
+    }
 
 
 def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():

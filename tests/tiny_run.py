@@ -189,7 +189,9 @@ def plain_step(part: str) -> Callable[..., Any]:
     return jax.jit(step_of(part))
 
 
-def step_of(part: str, axis_name: str | None = None) -> Callable[..., Any]:
+def step_of(
+    part: str, axis_name: str | None = None, **options: Any
+) -> Callable[..., Any]:
     """`train_step` of a stage that trains `part`, with `linear()`."""
     from dmnet_jax import models, training
 
@@ -201,6 +203,7 @@ def step_of(part: str, axis_name: str | None = None) -> Callable[..., Any]:
         optim=tiny_config().optim,
         part=part,
         axis_name=axis_name,
+        **options,
     )
 
 

@@ -3,9 +3,9 @@
 Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument
 Segmentation of Robotic Surgical Video", MICCAI 2021.
 
-One time step is one pure function, `DMNet.update(memory, features)`. Training clips,
-whole-video evaluation and live streams all call it, so what is trained is what is
-streamed.
+One time step is one pure function, `DMNet.update(memory, features)`. Training clips
+(`models/clips.py`), whole-video evaluation and live streams all call it, so what is
+trained is what is streamed.
 
 Shapes: `B` videos, `T` frames, `H W` frame size (multiples of 32), `h w` = H/32 W/32.
 """
@@ -20,6 +20,7 @@ from jax import Array
 
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
+from dmnet_jax.models.protocol import Output
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
 from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
@@ -32,6 +33,13 @@ Local = Literal["none", "nl", "clstm", "blstm", "ela"]
 # They fit no other features; calibration replaces them.
 PAPER_MIN_CONFIDENCE = -0.08
 PAPER_MAX_SIMILARITY = -4.65
+
+
+# How the network's variables enter a scan over time.
+ROLLED: dict[str, Any] = {
+    "variable_broadcast": ("params", "thresholds"),
+    "split_rngs": {"params": False, "dropout": True},
+}
 
 
 class Features(struct.PyTreeNode):
@@ -50,23 +58,6 @@ class Features(struct.PyTreeNode):
     sixteenth_64: Array
     sixteenth_96: Array
     top: Array
-
-
-class Output(struct.PyTreeNode):
-    """One frame's result. A clip call adds a time axis after `B`.
-
-    Attributes:
-        logits: float32 [B, H/4, W/4, num_classes].
-        confidence: float32 [B], the paper's r; 0 is certain, lower is less so.
-        similarity: float32 [B], the paper's s to the latest admitted frame; -inf
-            while nothing has been admitted.
-        admitted: bool [B], whether the frame entered the global memory.
-    """
-
-    logits: Array
-    confidence: Array
-    similarity: Array
-    admitted: Array
 
 
 class DMNet(nn.Module):
@@ -148,7 +139,7 @@ class DMNet(nn.Module):
             self.key_channels, self.value_channels, dtype=self.dtype
         )
 
-    def _remember(self, top: Array) -> KeyValue | dict:
+    def remember(self, top: Array) -> KeyValue | dict:
         """What the global memory stores of features [B, h, w, 256]: keys and values.
 
         Nothing (an empty pytree) without a global memory.
@@ -219,7 +210,7 @@ class DMNet(nn.Module):
         Returns:
             The memory with this frame in it, and the frame's result.
         """
-        own = self._remember(features.top)
+        own = self.remember(features.top)
         x = self._aggregate_local(memory, features.top, train)
         if isinstance(own, KeyValue):
             x = self._aggregate_global(memory, x, own, train)
@@ -297,7 +288,7 @@ class DMNet(nn.Module):
             readout.items,
             own,
         )
-        query = self._remember(x)
+        query = self.remember(x)
         assert isinstance(query, KeyValue)
         return self.attend(query, items, readout.mask | empty[:, None], train=train)
 
@@ -314,7 +305,8 @@ class DMNet(nn.Module):
         them at once.
         """
         batch, length = frames.shape[:2]
-        features = self.encode(_flat(frames), train=train)
+        flat = frames.reshape(-1, *frames.shape[2:])
+        features = self.encode(flat, train=train)
         by_time = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(batch, length, *x.shape[1:]), 1, 0),
             features,
@@ -323,78 +315,7 @@ class DMNet(nn.Module):
             lambda module, memory, features: module.update(
                 memory, features, train=train
             ),
-            variable_broadcast=("params", "thresholds"),
-            split_rngs={"params": False, "dropout": True},
+            **ROLLED,
         )
         memory, outputs = roll(self, memory, by_time)
         return memory, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
-
-    def clip(
-        self,
-        frames: Array,
-        frames_mask: Array,
-        past: Array,
-        past_mask: Array,
-        key: Array,
-        *,
-        train: bool = False,
-        batch_statistics: bool = False,
-        memory_gradient: bool = False,
-    ) -> Output:
-        """The paper's training clip: past frames and a local window, last one scored.
-
-        The memories are filled as a stream would have filled them, then one `update`
-        is made for the last frame.
-
-        Args:
-            frames: [B, T, H, W, 3], the local window, the current frame last.
-            frames_mask: bool [B, T]; False where the video had not begun.
-            past: [B, n, H, W, 3], earlier frames that the global memory shall hold.
-            past_mask: bool [B, n].
-            key: of the reads.
-            train: dropout on.
-            batch_statistics: normalise by the batch and update running statistics
-                (mutable "batch_stats"); otherwise the running ones are used.
-            memory_gradient: train the encoder through remembered frames too. Costs
-                a backward pass for each.
-        """
-        batch, length = frames.shape[:2]
-        remembered = length - 1 if self.local != "none" else 0
-        current = frames[:, -1]
-        window = frames[:, length - 1 - remembered : -1]
-        if not self.global_memory:
-            past, past_mask = past[:, :0], past_mask[:, :0]
-        older = jnp.concatenate([window, past], axis=1)
-        count = older.shape[1]
-        if memory_gradient or count == 0:
-            features = self.encode(
-                jnp.concatenate([current, _flat(older)]), train=batch_statistics
-            )
-            tops = features.top[batch:]
-            features = jax.tree.map(lambda x: x[:batch], features)
-        else:
-            features = self.encode(current, train=batch_statistics)
-            tops = self.encode(_flat(older), train=batch_statistics).top
-            tops = jax.lax.stop_gradient(tops)
-        tops = tops.reshape(batch, count, *tops.shape[1:])
-
-        size = frames.shape[2], frames.shape[3]
-        memory = self.init_memory(batch, size, key, global_size=max(1, past.shape[1]))
-        if past.shape[1]:
-            stored = jax.tree.map(
-                lambda x: x.reshape(batch, -1, *x.shape[1:]),
-                self._remember(_flat(tops[:, remembered:])),
-            )
-            memory = jax.vmap(lambda m, t, v, s: mem.prefill(m, t, v, stored=s))(
-                memory, tops[:, remembered:], past_mask, stored
-            )
-        if remembered:
-            memory = jax.vmap(mem.prefill_local)(
-                memory, tops[:, :remembered], frames_mask[:, -1 - remembered : -1]
-            )
-        return self.update(memory, features, train=train)[1]
-
-
-def _flat(x: Array) -> Array:
-    """[B, T, ...] -> [B*T, ...]."""
-    return x.reshape(-1, *x.shape[2:])

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmnet_jax.models import clips
 from dmnet_jax.models.dmnet import (
     PAPER_MAX_SIMILARITY,
     PAPER_MIN_CONFIDENCE,
@@ -188,7 +189,7 @@ def _shapes(model: DMNet) -> dict[str, tuple[int, ...]]:
             past,
             jnp.ones(past.shape[:2], bool),
             key,
-            method=DMNet.clip,
+            method=clips.clip,
         ),
         jax.random.key(0),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from PIL import Image
 
+from dmnet_jax.models import clips
 from dmnet_jax.models.dmnet import DMNet, Local
 from dmnet_jax.nn.layers import relu6
 from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
@@ -152,7 +153,7 @@ def draw_frames(record: Mapping[str, Any]) -> np.ndarray:
 
 
 def run_variant(name: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Imports drawn weights and runs `DMNet.clip` on drawn frames.
+    """Imports drawn weights and runs `clips.clip` on drawn frames.
 
     Returns:
         Maps [B, C, h, w] as the reference has them: `logits`, the last frame's
@@ -180,7 +181,7 @@ def run_variant(name: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
             past,
             jnp.ones(past.shape[:2], bool),
             jax.random.key(0),
-            method=DMNet.clip,
+            method=clips.clip,
             capture_intermediates=lambda module, method: (
                 method == "encode" or module.name in ("recurrent", "attend")
             ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmnet_jax import memory as mem
-from dmnet_jax.models import single_frame
+from dmnet_jax.models import clips, single_frame
 from dmnet_jax.models.dmnet import DMNet, Features
 from dmnet_jax.nn import mobilenet
 
@@ -110,7 +110,7 @@ def stream():
 
 @pytest.fixture(scope="module")
 def clip():
-    call = jax.jit(partial(MODEL.apply, method=DMNet.clip, mutable=["batch_stats"]))
+    call = jax.jit(partial(MODEL.apply, method=clips.clip, mutable=["batch_stats"]))
 
     def run(variables, *inputs):
         return call(variables, *inputs, KEY)
@@ -285,7 +285,7 @@ def test_gradients_reach_every_part_and_not_the_past(variables, frames):
             KEY,
             train=True,
             batch_statistics=True,
-            method=DMNet.clip,
+            method=clips.clip,
             mutable=["batch_stats"],
             rngs={"dropout": KEY},
         )
@@ -318,7 +318,7 @@ def test_memory_gradient_reaches_the_past(variables, frames):
             np.ones((1, 1), bool),
             KEY,
             memory_gradient=True,
-            method=DMNet.clip,
+            method=clips.clip,
         )
         return jnp.square(output.logits).mean()
 

@@ -1,0 +1,132 @@
+"""Encoded frames on disk, for stages in which the encoder does not change.
+
+A training clip of the paper has nine frames, and with a frozen encoder the same frames
+are encoded again in every clip and epoch. Here each is encoded once, under each of a
+few fixed augmentations ("views"), and clips are put together from the results: the
+same clips that `ClipLoader` would draw, but for their augmentation.
+"""
+
+import functools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.frames import IGNORE
+from data_pipelines.loader import Batch, ClipLoader, generator
+from dmnet_jax.models.dmnet import DMNet
+
+FEATURES = ("quarter", "eighth", "sixteenth_64", "sixteenth_96", "top")
+_CHUNK = 8
+_VIEW_STREAM = 1 << 62
+
+
+class FeatureCache:
+    """Batches of encoded clips; has the face of a `ClipLoader`.
+
+    Args:
+        folder: where the features go; emptied first. 0.9 MB a frame and view at
+            256x320 in float32, 3.7 MB at 512x640.
+        loader: of the clips; its augmentation gives the views. All frames of a video
+            share one draw in a view, so motion stays motion. The first view is the
+            frames as they are.
+        views: how many.
+        model: whose `encode` is applied.
+        variables: its variables, the running statistics of batch norm among them.
+        log: called with a line a video.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        loader: ClipLoader,
+        *,
+        views: int,
+        model: DMNet,
+        variables: Any,
+        log: Callable[[str], None],
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._loader, self._folder, self._views = loader, folder, views
+        videos = loader.source.videos
+        self._first = np.cumsum([0, *(len(video.frames) for video in videos)])
+        self._labels = np.full((views, self._first[-1], *loader.size), IGNORE, np.uint8)
+        self._maps: dict[str, np.ndarray] = {}
+        encode = jax.jit(functools.partial(model.apply, method=DMNet.encode))
+        for number, video in enumerate(videos):
+            for view in range(views):
+                self._encode_video(number, view, functools.partial(encode, variables))
+            log(f"{video.name}: {len(video.frames)} frames encoded, {views} views")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._loader.steps_per_epoch
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step.
+
+        Returns:
+            The current frames' features, [b, h, w, c] by the names of `FEATURES`;
+            `window` [b, T-1, h, w, 256] and `window_mask`, `past` [b, n, h, w, 256]
+            and `past_mask`, of `Features.top`; `label` uint8 [b, H, W].
+        """
+        rows = [self._row(step, row) for row in range(self._loader.rows)]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def iterate(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+        """Yields `batch(step)` for the steps of a range."""
+        return map(self.batch, range(start_step, stop_step))
+
+    def remove(self) -> None:
+        """Deletes the features from disk."""
+        self._maps.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _row(self, step: int, row: int) -> dict[str, np.ndarray]:
+        video, frame, clip, rng = self._loader.draw(step, row)
+        view, first = int(rng.integers(self._views)), self._first[video]
+        top = self._maps["top"][view]
+        return {
+            **{name: self._maps[name][view, first + frame] for name in FEATURES},
+            "window": top[first + clip.frames[:-1]],
+            "window_mask": clip.frames_mask[:-1],
+            "past": top[first + clip.past],
+            "past_mask": clip.past_mask,
+            "label": self._labels[view, first + frame],
+        }
+
+    def _encode_video(
+        self, number: int, view: int, encode: Callable[[np.ndarray], Any]
+    ) -> None:
+        loader = self._loader
+        rng = generator(loader.seed, _VIEW_STREAM | number * self._views + view)
+        drawn = (
+            loader.augment.draw(rng, loader.size) if view and loader.augment else None
+        )
+        length = len(loader.source.videos[number].frames)
+        for start in range(0, length, _CHUNK):
+            indices = range(start, min(start + _CHUNK, length))
+            images = [loader.image(number, i, drawn, i) for i in indices]
+            # The last chunk repeats its last frame, so that one program serves all.
+            images += images[-1:] * (_CHUNK - len(images))
+            features = encode(np.stack(images))
+            first = self._first[number] + start
+            for name in FEATURES:
+                found = np.asarray(getattr(features, name))[: len(indices)]
+                self._map(name, found)[view, first : first + len(indices)] = found
+            for i in indices:
+                self._labels[view, self._first[number] + i] = loader.label(
+                    number, i, drawn
+                )
+
+    def _map(self, name: str, like: np.ndarray) -> np.ndarray:
+        if name not in self._maps:
+            shape = (self._views, int(self._first[-1]), *like.shape[1:])
+            self._maps[name] = np.memmap(
+                self._folder / name, like.dtype, "w+", shape=shape
+            )
+        return self._maps[name]

@@ -1,0 +1,82 @@
+"""Sequences with admission on are what a stream sees; their gradients are cut."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dmnet_jax.models import clips
+from tests.tiny_run import network, picture, shallow
+
+T = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_network():
+    with shallow():
+        yield
+
+
+@pytest.fixture(scope="module")
+def setup():
+    """Model, variables that admit every frame, an empty memory, frames in [-1, 1]."""
+    model, variables = network()
+    everything = {
+        "min_confidence": jnp.float32(-jnp.inf),
+        "max_similarity": jnp.float32(jnp.inf),
+    }
+    images = [[picture(t, (32, 32), seed)[0] for t in range(T)] for seed in (0, 1)]
+    frames = jnp.asarray(np.array(images), jnp.float32) / 127.5 - 1
+    memory = model.init_memory(2, (32, 32), jax.random.key(0), global_size=T)
+    return model, {**variables, "thresholds": everything}, memory, frames
+
+
+@pytest.fixture(scope="module")
+def rollout(setup):
+    model, variables, memory, _ = setup
+    roll = partial(model.apply, variables, memory, method=clips.rollout)
+    return jax.jit(partial(roll, truncate=2))
+
+
+def test_a_rollout_gives_what_a_stream_gives(setup, rollout):
+    model, variables, memory, frames = setup
+    output = rollout(frames, np.ones((2, T), bool))
+    _, streamed = jax.jit(model.apply)(variables, memory, frames)
+    assert output.logits.shape == streamed.logits.shape
+    np.testing.assert_allclose(output.logits, streamed.logits, atol=1e-5)
+    np.testing.assert_array_equal(output.admitted, streamed.admitted)
+    np.testing.assert_allclose(output.similarity, streamed.similarity, rtol=1e-4)
+
+
+def test_frames_before_a_video_leave_no_trace(setup, rollout):
+    frames = setup[-1]
+    mask = np.ones((2, T), bool)
+    mask[0, :2] = False
+    output = rollout(frames, mask)
+    noise = frames.at[0, :2].set(0.3)
+    again = rollout(noise, mask)
+    np.testing.assert_array_equal(output.logits[0, 2:], again.logits[0, 2:])
+    assert output.similarity[0, 2] == -np.inf
+
+
+def test_gradients_reach_back_within_a_piece_only(setup):
+    model, variables, memory, frames = setup
+
+    def loss(frames, scored):
+        output = model.apply(
+            variables,
+            memory,
+            frames,
+            np.ones((2, T), bool),
+            truncate=2,
+            method=clips.rollout,
+        )
+        return jnp.square(jnp.take(output.logits, scored, axis=1)).mean()
+
+    gradient = jax.jit(jax.grad(loss))
+    reached = np.abs(gradient(frames, 3)).max((0, 2, 3, 4)) > 0
+    np.testing.assert_array_equal(reached, [False, False, True, True])
+    reached = np.abs(gradient(frames, 2)).max((0, 2, 3, 4)) > 0
+    np.testing.assert_array_equal(reached, [False, False, True, False])
