@@ -1,11 +1,11 @@
 """Whole videos, causally: the network rolled over every frame with its memory on.
 
-Works for any model with the `init_memory` and `__call__` of `models`.
+Works for any `models.protocol.VideoSegmenter`.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,22 +20,10 @@ from dmnet_jax.metrics import (
     normalised_surface_distance,
     summarize,
 )
+from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.provenance import weights_sha256
 
 CHUNK = 10
-
-
-class VideoModel(Protocol):
-    """What is evaluated: a Flax module whose `__call__(memory, frames [B, T, ...])`
-    gives a memory and an output with `logits` [B, T, h, w, C], and, where it has a gate
-    to a memory, `confidence`, `similarity` and `admitted` [B, T].
-    """
-
-    num_classes: int
-
-    def init_memory(self, batch: int, size: tuple[int, int], key: Array, /) -> Any: ...
-
-    def apply(self, variables: Any, /, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Scoring(NamedTuple):
@@ -64,7 +52,7 @@ class Prediction(NamedTuple):
         label: uint8 [h, w], the likeliest class, at the size that is scored (the
             image's where there is no label).
         truth: uint8 [h, w] or None.
-        confidence: the paper's r; NaN of a model that has none.
+        confidence: the paper's r.
         similarity: the paper's s; -inf before anything was admitted.
         admitted: whether the frame entered the global memory.
     """
@@ -136,17 +124,12 @@ def _roll(
         return jnp.argmax(large, -1).astype(jnp.uint8)
 
     labels = jax.lax.map(likeliest, output.logits[0])
-    nothing = jnp.full(frames.shape[:2], jnp.nan)
-    gates = (
-        getattr(output, "confidence", nothing)[0],
-        getattr(output, "similarity", nothing)[0],
-        getattr(output, "admitted", jnp.zeros_like(nothing, bool))[0],
-    )
+    gates = output.confidence[0], output.similarity[0], output.admitted[0]
     return memory, (labels, *gates)
 
 
 def predict_video(
-    model: VideoModel,
+    model: VideoSegmenter,
     variables: Any,
     source: FrameSource,
     video: int,
@@ -198,7 +181,7 @@ def predict_video(
 
 
 def evaluate(
-    model: VideoModel,
+    model: VideoSegmenter,
     variables: Any,
     source: FrameSource,
     *,
@@ -271,7 +254,7 @@ def _flicker(before: Prediction | None, now: Prediction) -> np.ndarray:
 
 
 def calibrate(
-    model: VideoModel, variables: Any, source: FrameSource, *, seed: int = 0
+    model: VideoSegmenter, variables: Any, source: FrameSource, *, seed: int = 0
 ) -> dict[str, np.float32]:
     """The paper's alpha and beta for these weights: means of r and s over videos.
 

@@ -1,12 +1,12 @@
 """Whole videos in chunks against the live step, and what is counted of them."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from dmnet_jax.evaluation import (
     CHUNK,
@@ -22,6 +22,7 @@ from dmnet_jax.metrics import (
     normalised_surface_distance,
     summarize,
 )
+from dmnet_jax.models.protocol import Output
 from dmnet_jax.training import enlarge
 from tests.tiny_run import Videos, network, picture, shallow
 
@@ -118,24 +119,28 @@ def test_counts_are_the_metrics_of_the_predictions():
     assert found.score == summarize(found.counts, protocol="global")["iou"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Brightness:
+class Brightness(nn.Module):
     """A network without parameters or gate: classes are bands of mean brightness.
 
     Its memory counts frames; logits have a quarter of the input's size.
     """
 
-    num_classes = 3
+    num_classes: int = 3
 
     def init_memory(self, batch, size, key):
         return jnp.zeros(batch, jnp.int32)
 
-    def apply(self, variables, memory, frames):
+    def step(self, memory, frame):
+        memory, output = self(memory, frame[:, None])
+        return memory, jax.tree.map(lambda x: x[:, 0], output)
+
+    def __call__(self, memory, frames, *, train=False):
         batch, length, height, width, _ = frames.shape
         cells = frames.reshape(batch, length, height // 4, 4, width // 4, 4, 3)
         grey = cells.astype(jnp.float32).mean((3, 5, 6))[..., None]
         logits = -jnp.abs(grey - jnp.array([90.0, 120.0, 190.0]))
-        return memory + length, SimpleNamespace(logits=logits)
+        gate = jnp.zeros((batch, length))
+        return memory + length, Output(logits, gate, gate - jnp.inf, gate > 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +193,7 @@ def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
     changed, counted = found.flicker[2:].sum(0)
     want = flicker(np.stack([r.label for r in tail]), np.stack([r.truth for r in tail]))
     assert counted and changed / counted == want
-    assert np.isnan(found.confidence).all() and not found.admitted.any()
+    assert np.isneginf(found.similarity).all() and not found.admitted.any()
 
 
 def test_bilinear_is_the_default_and_other_than_nearest():
