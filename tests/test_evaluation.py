@@ -166,7 +166,7 @@ def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
     rules = Scoring(score_at, "nearest", tolerance_px=2)
     found = evaluate(
         Brightness(),
-        {"none": np.zeros(1)},
+        {"params": {"none": np.zeros(1)}},
         source,
         scoring=rules,
         on_frame=lambda _, result: shown.append(result),
@@ -213,7 +213,7 @@ def test_bilinear_is_the_default_and_other_than_nearest():
 def test_videos_without_a_label_cannot_be_scored():
     source = Videos((2,), frozenset({0, 1}))
     with pytest.raises(ValueError, match="no frame of video0 has a label"):
-        evaluate(Brightness(), {"none": np.zeros(1)}, source)
+        evaluate(Brightness(), {"params": {"none": np.zeros(1)}}, source)
 
 
 def test_each_video_starts_from_an_empty_memory(live_step):
