@@ -2,10 +2,12 @@
 
     python evaluate.py --checkpoint runs/endovis15/fold0-seed0
     python evaluate.py --fold 2
+    python evaluate.py --fold all
 
 The checkpoint says which network and which videos; `--fold 2` alone means the newest
-run of configs/endovis17.py on that fold. Prints the tables and writes results.json,
-results.md, frames.csv and overlays. For research use; not a medical device.
+run of configs/endovis17.py on that fold, `--fold all` the newest of each fold and
+their average. Prints the tables and writes results.json, results.md, frames.csv and
+overlays. For research use; not a medical device.
 """
 
 import dataclasses
@@ -13,12 +15,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from dmnet_jax.command_line import exit_with_error, load_config
+from dmnet_jax.command_line import exit_with_error, load_config, parse_flags
 from dmnet_jax.config import Config, from_json
+from dmnet_jax.series import Fold, folds, write_average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,30 +28,55 @@ class Flags:
 
     Attributes:
         checkpoint: Run directory. Empty: the newest run of `config` on `fold`.
-        config: Recipe whose runs are looked through.
-        fold: Which fold's run.
+        config: Recipe whose runs are looked through; a run's config.json also will do.
+        fold: Which fold's run (the recipe's, if not given), or "all".
         which: Newest (the finished network), or best on the validation videos.
         videos: Videos to evaluate instead of the run's validation videos.
         root: Dataset folder, if it has moved.
-        out: Where results go; empty: RUN/evaluation.
+        out: Where results go; empty: RUN/evaluation, and the average of all folds
+            WORKDIR/NAME/evaluation.
+        score_at: The labels' stored size (of EndoVis: the whole cropped frame), or
+            the network's input size, as the codes of DMNet and MF-TAPNet have it.
+        enlarge: How logits get to that size; the authors' nearest times 4 is
+            "nearest" at "input".
+        tolerance_px: Of the normalised surface distance.
         seed: Of the memory's random reads.
     """
 
     checkpoint: str = ""
     config: str = "configs/endovis17.py"
-    fold: int = 0
+    fold: Fold = None
     which: Literal["newest", "best"] = "newest"
     videos: tuple[str, ...] = ()
     root: str = ""
     out: str = ""
+    score_at: Literal["label", "input"] = "label"
+    enlarge: Literal["bilinear", "nearest"] = "bilinear"
+    tolerance_px: float = 5.0
     seed: int = 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = Annotated[Flags, tyro.conf.OmitArgPrefixes]
-    flags = tyro.cli(parser, prog="evaluate.py", description=__doc__, args=argv)
+    flags = parse_flags(argv, Flags(), prog="evaluate.py", description=__doc__ or "")
     try:
-        evaluate(flags)
+        if flags.checkpoint:
+            if flags.fold is not None:
+                raise ValueError("--checkpoint says which run; leave --fold out")
+            evaluate(Path(flags.checkpoint), flags)
+            return 0
+        config = load_config(flags.config)
+        runs = [newest_run(config, fold) for fold in folds(config, flags.fold)]
+        if len(runs) == 1:
+            evaluate(runs[0], flags)
+            return 0
+        folder = Path(flags.out or config.run_directory.parent / "evaluation")
+        written = []
+        for run in runs:
+            out = str(folder / run.name) if flags.out else ""
+            written.append(evaluate(run, dataclasses.replace(flags, out=out)))
+            print()
+        print(write_average(folder, written))
+        print(f"\nsummary.json and summary.md: {folder}")
     except (ValueError, OSError) as error:
         exit_with_error(error)
     return 0
@@ -63,43 +89,44 @@ def newest_run(config: Config, fold: int) -> Path:
         FileNotFoundError: there is none; tells the command that makes one.
     """
     folder = config.run_directory.parent
-    runs = [run for run in folder.glob(f"fold{fold}-seed*") if run.is_dir()]
-    if not runs:
+    saved = list(folder.glob(f"fold{fold}-seed*/checkpoints"))
+    if not saved:
         raise FileNotFoundError(
             f"{folder}: no run of fold {fold}; train one with "
-            f"python train.py --config configs/{config.name}.py --data.fold {fold}"
+            f"python train.py --config configs/{config.name}.py --fold {fold}"
         )
-    return max(runs, key=lambda run: (run / "checkpoints").stat().st_mtime)
+    return max(saved, key=lambda path: path.stat().st_mtime).parent
 
 
-def evaluate(flags: Flags) -> None:
-    """Loads, evaluates, prints and writes."""
-    from dmnet_jax import evaluation, models, results
+def evaluate(run: Path, flags: Flags) -> Path:
+    """Loads, evaluates, prints and writes; returns the folder of the results."""
+    from dmnet_jax import evaluation, models, provenance, results
     from dmnet_jax.checkpoint import load_variables
     from dmnet_jax.datasets import open_videos
 
-    run = Path(flags.checkpoint or newest_run(load_config(flags.config), flags.fold))
+    scoring = evaluation.Scoring(
+        flags.score_at, flags.enlarge, flags.tolerance_px, flags.seed
+    )
     variables, about = load_variables(run, flags.which)
     config = from_json(json.dumps(about["config"]))
     data = dataclasses.replace(config.data, root=flags.root or config.data.root)
-    names = list(flags.videos or about["val_videos"])
-    seen = sorted(set(names) & set(about["train_videos"]))
-    if seen:
-        raise ValueError(
-            f"{run} was trained on {', '.join(seen)}; evaluate it on other videos"
-        )
-    videos = open_videos(data, names)
+    videos = open_videos(data, flags.videos or about["val_videos"])
+    try:
+        provenance.check_unseen(about, videos)
+    except ValueError as error:
+        raise ValueError(f"{run} {error}") from None
     network = models.build(config)
 
     out = Path(flags.out or run / "evaluation")
     overlays = results.Overlays(out / "overlays", videos)
     found = evaluation.evaluate(
-        network, variables, videos, seed=flags.seed, on_frame=overlays
+        network, variables, videos, scoring=scoring, on_frame=overlays
     )
     overlays.finish()
     results.write_results(out, found, videos.classes, about)
     print(results.tables(found, videos.classes))
     print(f"\n{run} ({flags.which}): results, tables and overlays in {out}")
+    return out
 
 
 if __name__ == "__main__":

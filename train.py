@@ -2,9 +2,12 @@
 
     python train.py --config configs/synthetic.py
     python train.py --config configs/endovis15.py --data.root DIR --optim.lr 3e-4
+    python train.py --config configs/endovis17.py --data.root DIR --fold all --repeat 5
 
 The run directory, WORKDIR/NAME/fold<k>-seed<s>, gets config.json, checkpoints,
-metrics.jsonl and, at the end, results.json, a table and overlay pictures.
+metrics.jsonl and, at the end, results.json, a table and overlay pictures. Several runs
+follow one another, those finished before are skipped, and mean and deviation of each
+score go to WORKDIR/NAME/summary.json and summary.md.
 For research use; not a medical device.
 """
 
@@ -15,20 +18,34 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dmnet_jax.command_line import exit_with_error, parse_config
+from dmnet_jax.command_line import exit_with_error, parse_command
 from dmnet_jax.config import Config, check_resume, from_json, to_json
 from dmnet_jax.process import StopRequest, run_lock
+from dmnet_jax.series import SeriesFlags, finished, planned, write_average
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_config(argv, prog="train.py", description=__doc__ or "")
-    run_dir = config.run_directory
+    config, flags = parse_command(
+        argv, SeriesFlags(), prog="train.py", description=__doc__ or ""
+    )
     try:
-        with run_lock(run_dir), StopRequest() as stop:
-            train(config, run_dir, stop)
-            return stop.exit_code
+        runs = planned(config, flags)
+        with StopRequest() as stop:
+            for run in runs:
+                if len(runs) > 1 and finished(run):
+                    print(f"{run.run_directory}: finished before")
+                    continue
+                with run_lock(run.run_directory):
+                    train(run, run.run_directory, stop)
+                if stop.requested:
+                    return stop.exit_code
+        if len(runs) > 1:
+            folder = config.run_directory.parent
+            print("\n" + write_average(folder, [run.run_directory for run in runs]))
+            print(f"\nsummary.json and summary.md: {folder}")
     except (ValueError, OSError) as error:
         exit_with_error(error)
+    return 0
 
 
 def train(config: Config, run_dir: Path, stop: StopRequest) -> None:

@@ -97,6 +97,29 @@ def parse_command(
     return config, flags
 
 
+def parse_flags(
+    argv: Sequence[str] | None, default: Flags, *, prog: str, description: str = ""
+) -> Flags:
+    """Reads the command line of a program that takes no `Config`.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+        default: a dataclass instance; its fields become flags, its values defaults.
+        prog: the program's name in the help.
+        description: the help's first lines.
+
+    Raises:
+        SystemExit: 0 after `--help`; 2 after a mistake, told in one line on standard
+            error.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    kind = Annotated[type(default), tyro.conf.OmitArgPrefixes]
+    try:
+        return _quiet_cli(kind, default, arguments, prog, description)
+    except ConfigError as error:
+        exit_with_error(error)
+
+
 def exit_with_error(error: Exception | str) -> NoReturn:
     """Ends a command after a user's mistake: `error: ...` and exit status 2."""
     print(f"error: {error}", file=sys.stderr)
@@ -172,12 +195,22 @@ def _parse(
             ("fields", Annotated[Config, unnamed]),
         ],
     )
+    parsed = _quiet_cli(
+        everything, everything(_Common(), flags, base), arguments, prog, description
+    )
+    return parsed.fields, parsed.common, parsed.flags
+
+
+def _quiet_cli(
+    kind: Any, default: Any, arguments: list[str], prog: str, description: str
+) -> Any:
+    """`tyro.cli`, its complaints as a ConfigError of one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            parsed = tyro.cli(
-                everything,
-                default=everything(_Common(), flags, base),
+            return tyro.cli(
+                kind,
+                default=default,
                 args=arguments,
                 prog=prog,
                 description=description,
@@ -186,7 +219,6 @@ def _parse(
         if stop.code == 0:
             raise
         raise ConfigError(_one_line(said.getvalue())) from stop
-    return parsed.fields, parsed.common, parsed.flags
 
 
 def _one_line(box: str) -> str:

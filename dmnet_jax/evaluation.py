@@ -1,23 +1,47 @@
 """Whole videos, causally: the network rolled over every frame with its memory on.
 
-Works for any model with the `init_memory` and `__call__` of `models`.
+Works for any `models.protocol.VideoSegmenter`.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from data_pipelines.frames import FrameSource
-from dmnet_jax.metrics import frame_counts, summarize
-from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.training import enlarge
+from data_pipelines.frames import FrameSource, resize_label
+from dmnet_jax.metrics import (
+    confusion_matrix,
+    counts_of,
+    flicker_counts,
+    normalised_surface_distance,
+    summarize,
+)
+from dmnet_jax.models.protocol import VideoSegmenter
+from dmnet_jax.provenance import weights_sha256
 
 CHUNK = 10
+
+
+class Scoring(NamedTuple):
+    """How predictions are held against labels.
+
+    Attributes:
+        score_at: at the stored size of the labels (EndoVis: the whole cropped frame),
+            or at the network's input size, with labels reduced to it.
+        enlarge: how logits get there. The authors' code has "nearest" (times 4) at
+            the input size.
+        tolerance_px: of the normalised surface distance, in pixels of that size.
+        seed: of the memories' random reads.
+    """
+
+    score_at: Literal["label", "input"] = "label"
+    enlarge: Literal["bilinear", "nearest"] = "bilinear"
+    tolerance_px: float = 5.0
+    seed: int = 0
 
 
 class Prediction(NamedTuple):
@@ -25,7 +49,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         frame: its index in the video.
-        label: uint8 [h, w], the likeliest class at the label's stored size (the
+        label: uint8 [h, w], the likeliest class, at the size that is scored (the
             image's where there is no label).
         truth: uint8 [h, w] or None.
         confidence: the paper's r.
@@ -51,6 +75,14 @@ class Evaluation(NamedTuple):
         confidence: float [frames].
         similarity: float [frames].
         admitted: bool [frames].
+        surface: float [frames, num_classes], normalised surface distances; NaN where
+            neither mask has a border, and of the background.
+        flicker: int64 [frames, 2], `flicker_counts` against the frame before; 0 where
+            that has no label.
+        confusion: int64 [num_classes, num_classes] of all frames, rows are labels.
+        size: height and width that were scored, of the last frame.
+        scoring: by which rules.
+        weights_sha256: of the variables.
     """
 
     counts: np.ndarray
@@ -59,6 +91,12 @@ class Evaluation(NamedTuple):
     confidence: np.ndarray
     similarity: np.ndarray
     admitted: np.ndarray
+    surface: np.ndarray
+    flicker: np.ndarray
+    confusion: np.ndarray
+    size: tuple[int, int]
+    scoring: Scoring
+    weights_sha256: str
 
     @property
     def score(self) -> float:
@@ -66,21 +104,37 @@ class Evaluation(NamedTuple):
         return float(summarize(self.counts, protocol="global")["iou"])
 
 
-@partial(jax.jit, static_argnames=("model", "size"), donate_argnames=("memory",))
+@partial(
+    jax.jit, static_argnames=("model", "size", "method"), donate_argnames=("memory",)
+)
 def _roll(
-    variables: Any, memory: Any, frames: Array, *, model: DMNet, size: tuple[int, int]
+    variables: Any,
+    memory: Any,
+    frames: Array,
+    *,
+    model: Any,
+    size: tuple[int, int],
+    method: str,
 ) -> tuple[Any, tuple[Array, Array, Array, Array]]:
-    rolled: Any = model.apply(variables, memory, frames)
-    memory, output = rolled
-    labels = jax.lax.map(
-        lambda logits: jnp.argmax(enlarge(logits[None], size)[0], -1), output.logits[0]
-    )
+    memory, output = model.apply(variables, memory, frames)
+
+    def likeliest(logits: Array) -> Array:
+        shape = (*size, logits.shape[-1])
+        large = jax.image.resize(logits, shape, method, antialias=False)
+        return jnp.argmax(large, -1).astype(jnp.uint8)
+
+    labels = jax.lax.map(likeliest, output.logits[0])
     gates = output.confidence[0], output.similarity[0], output.admitted[0]
-    return memory, (labels.astype(jnp.uint8), *gates)
+    return memory, (labels, *gates)
 
 
 def predict_video(
-    model: DMNet, variables: Any, source: FrameSource, video: int, *, seed: int = 0
+    model: VideoSegmenter,
+    variables: Any,
+    source: FrameSource,
+    video: int,
+    *,
+    scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
 ) -> Iterator[Prediction]:
     """Rolls the network over a video, oldest frame first, in chunks of one program.
 
@@ -89,7 +143,7 @@ def predict_video(
         variables: its variables.
         source: images at the network's size.
         video: index in the source.
-        seed: of the memory's random reads.
+        scoring: the size and enlargement of predictions, and the seed.
     """
     length = len(source.videos[video].frames)
     memory = None
@@ -98,13 +152,21 @@ def predict_video(
         images = [source.image(video, i) for i in indices]
         # The last chunk repeats its last frame; what comes of that is dropped.
         images += images[-1:] * (CHUNK - len(images))
+        size = images[0].shape[:2]
         truths = [source.label(video, i) for i in indices]
         if memory is None:
-            key = jax.random.fold_in(jax.random.key(seed), video)
-            memory = model.init_memory(1, images[0].shape[:2], key)
-        size = next((t.shape for t in truths if t is not None), images[0].shape[:2])
+            key = jax.random.fold_in(jax.random.key(scoring.seed), video)
+            memory = model.init_memory(1, size, key)
+        if scoring.score_at == "input":
+            truths = [t if t is None else resize_label(t, size) for t in truths]
+        size = next((t.shape for t in truths if t is not None), size)
         memory, results = _roll(
-            variables, memory, np.stack(images)[None], model=model, size=size
+            variables,
+            memory,
+            np.stack(images)[None],
+            model=model,
+            size=size,
+            method=scoring.enlarge,
         )
         labels, confidence, similarity, admitted = map(np.asarray, results)
         for i, index in enumerate(indices):
@@ -119,35 +181,80 @@ def predict_video(
 
 
 def evaluate(
-    model: DMNet,
+    model: VideoSegmenter,
     variables: Any,
     source: FrameSource,
     *,
-    seed: int = 0,
+    scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
     on_frame: Callable[[int, Prediction], None] | None = None,
 ) -> Evaluation:
     """Counts every labelled frame of all videos, each from an empty memory.
 
+    No label map outlives the frame after it, so length and size of videos are free.
+
     Args:
         model: to apply.
         variables: its variables.
-        source: images at the network's size, labels at the size they are scored at.
-        seed: of the memories' random reads.
+        source: images at the network's size, labels as stored.
+        scoring: by which rules.
         on_frame: called with (video index, prediction), for pictures.
+
+    Raises:
+        ValueError: no frame of the videos has a label.
     """
-    rows = []
+    classes, rows, size = model.num_classes, [], (0, 0)
+    confusion = np.zeros((classes, classes), np.int64)
     for video, info in enumerate(source.videos):
-        for result in predict_video(model, variables, source, video, seed=seed):
+        before = None
+        for now in predict_video(model, variables, source, video, scoring=scoring):
             if on_frame is not None:
-                on_frame(video, result)
-            if result.truth is not None:
-                counts = frame_counts(result.label, result.truth, model.num_classes)
-                rows.append((counts, info.name, info.frames[result.frame], *result[3:]))
-    return Evaluation(*map(np.array, zip(*rows, strict=True)))
+                on_frame(video, now)
+            if now.truth is not None:
+                matrix = confusion_matrix(now.label, now.truth, classes)
+                confusion += matrix
+                size = now.truth.shape
+                rows.append(
+                    (
+                        *(counts_of(matrix), info.name, info.frames[now.frame]),
+                        *(now.confidence, now.similarity, now.admitted),
+                        _surface(now.label, now.truth, matrix, scoring.tolerance_px),
+                        _flicker(before, now),
+                    )
+                )
+            before = now
+    if not rows:
+        names = ", ".join(info.name for info in source.videos)
+        raise ValueError(f"no frame of {names} has a label, so nothing can be scored")
+    return Evaluation(
+        *map(np.array, zip(*rows, strict=True)),
+        confusion=confusion,
+        size=size,
+        scoring=scoring,
+        weights_sha256=weights_sha256(variables),
+    )
+
+
+def _surface(
+    label: np.ndarray, truth: np.ndarray, matrix: np.ndarray, tolerance: float
+) -> np.ndarray:
+    """Normalised surface distance of each class that is there; else NaN."""
+    found = np.full(len(matrix), np.nan)
+    for class_id in range(1, len(matrix)):
+        if matrix[class_id].any() or matrix[:, class_id].any():
+            found[class_id] = normalised_surface_distance(
+                label, truth, class_id, tolerance
+            )
+    return found
+
+
+def _flicker(before: Prediction | None, now: Prediction) -> np.ndarray:
+    if before is None or before.truth is None or now.truth is None:
+        return np.zeros(2, np.int64)
+    return flicker_counts(before.label, now.label, before.truth, now.truth)
 
 
 def calibrate(
-    model: DMNet, variables: Any, source: FrameSource, *, seed: int = 0
+    model: VideoSegmenter, variables: Any, source: FrameSource, *, seed: int = 0
 ) -> dict[str, np.float32]:
     """The paper's alpha and beta for these weights: means of r and s over videos.
 
@@ -163,7 +270,9 @@ def calibrate(
     gates = [
         (result.confidence, result.similarity)
         for video in range(len(source.videos))
-        for result in predict_video(model, measured, source, video, seed=seed)
+        for result in predict_video(
+            model, measured, source, video, scoring=Scoring(seed=seed)
+        )
     ]
     confidence, similarity = np.array(gates).T
     return {

@@ -1,30 +1,116 @@
 """What a run was made from and with, kept inside its checkpoints and results."""
 
 import dataclasses
+import hashlib
+import json
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import jax
+import numpy as np
 
 import dmnet_jax
 from data_pipelines.frames import FrameSource
 from dmnet_jax.config import Config
+from dmnet_jax.host_state import to_host
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+# Frames of a training video whose content is remembered; evenly spaced.
+_FRAMES_A_VIDEO = 8
 
 
 def describe(config: Config, train: FrameSource, val: FrameSource) -> dict[str, Any]:
-    """JSON of config, classes, videos, versions and devices."""
+    """JSON of config, classes, videos and what is in them, versions and devices."""
+    videos = {
+        name: [video.name for video in source.videos]
+        for name, source in (("train_videos", train), ("val_videos", val))
+    }
+    content = {
+        name: {
+            video.name: frame_hashes(source, number, _FRAMES_A_VIDEO)
+            for number, video in enumerate(source.videos)
+        }
+        for name, source in (("train", train), ("val", val))
+    }
+    named = bool(config.data.train and config.data.val)
     return {
         "config": dataclasses.asdict(config),
         "classes": [dataclasses.asdict(info) for info in train.classes],
-        "train_videos": [video.name for video in train.videos],
-        "val_videos": [video.name for video in val.videos],
-        "versions": {
-            "dmnet_jax": dmnet_jax.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
-        },
+        **videos,
+        "fold": None if named else config.data.fold,
+        "content": content,
+        "split_sha256": _sha256_of_json([videos, content]),
+        "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
     }
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python and what decides numbers."""
+    return {
+        "dmnet_jax": dmnet_jax.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+    }
+
+
+def weights_sha256(variables: Mapping[str, Any]) -> str:
+    """One hash of all arrays of a network, by name, shape, dtype and value."""
+    return _sha256_of_json(to_host(dict(variables))[1])
+
+
+def frame_hashes(source: FrameSource, video: int, count: int = 0) -> list[str]:
+    """SHA-256 of a video's images as the network sees them, decoded and resized.
+
+    Pictures of one colour (a covered lens, a blank) tell nothing and are left out.
+
+    Args:
+        source: images at the network's size.
+        video: index in the source.
+        count: at most how many frames, evenly spaced; 0: all.
+    """
+    length = len(source.videos[video].frames)
+    chosen = np.linspace(0, length - 1, min(count or length, length)).astype(int)
+    images = (source.image(video, int(frame)) for frame in chosen)
+    return [
+        hashlib.sha256(image.tobytes()).hexdigest()
+        for image in images
+        if image.min() != image.max()
+    ]
+
+
+def check_unseen(about: Mapping[str, Any], source: FrameSource) -> None:
+    """Refuses videos that the weights were trained on, by name and by content.
+
+    Every frame is held against those remembered of the training videos, so a renamed,
+    cut or reordered copy is found too.
+
+    Args:
+        about: of the checkpoint, by `describe`.
+        source: the videos to evaluate, at the network's size.
+
+    Raises:
+        ValueError: names the videos, and what they are copies of.
+    """
+    names = [video.name for video in source.videos]
+    faults = sorted(set(names) & set(about["train_videos"]))
+    known = {
+        digest: video
+        for video, digests in about.get("content", {}).get("train", {}).items()
+        for digest in digests
+    }
+    for number, name in enumerate(names):
+        if known and name not in faults:
+            copied = known.keys() & frame_hashes(source, number)
+            origins = sorted({known[digest] for digest in copied})
+            faults += [f"{origin} (here {name})" for origin in origins]
+    if faults:
+        raise ValueError(
+            f"was trained on {', '.join(faults)}; evaluate it on other videos"
+        )
+
+
+def _sha256_of_json(tree: Mapping[str, Any] | Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

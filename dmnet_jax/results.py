@@ -4,7 +4,7 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,44 +12,20 @@ import numpy as np
 
 from data_pipelines.frames import ClassInfo, FrameSource, resize_image
 from dmnet_jax.evaluation import Evaluation, Prediction
-from dmnet_jax.metrics import (
-    PROTOCOLS,
-    bootstrap,
-    format_table,
-    per_class,
-    per_video,
-    summarize,
-)
 from dmnet_jax.overlay import contact_sheet, side_by_side
+from dmnet_jax.provenance import versions
+from dmnet_jax.scores import measured, tables, tables_of
+
+__all__ = ["Overlays", "RunLog", "tables", "write_json", "write_results"]
 
 OVERLAYS_A_VIDEO = 3
 
 
-def tables(evaluation: Evaluation, classes: Sequence[ClassInfo]) -> str:
-    """IoU and Dice of each class, by video and pooled, and every protocol's mean."""
-    names = [info.name for info in classes]
-    parts = []
-    for score in ("iou", "dice"):
-        rows, headers = per_class(
-            evaluation.counts,
-            evaluation.videos,
-            names,
-            protocol="global",
-            score=score,
-        )
-        title = {"iou": "IoU", "dice": "Dice"}[score]
-        parts.append(f"{title}, pixels pooled\n\n{format_table(rows, headers)}")
-    rows = []
-    for protocol, meaning in PROTOCOLS.items():
-        summary = summarize(evaluation.counts, protocol=protocol)
-        rows.append([protocol, summary["iou"], summary["dice"], meaning])
-    table = format_table(rows, ["protocol", "mIoU", "mDice", "what it is, who uses it"])
-    parts.append(f"The same predictions by every published protocol\n\n{table}")
-    return "\n\n".join(parts)
-
-
 def write_results(
-    folder: Path, evaluation: Evaluation, classes: Sequence[ClassInfo], about: Any
+    folder: Path,
+    evaluation: Evaluation,
+    classes: Sequence[ClassInfo],
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Writes `results.json`, `results.md` and `frames.csv` into `folder`.
 
@@ -57,7 +33,7 @@ def write_results(
         folder: made if missing.
         evaluation: what was counted.
         classes: names, background first.
-        about: what produced it (checkpoint, config, versions), as JSON.
+        about: what made the weights, of `provenance.describe`.
 
     Returns:
         What `results.json` holds.
@@ -65,41 +41,21 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     names = [info.name for info in classes]
     results = {
+        "fold": about.get("fold"),
+        "split_sha256": about.get("split_sha256"),
+        "versions": versions(),
+        **measured(evaluation, names),
         "about": about,
-        "classes": names,
-        "protocols": {
-            protocol: {
-                **_plain(summarize(evaluation.counts, protocol=protocol), names),
-                "interval_95": bootstrap(
-                    evaluation.counts, evaluation.videos, protocol=protocol, seed=0
-                ),
-                "videos": {
-                    str(video): _plain(summary, names)
-                    for video, summary in per_video(
-                        evaluation.counts, evaluation.videos, protocol=protocol
-                    ).items()
-                },
-            }
-            for protocol in PROTOCOLS
-        },
-        "admitted": float(evaluation.admitted.mean()),
     }
-    text = json.dumps(_no_nan(results), indent=2, allow_nan=False)
-    (folder / "results.json").write_text(text + "\n")
-    (folder / "results.md").write_text(tables(evaluation, classes) + "\n")
+    write_json(folder / "results.json", results)
+    (folder / "results.md").write_text(tables_of(evaluation, results) + "\n")
     _write_frames(folder / "frames.csv", evaluation, names)
     return results
 
 
-def _plain(summary: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "iou": summary["iou"],
-        "dice": summary["dice"],
-        **{
-            score: dict(zip(names[1:], map(float, summary[score][1:]), strict=True))
-            for score in ("iou_per_class", "dice_per_class")
-        },
-    }
+def write_json(path: Path, tree: Any) -> None:
+    """Writes indented JSON; an undefined score (NaN) becomes null."""
+    path.write_text(json.dumps(_no_nan(tree), indent=2, allow_nan=False) + "\n")
 
 
 def _no_nan(tree: Any) -> Any:
@@ -119,17 +75,22 @@ def _write_frames(path: Path, evaluation: Evaluation, names: Sequence[str]) -> N
         writer = csv.writer(file)
         writer.writerow(
             ["video", "frame", "class", "intersection", "predicted", "labelled"]
+            + ["surface_distance", "flickered", "steady"]
             + ["confidence", "similarity", "admitted"]
         )
-        for i, counts in enumerate(evaluation.counts):
-            gates = [
+        for i, counts in enumerate(evaluation.counts.tolist()):
+            of_frame = [
+                *evaluation.flicker[i].tolist(),
                 f"{evaluation.confidence[i]:.6g}",
                 f"{evaluation.similarity[i]:.6g}",
                 int(evaluation.admitted[i]),
             ]
-            for name, row in zip(names, counts.tolist(), strict=True):
+            for name, row, surface in zip(
+                names, counts, evaluation.surface[i], strict=True
+            ):
                 frame = [evaluation.videos[i], evaluation.frames[i], name]
-                writer.writerow([*frame, *row, *gates])
+                near = "" if np.isnan(surface) else f"{surface:.6g}"
+                writer.writerow([*frame, *row, near, *of_frame])
 
 
 class Overlays:

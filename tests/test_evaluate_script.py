@@ -81,7 +81,7 @@ def test_no_run_of_a_fold_names_the_command_that_makes_one(
     recipe = ROOT / "configs" / "endovis17.py"
     line = refusal(["--config", recipe, "--fold", 3], capsys)
     assert "no run of fold 3" in line
-    assert "python train.py --config configs/endovis17.py --data.fold 3" in line
+    assert "python train.py --config configs/endovis17.py --fold 3" in line
 
 
 def test_data_of_another_class_count(run, tmp_path, capsys):
@@ -96,5 +96,9 @@ def test_videos_that_are_unknown_or_were_trained_on(run, tmp_path, capsys):
     assert "no video 'three'; the videos are one, two" in line
     line = refusal(["--checkpoint", run, "--videos", "two", "one"], capsys)
     assert "was trained on one" in line
+    # The same frames under another name.
+    copy = write_videos(tmp_path / "copy", names=("three",))
+    arguments = ["--checkpoint", run, "--root", copy, "--videos", "three"]
+    assert "was trained on one (here three)" in refusal(arguments, capsys)
     line = refusal(["--checkpoint", run, "--root", tmp_path / "gone"], capsys)
     assert "no such folder" in line

@@ -1,11 +1,28 @@
 """Whole videos in chunks against the live step, and what is counted of them."""
 
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from dmnet_jax.evaluation import CHUNK, calibrate, evaluate, predict_video
-from dmnet_jax.metrics import frame_counts, summarize
+from dmnet_jax.evaluation import (
+    CHUNK,
+    Scoring,
+    calibrate,
+    evaluate,
+    predict_video,
+)
+from dmnet_jax.metrics import (
+    confusion_matrix,
+    flicker,
+    frame_counts,
+    normalised_surface_distance,
+    summarize,
+)
+from dmnet_jax.models.protocol import Output
 from dmnet_jax.training import enlarge
 from tests.tiny_run import Videos, network, picture, shallow
 
@@ -100,6 +117,103 @@ def test_counts_are_the_metrics_of_the_predictions():
         assert found.frames[i] == f"f{result.frame}"
         assert found.confidence[i] == result.confidence
     assert found.score == summarize(found.counts, protocol="global")["iou"]
+
+
+class Brightness(nn.Module):
+    """A network without parameters or gate: classes are bands of mean brightness.
+
+    Its memory counts frames; logits have a quarter of the input's size.
+    """
+
+    num_classes: int = 3
+
+    def init_memory(self, batch, size, key):
+        return jnp.zeros(batch, jnp.int32)
+
+    def step(self, memory, frame):
+        memory, output = self(memory, frame[:, None])
+        return memory, jax.tree.map(lambda x: x[:, 0], output)
+
+    def __call__(self, memory, frames, *, train=False):
+        batch, length, height, width, _ = frames.shape
+        cells = frames.reshape(batch, length, height // 4, 4, width // 4, 4, 3)
+        grey = cells.astype(jnp.float32).mean((3, 5, 6))[..., None]
+        logits = -jnp.abs(grey - jnp.array([90.0, 120.0, 190.0]))
+        gate = jnp.zeros((batch, length))
+        return memory + length, Output(logits, gate, gate - jnp.inf, gate > 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class LargeLabels(Videos):
+    """Labels stored at three times the network's size; frame 2 has none."""
+
+    def label(self, video, frame):
+        label = super().label(video, frame)
+        return None if label is None else label.repeat(3, 0).repeat(3, 1)
+
+
+def by_hand(source, frame, *, repeat):
+    """The authors' evaluation: nearest, times `repeat` of a quarter."""
+    _, output = Brightness().apply({}, jnp.zeros(1), source.image(0, frame)[None, None])
+    coarse = np.asarray(output.logits[0, 0].argmax(-1), np.uint8)
+    return coarse.repeat(repeat, 0).repeat(repeat, 1)
+
+
+@pytest.mark.parametrize(("score_at", "repeat"), [("label", 12), ("input", 4)])
+def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
+    """No gate, no parameters; all measures against plain calls of the metrics."""
+    source, shown = LargeLabels((CHUNK + 2,), frozenset({2})), []
+    rules = Scoring(score_at, "nearest", tolerance_px=2)
+    found = evaluate(
+        Brightness(),
+        {"params": {"none": np.zeros(1)}},
+        source,
+        scoring=rules,
+        on_frame=lambda _, result: shown.append(result),
+    )
+    side = 16 * repeat
+    assert found.size == (side, side) and found.scoring == rules
+    labelled = [r for r in shown if r.truth is not None]
+    assert len(shown) == CHUNK + 2 and len(labelled) == CHUNK + 1
+    for i, result in enumerate(labelled):
+        label = by_hand(source, result.frame, repeat=repeat)
+        truth = picture(result.frame)[1]
+        truth = truth if score_at == "input" else truth.repeat(3, 0).repeat(3, 1)
+        np.testing.assert_array_equal(result.label, label)
+        np.testing.assert_array_equal(result.truth, truth)
+        np.testing.assert_array_equal(found.counts[i], frame_counts(label, truth, 3))
+        for c in (1, 2):
+            want = normalised_surface_distance(label, truth, c, 2)
+            np.testing.assert_allclose(found.surface[i, c], want)
+    want = sum(confusion_matrix(r.label, r.truth, 3) for r in labelled)
+    np.testing.assert_array_equal(found.confusion, want)
+    # The frame after the one without a label has nothing to be compared with.
+    assert found.flicker[0].tolist() == found.flicker[2].tolist() == [0, 0]
+    tail = labelled[2:]
+    changed, counted = found.flicker[2:].sum(0)
+    want = flicker(np.stack([r.label for r in tail]), np.stack([r.truth for r in tail]))
+    assert counted and changed / counted == want
+    assert np.isneginf(found.similarity).all() and not found.admitted.any()
+
+
+def test_bilinear_is_the_default_and_other_than_nearest():
+    source = LargeLabels((1,))
+    smooth, near = (
+        next(predict_video(Brightness(), {}, source, 0, scoring=rules)).label
+        for rules in (Scoring(), Scoring(enlarge="nearest"))
+    )
+    assert smooth.shape == near.shape == (192, 192)
+    assert 0 < (smooth != near).mean() < 0.3
+    _, output = Brightness().apply({}, jnp.zeros(1), source.image(0, 0)[None, None])
+    np.testing.assert_array_equal(
+        smooth, enlarge(output.logits[0], (192, 192))[0].argmax(-1)
+    )
+
+
+def test_videos_without_a_label_cannot_be_scored():
+    source = Videos((2,), frozenset({0, 1}))
+    with pytest.raises(ValueError, match="no frame of video0 has a label"):
+        evaluate(Brightness(), {"params": {"none": np.zeros(1)}}, source)
 
 
 def test_each_video_starts_from_an_empty_memory(live_step):

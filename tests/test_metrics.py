@@ -177,6 +177,37 @@ def test_global_adds_up_over_any_split(video, cut):
     np.testing.assert_array_equal(matrix.diagonal(), counts.sum(0)[:, 0])
 
 
+@given(videos(), st.integers(0, SIZE[0]), st.integers(0, SIZE[1]))
+@settings(max_examples=30, deadline=None)
+def test_counts_of_pieces_of_a_picture_add_up(video, row, column):
+    for picture, label in zip(*video, strict=True):
+        pieces = [
+            frame_counts(picture[rows, columns], label[rows, columns], CLASSES)
+            for rows in (slice(row), slice(row, None))
+            for columns in (slice(column), slice(column, None))
+        ]
+        whole = frame_counts(picture, label, CLASSES)
+        np.testing.assert_array_equal(sum(pieces), whole)
+
+
+@pytest.mark.parametrize("protocol", ["ternaus", "mf_tapnet", "isi"])
+@given(videos(), st.integers(0, 5))
+@settings(max_examples=20, deadline=None)
+def test_means_over_frames_merge_by_their_numbers(protocol, video, cut):
+    """Any batching gives the whole's score, weighted by the frames that count."""
+    counts = table_of(*video)
+    total, frames = 0.0, 0
+    for part in (counts[:cut], counts[cut:]):
+        known = [summarize(frame[None], protocol=protocol)["iou"] for frame in part]
+        number = np.count_nonzero(~np.isnan(known))
+        if number:
+            total += number * summarize(part, protocol=protocol)["iou"]
+            frames += number
+    want = total / frames if frames else math.nan
+    found = summarize(counts, protocol=protocol)["iou"]
+    np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(videos(foreground=True))
 @settings(max_examples=15, deadline=None)

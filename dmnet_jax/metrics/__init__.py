@@ -6,18 +6,39 @@
 NumPy only. All scores are 0..1, NaN where they are undefined.
 """
 
-from dmnet_jax.metrics.borders import flicker, normalised_surface_distance
-from dmnet_jax.metrics.counts import confusion_matrix, frame_counts
-from dmnet_jax.metrics.protocols import PROTOCOLS, summarize, ternaus_validation
-from dmnet_jax.metrics.videos import bootstrap, format_table, per_class, per_video
+from dmnet_jax.metrics.borders import (
+    flicker,
+    flicker_counts,
+    normalised_surface_distance,
+)
+from dmnet_jax.metrics.counts import confusion_matrix, counts_of, frame_counts
+from dmnet_jax.metrics.protocols import (
+    PROTOCOLS,
+    mean_known,
+    summarize,
+    ternaus_validation,
+)
+from dmnet_jax.metrics.videos import (
+    Score,
+    bootstrap,
+    bootstrap_interval,
+    format_table,
+    per_class,
+    per_video,
+)
 
 __all__ = [
     "PROTOCOLS",
+    "Score",
     "bootstrap",
+    "bootstrap_interval",
     "confusion_matrix",
+    "counts_of",
     "flicker",
+    "flicker_counts",
     "format_table",
     "frame_counts",
+    "mean_known",
     "normalised_surface_distance",
     "per_class",
     "per_video",

@@ -53,8 +53,13 @@ def frame_counts(
     Raises:
         ValueError: as `confusion_matrix`.
     """
-    matrix = confusion_matrix(prediction, label, num_classes, ignore=ignore)
-    return np.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)], axis=-1)
+    return counts_of(confusion_matrix(prediction, label, num_classes, ignore=ignore))
+
+
+def counts_of(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`frame_counts` of a confusion matrix [num_classes, num_classes]."""
+    sizes = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+    return np.stack(sizes, axis=-1)
 
 
 def _check_values(

@@ -28,13 +28,15 @@ from numpy.typing import ArrayLike, NDArray
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
         "ternaus": "A: mean over frames of the labelled classes' mean, an empty frame "
-        "scores 1 or 0; TernausNet (Shvets et al., 2018) and papers that quote it",
+        "scores 1 or 0; TernausNet (Shvets et al., 2018), at 1024x1280, and papers "
+        "that quote it",
         "mf_tapnet": "B: mean over frames of the labelled classes' mean, empty frames "
-        "dropped; MF-TAPNet (Jin et al., 2019), EndoVis 2017 challenge",
+        "dropped; MF-TAPNet (Jin et al., 2019), at its input size, EndoVis 2017 "
+        "challenge",
         "dmnet": "C: mean over classes of the mean over frames with more than 10 "
-        "labelled pixels; code of DMNet (Wang et al., 2021)",
+        "labelled pixels; code of DMNet (Wang et al., 2021), at its input size",
         "stswincl": "D: mean over frames of the labelled classes' mean, 12 classes of "
-        "EndoVis 2018; STswinCL (Jin et al., 2022)",
+        "EndoVis 2018; STswinCL (Jin et al., 2022), at 1024x1280",
         "challenge": "E: 'Challenge IoU', the same as mf_tapnet; ISINet (Gonzalez et "
         "al., 2020), MATIS, SurgicalSAM",
         "isi": "E: 'ISI IoU', mean over frames of the mean over labelled or predicted "
@@ -111,14 +113,14 @@ def summarize(
             known = of_class[1:]
             if protocol == "mciou" and absent == "zero" and len(table):
                 known = np.nan_to_num(known, nan=0.0)
-            summary[name] = _mean_known(known)
+            summary[name] = float(mean_known(known))
         else:
             of_frame = _mean(score[:, 1:], cells[:, 1:], axis=1)
             if protocol == "ternaus":
                 clean = predicted[:, 1:].sum(1) == 0
                 empty = ~cells[:, 1:].any(1)
                 of_frame = np.where(empty, clean.astype(np.float64), of_frame)
-            summary[name] = _mean_known(of_frame)
+            summary[name] = float(mean_known(of_frame))
     summary["frames_per_class"] = cells.sum(0)
     return summary
 
@@ -159,7 +161,7 @@ def ternaus_validation(confusion: ArrayLike) -> dict[str, Any]:
         ("dice", 2 * overlap, total),
     ):
         score = np.nan_to_num(_divide(top, bottom), nan=0.0)
-        summary[name] = _mean_known(score)
+        summary[name] = float(mean_known(score))
         summary[f"{name}_per_class"] = np.concatenate([[np.nan], score])
     return summary
 
@@ -197,6 +199,8 @@ def _mean(score: NDArray, cells: NDArray, *, axis: int) -> NDArray:
     return _divide(total, cells.sum(axis).astype(np.float64))
 
 
-def _mean_known(score: NDArray) -> float:
-    known = score[~np.isnan(score)]
-    return float(known.mean()) if len(known) else float("nan")
+def mean_known(scores: NDArray, axis: int | None = None) -> Any:
+    """Mean over what is not NaN; NaN, without a warning, where nothing is known."""
+    known = ~np.isnan(scores)
+    total = np.where(known, scores, 0.0).sum(axis)
+    return _divide(np.asarray(total), np.asarray(known.sum(axis), np.float64))[()]

@@ -1,6 +1,6 @@
 """Scores by video and class, how sure they are, and tables of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -107,24 +107,62 @@ def bootstrap(
         ValueError: on lengths that do not fit, `repeats` < 1 or `confidence` outside
             (0, 1), and as `summarize`.
     """
+    table = checked_counts(counts)
+
+    def score(frames: NDArray) -> tuple[float, float]:
+        summary = summarize(table[frames], protocol=protocol, **options)
+        return summary["iou"], summary["dice"]
+
+    _grouped(table, videos)  # one video for each frame of the table
+    iou, dice = bootstrap_interval(
+        score, videos, seed=seed, repeats=repeats, confidence=confidence
+    )
+    return {"iou": iou, "dice": dice}
+
+
+def bootstrap_interval(
+    score: Callable[[NDArray], Sequence[float]],
+    videos: ArrayLike,
+    *,
+    seed: int,
+    repeats: int = 1000,
+    confidence: float = 0.95,
+) -> list[tuple[float, float]]:
+    """`bootstrap` of any scores.
+
+    Args:
+        score: of frames, given as indices [n] that may repeat; a fixed number of
+            scores, NaN where undefined.
+        videos: [frames], the name or number of each frame's video.
+        seed: of the resampling.
+        repeats: how many resamples.
+        confidence: coverage asked for, in (0, 1).
+
+    Returns:
+        (low, high) of each score; NaN with fewer than two videos.
+
+    Raises:
+        ValueError: `repeats` < 1 or `confidence` outside (0, 1).
+    """
     if repeats < 1 or not 0 < confidence < 1:
         raise ValueError(
             f"repeats must be >= 1 and confidence in (0, 1), not {repeats} and "
             f"{confidence}"
         )
-    table, names, index = _grouped(counts, videos)
-    frames = [np.flatnonzero(index == i) for i in range(len(names))]
+    of_frame = np.asarray(videos)
+    names = list(dict.fromkeys(of_frame.tolist()))
+    if len(names) < 2:
+        count = len(score(np.arange(len(of_frame))))
+        return [(float("nan"), float("nan"))] * count
+    frames = [np.flatnonzero(of_frame == name) for name in names]
     generator = np.random.default_rng(seed)
-    scores = np.full((repeats, 2), np.nan)
-    for scores_of_resample in scores if len(names) > 1 else ():
-        drawn = generator.integers(len(names), size=len(names))
-        resample = table[np.concatenate([frames[i] for i in drawn])]
-        summary = summarize(resample, protocol=protocol, **options)
-        scores_of_resample[:] = summary["iou"], summary["dice"]
-    return {
-        name: _interval(column, confidence)
-        for name, column in zip(("iou", "dice"), scores.T, strict=True)
-    }
+    draws = np.sort(generator.integers(len(names), size=(repeats, len(names))))
+    # Of few videos there are few different resamples: 3 of two, 35 of four.
+    different, which = np.unique(draws, axis=0, return_inverse=True)
+    scores = np.array(
+        [score(np.concatenate([frames[i] for i in drawn])) for drawn in different]
+    )
+    return [_interval(column, confidence) for column in scores[which.ravel()].T]
 
 
 def format_table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
