@@ -11,16 +11,13 @@ score go to WORKDIR/NAME/summary.json and summary.md.
 For research use; not a medical device.
 """
 
-import json
 import sys
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from dmnet_jax.command_line import exit_with_error, parse_command
-from dmnet_jax.config import Config, check_resume, from_json, to_json
-from dmnet_jax.process import StopRequest, run_lock
+from dmnet_jax.config import Config
+from dmnet_jax.process import StopRequest
 from dmnet_jax.series import SeriesFlags, finished, planned, write_average
 
 
@@ -35,8 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if len(runs) > 1 and finished(run):
                     print(f"{run.run_directory}: finished before")
                     continue
-                with run_lock(run.run_directory):
-                    train(run, run.run_directory, stop)
+                train(run, run.run_directory, stop)
                 if stop.requested:
                     return stop.exit_code
         if len(runs) > 1:
@@ -54,133 +50,97 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     import jax
 
     from dmnet_jax import evaluation, models, parallel, results, training
-    from dmnet_jax.checkpoint import Checkpoints
     from dmnet_jax.datasets import open_split, stage_loaders
-    from dmnet_jax.feature_cache import FeatureCache
+    from dmnet_jax.feature_cache import encoded_once
     from dmnet_jax.provenance import describe
+    from dmnet_jax.run import Run
+    from dmnet_jax.training_loop import train_stage
+
+    parallel.initialise(config.distributed)
+    process, processes = parallel.processes()
+    parallel.local_batch_size(config.train.batch_size)
 
     # ---- data
     train_videos, val_videos = open_split(config.data)
-    stages = stage_loaders(train_videos, config)
-    total = stages[-1].end
-    parallel.local_batch_size(config.train.batch_size)
-
-    # ---- network and state, new or as the last checkpoint left it
-    network = models.build(config, axis_name=parallel.AXIS)
-    state = training.create_state(
-        models.initial_variables(network, config),
-        training.make_optimizer(config.optim, stages[0]),
-        key=jax.random.key(config.train.seed),
+    stages = stage_loaders(
+        train_videos, config, process_index=process, process_count=processes
     )
-    checkpoints = Checkpoints(run_dir)
-    start = 0
-    if checkpoints.steps():
-        saved = json.dumps(checkpoints.latest_metadata()["config"])
-        check_resume(from_json(saved), config)
-        start, state, _ = checkpoints.restore(state)
-    (run_dir / "config.json").write_text(to_json(config) + "\n")
     about = describe(config, train_videos, val_videos)
-    log = results.RunLog(run_dir, step=start, total_steps=total)
-    log.say(f"{run_dir}: {f'going on at step {start}' if start else 'starting'}")
+    total = stages[-1].end
 
-    def calibrated(variables: dict) -> dict:
-        measured = evaluation.calibrate(network, variables, train_videos)
-        return {**variables, "thresholds": {**measured, **config.model.thresholds}}
-
-    # ---- stages
-    for stage in stages:
-        if start >= stage.end:
-            continue
-        tx = training.make_optimizer(config.optim, stage)
-        alone = stage.part == "single_frame"
-        model = models.single_frame(network) if alone else network
-        if start <= stage.begin:  # not in the midst of it
-            variables = jax.device_get(state.variables)
-            state = training.create_state(
-                variables if alone else calibrated(variables),
-                tx,
-                key=state.key,
-                step=stage.begin,
-                skipped=int(state.skipped),
-            )
-            start = stage.begin
-        loader, recipe = stage.loader, stage.recipe
-        if stage.cached_views:
-            loader, recipe = (
-                FeatureCache(
-                    run_dir / "features",
-                    stage.loader,
-                    views=stage.cached_views,
-                    model=network,
-                    variables=jax.device_get(state.variables),
-                    log=log.say,
-                ),
-                "features",
-            )
-        step_fn = parallel.data_parallel(
-            partial(
-                training.train_step,
-                model=model,
-                tx=tx,
-                part=stage.part,
-                recipe=recipe,
-                truncate=config.train.rollout_truncate,
-                optim=config.optim,
-                memory_gradient=config.train.memory_gradient,
-                axis_name=parallel.AXIS,
-            )
+    with Run(config, run_dir, stop, about, total_steps=total) as run:
+        # ---- network and state, new or as the last checkpoint left it
+        network = models.build(config, axis_name=parallel.AXIS)
+        state = training.create_state(
+            models.initial_variables(network, config),
+            training.make_optimizer(config.optim, stages[0]),
+            key=jax.random.key(config.train.seed),
         )
-        state = parallel.place_replicated(state)
-        eval_every = config.train.eval_every_epochs * stage.loader.steps_per_epoch
-        save_every = config.train.checkpoint_every_steps or eval_every
-        clock, since = time.monotonic(), start
-        for step, batch in enumerate(loader.iterate(start, stage.end), start + 1):
-            state, metrics = step_fn(state, parallel.shard_batch(batch))
-            done, end = step - stage.begin, step == stage.end
-            if step % config.train.log_every == 0 or end:
-                values = training.readable(jax.device_get(metrics))
-                rate = (step - since) * config.train.batch_size
-                rate /= time.monotonic() - clock
-                log.record(step, stage=stage.name, **values)
-                log.progress(
-                    step,
-                    f"{stage.name} · loss {values['loss']:.4f} · "
-                    f"|grad| {values['grad_norm']:.2f} · {rate:.1f} clips/s",
-                )
-                clock, since = time.monotonic(), step
-            evaluates = (end or done % eval_every == 0) and step != total
-            if evaluates or done % save_every == 0 or stop.requested:
-                score = None
-                if evaluates and not stop.requested:
-                    variables = jax.device_get(state.variables)
-                    found = evaluation.evaluate(model, variables, val_videos)
-                    score = found.score
-                    log.record(step, stage=stage.name, val_iou=score)
-                    log.say(f"step {step}: validation IoU {score:.4f}")
-                if step != total:
-                    checkpoints.save(step, state, metadata=about, metric=score)
-                clock, since = time.monotonic(), step
-            if stop.requested and step != total:
-                checkpoints.close()
-                log.say(f"stopped at step {step}; the same command goes on from there")
-                return
-        start = stage.end
+        start, state, scored = run.restore(state)
+        if start == total and scored:
+            run.say(f"finished; results, tables and overlays: {run_dir}")
+            return
 
-    # ---- thresholds of the finished network, then what it is worth
-    if total not in checkpoints.steps():
+        def calibrated(variables: dict) -> dict:
+            measured = evaluation.calibrate(
+                network, variables, train_videos, on_frame=run.leave_if_stopping
+            )
+            measured = parallel.from_process_0(measured)
+            return {**variables, "thresholds": {**measured, **config.model.thresholds}}
+
+        # ---- stages
+        for stage in stages:
+            if start > stage.end:
+                continue
+            tx = training.make_optimizer(config.optim, stage)
+            alone = stage.part == "single_frame"
+            model = models.single_frame(network) if alone else network
+            if start <= stage.begin:  # not in the midst of it
+                variables = jax.device_get(state.variables)
+                state = training.create_state(
+                    variables if alone else calibrated(variables),
+                    tx,
+                    key=state.key,
+                    step=stage.begin,
+                    skipped=int(state.skipped),
+                )
+            features = run_dir / f"features{process}"
+            with encoded_once(
+                stage, features, network, state.variables, run.say
+            ) as stage:
+                state = train_stage(
+                    run,
+                    state,
+                    stage,
+                    model=model,
+                    tx=tx,
+                    videos=val_videos,
+                    start=start,
+                    scored=scored,
+                )
+            start, scored = stage.end, True
+
+        # ---- thresholds of the finished network, then what it is worth
         variables = calibrated(jax.device_get(state.variables))
-        state = state.replace(variables=parallel.place_replicated(variables))
-    variables = jax.device_get(state.variables)
-    overlays = results.Overlays(run_dir / "overlays", val_videos)
-    found = evaluation.evaluate(network, variables, val_videos, on_frame=overlays)
-    overlays.finish()
-    checkpoints.save(total, state, metadata=about, metric=found.score)
-    checkpoints.close()
-    log.record(total, val_iou=found.score, **training.plain(variables["thresholds"]))
-    results.write_results(run_dir, found, val_videos.classes, about)
-    log.say(f"\n{results.tables(found, val_videos.classes)}")
-    log.say(f"\nresults, tables and overlays: {run_dir}")
-    log.close()
+        overlays = (
+            None if process else results.Overlays(run_dir / "overlays", val_videos)
+        )
+
+        def on_frame(video: int, result: evaluation.Prediction) -> None:
+            run.leave_if_stopping(video, result)
+            if overlays is not None:
+                overlays(video, result)
+
+        found = evaluation.evaluate(network, variables, val_videos, on_frame=on_frame)
+        run.record(
+            total, val_iou=found.score, **training.plain(variables["thresholds"])
+        )
+        if overlays is not None:
+            overlays.finish()
+            results.write_results(run_dir, found, val_videos.classes, about)
+        run.save(total, state.replace(variables=variables), score=found.score)
+        run.say(f"\n{results.tables(found, val_videos.classes)}")
+        run.say(f"\nresults, tables and overlays: {run_dir}")
 
 
 if __name__ == "__main__":

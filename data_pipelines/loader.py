@@ -13,6 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 
@@ -25,6 +26,19 @@ Batch = dict[str, np.ndarray]
 
 _ALIGNMENT = 64
 _ORDER_STREAM = 1 << 63
+
+
+class Batches(Protocol):
+    """Numbered batches of clips, for as long as one asks."""
+
+    source: FrameSource
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def batch(self, step: int) -> Batch: ...
+
+    def iterate(self, start_step: int, stop_step: int) -> Iterator[Batch]: ...
 
 
 class ClipLoader:

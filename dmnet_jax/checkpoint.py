@@ -5,8 +5,9 @@ or absent: Orbax writes beside it and renames. On top of that, every array and t
 metadata carry a SHA-256, because Orbax returns flipped bits without an error; a
 checkpoint that fails it is never used, the next good one is.
 
-State is written as host arrays, so it restores on any number of devices, and writing
-concerns process 0 alone; the others may call everything and only read.
+State is written as host arrays, so it restores on any number of devices. Of several
+processes one alone opens `Checkpoints`; `parallel.from_process_0` gives the others
+what it read.
 """
 
 import json
@@ -18,12 +19,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from dmnet_jax.checkpoint_folder import (
+    INCOMING,
     CheckpointError,
     Damaged,
     Which,
@@ -32,9 +33,10 @@ from dmnet_jax.checkpoint_folder import (
     clear_leftovers,
     listed,
     prune,
+    publish,
     read_body,
     reason_of,
-    remove_temporaries,
+    remove_incoming,
     sealed,
     set_aside,
 )
@@ -53,11 +55,13 @@ class Restored(NamedTuple):
         step: the step that was read, older than the one asked for after damage.
         state: the target's structure with the saved values.
         metadata: what `Checkpoints.save` was given.
+        metric: likewise; None if it had none.
     """
 
     step: int
     state: Any
     metadata: dict[str, Any]
+    metric: float | None
 
 
 class Checkpoints:
@@ -79,17 +83,15 @@ class Checkpoints:
 
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
         self._directory = Path(run_dir).absolute() / _FOLDER
-        self._writes = jax.process_index() == 0
         self._pool = ThreadPoolExecutor(1, "checkpoint")
         self._pending: tuple[int, Future[None]] | None = None
-        if self._writes:
-            try:
-                self._directory.mkdir(parents=True, exist_ok=True)
-                clear_leftovers(self._directory)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{self._directory}: cannot be written ({reason_of(error)})"
-                ) from error
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(self._directory)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._directory}: cannot be written ({reason_of(error)})"
+            ) from error
 
     def save(
         self,
@@ -98,31 +100,24 @@ class Checkpoints:
         *,
         metadata: dict[str, Any],
         metric: float | None = None,
-    ) -> bool:
+    ) -> None:
         """Starts writing a checkpoint; returns once `state` may be donated.
 
         Args:
-            step: steps done, >= 0; larger than any saved before.
+            step: steps done, >= 0; at least the newest saved. That one is replaced,
+                once the new one is complete.
             state: pytree of arrays, typed PRNG keys and Python numbers, whole on this
                 process (on one device or replicated).
             metadata: anything JSON holds.
             metric: larger is better; None or NaN is never among the best.
-
-        Returns:
-            False if nothing was done: this very step is saved already, or process 0
-            is the one that writes.
 
         Raises:
             CheckpointError: an earlier save failed, or a later step exists.
             TypeError: a leaf is no array, or `metadata` no JSON.
             ValueError: `state` holds no numbers at all.
         """
-        if not self._writes:
-            return False
         self.wait()
         newest = max(listed(self._directory), default=-1)
-        if step == newest:
-            return False
         if step < newest:
             raise CheckpointError(
                 f"{self._directory}: step {step} is behind the saved step {newest}; "
@@ -139,7 +134,6 @@ class Checkpoints:
         # Through JSON once, so that the digest is of what a reader will see.
         body = json.loads(json.dumps(body))
         self._pending = step, self._pool.submit(self._write, step, arrays, body)
-        return True
 
     def restore(self, target: Any, *, step: int | Which = "newest") -> Restored:
         """Reads a checkpoint into the shape of `target`.
@@ -163,10 +157,9 @@ class Checkpoints:
             state = fit(arrays, body["leaves"], target)
         except ValueError as error:
             raise CheckpointError(f"{self._directory / str(found)}: {error}") from error
-        if self._writes:
-            for number, reason in bad.items():
-                set_aside(self._directory, number, reason)
-        return Restored(found, state, body["metadata"])
+        for number, reason in bad.items():
+            set_aside(self._directory, number, reason)
+        return Restored(found, state, body["metadata"], body["metric"])
 
     def steps(self) -> list[int]:
         """Saved steps whose metadata is intact, oldest first."""
@@ -217,21 +210,19 @@ class Checkpoints:
             state=ocp.args.PyTreeSave(nest(arrays)),
             meta=ocp.args.JsonSave(sealed(body)),
         )
+        incoming = self._directory / INCOMING
         try:
             # Orbax's own asynchronous writer leaves a thread waiting for minutes when
             # a save fails; this one fails at once, and the thread is ours.
             with ocp.Checkpointer(
                 handler, multiprocessing_options=_PROCESS_0
             ) as checkpointer:
-                checkpointer.save(self._directory / str(step), args=items)
+                checkpointer.save(incoming / str(step), args=items)
+            # Nothing older goes before the new one has been read back.
+            _read_all(incoming, step)
+            publish(self._directory, step)
         finally:
-            remove_temporaries(self._directory)
-        # Nothing older goes before the new one has been read back.
-        try:
-            _read_all(self._directory, step)
-        except Damaged as damage:
-            set_aside(self._directory, step, str(damage))
-            raise
+            remove_incoming(self._directory)
         prune(self._directory)
 
 

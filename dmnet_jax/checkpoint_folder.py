@@ -1,8 +1,9 @@
 """The folder of a run's checkpoints: which steps are there, intact and worth keeping.
 
 A step is a folder with its number for a name; `meta/metadata` in it holds a body and
-the body's SHA-256. Deleting is renaming into `trash` first, so nothing half-deleted is
-ever listed; what is found damaged moves to `damaged`, for a person to look at.
+the body's SHA-256. A step is written and read back in `incoming` and then renamed into
+place; deleting is renaming into `trash` first. So nothing half-written or half-deleted
+is ever listed. What is found damaged moves to `damaged`, for a person to look at.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ Which = Literal["newest", "best"]
 KEEP_NEWEST = 2
 KEEP_BEST = 2
 
+INCOMING = "incoming"
 _TRASH = "trash"
 _DAMAGED = "damaged"
 _log = logging.getLogger(__name__)
@@ -98,6 +100,20 @@ def _by_metric(intact: list[dict[str, Any]]) -> list[int]:
     return [step for _, step in sorted(ranked)]
 
 
+def publish(directory: Path, step: int) -> None:
+    """Moves a finished step from `incoming` into place, and an older one of it out.
+
+    Cut short between the two renames, it leaves the older one in `trash`, from where
+    `clear_leftovers` puts it back.
+    """
+    place = directory / str(step)
+    if place.exists():
+        shutil.rmtree(directory / _TRASH, ignore_errors=True)
+        (directory / _TRASH).mkdir()
+        place.rename(directory / _TRASH / str(step))
+    (directory / INCOMING / str(step)).rename(place)
+
+
 def prune(directory: Path) -> None:
     """Deletes all but the newest and the best; a deletion cut short leaves no step."""
     intact = bodies(directory)
@@ -114,7 +130,12 @@ def prune(directory: Path) -> None:
 
 def clear_leftovers(directory: Path) -> None:
     """Removes what an interrupted writer left; for the only writer, at its start."""
-    remove_temporaries(directory)
+    remove_incoming(directory)
+    newest = max(listed(directory), default=-1)
+    for step in listed(directory / _TRASH):
+        # Only a step that was being replaced is newer than all that are in place.
+        if step > newest:
+            (directory / _TRASH / str(step)).rename(directory / str(step))
     for step in listed(directory):
         try:
             read_body(directory, step)
@@ -123,10 +144,9 @@ def clear_leftovers(directory: Path) -> None:
     prune(directory)
 
 
-def remove_temporaries(directory: Path) -> None:
-    """Removes steps that were being written; they were never complete."""
-    for path in directory.glob("*.orbax-checkpoint-tmp*"):
-        shutil.rmtree(path, ignore_errors=True)
+def remove_incoming(directory: Path) -> None:
+    """Removes a step that was being written; it was never in place."""
+    shutil.rmtree(directory / INCOMING, ignore_errors=True)
 
 
 def set_aside(directory: Path, step: int, reason: str) -> None:

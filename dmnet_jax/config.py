@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dmnet_jax.typed import ConfigError, from_plain
 
@@ -192,6 +192,9 @@ class TrainConfig:
         eval_every_epochs: Epochs between validations.
         checkpoint_every_steps: Steps between checkpoints; 0: at each validation.
         log_every: Steps between log lines.
+        max_skipped: Steps in a row whose loss or gradient is not finite, and so are
+            skipped, until the run is given up.
+        tensorboard: Also write scalars and pictures for it (needs tensorboardX).
         memory_gradient: Train the encoder through the memory frames too (clips).
         rollout_frames: Frames of a sequence ("rollout").
         rollout_truncate: Frames that its gradient reaches back; divides them.
@@ -206,6 +209,8 @@ class TrainConfig:
     eval_every_epochs: int = 1
     checkpoint_every_steps: int = 0
     log_every: int = 10
+    max_skipped: int = 10
+    tensorboard: bool = False
     memory_gradient: bool = False
     rollout_frames: int = 12
     rollout_truncate: int = 4
@@ -224,6 +229,7 @@ class Config:
     Attributes:
         name: Of the recipe.
         workdir: Folder of all runs.
+        distributed: One of several processes, on one host or more, that train together.
     """
 
     name: str = ""
@@ -232,6 +238,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     workdir: str = "runs"
+    distributed: bool = False
 
     @property
     def run_directory(self) -> Path:
@@ -261,19 +268,8 @@ _LEAST = {
     "train.eval_every_epochs": 1,
     "train.checkpoint_every_steps": 0,
     "train.log_every": 1,
+    "train.max_skipped": 1,
 }
-
-# What a resumed run may change without becoming another experiment.
-_FREE_ON_RESUME = (
-    "name",
-    "workdir",
-    "data.root",
-    "data.threads",
-    "train.epochs",
-    "train.eval_every_epochs",
-    "train.checkpoint_every_steps",
-    "train.log_every",
-)
 
 
 def validate(config: Config) -> Config:
@@ -344,6 +340,12 @@ def validate(config: Config) -> Config:
         (not set("/\\") & set(config.name), "name", "without slashes"),
     ):
         _need(ok, config, path, need)
+    remembers = model.local != "none" or model.global_memory
+    if remembers and all(s.train == "single_frame" for s in train.resolved_stages):
+        raise ConfigError(
+            "train.stages trains no memory, but the network has some; add a stage, or "
+            'set model.local to "none" and model.global_memory to False'
+        )
     for i, stage in enumerate(train.stages):
         if not stage.name or stage.epochs < 1 or stage.lr_scale <= 0:
             raise ConfigError(
@@ -357,28 +359,6 @@ def validate(config: Config) -> Config:
                 'or positive in a stage with train "memory" and recipe "clip"'
             )
     return config
-
-
-def check_resume(saved: Config, now: Config) -> None:
-    """Refuses to continue a run as another one.
-
-    Folders, threads, logging and the number of epochs may change; what
-    decides the result may not.
-
-    Raises:
-        ConfigError: names every field that differs, with both values.
-    """
-    before, after = _fields(saved), _fields(now)
-    changed = [
-        f"{path} was {before[path]!r}, now {after[path]!r}"
-        for path in before
-        if before[path] != after[path] and path not in _FREE_ON_RESUME
-    ]
-    if changed:
-        raise ConfigError(
-            f"the saved run differs: {'; '.join(changed)}; "
-            "restore these or start another run"
-        )
 
 
 def to_json(config: Config) -> str:
@@ -413,15 +393,3 @@ def _need(ok: object, config: Config, path: str, need: str) -> None:
 
 def _ascending(numbers: tuple[int, ...]) -> bool:
     return all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
-
-
-def _fields(config: Any, path: str = "") -> dict[str, Any]:
-    """Values by path, `optim.lr`."""
-    found: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            found.update(_fields(value, f"{path}{item.name}."))
-        else:
-            found[path + item.name] = value
-    return found

@@ -16,7 +16,7 @@ from data_pipelines.frames import (
     select,
 )
 from data_pipelines.leakage import check_disjoint
-from data_pipelines.loader import ClipLoader
+from data_pipelines.loader import Batches, ClipLoader
 from data_pipelines.prepare import DATASETS, Request
 from data_pipelines.records import MANIFEST, open_prepared
 from data_pipelines.splits import Division, divisions, require
@@ -216,16 +216,25 @@ class Stage:
 
     name: str
     part: Literal["all", "memory", "single_frame"]
-    recipe: Literal["clip", "rollout"]
+    recipe: Literal["clip", "features", "rollout"]
     cached_views: int
     lr_scale: float
-    loader: ClipLoader
+    loader: Batches
     begin: int
     end: int
 
 
-def stage_loaders(source: FrameSource, config: Config) -> tuple[Stage, ...]:
-    """The stages of a run, in order. A single-frame stage gets clips of one frame."""
+def stage_loaders(
+    source: FrameSource,
+    config: Config,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> tuple[Stage, ...]:
+    """The stages of a run, in order. A single-frame stage gets clips of one frame.
+
+    Of several processes each reads its own rows of every batch, and no others.
+    """
     data, model, train = config.data, config.model, config.train
     stages, begin = [], 0
     for stage in train.resolved_stages:
@@ -249,6 +258,8 @@ def stage_loaders(source: FrameSource, config: Config) -> tuple[Stage, ...]:
             ),
             threads=data.threads,
             frame_step=data.frame_step,
+            process_index=process_index,
+            process_count=process_count,
         )
         end = begin + stage.epochs * loader.steps_per_epoch
         stages.append(

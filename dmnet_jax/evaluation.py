@@ -254,26 +254,32 @@ def _flicker(before: Prediction | None, now: Prediction) -> np.ndarray:
 
 
 def calibrate(
-    model: VideoSegmenter, variables: Any, source: FrameSource, *, seed: int = 0
+    model: VideoSegmenter,
+    variables: Any,
+    source: FrameSource,
+    *,
+    seed: int = 0,
+    on_frame: Callable[[int, Prediction], None] | None = None,
 ) -> dict[str, np.float32]:
     """The paper's alpha and beta for these weights: means of r and s over videos.
 
     Section 3 sets both "by averaging r, s of all frames". s is taken to the frame
     before (every frame is admitted while measuring), since a reference that itself
-    depends on the threshold would have no mean to converge to.
+    depends on the threshold would have no mean to converge to. `on_frame` is as in
+    `evaluate`.
     """
     everything = {
         "min_confidence": np.float32(-np.inf),
         "max_similarity": np.float32(np.inf),
     }
     measured = {**variables, "thresholds": everything}
-    gates = [
-        (result.confidence, result.similarity)
-        for video in range(len(source.videos))
-        for result in predict_video(
-            model, measured, source, video, scoring=Scoring(seed=seed)
-        )
-    ]
+    gates = []
+    scoring = Scoring(seed=seed)
+    for video in range(len(source.videos)):
+        for result in predict_video(model, measured, source, video, scoring=scoring):
+            if on_frame is not None:
+                on_frame(video, result)
+            gates.append((result.confidence, result.similarity))
     confidence, similarity = np.array(gates).T
     return {
         "min_confidence": np.float32(confidence.mean()),

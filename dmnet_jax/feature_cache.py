@@ -6,9 +6,11 @@ few fixed augmentations ("views"), and clips are put together from the results: 
 same clips that `ClipLoader` would draw, but for their augmentation.
 """
 
+import dataclasses
 import functools
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,41 @@ import numpy as np
 
 from data_pipelines.frames import IGNORE
 from data_pipelines.loader import Batch, ClipLoader, generator
-from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.datasets import Stage
+from dmnet_jax.models.dmnet import FEATURES, DMNet
 
-FEATURES = ("quarter", "eighth", "sixteenth_64", "sixteenth_96", "top")
 _CHUNK = 8
 _VIEW_STREAM = 1 << 62
+
+
+@contextmanager
+def encoded_once(
+    stage: Stage,
+    folder: Path,
+    model: DMNet,
+    variables: Any,
+    log: Callable[[str], None],
+) -> Iterator[Stage]:
+    """The stage with its frames encoded, if it asks for `cached_views`.
+
+    The features lie in `folder`, which is deleted at the end.
+    """
+    if not stage.cached_views:
+        yield stage
+        return
+    assert isinstance(stage.loader, ClipLoader)
+    cache = FeatureCache(
+        folder,
+        stage.loader,
+        views=stage.cached_views,
+        model=model,
+        variables=jax.device_get(variables),
+        log=log,
+    )
+    try:
+        yield dataclasses.replace(stage, loader=cache, recipe="features")
+    finally:
+        cache.remove()
 
 
 class FeatureCache:
@@ -52,7 +84,8 @@ class FeatureCache:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self._loader, self._folder, self._views = loader, folder, views
-        videos = loader.source.videos
+        self.source = loader.source
+        videos = self.source.videos
         self._first = np.cumsum([0, *(len(video.frames) for video in videos)])
         self._labels = np.full((views, self._first[-1], *loader.size), IGNORE, np.uint8)
         self._maps: dict[str, np.ndarray] = {}
@@ -72,7 +105,8 @@ class FeatureCache:
         Returns:
             The current frames' features, [b, h, w, c] by the names of `FEATURES`;
             `window` [b, T-1, h, w, 256] and `window_mask`, `past` [b, n, h, w, 256]
-            and `past_mask`, of `Features.top`; `label` uint8 [b, H, W].
+            and `past_mask`, of `Features.top`; `label` uint8 [b, H, W]; `video` and
+            `frame` int32 [b], of the current frames.
         """
         rows = [self._row(step, row) for row in range(self._loader.rows)]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -97,6 +131,8 @@ class FeatureCache:
             "past": top[first + clip.past],
             "past_mask": clip.past_mask,
             "label": self._labels[view, first + frame],
+            "video": np.array(video, np.int32),
+            "frame": np.array(frame, np.int32),
         }
 
     def _encode_video(

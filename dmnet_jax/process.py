@@ -17,6 +17,10 @@ class RunInUseError(ValueError):
     """Another process writes to this run directory."""
 
 
+class Stopped(Exception):
+    """The run ends here, as it was asked to; all it did is saved."""
+
+
 class StopRequest:
     """Turns SIGTERM and SIGINT (Ctrl-C) into a flag the training loop looks at.
 
@@ -45,6 +49,11 @@ class StopRequest:
     @property
     def exit_code(self) -> int:
         return 0 if self._signal is None else 128 + self._signal
+
+    def request(self) -> None:
+        """As if SIGTERM had come: another process of the job was asked to stop."""
+        if self._signal is None:
+            self._signal = signal.SIGTERM
 
     def __enter__(self) -> "StopRequest":
         for number in _SIGNALS:

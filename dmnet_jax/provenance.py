@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -22,7 +23,7 @@ _FRAMES_A_VIDEO = 8
 
 
 def describe(config: Config, train: FrameSource, val: FrameSource) -> dict[str, Any]:
-    """JSON of config, classes, videos and what is in them, versions and devices."""
+    """JSON of config, classes, videos and their content, versions and machine."""
     videos = {
         name: [video.name for video in source.videos]
         for name, source in (("train_videos", train), ("val_videos", val))
@@ -44,6 +45,8 @@ def describe(config: Config, train: FrameSource, val: FrameSource) -> dict[str, 
         "split_sha256": _sha256_of_json([videos, content]),
         "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
+        "cores": len(os.sched_getaffinity(0)),
+        "processes": jax.process_count(),
     }
 
 

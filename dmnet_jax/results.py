@@ -1,12 +1,10 @@
-"""What a run leaves to be read: tables, `results.json`, overlay pictures, a log."""
+"""What a run leaves to be read: tables, `results.json`, overlay pictures."""
 
 import csv
 import json
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from dmnet_jax.overlay import contact_sheet, side_by_side
 from dmnet_jax.provenance import versions
 from dmnet_jax.scores import measured, tables, tables_of
 
-__all__ = ["Overlays", "RunLog", "tables", "write_json", "write_results"]
+__all__ = ["Overlays", "tables", "write_json", "write_results"]
 
 OVERLAYS_A_VIDEO = 3
 
@@ -131,74 +129,3 @@ class Overlays:
         if self._pictures:
             sheet = contact_sheet([[picture] for picture in self._pictures])
             sheet.save(self._folder / "sheet.png")
-
-
-class RunLog:
-    """`metrics.jsonl`, one JSON record a line, and a line of progress for people.
-
-    Args:
-        folder: of the run.
-        step: where the run goes on; records of later steps are dropped, since the
-            steps they tell of are about to be done again.
-        total_steps: of the whole run, for the remaining time.
-        stream: where progress is shown, standard output if None; a terminal gets one
-            line that changes.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        step: int,
-        total_steps: int,
-        stream: TextIO | None = None,
-    ):
-        path = folder / "metrics.jsonl"
-        kept = [
-            line for line in _complete_lines(path) if json.loads(line)["step"] <= step
-        ]
-        path.write_text("".join(f"{line}\n" for line in kept))
-        self._file = path.open("a")
-        self._first, self._total = step, total_steps
-        self._stream = stream or sys.stdout
-        self._began = time.monotonic()
-        self._live = self._stream.isatty()
-
-    def record(self, step: int, **values: Any) -> None:
-        """Appends {"step": step, ...}."""
-        line = json.dumps(_no_nan({"step": step, **values}), allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
-
-    def progress(self, step: int, text: str) -> None:
-        """Shows how far the run is."""
-        done = max(1, step - self._first)
-        left = (time.monotonic() - self._began) / done * (self._total - step)
-        line = f"step {step}/{self._total} · {text} · {_clock(left)} left"
-        if self._live:
-            bar = "█" * round(20 * step / self._total)
-            line = f"\r\x1b[K{bar:░<20} {line}"
-        self._stream.write(line if self._live else line + "\n")
-        self._stream.flush()
-
-    def say(self, text: str) -> None:
-        """Prints a line that stays."""
-        self._stream.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")
-        self._stream.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """Lines of a log; the last one is dropped if a kill cut it short."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return text[: text.rfind("\n") + 1].splitlines()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from data_pipelines.endovis17.tables import FOLDS
-from dmnet_jax.config import Config, check_resume, from_json
+from dmnet_jax.config import Config, from_json
 from dmnet_jax.metrics import format_table, mean_known
+from dmnet_jax.resume import check_resume
 from dmnet_jax.typed import ConfigError
 
 Fold = int | Literal["all"] | None

@@ -17,10 +17,9 @@ from jax import Array
 
 from dmnet_jax.config import OptimConfig
 from dmnet_jax.datasets import Stage
-from dmnet_jax.feature_cache import FEATURES
 from dmnet_jax.losses import combined_loss
 from dmnet_jax.models import clips
-from dmnet_jax.models.dmnet import DMNet, Features
+from dmnet_jax.models.dmnet import FEATURES, DMNet, Features
 from dmnet_jax.parallel import device_key
 
 Part = Literal["all", "memory", "single_frame"]
@@ -42,6 +41,7 @@ class TrainState(struct.PyTreeNode):
             checkpoint does not depend on the stage.
         key: of dropout and memory reads; folded by step and device.
         skipped: int32 [], steps not taken since their gradient was not finite.
+        skipped_in_a_row: int32 [], the latest of them that followed each other.
     """
 
     step: Array
@@ -49,6 +49,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: optax.OptState
     key: Array
     skipped: Array
+    skipped_in_a_row: Array
 
 
 def split_params(
@@ -95,7 +96,10 @@ def make_optimizer(optim: OptimConfig, stage: Stage) -> optax.GradientTransforma
         else optax.identity(),
         optax.add_decayed_weights(optim.weight_decay, mask=kernels),
         optax.scale_by_adam(),
-        optax.scale_by_learning_rate(warmed),
+        # Keeps the rate in its state, where a step's metrics find it.
+        optax.inject_hyperparams(optax.scale_by_learning_rate, static_args="flip_sign")(
+            warmed
+        ),
     )
 
 
@@ -114,6 +118,7 @@ def create_state(
         opt_state=tx.init(variables["params"]),
         key=key,
         skipped=jnp.int32(skipped),
+        skipped_in_a_row=jnp.int32(0),
     )
 
 
@@ -134,8 +139,8 @@ def recipe_loss(
     Logits are enlarged to the labels' size, bilinear.
 
     Returns:
-        The loss, and new batch statistics, the logits [N, H, W, C] and the share of
-        frames that were admitted.
+        The loss, and new batch statistics, the logits [N, H, W, C] and bool, which
+        frames were admitted.
     """
     read_key, dropout_key = jax.random.split(key)
     apply: Any = partial(
@@ -189,9 +194,8 @@ def recipe_loss(
         dice=optim.dice_weight,
         cross_entropy=optim.cross_entropy_weight,
     )
-    admitted = output.admitted.astype(jnp.float32).mean()
     statistics = updates.get("batch_stats", variables["batch_stats"])
-    return loss, (statistics, logits, admitted)
+    return loss, (statistics, logits, output.admitted)
 
 
 def scored_labels(batch: Batch) -> Array:
@@ -218,7 +222,7 @@ def train_step(
     memory_gradient: bool = False,
     truncate: int = 1,
     axis_name: str | None = None,
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, dict[str, Array | None]]:
     """One optimiser step on a batch of clips.
 
     Args:
@@ -239,10 +243,11 @@ def train_step(
         axis_name: device axis to average over.
 
     Returns:
-        The new state, unchanged but for `skipped` when loss or gradient is not
-        finite, and sums over the batch's scored frames: "loss", "rows", "admitted",
-        "counts" int32 [num_classes, 3] of |P and G|, |P|, |G| pixels; with
-        "grad_norm", "skipped".
+        The new state, unchanged but for its counters when loss or gradient is not
+        finite, and sums over the batch's scored frames: "loss", "rows", "counts" int32
+        [num_classes, 3] of |P and G|, |P|, |G| pixels, "admitted" int32 [2] of frames
+        admitted to the global memory and offered to it; with "grad_norm", "lr" (None
+        if `tx` does not tell), "skipped" and "skipped_in_a_row".
     """
     key = device_key(state.key, state.step, axis_name)
     trained, frozen = split_params(state.variables["params"], part)
@@ -269,8 +274,8 @@ def train_step(
     sums = {
         "loss": loss * rows,
         "rows": rows,
-        "admitted": admitted * rows,
         "counts": pixel_counts(logits, labels),
+        "admitted": jnp.int32([admitted.sum(), admitted.size * model.global_memory]),
     }
     if axis_name is not None:
         gradient, loss, batch_stats = jax.lax.pmean(
@@ -299,8 +304,23 @@ def train_step(
         variables=variables,
         opt_state=opt_state,
         skipped=state.skipped + ~finite,
+        skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
-    return state, {**sums, "grad_norm": norm, "skipped": state.skipped}
+    return state, {
+        **sums,
+        "grad_norm": norm,
+        "lr": _learning_rate(opt_state),
+        "skipped": state.skipped,
+        "skipped_in_a_row": state.skipped_in_a_row,
+    }
+
+
+def _learning_rate(opt_state: Any) -> Array | None:
+    """What the latest update was scaled by, if its optimiser keeps that."""
+    rate: Any = optax.tree.get(
+        opt_state, "learning_rate", filtering=lambda _, leaf: isinstance(leaf, Array)
+    )
+    return rate
 
 
 def pixel_counts(logits: Array, labels: Array, *, ignore: int = 255) -> Array:
@@ -320,15 +340,22 @@ def pixel_counts(logits: Array, labels: Array, *, ignore: int = 255) -> Array:
 
 
 def readable(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Means and ratios of a step's sums, for a log."""
+    """Means and ratios of a step's sums, for a log.
+
+    "admitted" is the share of frames that the thresholds let into the global memory;
+    left out where there is none.
+    """
     overlap, predicted, actual = metrics["counts"].T
     iou = overlap / np.maximum(predicted + actual - overlap, 1)
+    admitted, offered = metrics["admitted"]
+    rate, share = metrics["lr"], {"admitted": float(admitted / max(1, offered))}
     return {
         "loss": float(metrics["loss"] / metrics["rows"]),
+        "lr": float("nan") if rate is None else float(rate),
         "grad_norm": float(metrics["grad_norm"]),
-        "admitted": float(metrics["admitted"] / metrics["rows"]),
         "batch_iou": float(iou[1:][actual[1:] > 0].mean()) if actual[1:].any() else 0.0,
         "skipped": int(metrics["skipped"]),
+        **(share if offered else {}),
     }
 
 

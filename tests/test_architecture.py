@@ -76,6 +76,8 @@ ROOMS = {
     "dmnet_jax/metrics/": ("dmnet_jax.metrics",),
     "dmnet_jax/losses.py": (),
     "dmnet_jax/parallel.py": (),
+    "dmnet_jax/run_log.py": (),
+    "dmnet_jax/resume.py": ("dmnet_jax.config", "dmnet_jax.typed"),
     "dmnet_jax/checkpoint": (
         "dmnet_jax.checkpoint",
         "dmnet_jax.checkpoint_folder",

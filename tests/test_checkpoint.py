@@ -71,7 +71,7 @@ def restored(run, step="newest", target=None):
 
 def test_round_trip_is_bit_exact(tmp_path):
     saved(tmp_path, 3)
-    step, state, metadata = restored(tmp_path)
+    step, state, metadata, _ = restored(tmp_path)
     assert (step, metadata) == (3, {"step": 3})
     assert bits(state) == bits(make_state(3))
     assert type(state.count) is int and type(state.ratio) is float
@@ -184,12 +184,33 @@ def test_best_needs_a_metric(tmp_path):
 
 
 def test_steps_only_go_forward(tmp_path):
+    saved(tmp_path, 5)
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.save(5, make_state(5), metadata={"first": True})
-        assert not checkpoints.save(5, make_state(6), metadata={})
-        assert checkpoints.latest_metadata() == {"first": True}
+        assert checkpoints.latest_metadata() == {"step": 5}
         with pytest.raises(CheckpointError, match="step 4 is behind the saved step 5"):
             checkpoints.save(4, make_state(4), metadata={})
+
+
+def test_the_newest_step_may_be_replaced(tmp_path):
+    """As after validation, when its score is known."""
+    folder = saved(tmp_path, 4, 5)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.restore(make_state()).metric is None
+        checkpoints.save(5, make_state(6), metadata={"again": 1}, metric=0.5)
+        assert checkpoints.restore(make_state()).metric == 0.5
+    step, state, metadata, _ = restored(tmp_path, "best")
+    assert (step, metadata) == (5, {"again": 1})
+    assert bits(state) == bits(make_state(6))
+    assert sorted(os.listdir(folder)) == ["4", "5"]
+
+
+def test_a_replacement_that_was_cut_short_leaves_the_old_one(tmp_path):
+    folder = saved(tmp_path, 4, 5)
+    (folder / "trash").mkdir()
+    (folder / "5").rename(folder / "trash" / "5")
+    (folder / "incoming" / "5").mkdir(parents=True)
+    assert restored(tmp_path).step == 5
+    assert sorted(os.listdir(folder)) == ["4", "5"]
 
 
 def test_nothing_saved(tmp_path):
@@ -203,14 +224,14 @@ def test_nothing_saved(tmp_path):
 
 def test_readers_need_no_target_and_change_nothing(tmp_path):
     folder = saved(tmp_path, 1, 2, metrics=[0.9, 0.1])
-    (folder / "9.orbax-checkpoint-tmp").mkdir()
+    (folder / "incoming" / "9.orbax-checkpoint-tmp").mkdir(parents=True)
     variables, metadata = load_variables(tmp_path)
     assert metadata == {"step": 1} == read_metadata(tmp_path, "best")
     assert read_metadata(tmp_path) == {"step": 2} == read_metadata(tmp_path, 2)
     assert bits(variables) == bits(make_state(1).variables)
     assert isinstance(variables["params"]["half"], np.ndarray)
     assert load_variables(tmp_path, 2)[1] == {"step": 2}
-    assert (folder / "9.orbax-checkpoint-tmp").exists()
+    assert (folder / "incoming" / "9.orbax-checkpoint-tmp").exists()
     (folder / "2" / "meta" / "metadata").unlink()
     assert read_metadata(tmp_path) == {"step": 1}
     assert (folder / "2").exists()

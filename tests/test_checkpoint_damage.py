@@ -83,7 +83,7 @@ def test_no_damaged_file_is_used(tmp_path, harm, caplog):
         shutil.copytree(original, run)
         harm(run / file.relative_to(original))
         caplog.clear()
-        step, state, metadata = restored(run)
+        step, state, metadata, _ = restored(run)
         assert metadata == {"step": step}
         assert same(state, make_state(step)) and state["step"] == step, file.name
         if step == 1:
@@ -135,8 +135,8 @@ def test_metadata_that_still_reads_but_was_changed(tmp_path, old, new):
 
 
 @_LATE
-def test_a_bad_write_is_an_error_and_set_aside(tmp_path, monkeypatch):
-    """What was written is read back before anything older is deleted."""
+def test_a_bad_write_is_an_error_and_never_in_place(tmp_path, monkeypatch):
+    """What was written is read back before it is listed and anything older deleted."""
     folder, write = saved(tmp_path, 1), ocp.Checkpointer.save
 
     def lossy(self, directory, *arguments, **keywords):
@@ -150,7 +150,7 @@ def test_a_bad_write_is_an_error_and_set_aside(tmp_path, monkeypatch):
     checkpoints.save(2, make_state(2), metadata={})
     with pytest.raises(CheckpointError, match="2 was not saved .*1 is intact"):
         checkpoints.close()
-    assert sorted(os.listdir(folder)) == ["1", "damaged"]
+    assert os.listdir(folder) == ["1"]
 
 
 @_LATE
@@ -180,7 +180,7 @@ def test_no_good_step_left(tmp_path):
 
 def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     folder = saved(tmp_path, 1)
-    (folder / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (folder / "incoming" / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (folder / "trash" / "0" / "state").mkdir(parents=True)
     (folder / "07").mkdir()
     with Checkpoints(tmp_path) as checkpoints:
@@ -203,7 +203,7 @@ def test_full_disk_is_an_error_and_the_last_good_one_stays(tmp_path):
         assert os.listdir(folder) == ["1"]
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
         assert checkpoints.restore(make_state()).step == 1
-        assert checkpoints.save(2, big, metadata={})
+        checkpoints.save(2, big, metadata={})
         checkpoints.close()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
@@ -267,5 +267,5 @@ def test_killed_while_saving(tmp_path, caplog):
             newest = checkpoints.restore(target)
         assert newest.step == newest.metadata["s"] >= max(before, floor)
         floor = newest.step
-        assert not list(folder.glob("*tmp*")) and not (folder / "trash").exists()
+        assert not list(folder.glob("incoming")) and not (folder / "trash").exists()
     assert "damaged" not in caplog.text

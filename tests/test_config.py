@@ -16,11 +16,11 @@ from dmnet_jax.config import (
     OptimConfig,
     StageConfig,
     TrainConfig,
-    check_resume,
     from_json,
     to_json,
     validate,
 )
+from dmnet_jax.resume import check_resume
 from dmnet_jax.typed import ConfigError
 
 
@@ -229,7 +229,8 @@ def test_resume_refuses_another_experiment(path):
     now = changed(saved, path, other(ALL_LEAVES[path], value))
     free = {"name", "workdir", "data.root", "data.threads", "train.epochs"}
     free |= {"train.eval_every_epochs", "train.checkpoint_every_steps"}
-    free |= {"train.log_every"}
+    free |= {"train.log_every", "train.max_skipped", "train.tensorboard"}
+    free |= {"distributed"}
     check_resume(saved, saved)
     if path in free:
         check_resume(saved, now)

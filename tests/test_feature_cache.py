@@ -8,8 +8,8 @@ from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
 from data_pipelines.frames import IGNORE
 from data_pipelines.loader import ClipLoader
-from dmnet_jax.feature_cache import FEATURES, FeatureCache
-from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.feature_cache import FeatureCache
+from dmnet_jax.models.dmnet import FEATURES, DMNet
 from tests.tiny_run import Videos, network, shallow, step_of
 
 

@@ -1,5 +1,9 @@
-"""One step, the same numbers: on one device, under pmap and under shard_map."""
+"""One step, the same numbers: on one device, several, and several processes."""
 
+import os
+import socket
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -8,7 +12,10 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from dmnet_jax import parallel, training
-from tests.tiny_run import clips, linear, network, plain_step, shallow, step_of
+from dmnet_jax.host_state import to_host
+from tests.parallel_worker import two_batches
+from tests.tiny_run import ROOT, linear, network, plain_step, shallow, step_of
+from tests.toy import toy_state, toy_step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,10 +29,8 @@ def fresh():
 
 
 def two_steps(step, state, shard=lambda batch: batch):
-    batches = [clips(), {name: x[::-1] for name, x in clips().items()}]
-    batches[1]["label"] = np.roll(batches[1]["label"], 5, axis=2)
     seen = []
-    for batch in batches:
+    for batch in two_batches():
         state, metrics = step(state, shard(batch))
         seen.append(jax.device_get(metrics))
     return state, seen
@@ -80,6 +85,62 @@ def test_shard_map_on_four_devices_is_one_device():
     )
     plain = plain_step("single_frame")
     assert_same(two_steps(plain, fresh()), two_steps(step, fresh()))
+
+
+def test_two_processes_of_two_devices_are_one_device(tmp_path):
+    """Loss, gradients (as momentum), statistics, metrics; and stopping together."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+    }
+    command = [sys.executable, "-m", "tests.parallel_worker", tmp_path / "found.npz"]
+    workers = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**environment, "JAX_PROCESS_ID": str(index)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for worker in workers:
+        _, error = worker.communicate(timeout=300)
+        assert worker.returncode == 0, error
+    state, metrics = two_steps(jax.jit(toy_step(None, whole=False)), toy_state(3))
+    arrays = dict(to_host(state)[0])
+    for number, values in enumerate(metrics):
+        arrays |= {f"metrics{number}/{k}": v for k, v in values.items()}
+    with np.load(tmp_path / "found.npz") as found:
+        assert set(found) == {name for name, x in arrays.items() if x is not None}
+        for name, value in found.items():
+            if name.endswith("counts"):
+                assert np.abs(value - arrays[name]).max() <= 8
+            else:
+                np.testing.assert_allclose(
+                    value, arrays[name], rtol=1e-4, atol=1e-6, err_msg=name
+                )
+
+
+def test_processes_that_are_not_told_of_each_other_say_so(monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+        monkeypatch.delenv(name, raising=False)
+    parallel.initialise(False)
+
+    def unknown(**given):
+        assert set(given.values()) == {None}
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(jax.distributed, "initialize", unknown)
+    with pytest.raises(ValueError, match="--distributed: .*JAX_PROCESS_ID"):
+        parallel.initialise(True)
 
 
 def test_every_device_holds_the_same_bits(mapped):

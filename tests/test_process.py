@@ -111,3 +111,9 @@ def test_handlers_are_put_back():
     after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     assert after == before
     assert (stop.requested, stop.exit_code) == (False, 0)
+
+
+def test_a_request_of_another_process_counts_as_a_signal():
+    with StopRequest() as stop:
+        stop.request()
+    assert (stop.requested, stop.exit_code) == (True, 143)

@@ -1,7 +1,6 @@
 """What a run leaves behind: numbers, rows, pictures and a log that survives a kill."""
 
 import csv
-import io
 import json
 import math
 
@@ -19,7 +18,7 @@ from dmnet_jax.metrics import (
     normalised_surface_distance,
     summarize,
 )
-from dmnet_jax.results import OVERLAYS_A_VIDEO, Overlays, RunLog, tables, write_results
+from dmnet_jax.results import OVERLAYS_A_VIDEO, Overlays, tables, write_results
 from tests.tiny_run import CLASSES, Videos, picture
 
 LENGTHS = (5, 4)
@@ -232,45 +231,3 @@ def test_overlay_is_at_the_size_that_is_scored(tmp_path):
 def test_no_picture_no_sheet(tmp_path):
     Overlays(tmp_path, SOURCE).finish()
     assert not list(tmp_path.iterdir())
-
-
-def open_log(folder, step):
-    return RunLog(folder, step=step, total_steps=10, stream=io.StringIO())
-
-
-def test_a_resumed_log_forgets_what_is_done_again(tmp_path):
-    log = open_log(tmp_path, 0)
-    for step in (1, 2, 3, 4):
-        log.record(step, loss=step / 2)
-    log.record(3, val_iou=0.5)
-    log.close()
-    path = tmp_path / "metrics.jsonl"
-    # A kill in the middle of a line.
-    path.write_text(path.read_text() + '{"step": 2, "lo')
-    log = open_log(tmp_path, 2)
-    log.record(3, loss=7.0)
-    log.close()
-    assert [strict(line) for line in path.read_text().splitlines()] == [
-        {"step": 1, "loss": 0.5},
-        {"step": 2, "loss": 1.0},
-        {"step": 3, "loss": 7.0},
-    ]
-
-
-def test_records_are_on_disk_at_once_and_hold_no_nan(tmp_path):
-    log = open_log(tmp_path, 0)
-    log.record(1, loss=float("nan"), grad_norm=float("inf"), stage="all")
-    text = (tmp_path / "metrics.jsonl").read_text()
-    assert strict(text) == {"step": 1, "loss": None, "grad_norm": None, "stage": "all"}
-    log.close()
-
-
-def test_progress_tells_steps_and_time_left(tmp_path, monkeypatch):
-    now = iter([100.0, 130.0])
-    monkeypatch.setattr("dmnet_jax.results.time.monotonic", lambda: next(now))
-    stream = io.StringIO()
-    log = RunLog(tmp_path, step=4, total_steps=10, stream=stream)
-    log.progress(6, "all · loss 0.5")
-    log.close()
-    # Two steps in 30 s; four are left.
-    assert stream.getvalue() == "step 6/10 · all · loss 0.5 · 1:00 left\n"

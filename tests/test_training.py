@@ -100,6 +100,10 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_counters():
     assert (int(after.step), int(after.skipped), int(metrics["skipped"])) == (1, 1, 1)
     again, _ = plain_step("all")(after, clips())
     assert (int(again.step), int(again.skipped)) == (2, 2)
+    assert int(again.skipped_in_a_row) == 2
+    mended = again.replace(variables=fresh().variables)
+    healthy, metrics = plain_step("all")(mended, clips())
+    assert (int(healthy.skipped), int(metrics["skipped_in_a_row"])) == (2, 0)
 
 
 def test_ignored_pixels_cost_nothing_and_teach_nothing():
@@ -131,23 +135,11 @@ def test_pixel_counts_are_the_metrics_counts():
 
 def test_readable_means_over_rows_and_present_foreground():
     counts = np.array([[90, 95, 92], [4, 6, 8], [0, 3, 0]])
-    values = readable(
-        {
-            "loss": 6.0,
-            "rows": 4.0,
-            "counts": counts,
-            "grad_norm": 2.0,
-            "admitted": 1.0,
-            "skipped": 1,
-        }
-    )
-    assert values == {
-        "loss": 1.5,
-        "grad_norm": 2.0,
-        "admitted": 0.25,
-        "batch_iou": 0.4,
-        "skipped": 1,
-    }
+    metrics = {"loss": 6.0, "rows": 4.0, "counts": counts, "grad_norm": 2.0}
+    metrics |= {"lr": 0.5, "skipped": 1, "admitted": np.array([3, 4])}
+    values = {"loss": 1.5, "lr": 0.5, "grad_norm": 2.0, "batch_iou": 0.4, "skipped": 1}
+    assert readable(metrics) == {**values, "admitted": 0.75}
+    assert readable({**metrics, "admitted": np.array([0, 0])}) == values
 
 
 def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():
@@ -183,6 +175,8 @@ def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():
             expected[name] -= rate * mean / (np.sqrt(square) + 1e-8)
         given = jax.tree.map(np.float32, {"layer": gradient})
         updates, state = update(given, state, params)
+        shown = optax.tree.get(state[-1].hyperparams, "learning_rate")
+        np.testing.assert_allclose(shown, rate, rtol=1e-6)
         params = optax.apply_updates(params, updates)
         for name in expected:
             np.testing.assert_allclose(

@@ -207,26 +207,48 @@ def step_of(
     )
 
 
-def run_script(
-    cache: Path, script: str, *arguments: object, signal: int = 0, step: int = 0
-) -> subprocess.CompletedProcess[str]:
-    """Runs a script with the shallow network on one device; programs are cached."""
+def start_script(
+    cache: Path,
+    script: str,
+    *arguments: object,
+    signal: int = 0,
+    step: int = 0,
+    toy: bool = False,
+    **environment: str,
+) -> subprocess.Popen[str]:
+    """Starts a script with the shallow network on one device; programs are cached.
+
+    With `toy` it is an even smaller one, see tests/toy.py.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONUNBUFFERED": "1",
+        **environment,
     }
     command = [sys.executable, __file__, script, signal, step, *arguments]
-    return subprocess.run(
+    if toy:
+        command = [sys.executable, ROOT / "tests" / "toy.py", script, *arguments]
+    return subprocess.Popen(
         list(map(str, command)),
         cwd=ROOT,
         env=environment,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=400,
     )
+
+
+def run_script(
+    cache: Path, script: str, *arguments: object, signal: int = 0, step: int = 0
+) -> subprocess.CompletedProcess[str]:
+    """Runs a script as `start_script` starts it, to its end."""
+    process = start_script(cache, script, *arguments, signal=signal, step=step)
+    out, err = process.communicate(timeout=400)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def train_arguments(folder: Path, workdir: str) -> list[str]:
@@ -256,7 +278,7 @@ RUN = "tiny/fold0-seed0"
 
 def main() -> None:
     script, number, at_step, *arguments = sys.argv[1:]
-    from dmnet_jax.results import RunLog
+    from dmnet_jax.run_log import RunLog
 
     record = RunLog.record
 

@@ -10,6 +10,7 @@ trained is what is streamed.
 Shapes: `B` videos, `T` frames, `H W` frame size (multiples of 32), `h w` = H/32 W/32.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 import jax
@@ -58,6 +59,9 @@ class Features(struct.PyTreeNode):
     sixteenth_64: Array
     sixteenth_96: Array
     top: Array
+
+
+FEATURES = tuple(field.name for field in dataclasses.fields(Features))
 
 
 class DMNet(nn.Module):

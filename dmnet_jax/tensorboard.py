@@ -1,0 +1,58 @@
+"""Scalars and pictures of a run for TensorBoard, by tensorboardX: no TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.frames import FrameSource, resize_image
+from dmnet_jax.evaluation import Prediction
+from dmnet_jax.overlay import side_by_side
+
+
+class Board:
+    """Writes RUN/tensorboard; look at it with `tensorboard --logdir RUN`.
+
+    Args:
+        run_dir: of the run.
+        step: where the run goes on; what was shown of later steps is taken back.
+
+    Raises:
+        ValueError: tensorboardX is not installed.
+    """
+
+    def __init__(self, run_dir: Path, *, step: int):
+        try:
+            from tensorboardX import SummaryWriter
+        except ImportError as error:
+            raise ValueError(
+                "train.tensorboard needs tensorboardX: pip install 'dmnet-jax[tb]', "
+                "or leave it off (metrics.jsonl is always written)"
+            ) from error
+        self._writer = SummaryWriter(
+            logdir=str(run_dir / "tensorboard"), purge_step=step + 1, flush_secs=10
+        )
+
+    def scalars(self, step: int, values: dict[str, Any]) -> None:
+        """Adds the numbers among `values`."""
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+
+    def prediction(
+        self, step: int, source: FrameSource, video: int, result: Prediction
+    ) -> None:
+        """Adds frame, prediction and truth side by side."""
+        info, classes = source.videos[video], source.classes
+        picture = side_by_side(
+            resize_image(source.image(video, result.frame), result.label.shape),
+            result.label,
+            result.truth,
+            colors=[info.color for info in classes],
+            names=[info.name for info in classes],
+        )
+        name = f"{info.name}/{info.frames[result.frame]}"
+        self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()

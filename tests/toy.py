@@ -1,0 +1,96 @@
+"""Three convolutions in the place of a DMNet, where the network is not what is tested.
+
+As a program, `toy.py SCRIPT ARGUMENTS...` runs a script with it.
+"""
+
+import runpy
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from dmnet_jax import models, training
+from tests.tiny_run import linear, tiny_config
+
+
+class Seen(NamedTuple):
+    """Features and output in one."""
+
+    top: Any
+    logits: Any
+    confidence: Any
+    similarity: Any
+    admitted: Any
+
+
+class Toy(nn.Module):
+    """Batch norm, dropout, and a layer that a stage for the memory trains."""
+
+    axis_name: str | None = None
+    whole: bool = True
+    num_classes: int = 3
+    local: str = "none"
+    global_memory: bool = False
+
+    def init_memory(self, *_: Any, **__: Any) -> Any:
+        return jnp.zeros(1)
+
+    @nn.compact
+    def encode(self, frames: Any, *, train: bool = False) -> Seen:
+        x = nn.Conv(8, (3, 3), strides=4, name="encoder")(frames / 255)
+        norm = partial(nn.BatchNorm, axis_name=self.axis_name, name="norm")
+        x = nn.relu(norm(use_running_average=not train)(x))
+        if self.whole:
+            x = nn.Conv(8, (3, 3), name="recurrent")(x)
+            x = nn.Dropout(0.1, deterministic=not self.has_rng("dropout"))(x)
+        logits = nn.Conv(3, (3, 3), name="head")(x)
+        gate = -jnp.abs(logits).mean((1, 2, 3))
+        return Seen(x, logits, gate, gate, gate > -1)
+
+    def update(self, memory: Any, features: Seen, *, train: bool) -> Any:
+        return memory, features
+
+    def __call__(self, memory: Any, frames: Any) -> Any:
+        seen = self.encode(frames.reshape(-1, *frames.shape[2:]))
+        return memory + 1, jax.tree.map(lambda x: x[None], seen)
+
+
+def toy_state(seed: int) -> training.TrainState:
+    """The same weights each time; another key for another seed."""
+    frames = np.zeros((1, 1, 64, 64, 3), np.uint8)
+    variables = jax.jit(Toy().init)(jax.random.key(1), jnp.zeros(1), frames)
+    return training.create_state(variables, linear(), key=jax.random.key(seed))
+
+
+def toy_step(axis_name: str | None, **changes: Any) -> Any:
+    """`train_step`; without dropout, which differs by device, unless `whole`."""
+    return partial(
+        training.train_step,
+        model=Toy(axis_name, **changes),  # pyright: ignore[reportArgumentType]
+        tx=linear(),
+        optim=tiny_config().optim,
+        axis_name=axis_name,
+    )
+
+
+@contextmanager
+def everywhere() -> Iterator[None]:
+    """Inside, every network is a toy."""
+    with (
+        mock.patch.object(models, "build", lambda _, axis_name=None: Toy(axis_name)),
+        mock.patch.object(models, "single_frame", lambda m: m.clone(whole=False)),
+    ):
+        yield
+
+
+if __name__ == "__main__":
+    sys.argv = sys.argv[1:]
+    with everywhere():
+        runpy.run_path(sys.argv[0], run_name="__main__")
