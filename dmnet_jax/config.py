@@ -13,72 +13,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
+from dmnet_jax.config_data import DataConfig as DataConfig
+from dmnet_jax.config_data import SyntheticConfig as SyntheticConfig
 from dmnet_jax.typed import ConfigError, from_plain
-
-
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """Rendered video, for `data.dataset` "synthetic".
-
-    Attributes:
-        sequences: Numbers of the EndoVis17 sequences to imitate.
-        frames: Frames of each.
-        size: Height and width in pixels.
-        seed: Another seed, other videos.
-    """
-
-    sequences: tuple[int, ...] = (1, 2, 3, 4)
-    frames: int = 60
-    size: tuple[int, int] = (256, 320)
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Video, labels and augmentation.
-
-    Attributes:
-        dataset: Its layout on disk; "folder" is your own, VIDEO/frames and VIDEO/masks.
-        root: Where it lies.
-        test_root: Where the validation videos lie, if apart: a test archive of EndoVis.
-        masks: Name of the mask folders ("folder" only).
-        task: What is told apart (EndoVis).
-        size: Height and width the network sees, multiples of 32.
-        train: Names of the training videos; empty: the fold or split says.
-        val: Names of the validation videos; empty: the fold or split says.
-        fold: Which part of EndoVis17 validates, counted from 0.
-        split: Published division of EndoVis18: the paper's, or the challenge's, which
-            validates on its test archive, or ISINet's.
-        num_classes: Background included.
-        flip_horizontal: Mirror half of the training clips left to right.
-        flip_vertical: Mirror half of them top to bottom.
-        scale: Least and greatest random enlargement.
-        photometric: Strength of random colour, 0 (the paper's none) to 1.
-        frame_step: Every how many frames one is a training target.
-        threads: Reading threads.
-        synthetic: What is rendered if the dataset is "synthetic".
-    """
-
-    dataset: Literal[
-        "folder", "synthetic", "endovis15", "endovis17", "endovis18", "camvid"
-    ] = "endovis17"
-    root: str = ""
-    test_root: str = ""
-    masks: str = "masks"
-    task: Literal["types", "parts", "binary", "all"] = "types"
-    size: tuple[int, int] = (512, 640)
-    train: tuple[str, ...] = ()
-    val: tuple[str, ...] = ()
-    fold: int = 0
-    split: Literal["paper", "challenge", "isinet"] = "paper"
-    num_classes: int = 8
-    flip_horizontal: bool = True
-    flip_vertical: bool = True
-    scale: tuple[float, float] = (0.9, 1.1)
-    photometric: float = 0.0
-    frame_step: int = 1
-    threads: int = 2
-    synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """From the data part of a config to videos, and one clear line for each mistake."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.endovis18 import SEQUENCES
+from data_pipelines.prepare import Request, prepare
 from data_pipelines.prepare.layouts import ENDOVIS15_CLASSES
 from data_pipelines.synthetic import write_endovis17
 from dmnet_jax.config import (
@@ -168,6 +171,52 @@ def test_folds_whose_videos_are_not_there(endovis17):
     # Of rendered videos a few will do, if both sides have one.
     few = replace(endovis17, dataset="synthetic", fold=3)
     assert "data.synthetic.sequences" in refused(split_names, few, source)
+
+
+def test_endovis18_is_split_by_the_name_of_a_division(tmp_path):
+    rng = np.random.default_rng(0)
+    for root, sequences in (("train", SEQUENCES), ("test", (1, 2, 3, 4))):
+        for k in sequences:
+            folder = tmp_path / root / f"seq_{k}"
+            image = rng.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+            for kind, array in (("left_frames", image), ("labels", 0 * image)):
+                (folder / kind).mkdir(parents=True)
+                Image.fromarray(array).save(folder / kind / "frame000.png")
+    data = DataConfig(
+        dataset="endovis18",
+        root=str(tmp_path / "train"),
+        size=(32, 64),
+        task="parts",
+        num_classes=4,
+    )
+    train, val = open_split(data)
+    assert names(val) == ["seq_5", "seq_9", "seq_15"] and len(names(train)) == 12
+    assert len(names(open_split(replace(data, split="isinet"))[0])) == 11
+    data = replace(data, split="challenge")
+    assert "--data.test-root DIR" in refused(open_split, data)
+    data = replace(data, test_root=str(tmp_path / "test"))
+    train, val = open_split(data)
+    assert len(names(train)) == 15
+    assert names(val) == [f"test_seq_{k}" for k in (1, 2, 3, 4)]
+    assert names(open_videos(data, ["test_seq_2"])) == ["test_seq_2"]
+    # The test archive's seq_1 would be mistaken for another operation's.
+    assert "seq_5" in refused(open_split, replace(data, root=data.test_root))
+
+
+def test_prepared_data_of_another_task_are_refused(endovis17, tmp_path):
+    request = Request("endovis17", task="types", size=(32, 40))
+    prepare([endovis17.root], tmp_path / "out", request, log=lambda line: None)
+    data = replace(endovis17, root=str(tmp_path / "out"))
+    assert "prepared with task types; data.task is parts" in refused(open_dataset, data)
+    assert open_dataset(replace(data, task="types")).videos
+
+
+def test_a_frame_on_both_sides_is_refused(folder, tmp_path):
+    root = write_videos(tmp_path, names=("b", "a", "c"))
+    shutil.copytree(root / "b", root / "d")
+    data = replace(folder, root=str(root), train=("a", "d"))
+    with pytest.raises(ValueError, match="validation b, frame .* is the same picture"):
+        open_split(data)
 
 
 def test_wrong_task_for_the_class_count(endovis17):
