@@ -15,6 +15,7 @@ _FREE_ON_RESUME = (
     "name",
     "workdir",
     "data.root",
+    "data.test_root",
     "data.threads",
     "train.epochs",
     "train.eval_every_epochs",
