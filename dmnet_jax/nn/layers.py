@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from dmnet_jax.nn.depthwise import shifted_depthwise_3x3
+
 Padding = Literal["torch", "keras"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -187,28 +189,17 @@ def depthwise_3x3(
     x: Array, kernel: Array, stride: int, pads: list[tuple[int, int]]
 ) -> Array:
     """Depthwise convolution of x [B, H, W, C] with kernel [3, 3, 1, C]."""
-    if jax.default_backend() != "cpu":
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            pads,
-            dimension_numbers=_DIMENSIONS,
-            feature_group_count=x.shape[-1],
-        )
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    height, width = (
-        (n + sum(p) - 3) // stride + 1 for n, p in zip(x.shape[1:3], pads, strict=True)
+    if jax.default_backend() == "cpu":
+        rows, columns = pads
+        return shifted_depthwise_3x3(x, kernel, stride, (rows, columns))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
     )
-    y = None
-    for i in range(3):
-        for j in range(3):
-            rows = slice(i, i + (height - 1) * stride + 1, stride)
-            columns = slice(j, j + (width - 1) * stride + 1, stride)
-            term = padded[:, rows, columns] * kernel[i, j, 0]
-            y = term if y is None else y + term
-    assert y is not None
-    return y
 
 
 def max_pool_5x5(x: Array) -> Array:
