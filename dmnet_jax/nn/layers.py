@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from dmnet_jax.nn.depthwise import shifted_depthwise_3x3
+
 Padding = Literal["torch", "keras"]
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -187,28 +189,17 @@ def depthwise_3x3(
     x: Array, kernel: Array, stride: int, pads: list[tuple[int, int]]
 ) -> Array:
     """Depthwise convolution of x [B, H, W, C] with kernel [3, 3, 1, C]."""
-    if jax.default_backend() != "cpu":
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            (stride, stride),
-            pads,
-            dimension_numbers=_DIMENSIONS,
-            feature_group_count=x.shape[-1],
-        )
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    height, width = (
-        (n + sum(p) - 3) // stride + 1 for n, p in zip(x.shape[1:3], pads, strict=True)
+    if jax.default_backend() == "cpu":
+        rows, columns = pads
+        return shifted_depthwise_3x3(x, kernel, stride, (rows, columns))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        dimension_numbers=_DIMENSIONS,
+        feature_group_count=x.shape[-1],
     )
-    y = None
-    for i in range(3):
-        for j in range(3):
-            rows = slice(i, i + (height - 1) * stride + 1, stride)
-            columns = slice(j, j + (width - 1) * stride + 1, stride)
-            term = padded[:, rows, columns] * kernel[i, j, 0]
-            y = term if y is None else y + term
-    assert y is not None
-    return y
 
 
 def max_pool_5x5(x: Array) -> Array:
@@ -227,39 +218,44 @@ def _max_of_5(x: Array, axis: int) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, window, (1, 1, 1, 1), pads)
 
 
-def _max_of_5_forward(x: Array, axis: int) -> tuple[Array, tuple[Array, Array]]:
+def _max_of_5_forward(x: Array, axis: int) -> tuple[Array, Array]:
+    """Also which of each window's five is its first maximum, int8 like x."""
     y: Any = _max_of_5(x, axis)
-    return y, (x, y)
+    padded = _padded(x, axis, -jnp.inf)
+    first = jnp.full(x.shape, 4, jnp.int8)
+    for k in (3, 2, 1, 0):
+        first = jnp.where(_window(padded, axis, k) == y, jnp.int8(k), first)
+    return y, lax.optimization_barrier(first)
 
 
-def _max_of_5_backward(
-    axis: int, residuals: tuple[Array, Array], gradient: Array
-) -> tuple[Array]:
-    """Five comparisons instead of XLA's select-and-scatter, which is serial on CPU.
+def _max_of_5_backward(axis: int, first: Array, gradient: Array) -> tuple[Array]:
+    """Each position gathers from the five windows that it lies in.
 
-    The barriers keep padding out of the arithmetic's fusions: fused with it they
-    are not vectorised (4x slower).
+    XLA's own gradient, select-and-scatter, is serial on CPU.
     """
-    x, y = residuals
-    n = x.shape[axis]
+    chosen = _padded(first, axis, -1)
+    padded = _padded(gradient, axis, 0)
+    total: Any = 0
+    for k in range(5):  # as the k-th of its window, the window is 2 - k further on
+        hit = _window(chosen, axis, 4 - k) == k
+        total += jnp.where(hit, _window(padded, axis, 4 - k), 0)
+    return (total,)
 
-    def pad(a: Array, before: int, after: int, value: float) -> Array:
-        widths = [(0, 0)] * 4
-        widths[axis] = (before, after)
-        return jnp.pad(a, widths, constant_values=value)
 
-    padded = lax.optimization_barrier(pad(x, 2, 2, -jnp.inf))
-    shares, taken = [], jnp.zeros(x.shape, bool)
-    for offset in range(5):
-        equal = lax.slice_in_dim(padded, offset, offset + n, axis=axis) == y
-        shares.append(jnp.where(equal & ~taken, gradient, 0))
-        taken |= equal
-    shares = lax.optimization_barrier(tuple(shares))
-    spread = lax.optimization_barrier(
-        tuple(pad(share, k, 4 - k, 0) for k, share in enumerate(shares))
-    )
-    total = functools.reduce(jnp.add, spread)
-    return (lax.slice_in_dim(total, 2, 2 + n, axis=axis),)
+def _padded(x: Array, axis: int, value: float) -> Array:
+    """Two more on both sides.
+
+    The barrier keeps padding out of the arithmetic's fusions: fused with it they are
+    not vectorised (4x slower).
+    """
+    widths = [(0, 0)] * 4
+    widths[axis] = (2, 2)
+    return lax.optimization_barrier(jnp.pad(x, widths, constant_values=value))
+
+
+def _window(padded: Array, axis: int, k: int) -> Array:
+    """The k-th of each position's five."""
+    return lax.slice_in_dim(padded, k, k + padded.shape[axis] - 4, axis=axis)
 
 
 _max_of_5.defvjp(_max_of_5_forward, _max_of_5_backward)

@@ -178,3 +178,18 @@ def test_pooling_and_enlarging_keep_bfloat16():
     np.testing.assert_allclose(
         enlarge(x).astype(jnp.float32), enlarge(exact), atol=0.05
     )
+
+
+def test_a_depthwise_gradient_in_bfloat16_is_added_up_in_float32():
+    """Of 4096 equal terms, bfloat16 sums would stop growing at 256."""
+    x = jnp.ones((1, 64, 64, 2), jnp.bfloat16)
+    kernel = jnp.ones((3, 3, 1, 2), jnp.bfloat16)
+
+    @jax.jit
+    def gradient(kernel):
+        pads = [(1, 1), (1, 1)]
+        return jax.grad(lambda k: layers.depthwise_3x3(x, k, 1, pads).sum())(kernel)
+
+    found = gradient(kernel)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(found[1, 1, 0].astype(jnp.float32), 4096)

@@ -1,0 +1,275 @@
+"""Training steps a second, and what bounds them.
+
+    python -m dmnet_jax.benchmark training
+    python -m dmnet_jax.benchmark training --size 256 320 --batch 4 --peers
+
+Without --size and --batch two cases are measured: the paper's (16 clips of 512x640)
+and a laptop's (4 of 256x320). With --peers, which needs the extra of that name, a
+PyTorch version of the same network takes turns with ours, after both have been seen
+to give the same loss, logits and gradients. Every network runs in a process of its
+own. For research use; not a medical device.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dmnet_jax.benchmark import machine
+from dmnet_jax.benchmark.case import Case
+from dmnet_jax.metrics import format_table
+
+PAPER, LAPTOP = ((512, 640), 16), ((256, 320), 4)
+# Where gradients are compared: any size does, in float64 no rounding hides a mistake.
+CHECKED = Case(memory=True, size=(64, 96), batch=2, exact=True)
+TOLERANCE = 1e-4
+
+NOTES = """\
+A step is forward pass, Dice loss at the labels' size, gradient and Adam, in float32,
+without dropout; frames that are remembered are encoded without gradient. `wait` is the
+share of time that a loop over rendered clips waits for the loader. `G/s` counts 10^9
+multiply-adds of convolutions and attention: forward once, and twice that for the
+gradient where there is one; `of peak` is its part of what the same framework reaches
+in a product of two 2048x2048 matrices. `ratio` is the median over rounds of the step's
+time by that of JAX in the same round: above 1, JAX is faster."""
+
+
+class Worker:
+    """A measuring process, told over its standard input what to do."""
+
+    def __init__(self, kind: str, case: Case, folder: Path) -> None:
+        path = folder / "case.json"
+        path.write_text(json.dumps(asdict(case)))
+        self._name = f"the {kind} step"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dmnet_jax.benchmark.worker", kind, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=machine.environment(),
+        )
+        self.report = self._read()
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        assert self._process.stdin
+        self._process.stdin.write("step\n")
+        self._process.stdin.flush()
+        return self._read()["seconds"]
+
+    def close(self) -> int:
+        """Ends the process; its peak memory in bytes."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        memory = self._read()["memory"]
+        self._process.wait()
+        return memory
+
+    def stop(self) -> None:
+        """Ends the process whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            reason = (
+                "the system ended it, likely for memory" if code < 0 else "see above"
+            )
+            raise RuntimeError(f"{self._name} failed ({reason})")
+        return json.loads(line)
+
+
+def step_operations(case: Case) -> int:
+    """Multiply-adds of one step, by the rule of `NOTES`."""
+    import jax
+    import jax.numpy as jnp
+
+    from dmnet_jax.complexity import count
+    from dmnet_jax.models import single_frame
+    from dmnet_jax.models.dmnet import DMNet
+
+    model = DMNet(8) if case.memory else single_frame(DMNet(8))
+    key = jax.random.key(0)
+    variables = jax.eval_shape(
+        lambda: model.init(
+            key,
+            model.init_memory(1, (32, 32), key),
+            jnp.zeros((1, 1, 32, 32, 3), jnp.uint8),
+        )
+    )
+
+    def frames(count: int) -> Any:
+        return jax.ShapeDtypeStruct((case.batch, count, *case.size, 3), jnp.uint8)
+
+    def masks(count: int) -> Any:
+        return jax.ShapeDtypeStruct((case.batch, count), bool)
+
+    local, past = (5, 4) if case.memory else (1, 0)
+    clip = count(
+        lambda *inputs: model.apply(*inputs, method=DMNet.clip),
+        *(variables, frames(local), masks(local), frames(past), masks(past), key),
+    )
+
+    def encode(*inputs: Any) -> Any:
+        return model.apply(*inputs, method=DMNet.encode)
+
+    frame = jax.ShapeDtypeStruct((case.batch, *case.size, 3), jnp.uint8)
+    encoded = count(encode, variables, frame)
+    remembered = (local - 1 + past) * encoded.convolution
+    return 3 * (clip.convolution + clip.attention) - 2 * remembered
+
+
+def check(folder: Path) -> dict[str, dict[str, float]]:
+    """Differences of PyTorch from JAX, for both networks.
+
+    Raises:
+        RuntimeError: one is above `TOLERANCE`.
+    """
+    found = {}
+    for memory in (False, True):
+        case = replace(CHECKED, memory=memory)
+        for kind in ("jax", "torch"):
+            worker = Worker(kind, case, folder)
+            worker.close()
+        name = network(case)
+        found[name] = worker.report["differences"]
+        if max(found[name].values()) > TOLERANCE:
+            raise RuntimeError(f"{name}: PyTorch differs, {found[name]}")
+    return found
+
+
+def network(case: Case) -> str:
+    return "DMNet" if case.memory else "single-frame"
+
+
+def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str, Any]]:
+    """One row a framework; rounds are taken in turns."""
+    workers: dict[str, Worker] = {}
+    try:
+        for kind in ("jax", "torch") if peers else ("jax",):
+            workers[kind] = Worker(kind, case, folder)
+        times: dict[str, list[float]] = {kind: [] for kind in workers}
+        for turn in range(rounds):
+            order = list(workers) if turn % 2 == 0 else list(workers)[::-1]
+            for kind in order:
+                times[kind].append(workers[kind].step())
+        memory = {kind: worker.close() for kind, worker in workers.items()}
+    except RuntimeError as error:
+        return [{**asdict(case), "network": network(case), "failed": str(error)}]
+    finally:
+        for worker in workers.values():
+            worker.stop()
+    rows = []
+    for kind, worker in workers.items():
+        report, median = worker.report, statistics.median(times[kind])
+        rate = step_operations(case) / median
+        pairs = zip(times[kind], times["jax"], strict=True)
+        rows.append(
+            {
+                **asdict(case),
+                "network": network(case),
+                "framework": kind,
+                "step_s": times[kind],
+                "samples_per_s": case.batch / median,
+                "ratio": statistics.median(a / b for a, b in pairs),
+                "memory_bytes": memory[kind],
+                "operations_per_s": rate,
+                "share_of_peak": rate / report["peak"],
+                **report,
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown of `measure`'s rows."""
+    cells = []
+    for row in rows:
+        height, width = row["size"]
+        case = [row["network"], f"{row['batch']} x {height}x{width}"]
+        if "failed" in row:
+            cells.append([*case, row["failed"], *[""] * 8])
+            continue
+        own = row["framework"] == "jax"
+        cells.append(
+            [
+                *case,
+                "JAX" if own else "PyTorch",
+                f"{statistics.median(row['step_s']):.3f}",
+                f"{row['samples_per_s']:.2f}",
+                f"{row['ratio']:.2f}",
+                f"{row['waiting']:.1%}" if own else "",
+                f"{row['memory_bytes'] / 2**30:.2f}",
+                f"{row['compile_s']:.0f}" if own else "",
+                f"{row['operations_per_s'] / 1e9:.1f}",
+                f"{row['share_of_peak']:.0%}",
+            ]
+        )
+    headers = ["network", "batch", "", "s/step", "samples/s", "ratio", "wait", "GiB"]
+    return format_table(cells, [*headers, "compile s", "G/s", "of peak"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dmnet_jax.benchmark training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
+    parser.add_argument("--batch", type=int, help="clips a step")
+    parser.add_argument("--rounds", type=int, default=7, help="steps timed of each")
+    parser.add_argument("--peers", action="store_true", help="measure PyTorch as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers there")
+    flags = parser.parse_args(argv)
+    if any(side < 64 or side % 32 for side in flags.size or ()):
+        parser.error("--size must be multiples of 32, at least 64")
+    if flags.rounds < 1 or (flags.batch is not None and flags.batch < 1):
+        parser.error("--batch and --rounds must be at least 1")
+    if flags.peers and find_spec("torch") is None:
+        parser.error("--peers needs PyTorch: pip install 'dmnet-jax[peers]'")
+    settings = [PAPER, LAPTOP]
+    if flags.size or flags.batch:
+        height, width = flags.size or PAPER[0]
+        settings = [((height, width), flags.batch or PAPER[1])]
+    result: dict[str, Any] = {"machine": machine.describe(), "rows": []}
+    with tempfile.TemporaryDirectory() as name:
+        if flags.peers:
+            try:
+                result["differences"] = check(Path(name))
+            except RuntimeError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+        for size, batch in settings:
+            for memory in (False, True):
+                case = Case(memory, size, batch, loader_steps=flags.rounds)
+                folder = Path(name) / f"{size[0]}x{size[1]}"
+                folder.mkdir(exist_ok=True)
+                result["rows"] += measure(case, folder, flags.rounds, flags.peers)
+    print(report(result))
+    if flags.json:
+        flags.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0
+
+
+def report(result: dict[str, Any]) -> str:
+    """Markdown of all that was found."""
+    about = result["machine"]
+    lines = [
+        f"{about['cpu']}, {about['cores']} cores; allocator {about['allocator']}; "
+        f"{about['date']}",
+        "",
+    ]
+    for name, values in result.get("differences", {}).items():
+        told = ", ".join(f"{what} {value:.1e}" for what, value in values.items())
+        lines += [f"{name}: PyTorch from JAX, relative, in float64: {told}", ""]
+    return "\n".join([*lines, table(result["rows"]), "", NOTES])

@@ -1,0 +1,120 @@
+"""Depthwise 3x3 convolution for XLA's CPU backend, with its gradient.
+
+That backend has no fast path for grouped convolutions, so the convolution is nine
+shifted multiply-adds. Its gradient is written out since automatic differentiation
+keeps the nine shifts of the input, each as large as the output, and sums each
+separately: here the input alone is kept.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def shifted_depthwise_3x3(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+    """x [B, H, W, C] with kernel [3, 3, 1, C] -> [B, H/stride, W/stride, C]."""
+    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    height, width = (
+        (n + sum(p) - 3) // stride + 1 for n, p in zip(x.shape[1:3], pads, strict=True)
+    )
+    return _sum(
+        padded[:, _range(i, height, stride), _range(j, width, stride)] * kernel[i, j, 0]
+        for i, j in _taps()
+    )
+
+
+def _taps() -> Iterator[tuple[int, int]]:
+    return ((i, j) for i in range(3) for j in range(3))
+
+
+def _sum(terms: Iterable[Array]) -> Array:
+    return functools.reduce(jnp.add, terms)
+
+
+def _range(first: int, count: int, step: int) -> slice:
+    return slice(first, first + (count - 1) * step + 1, step)
+
+
+def _forward(
+    x: Array, kernel: Array, stride: int, pads: Pads
+) -> tuple[Array, tuple[Array, Array]]:
+    return shifted_depthwise_3x3(x, kernel, stride, pads), (x, kernel)
+
+
+def _backward(
+    stride: int, pads: Pads, residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    to_input: Array
+    if stride == 1:
+        flipped = kernel[::-1, ::-1]
+        to_input = shifted_depthwise_3x3(gradient, flipped, 1, ((1, 1), (1, 1)))
+    else:
+        (top, _), (left, _) = pads
+        to_padded = _spread(gradient, kernel)
+        to_input = to_padded[:, top : top + x.shape[1], left : left + x.shape[2]]
+    return to_input, _to_kernel(x, gradient, stride, pads)
+
+
+def _spread(gradient: Array, kernel: Array) -> Array:
+    """Gradient [B, h, w, C] at stride 2 to the padded input [B, 2h + 2, 2w + 2, C].
+
+    Even input positions see the first and last tap, odd ones the middle tap; the four
+    kinds are computed apart and interleaved.
+    """
+    batch, height, width, channels = gradient.shape
+    padded = lax.optimization_barrier(
+        jnp.pad(gradient, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    )
+    # (tap, first of its h + 1 outputs in `padded`) of even and of odd positions
+    taps = (((0, 1), (2, 0)), ((1, 1),))
+
+    def kind(rows: int, columns: int) -> Array:
+        return _sum(
+            padded[:, top : top + height + 1, left : left + width + 1] * kernel[i, j, 0]
+            for i, top in taps[rows]
+            for j, left in taps[columns]
+        )
+
+    rows = [jnp.stack([kind(row, 0), kind(row, 1)], 3) for row in range(2)]
+    return jnp.stack(rows, 2).reshape(batch, 2 * height + 2, 2 * width + 2, channels)
+
+
+def _to_kernel(x: Array, gradient: Array, stride: int, pads: Pads) -> Array:
+    """For each tap, the sum over positions of the shifted input times the gradient.
+
+    One output row at a time, added up over rows in nine accumulators that stay in the
+    cache: nine sums over whole maps take four times as long.
+    """
+    padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
+    batch, height, width, channels = gradient.shape
+
+    def add_row(index: Array, totals: tuple[Array, ...]) -> tuple[Array, ...]:
+        image, row = index // height, index % height
+        above = lax.dynamic_slice(
+            padded,
+            (image, row * stride, 0, 0),
+            (1, 3, padded.shape[2], channels),
+        )[0]
+        own = lax.dynamic_slice(gradient, (image, row, 0, 0), (1, 1, width, channels))[
+            0, 0
+        ]
+        return tuple(
+            total + above[i, _range(j, width, stride)] * own
+            for total, (i, j) in zip(totals, _taps(), strict=True)
+        )
+
+    exact = jnp.promote_types(gradient.dtype, jnp.float32)
+    zeros = tuple(jnp.zeros((width, channels), exact) for _ in range(9))
+    totals = lax.fori_loop(0, batch * height, add_row, zeros)
+    sums = [total.sum(0) for total in totals]
+    return jnp.stack(sums).reshape(3, 3, 1, channels).astype(gradient.dtype)
+
+
+shifted_depthwise_3x3.defvjp(_forward, _backward)
