@@ -1,5 +1,6 @@
 """The folded network says what the trained one says, frame after frame."""
 
+import functools
 from functools import partial
 
 import jax
@@ -19,10 +20,8 @@ STAGES, POOLING = mobilenet.STAGES, refinenet.ChainedResidualPooling
 VARIANTS = {
     "ela": {},
     "ela shared": {"share_key_value": True},
-    "ela alone": {"global_memory": False},
     "blstm": {"local": "blstm"},
-    "clstm": {"local": "clstm"},
-    "nl": {"local": "nl"},
+    "clstm alone": {"local": "clstm", "global_memory": False},
     "nl shared": {"local": "nl", "share_key_value": True},
     "none": {"local": "none"},
 }
@@ -78,27 +77,32 @@ def assert_same_labels(got, wanted):
     assert (got.argmax(-1) == wanted.argmax(-1))[clear].all()
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_through_wrap_around_and_reset(name):
-    size = (32, 64)
+@functools.cache
+def programs(name):
+    """Model, its update, ours; variables and weights are arguments."""
     model = DMNet(
         num_classes=3, local_size=2, num_reads=2, global_size=3, **VARIANTS[name]
     )
+    trained = jax.jit(partial(model.apply, method=DMNet.update))
+    return model, trained, jax.jit(partial(network.update, model))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_through_wrap_around_and_reset(name):
+    size = (32, 64)
+    model, trained, step = programs(name)
     variables = drawn(model)
     weights = fold(model, variables)
-    trained = jax.jit(partial(model.apply, variables, method=DMNet.update))
-    step = jax.jit(partial(network.update, model, weights))
-    reset = jax.jit(network.reset)
 
     theirs = model.init_memory(1, size, KEY)
     ours = network.init_memory(model, 1, size, KEY)
     for index in range(8):
         if index == 6:
             theirs = model.init_memory(1, size, KEY)
-            ours = reset(ours, np.full(1, RESET_ALL))
+            ours = network.reset(ours, np.full(1, RESET_ALL))
         features = features_of(index, 1, size)
-        theirs, wanted = trained(theirs, features)
-        ours, got = step(ours, features, np.ones(1, bool))
+        theirs, wanted = trained(variables, theirs, features)
+        ours, got = step(weights, ours, features, np.ones(1, bool))
         assert_close(got.logits, wanted.logits)
         assert_same_labels(np.asarray(got.logits), np.asarray(wanted.logits))
         for field in ("confidence", "similarity"):
@@ -117,27 +121,26 @@ def test_encoder_with_its_norms_folded(encoder, size):
     variables = drawn(model)
     weights = fold(model, variables)["encoder"]
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    wanted = jax.jit(partial(model.apply, variables, method=DMNet.encode))(frames)
-    got = jax.jit(partial(network.encode, model, weights))(frames)
+    wanted = jax.jit(partial(model.apply, method=DMNet.encode))(variables, frames)
+    got = jax.jit(partial(network.encode, model))(weights, frames)
     jax.tree.map(assert_close, got, wanted)
 
 
 def test_thresholds_decide_as_in_training():
     """A frame that is refused costs no key and value, and leaves what was there."""
-    size = (32, 32)
-    model = DMNet(num_classes=3, local_size=1, num_reads=2, global_size=3)
+    size = (32, 64)
+    model, trained, step = programs("ela")
     variables = drawn(model)
     variables["thresholds"]["max_similarity"] = np.float32(-20.0)
-    trained = jax.jit(partial(model.apply, variables, method=DMNet.update))
-    step = jax.jit(partial(network.update, model, fold(model, variables)))
+    weights = fold(model, variables)
     theirs = model.init_memory(1, size, KEY)
     ours = network.init_memory(model, 1, size, KEY)
     decisions = []
     for index in (0, 0, 1, 1, 0):
         features = features_of(index, 1, size)
         features = jax.tree.map(lambda x, i=index: x * (1 + i), features)
-        theirs, wanted = trained(theirs, features)
-        ours, got = step(ours, features, np.ones(1, bool))
+        theirs, wanted = trained(variables, theirs, features)
+        ours, got = step(weights, ours, features, np.ones(1, bool))
         assert_close(got.logits, wanted.logits)
         decisions.append((bool(got.admitted[0]), bool(wanted.admitted[0])))
     assert all(ours == theirs for ours, theirs in decisions)
