@@ -12,6 +12,7 @@ import numpy as np
 Forget = Literal["keep", "reset-local", "reset-all"]
 Status = Literal["ok", "refused", "late", "blank", "frozen", "suspect"]
 
+_ORDER: list[Forget] = ["keep", "reset-local", "reset-all"]
 _THINNED = slice(None, None, 8)  # rows and columns that judge a picture's content
 
 
@@ -114,9 +115,8 @@ class FrameCheck:
         self._seen = True
         if timestamp is not None:
             self._used = timestamp
-        forget = max(
-            (forget for forget, _ in reasons), key=_ORDER.index, default="keep"
-        )
+        forgets: list[Forget] = ["keep", *(forget for forget, _ in reasons)]
+        forget = max(forgets, key=_ORDER.index)
         return Verdict("ok", "; ".join(reason for _, reason in reasons), forget)
 
     def _wrong(self, frame: Any, timestamp: float | None) -> str:
@@ -149,6 +149,3 @@ class FrameCheck:
             return []
         self.counts["scene_cuts"] += 1
         return [(self._policy.on_cut, f"scene cut, frames differ by {difference:.0f}")]
-
-
-_ORDER: tuple[Forget, ...] = ("keep", "reset-local", "reset-all")

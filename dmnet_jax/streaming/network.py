@@ -48,7 +48,7 @@ def init_memory(
     """
     h, w = size[0] // 32, size[1] // 32
 
-    def map_of(channels: int) -> jax.ShapeDtypeStruct:
+    def map_of(channels: int) -> Any:
         return jax.ShapeDtypeStruct((h, w, channels), model.dtype)
 
     key_value = KeyValue(map_of(model.key_channels), map_of(model.value_channels))

@@ -128,7 +128,7 @@ def compile(
     Raises:
         ValueError: a size or number that cannot be.
     """
-    interface = Interface(tuple(size), streams, model.num_classes, label_size or size)
+    interface = Interface(size, streams, model.num_classes, label_size or size)
     weights = jax.device_put(fold(model, variables))
     memory, *inputs = input_shapes(model, interface)
 
