@@ -70,10 +70,9 @@ def describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
 @contextmanager
 def _no_source_paths() -> Iterator[None]:
     """Operations are not marked with files and lines of this machine."""
-    name = "jax_traceback_in_locations_limit"
-    before = jax.config.read(name)
-    jax.config.update(name, 0)
+    before: Any = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
         yield
     finally:
-        jax.config.update(name, before)
+        jax.config.update("jax_traceback_in_locations_limit", before)
