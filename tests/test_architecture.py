@@ -75,6 +75,10 @@ ROOMS = {
         for room in ("models", "nn", "memory", "weights", "config", "checkpoint")
     ),
     "dmnet_jax/metrics/": ("dmnet_jax.metrics",),
+    "dmnet_jax/streaming/": tuple(
+        f"dmnet_jax.{room}"
+        for room in ("streaming", "models", "nn", "memory", "config", "checkpoint")
+    ),
     "dmnet_jax/losses.py": (),
     "dmnet_jax/benchmark/torch_dmnet.py": (
         "dmnet_jax.benchmark",

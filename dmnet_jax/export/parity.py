@@ -1,0 +1,183 @@
+"""The gate before an exported step is written: it must do what the network does.
+
+Both run over the same stream of pictures, `DMNet.step` with the training variables on
+one side. On the way the window wraps around, the global memory is filled up so that it
+replaces its oldest frame, and the stream is reset.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmnet_jax.export.stablehlo import leaf_names
+from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.streaming.network import KEEP, RESET_ALL
+from dmnet_jax.streaming.program import Program, enlarge
+
+FRAMES = 64
+RELATIVE = 1e-4  # of the greatest magnitude in a map: what rounding may do
+MAX_MISMATCH = 1e-3  # share of pixels; only where the best two classes are that close
+
+Leaves = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass
+class Parity:
+    """How far two streams are apart, over all frames: JSON.
+
+    Attributes:
+        frames: compared.
+        resets: of the stream, on the way.
+        wraps: frames that replaced the oldest of a full global memory.
+        admitted: frames that entered it, wraps included.
+        label_mismatch: share of pixels whose labels differ.
+        label_errors: pixels that differ though the best two classes do not tie.
+        state_error: greatest difference in the memory over its greatest magnitude.
+        confidence_error: greatest difference of r.
+        decisions_differ: frames that one side admitted and the other did not.
+    """
+
+    frames: int = 0
+    resets: int = 0
+    wraps: int = 0
+    admitted: int = 0
+    label_mismatch: float = 0.0
+    label_errors: int = 0
+    state_error: float = 0.0
+    confidence_error: float = 0.0
+    decisions_differ: int = 0
+
+    @property
+    def passed(self) -> bool:
+        return (
+            self.frames >= FRAMES
+            and self.resets > 0
+            and self.wraps > 0
+            and self.label_errors == self.decisions_differ == 0
+            and self.label_mismatch <= MAX_MISMATCH
+            and self.state_error <= RELATIVE
+            and self.confidence_error <= RELATIVE
+        )
+
+
+def compare(model: DMNet, variables: Any, program: Program, names: list[str]) -> Parity:
+    """Runs both over `FRAMES` pictures.
+
+    Args:
+        model: the network.
+        variables: as trained.
+        program: for one stream.
+        names: of its memory's leaves, as the network's memory names its own.
+    """
+    interface = program.interface
+
+    @jax.jit
+    def reference(variables: Any, memory: Any, frame: Any) -> Any:
+        stepped: Any = model.apply(variables, memory, frame, method=DMNet.step)
+        memory, output = stepped
+        logits = enlarge(output.logits, interface.label_size)
+        best = jax.lax.top_k(logits, 2)[0]
+        tie = best[..., 0] - best[..., 1] <= 2 * RELATIVE * jnp.abs(logits).max()
+        return memory, output, jnp.argmax(logits, -1), tie
+
+    def new() -> Any:
+        return model.init_memory(1, interface.size, jax.random.key(0))
+
+    theirs, ours = new(), program.init_memory(jax.random.key(0))
+    found, mismatches = Parity(), 0
+    for index in range(FRAMES):
+        what = KEEP
+        if index in (FRAMES // 4, FRAMES // 2):
+            theirs, ours = _full(theirs), _full(ours, names)
+        elif index == 3 * FRAMES // 4:
+            theirs, what = new(), RESET_ALL
+            found.resets += 1
+        frame = picture(index, interface.size)[None]
+        full = int(theirs.global_.count[0]) >= model.global_size
+        theirs, output, labels, tie = reference(variables, theirs, frame)
+        ours, labelled = program.step(ours, frame, reset=np.full(1, what, np.uint8))
+
+        differs = np.asarray(labels != labelled.labels)
+        mismatches += differs.sum() / differs.size
+        found.label_errors += int((differs & ~np.asarray(tie)).sum())
+        admitted = bool(output.admitted[0])
+        found.decisions_differ += admitted != bool(labelled.admitted[0])
+        found.admitted += admitted
+        found.wraps += full and admitted
+        apart = abs(float(output.confidence[0] - labelled.confidence[0]))
+        found.confidence_error = max(found.confidence_error, _or_infinity(apart))
+        found.state_error = max(
+            found.state_error, _state_error(_named(theirs), _named(ours, names))
+        )
+        found.frames += 1
+    found.label_mismatch = float(mismatches / FRAMES)
+    return found
+
+
+def picture(index: int, size: tuple[int, int]) -> np.ndarray:
+    """uint8 [H, W, 3]: coloured patches that wander, another scene every 16 frames."""
+    height, width = size
+    rng = np.random.default_rng(index // 16)
+    patches = rng.integers(0, 256, (height // 16, width // 16, 3))
+    scene = np.kron(patches, np.ones((16, 16, 1), np.int64))
+    scene = np.roll(scene, (2 * index, 3 * index), axis=(0, 1))
+    noise = np.random.default_rng(1000 + index).integers(-12, 13, scene.shape)
+    return np.clip(scene + noise, 0, 255).astype(np.uint8)
+
+
+def _named(memory: Any, names: list[str] | None = None) -> Leaves:
+    """Leaves on the host by name; a PRNG key, which no step changes, left out."""
+    names = names or leaf_names(memory)
+    leaves = dict(zip(names, jax.tree.leaves(memory), strict=True))
+    return {n: np.array(x) for n, x in leaves.items() if n != ".key"}
+
+
+def _full(memory: Any, names: list[str] | None = None) -> Any:
+    """The memory with every global slot taken by a variant of the first.
+
+    The reference is forgotten, so that the next frame is admitted and replaces one.
+    """
+    names = names or leaf_names(memory)
+    named = _named(memory, names)
+    stamps = named[".global_.stamp"]
+    capacity = stamps.shape[-1]
+    named[".global_.stamp"] = np.arange(capacity, dtype=stamps.dtype)[None]
+    named[".global_.count"][:] = capacity
+    named[".reference.count"][:] = 0
+    for name, slots in named.items():
+        if name.startswith(".global_.slots"):
+            scale = np.linspace(0.5, 1.5, capacity, dtype=np.float32)
+            scale = scale.reshape(1, -1, *[1] * (slots.ndim - 2))
+            named[name] = (slots[:, :1] * scale).astype(slots.dtype)
+    leaves, structure = jax.tree.flatten(memory)
+    pairs = zip(names, leaves, strict=True)
+    return jax.tree.unflatten(structure, [named.get(name, x) for name, x in pairs])
+
+
+def _state_error(theirs: Leaves, ours: Leaves) -> float:
+    """Over what both hold: the global memory, the latest admitted frame, counters."""
+    worst = 0.0
+    for name, expected in theirs.items():
+        got = ours[name]
+        if name.startswith(".local.slots"):
+            continue  # the window is held in another form
+        if ".slots" in name:
+            ring = name[: name.index(".slots")]
+            valid = theirs[f"{ring}.stamp"] >= 0
+            if ring == ".reference":
+                valid &= theirs[f"{ring}.count"][:, None] > 0
+            expected, got = expected[valid], got[valid]
+            if expected.size:
+                apart = np.abs(expected.astype(np.float32) - got.astype(np.float32))
+                largest = max(float(np.abs(expected).max()), 1e-6)
+                worst = max(worst, _or_infinity(float(apart.max()) / largest))
+        elif not np.array_equal(expected, got):
+            return float("inf")
+    return worst
+
+
+def _or_infinity(x: float) -> float:
+    return x if np.isfinite(x) else float("inf")

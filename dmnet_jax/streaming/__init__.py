@@ -1,0 +1,27 @@
+"""Live video: the fastest step, and a session around it.
+
+`compile` makes one program from a trained network; `Session` runs it, or an exported
+file, on one camera and handles what cameras do. Several cameras: compile with
+`streams=B` and call `Program.step` with masks.
+"""
+
+from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
+from dmnet_jax.streaming.frames import Policy
+from dmnet_jax.streaming.network import KEEP, RESET_ALL, RESET_LOCAL
+from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
+from dmnet_jax.streaming.session import Result, Session
+
+__all__ = [
+    "ArtefactError",
+    "KEEP",
+    "Labelled",
+    "NO_LABEL",
+    "Policy",
+    "Program",
+    "RESET_ALL",
+    "RESET_LOCAL",
+    "Result",
+    "Session",
+    "compile",
+    "load_artefact",
+]

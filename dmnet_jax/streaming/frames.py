@@ -1,0 +1,151 @@
+"""What a live camera sends, and the rule for each kind of it.
+
+A frame that is not used is counted, gives no labels and leaves the memory alone, so
+that nothing of it is ever read later.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+Forget = Literal["keep", "reset-local", "reset-all"]
+Status = Literal["ok", "refused", "late", "blank", "frozen", "suspect"]
+
+_ORDER: list[Forget] = ["keep", "reset-local", "reset-all"]
+_THINNED = slice(None, None, 8)  # rows and columns that judge a picture's content
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is done with frames that are not simply the next one.
+
+    Attributes:
+        skip_blank: Do not use a frame whose pixels hardly differ (black, or covered).
+        skip_frozen: Do not use a frame that equals the one before it, bit for bit.
+        period: Seconds from frame to frame, by which lost frames are counted.
+        max_gap: Seconds between two frames after which `on_gap` applies.
+        on_gap: What is forgotten after a gap.
+        scene_cut: Mean difference to the frame before, of 255, from which a frame
+            begins another scene and `on_cut` applies. None: cuts are not looked for.
+        on_cut: What is forgotten at a scene cut.
+    """
+
+    skip_blank: bool = True
+    skip_frozen: bool = True
+    period: float | None = None
+    max_gap: float | None = None
+    on_gap: Forget = "reset-local"
+    scene_cut: float | None = None
+    on_cut: Forget = "reset-all"
+
+
+class Verdict(NamedTuple):
+    """What becomes of a frame.
+
+    Attributes:
+        status: "ok" if it is to be used.
+        reason: why not, or why something is forgotten; may be empty.
+        forget: what the memory forgets before the frame.
+    """
+
+    status: Status
+    reason: str = ""
+    forget: Forget = "keep"
+
+
+class FrameCheck:
+    """Judges the frames of one stream, in the order in which they arrive.
+
+    Args:
+        size: (H, W) of the frames.
+        policy: rules.
+
+    Attributes:
+        counts: of what was seen: JSON.
+    """
+
+    BLANK_DEVIATION = 3.0
+
+    def __init__(self, size: tuple[int, int], policy: Policy) -> None:
+        self.counts: dict[str, int] = {
+            **dict.fromkeys(("refused", "late", "blank", "frozen", "suspect"), 0),
+            **dict.fromkeys(("lost", "gaps", "scene_cuts"), 0),
+        }
+        self._shape = (*size, 3)
+        self._policy = policy
+        self._previous = np.zeros(self._shape, np.uint8)
+        self._seen = False
+        self._arrived: float | None = None  # timestamp of the last frame in order
+        self._used: float | None = None  # and of the last one that was used
+
+    def forget(self) -> None:
+        """The next frame is the first of a video: nothing is compared with it."""
+        self._seen, self._arrived, self._used = False, None, None
+
+    def judge(self, frame: Any, timestamp: float | None) -> Verdict:
+        """The rule that applies to a frame; `timestamp` in seconds, if known."""
+        verdict = self._judge(frame, timestamp)
+        if verdict.status != "ok":
+            self.counts[verdict.status] += 1
+        return verdict
+
+    def _judge(self, frame: Any, timestamp: float | None) -> Verdict:
+        wrong = self._wrong(frame, timestamp)
+        if wrong:
+            return Verdict("refused", wrong)
+        if timestamp is not None:
+            if self._arrived is not None:
+                since = timestamp - self._arrived
+                if since <= 0:
+                    return Verdict("late", f"{-since:.3f} s behind the frame before")
+                if self._policy.period is not None:
+                    lost = round(since / self._policy.period) - 1
+                    self.counts["lost"] += max(0, lost)
+            self._arrived = timestamp
+        thin = frame[_THINNED, _THINNED].astype(np.float32)
+        deviation = thin.std(axis=(0, 1)).max()
+        if self._policy.skip_blank and deviation < self.BLANK_DEVIATION:
+            return Verdict("blank", "its pixels hardly differ")
+        if self._policy.skip_frozen and self._seen:
+            if np.array_equal(frame, self._previous):
+                return Verdict("frozen", "equal to the frame before")
+        reasons = [*self._gap(timestamp), *self._cut(thin)]
+        np.copyto(self._previous, frame)
+        self._seen = True
+        if timestamp is not None:
+            self._used = timestamp
+        forgets: list[Forget] = ["keep", *(forget for forget, _ in reasons)]
+        forget = max(forgets, key=_ORDER.index)
+        return Verdict("ok", "; ".join(reason for _, reason in reasons), forget)
+
+    def _wrong(self, frame: Any, timestamp: float | None) -> str:
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+            kind = getattr(frame, "dtype", type(frame).__name__)
+            return f"frame is {kind}; it must be a uint8 array"
+        if frame.shape != self._shape:
+            height, width, _ = self._shape
+            return f"frame is {list(frame.shape)}; it must be [{height}, {width}, 3]"
+        if timestamp is not None and not np.isfinite(timestamp):
+            return f"timestamp is {timestamp}; it must be finite"
+        return ""
+
+    def _gap(self, timestamp: float | None) -> list[tuple[Forget, str]]:
+        limit = self._policy.max_gap
+        if timestamp is None or self._used is None or limit is None:
+            return []
+        gap = timestamp - self._used
+        if gap <= limit:
+            return []
+        self.counts["gaps"] += 1
+        return [(self._policy.on_gap, f"gap of {gap:.3f} s")]
+
+    def _cut(self, thin: np.ndarray) -> list[tuple[Forget, str]]:
+        limit = self._policy.scene_cut
+        if limit is None or not self._seen:
+            return []
+        difference = np.abs(thin - self._previous[_THINNED, _THINNED]).mean()
+        if difference < limit:
+            return []
+        self.counts["scene_cuts"] += 1
+        return [(self._policy.on_cut, f"scene cut, frames differ by {difference:.0f}")]

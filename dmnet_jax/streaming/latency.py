@@ -1,0 +1,46 @@
+"""How long steps took, in memory that does not grow."""
+
+from typing import Any
+
+import numpy as np
+
+KEPT = 10_000
+
+
+class Latency:
+    """Seconds of the last `KEPT` steps, and counts of all of them.
+
+    Args:
+        deadline: seconds a step may take; None: any time.
+    """
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self.count = 0
+        self.misses = 0
+        self._longest = 0.0
+        self._seconds = np.zeros(KEPT)
+
+    def add(self, seconds: float) -> bool:
+        """Counts a step; True if it missed the deadline."""
+        missed = self.deadline is not None and seconds > self.deadline
+        self._seconds[self.count % KEPT] = seconds
+        self.count += 1
+        self.misses += missed
+        self._longest = max(self._longest, seconds)
+        return missed
+
+    def summary(self) -> dict[str, Any]:
+        """JSON: milliseconds at the percentiles of the kept steps, and the counts."""
+        kept = 1e3 * self._seconds[: min(self.count, KEPT)]
+        names = ("p50_ms", "p95_ms", "p99_ms")
+        values = (
+            np.percentile(kept, (50, 95, 99)).tolist() if self.count else [None] * 3
+        )
+        return {
+            "steps": self.count,
+            **dict(zip(names, values, strict=True)),
+            "max_ms": 1e3 * self._longest if self.count else None,
+            "deadline_ms": None if self.deadline is None else 1e3 * self.deadline,
+            "deadline_misses": self.misses,
+        }

@@ -1,0 +1,179 @@
+"""The folded network says what the trained one says, frame after frame."""
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dmnet_jax.complexity import stream_complexity
+from dmnet_jax.models.dmnet import DMNet, Features
+from dmnet_jax.nn import mobilenet, refinenet
+from dmnet_jax.streaming import RESET_ALL, RESET_LOCAL, network
+from dmnet_jax.streaming.folding import fold
+from tests import tiny_run
+
+KEY = jax.random.key(3)
+STAGES, POOLING = mobilenet.STAGES, refinenet.ChainedResidualPooling
+VARIANTS = {
+    "ela": {},
+    "ela shared": {"share_key_value": True},
+    "blstm": {"local": "blstm"},
+    "clstm alone": {"local": "clstm", "global_memory": False},
+    "nl shared": {"local": "nl", "share_key_value": True},
+    "none": {"local": "none"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    with tiny_run.shallow():
+        yield
+
+
+def drawn(model, seed=0):
+    """Variables of the model's shapes, norms that are not the identity."""
+    frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.uint8)
+    memory = jax.eval_shape(lambda: model.init_memory(1, (64, 64), KEY))
+    shapes = jax.eval_shape(model.init, KEY, memory, frames)
+    rng = np.random.default_rng(seed)
+
+    def leaf(path, x):
+        name = path[-1].key
+        if name == "kernel":
+            return rng.standard_normal(x.shape) / np.prod(x.shape[:-1]) ** 0.5
+        if name in ("scale", "var"):
+            return rng.uniform(0.5, 1.5, x.shape)
+        return 0.1 * rng.standard_normal(x.shape)
+
+    variables = jax.tree.map(np.float32, jax.tree_util.tree_map_with_path(leaf, shapes))
+    everything = {"min_confidence": -np.inf, "max_similarity": np.inf}
+    return {**variables, "thresholds": jax.tree.map(np.float32, everything)}
+
+
+def features_of(index, streams, size):
+    rng = np.random.default_rng(index)
+    maps = ((8, 24), (4, 32), (2, 64), (2, 96), (1, 256))
+    h, w = size[0] // 32, size[1] // 32
+    return Features(
+        *(
+            rng.uniform(0, 2, (streams, n * h, n * w, c)).astype(np.float32)
+            for n, c in maps
+        )
+    )
+
+
+def assert_close(got, wanted):
+    limit = 1e-4 * np.abs(wanted).max()
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=limit)
+
+
+def assert_same_labels(got, wanted):
+    best = np.sort(wanted, -1)
+    clear = best[..., -1] - best[..., -2] > 2e-4 * np.abs(wanted).max()
+    assert clear.mean() > 0.9
+    assert (got.argmax(-1) == wanted.argmax(-1))[clear].all()
+
+
+@functools.cache
+def programs(name):
+    """Model, its update, ours; variables and weights are arguments."""
+    model = DMNet(
+        num_classes=3, local_size=2, num_reads=2, global_size=3, **VARIANTS[name]
+    )
+    trained = jax.jit(partial(model.apply, method=DMNet.update))
+    return model, trained, jax.jit(partial(network.update, model))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_through_wrap_around_and_reset(name):
+    size = (32, 64)
+    model, trained, step = programs(name)
+    variables = drawn(model)
+    weights = fold(model, variables)
+
+    theirs = model.init_memory(1, size, KEY)
+    ours = network.init_memory(model, 1, size, KEY)
+    for index in range(8):
+        if index == 6:
+            theirs = model.init_memory(1, size, KEY)
+            ours = network.reset(ours, np.full(1, RESET_ALL))
+        features = features_of(index, 1, size)
+        theirs, wanted = trained(variables, theirs, features)
+        ours, got = step(weights, ours, features, np.ones(1, bool))
+        assert_close(got.logits, wanted.logits)
+        assert_same_labels(np.asarray(got.logits), np.asarray(wanted.logits))
+        for field in ("confidence", "similarity"):
+            np.testing.assert_allclose(
+                getattr(got, field), getattr(wanted, field), rtol=1e-4
+            )
+        assert got.admitted == wanted.admitted
+    assert int(theirs.global_.count[0]) == int(ours.global_.count[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size"), [("keras", (64, 96)), ("torch", (96, 64))]
+)
+def test_encoder_with_its_norms_folded(encoder, size):
+    model = DMNet(num_classes=3, encoder=encoder)
+    variables = drawn(model)
+    weights = fold(model, variables)["encoder"]
+    frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+    wanted = jax.jit(partial(model.apply, method=DMNet.encode))(variables, frames)
+    got = jax.jit(partial(network.encode, model))(weights, frames)
+    jax.tree.map(assert_close, got, wanted)
+
+
+def test_thresholds_decide_as_in_training():
+    """A frame that is refused costs no key and value, and leaves what was there."""
+    size = (32, 64)
+    model, trained, step = programs("ela")
+    variables = drawn(model)
+    variables["thresholds"]["max_similarity"] = np.float32(-20.0)
+    weights = fold(model, variables)
+    theirs = model.init_memory(1, size, KEY)
+    ours = network.init_memory(model, 1, size, KEY)
+    decisions = []
+    for index in (0, 0, 1, 1, 0):
+        features = features_of(index, 1, size)
+        features = jax.tree.map(lambda x, i=index: x * (1 + i), features)
+        theirs, wanted = trained(variables, theirs, features)
+        ours, got = step(weights, ours, features, np.ones(1, bool))
+        assert_close(got.logits, wanted.logits)
+        decisions.append((bool(got.admitted[0]), bool(wanted.admitted[0])))
+    assert all(ours == theirs for ours, theirs in decisions)
+    assert {ours for ours, _ in decisions} == {True, False}
+    for name in ("key", "value"):
+        ring = getattr(ours.global_.slots, name)
+        assert_close(ring, np.asarray(getattr(theirs.global_.slots, name)))
+
+
+def test_local_reset_forgets_the_window_alone():
+    model = DMNet(num_classes=3, local_size=2, num_reads=2, global_size=3)
+    memory = network.init_memory(model, 3, (32, 32), KEY)
+    memory = jax.tree.map(lambda x: x + 1, memory.replace(key=memory.key * 0))
+    after = network.reset(memory, np.array([0, RESET_LOCAL, RESET_ALL]))
+    assert after.local.count.tolist() == [1, 0, 0]
+    assert after.reference.count.tolist() == after.global_.count.tolist() == [1, 1, 0]
+    assert after.frame.tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("switches", "giga"),
+    [
+        # The release's network, by the accounting that gives its authors' way 11.54.
+        ({"local": "blstm"}, 9.834),
+        ({"local": "ela"}, 9.995),
+        ({"local": "none", "global_memory": False}, 9.105),
+    ],
+)
+def test_operations_of_a_frame(switches, giga):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mobilenet, "STAGES", STAGES)
+        patch.setattr(refinenet, "ChainedResidualPooling", POOLING)
+        model = DMNet(num_classes=8, **switches)
+        counted = stream_complexity(model, (512, 640))
+    assert counted.norm == 0
+    assert sum(counted) / 1e9 == pytest.approx(giga, abs=1e-3)

@@ -1,0 +1,254 @@
+"""One compiled step: many streams, sessions of their own, an exported twin."""
+
+import gc
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from dmnet_jax.export import parity
+from dmnet_jax.export.parity import compare
+from dmnet_jax.export.stablehlo import describe, export_step, leaf_names
+from dmnet_jax.streaming import (
+    NO_LABEL,
+    ArtefactError,
+    Session,
+    compile,
+    load_artefact,
+)
+from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming.program import Interface
+from tests import tiny_run
+
+SIZE = (32, 64)
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    with tiny_run.shallow():
+        yield
+
+
+@pytest.fixture(scope="module")
+def network():
+    model, variables = tiny_run.network()
+    everything = {"min_confidence": -np.inf, "max_similarity": np.inf}
+    thresholds = jax.tree.map(np.float32, everything)
+    return model, {**variables, "thresholds": thresholds}
+
+
+@pytest.fixture(scope="module")
+def three(network):
+    return compile(*network, size=SIZE, streams=3, probabilities=True)
+
+
+@pytest.fixture(scope="module")
+def single(network):
+    return compile(*network, size=SIZE)
+
+
+def frames_at(index, streams=3):
+    pictures = [tiny_run.picture((index + 3 * s) % 8, SIZE, s) for s in range(streams)]
+    return np.stack([image for image, _ in pictures])
+
+
+def on_host(tree):
+    return jax.tree.map(np.array, tree)
+
+
+def row(tree, stream):
+    return jax.tree.map(lambda x: x[stream], tree)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_streams_start_stop_and_reset_independently(three):
+    """Stream 1 in a changing company gives the bits it gives alone."""
+    rng = np.random.default_rng(0)
+    crowd = three.init_memory(jax.random.key(1))
+    alone = three.init_memory(jax.random.key(1))
+    for index in range(12):
+        active = np.array([rng.random() < 0.6, index not in (3, 4), index >= 5])
+        reset = np.array([rng.integers(0, 3), 2 * (index == 7), 0], np.uint8)
+        before = on_host(crowd)
+        frames = frames_at(index)
+        crowd, together = three.step(crowd, frames, active=active, reset=reset)
+        only = np.array([False, active[1], False])
+        alone, single = three.step(
+            alone, frames * only[:, None, None, None], active=only, reset=reset
+        )
+        for stream in np.flatnonzero(~active & (reset == 0)):
+            assert_equal(row(before, stream), row(on_host(crowd), stream))
+            assert (np.asarray(together.labels[stream]) == NO_LABEL).all()
+        if active[1]:
+            assert_equal(row(together, 1), row(single, 1))
+    assert_equal(row(on_host(crowd), 1), row(on_host(alone), 1))
+
+
+def test_probabilities_and_labels_agree(three):
+    memory = three.init_memory(jax.random.key(1))
+    _, out = three.step(memory, frames_at(0))
+    np.testing.assert_allclose(out.probabilities.sum(-1), 1, atol=1e-5)
+    assert out.labels.shape == (3, *SIZE) and out.labels.dtype == np.uint8
+    assert (out.labels == out.probabilities.argmax(-1)).all()
+
+
+def test_batch_of_one_agrees_with_a_larger_one(three, single):
+    many, one = three.init_memory(jax.random.key(1)), single.init_memory(KEY0)
+    # Each stream draws its reads from its own key.
+    one = one.replace(key=on_host(many.key)[:1])
+    for index in range(5):
+        many, wanted = three.step(many, frames_at(index))
+        one, got = single.step(one, frames_at(index)[:1])
+        np.testing.assert_allclose(got.confidence, wanted.confidence[:1], rtol=1e-4)
+        assert (got.labels[0] != wanted.labels[0]).mean() < 1e-2
+
+
+def test_memory_is_donated_and_other_shapes_are_refused(single):
+    memory = single.init_memory(KEY0)
+    held = memory.global_.slots.value
+    memory, _ = single.step(memory, frames_at(0, 1))
+    assert held.is_deleted()
+    with pytest.raises(TypeError):
+        single.step(memory, np.zeros((1, 64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("wrong", [{"size": (60, 64)}, {"streams": 0}])
+def test_impossible_shapes(network, wrong):
+    with pytest.raises(ValueError, match="must be"):
+        compile(*network, **{"size": SIZE, **wrong})
+
+
+def played(session, indices, seed=0):
+    results = [session.step(tiny_run.picture(i % 8, SIZE, seed)[0]) for i in indices]
+    return [(r.labels, r.confidence, r.similarity, r.admitted) for r in results]
+
+
+def test_sessions_are_isolated_and_reset_is_fresh(single):
+    alone = [played(Session(single), range(8), seed) for seed in (0, 1)]
+    with Session(single) as one, Session(single) as two:
+        mixed = [(played(one, [i])[0], played(two, [i], seed=1)[0]) for i in range(8)]
+        assert_equal([pair[0] for pair in mixed], alone[0])
+        assert_equal([pair[1] for pair in mixed], alone[1])
+        one.reset()
+        assert_equal(played(one, range(8)), alone[0])
+    with pytest.raises(ValueError, match="closed"):
+        one.step(tiny_run.picture(0, SIZE)[0])
+
+
+def watch(single, frames):
+    """A session over many frames: compilations, growth of live arrays and of RSS."""
+    events = []
+
+    def heard(name, seconds, **_):
+        if name == COMPILED:
+            events.append(seconds)
+
+    with Session(single) as session:
+        played(session, range(20))
+        jax.monitoring.register_event_duration_secs_listener(heard)
+        try:
+            gc.collect()
+            arrays, resident = len(jax.live_arrays()), resident_bytes()
+            for index in range(frames):
+                if index % 97 == 0:
+                    session.reset("reset-local")
+                session.step(tiny_run.picture(index % 8, SIZE)[0])
+            gc.collect()
+            grown = len(jax.live_arrays()) - arrays, resident_bytes() - resident
+        finally:
+            jax.monitoring.unregister_event_duration_listener(heard)
+        return session.stats(), events, *grown
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_three_hundred_frames_compile_nothing_and_keep_nothing(single):
+    stats, compiled, arrays, _ = watch(single, 300)
+    assert compiled == [] and arrays == 0
+    assert stats["frames"] == stats["latency"]["steps"] == 320
+    assert 0 < stats["latency"]["p50_ms"] <= stats["latency"]["max_ms"]
+    json.dumps(stats)
+
+
+@pytest.mark.soak
+def test_ten_thousand_frames(single):
+    stats, compiled, arrays, resident = watch(single, 10_000)
+    print(stats, f"grown by {resident / 1e6:.1f} MB")
+    assert compiled == [] and arrays == 0
+    assert resident < 16e6
+
+
+@pytest.fixture(scope="module")
+def artefact(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "model.jax"
+    interface = Interface(SIZE, 1, 3, SIZE)
+    exported, names = export_step(*network, interface)
+    content = bytes(exported.serialize())
+    write_artefact(path, content, interface, describe(exported, names))
+    return path
+
+
+def test_exported_step_passes_the_gate(network, artefact):
+    program = load_artefact(artefact)
+    names = json.loads(artefact.with_suffix(".json").read_text())["memory"]
+    found = compare(*network, program, names)
+    assert found.passed, found
+    assert found.frames == 64 and found.resets == 1 and found.wraps > 8
+    assert found.admitted == 64
+
+
+def test_gate_refuses_another_network(network, single, monkeypatch):
+    monkeypatch.setattr(parity, "FRAMES", 8)
+    model, variables = network
+    other = jax.tree.map(lambda x: x * 1.01, variables)
+    memory = jax.eval_shape(single.init_memory, KEY0)
+    found = compare(model, other, single, leaf_names(memory))
+    assert found.frames == 8 and found.resets == 1 and found.wraps > 0
+    assert found.state_error > parity.RELATIVE and not found.passed
+
+
+def test_session_of_an_artefact_is_the_same(single, artefact):
+    with Session.from_artefact(artefact) as exported, Session(single) as compiled:
+        for got, wanted in zip(
+            played(exported, range(10)), played(compiled, range(10)), strict=True
+        ):
+            assert (got[0] != wanted[0]).mean() < 1e-2
+            np.testing.assert_allclose(got[1:3], wanted[1:3], rtol=1e-3)
+            assert got[3] == wanted[3]
+
+
+def test_artefact_is_for_cpu_and_cuda_and_tells_nothing_of_this_machine(artefact):
+    body = json.loads(artefact.with_suffix(".json").read_text())
+    assert body["platforms"] == ["cpu", "cuda"]
+    assert body["kept"] == list(range(len(body["inputs"])))
+    for file in artefact.parent.iterdir():
+        content = file.read_bytes()
+        assert b".py" not in content and str(tiny_run.ROOT).encode() not in content
+
+
+@pytest.mark.parametrize("where", ["content", "checksum", "interface"])
+def test_damaged_artefact_is_refused(artefact, tmp_path, where):
+    for file in artefact.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / artefact.name
+    if where == "content":
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif where == "checksum":
+        (tmp_path / "model.jax.sha256").unlink()
+    else:
+        path.with_suffix(".json").write_text("{}")
+    with pytest.raises(ArtefactError, match="model.jax"):
+        load_artefact(path)
+
+
+KEY0 = jax.random.key(0)

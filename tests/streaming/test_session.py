@@ -1,0 +1,192 @@
+"""What cameras do, and what a session makes of it: no network is needed for that."""
+
+import time
+
+import numpy as np
+import pytest
+
+from dmnet_jax.streaming import Policy, Session
+from dmnet_jax.streaming.latency import KEPT, Latency
+from dmnet_jax.streaming.program import Interface, Labelled, Program
+
+SIZE = (32, 64)
+RNG = np.random.default_rng(0)
+FRAMES = RNG.integers(0, 256, (40, *SIZE, 3), np.uint8)
+
+
+class Recorder:
+    """A program that remembers how many frames it took since it forgot them."""
+
+    def __init__(self, seconds=0.0):
+        self.resets = []
+        self.seconds = seconds
+        self.confidence = -0.1
+        self.program = Program(Interface(SIZE, 1, 3, SIZE), self.init, self.call)
+
+    def init(self, key):
+        return 0
+
+    def call(self, memory, frames, active, reset):
+        time.sleep(self.seconds)
+        self.resets.append(int(reset[0]))
+        memory = 1 if reset[0] else memory + 1
+        labels = np.full((1, *SIZE), frames[0, 0, 0, 0] % 3, np.uint8)
+        score = np.float32([self.confidence])
+        return memory, Labelled(labels, None, score, score, np.ones(1, bool))
+
+    def session(self, **options):
+        session = Session(self.program, **options)
+        self.resets.clear()  # the warm-up's
+        return session
+
+
+def refused(kind):
+    frame = FRAMES[1]
+    return {
+        "size": frame[:, :32],
+        "channels": frame[..., :1],
+        "gray": frame[..., 0],
+        "dtype": frame.astype(np.float32),
+        "nan": np.full(frame.shape, np.nan, np.float32),
+        "none": None,
+        "list": frame.tolist(),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["size", "channels", "gray", "dtype", "nan", "none", "list"]
+)
+def test_what_is_no_frame_of_the_stream_is_refused(kind):
+    recorder = Recorder()
+    session = recorder.session()
+    assert session.step(FRAMES[0]).status == "ok"
+    result = session.step(refused(kind))
+    assert result.status == "refused" and "must be" in result.reason
+    assert result.labels is None and not result.admitted
+    assert session.step(FRAMES[1]).status == "ok"
+    assert len(recorder.resets) == 2, "the program never saw it"
+    assert session.stats()["refused"] == 1 and session.stats()["frames"] == 3
+
+
+@pytest.mark.parametrize("position", [0, 1, 4])
+@pytest.mark.parametrize("level", [0, 90, 255])
+def test_blank_frames_are_never_remembered(position, level):
+    recorder = Recorder()
+    session = recorder.session()
+    noise = RNG.integers(-2, 3, (*SIZE, 3))
+    blank = np.clip(level + noise, 0, 255).astype(np.uint8)
+    frames = [*FRAMES[:5]]
+    frames.insert(position, blank)
+    results = [session.step(frame) for frame in frames]
+    assert [r.status for r in results].index("blank") == position
+    assert results[position].labels is None
+    assert sum(r.status == "ok" for r in results) == len(recorder.resets) == 5
+
+
+def test_frozen_picture_is_not_shown_as_new():
+    session = Recorder().session()
+    statuses = [session.step(FRAMES[i]).status for i in (0, 0, 0, 1, 0)]
+    assert statuses == ["ok", "frozen", "frozen", "ok", "ok"]
+    assert session.stats()["frozen"] == 2
+    everything = Recorder().session(policy=Policy(skip_frozen=False, skip_blank=False))
+    repeated = [FRAMES[0], FRAMES[0], np.zeros_like(FRAMES[0])]
+    assert [everything.step(f).status for f in repeated] == ["ok"] * 3
+
+
+def test_late_and_lost_frames_are_counted():
+    session = Recorder().session(policy=Policy(period=0.04))
+    times = [0.0, 0.04, 0.16, 0.12, 0.16, 0.20, float("nan")]
+    statuses = [session.step(FRAMES[i], t).status for i, t in enumerate(times)]
+    assert statuses == ["ok", "ok", "ok", "late", "late", "ok", "refused"]
+    stats = session.stats()
+    assert (stats["lost"], stats["late"], stats["refused"]) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("on_gap", "code"), [("keep", 0), ("reset-local", 1), ("reset-all", 2)]
+)
+def test_gap_resets_by_policy(on_gap, code):
+    recorder = Recorder()
+    session = recorder.session(policy=Policy(max_gap=0.5, on_gap=on_gap))
+    results = [session.step(FRAMES[i], t) for i, t in enumerate((0, 0.4, 1.0, 1.1))]
+    assert recorder.resets == [2, 0, code, 0]
+    assert results[2].forgot == on_gap and "gap of 0.6" in results[2].reason
+    assert session.stats()["gaps"] == 1
+
+
+def test_frozen_camera_that_moves_again_is_a_gap():
+    recorder = Recorder()
+    session = recorder.session(policy=Policy(max_gap=0.5))
+    for i, t in ((0, 0.0), (0, 0.3), (0, 0.6), (1, 0.9)):
+        session.step(FRAMES[i], t)
+    assert recorder.resets == [2, 1]
+
+
+def test_scene_cut_resets_by_policy():
+    recorder = Recorder()
+    session = recorder.session(policy=Policy(scene_cut=40, on_cut="reset-all"))
+    scene = FRAMES[0] // 2
+    for frame in (scene, scene + 3, 255 - scene, 254 - scene):
+        result = session.step(frame)
+    assert recorder.resets == [2, 0, 2, 0] and result.forgot == "keep"
+    assert session.stats()["scene_cuts"] == 1
+
+
+def test_reset_on_request_waits_for_a_frame_that_is_used():
+    recorder = Recorder()
+    session = recorder.session()
+    session.step(FRAMES[0])
+    session.reset("reset-local")
+    session.step(np.zeros_like(FRAMES[0]))
+    session.step(FRAMES[1])
+    session.reset()
+    assert session.step(FRAMES[1]).status == "ok", "the first of a new video"
+    assert recorder.resets == [2, 1, 2]
+
+
+def test_output_that_is_not_finite_is_withheld():
+    recorder = Recorder()
+    session = recorder.session()
+    recorder.confidence = float("nan")
+    result = session.step(FRAMES[0])
+    assert result.status == "suspect" and result.labels is None
+    recorder.confidence = -0.2
+    assert session.step(FRAMES[1]).status == "ok"
+    assert session.stats()["suspect"] == 1
+
+
+def test_missed_deadlines_are_counted():
+    recorder = Recorder()
+    session = recorder.session(deadline=0.05)
+    missed = []
+    for i, seconds in enumerate((0.0, 0.08, 0.0, 0.08)):
+        recorder.seconds = seconds
+        missed.append(session.step(FRAMES[i]).missed_deadline)
+    assert missed == [False, True, False, True]
+    latency = session.stats()["latency"]
+    assert latency["deadline_misses"] == 2 and latency["steps"] == 4
+    assert latency["p50_ms"] <= latency["p99_ms"] <= latency["max_ms"]
+    assert latency["max_ms"] >= 80
+
+
+def test_warm_up_is_no_latency():
+    session = Recorder(seconds=0.05).session()
+    assert session.stats()["latency"]["steps"] == 0
+    assert session.stats()["latency"]["p50_ms"] is None
+
+
+def test_latency_keeps_the_last_steps_and_the_longest_of_all():
+    latency = Latency()
+    latency.add(9.0)
+    for _ in range(KEPT):
+        latency.add(0.001)
+    summary = latency.summary()
+    assert summary["p99_ms"] == pytest.approx(1.0)
+    assert summary["max_ms"] == pytest.approx(9000) and summary["steps"] == KEPT + 1
+
+
+def test_session_is_for_one_stream():
+    recorder = Recorder()
+    program = Program(Interface(SIZE, 2, 3, SIZE), recorder.init, recorder.call)
+    with pytest.raises(ValueError, match="streams=1"):
+        Session(program)

@@ -1,0 +1,86 @@
+"""`python -m dmnet_jax.export` from outside, on a finished run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dmnet_jax.checkpoint import load_variables
+from dmnet_jax.export.__main__ import main
+from dmnet_jax.streaming import Session
+from dmnet_jax.weights.files import read_metadata, read_weights
+from dmnet_jax.weights.layout import flatten
+from tests import tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder, finished = tiny_run.trained(tmp_path_factory.getbasetemp())
+    assert finished.returncode == 0, finished.stderr
+    return folder / "whole" / tiny_run.RUN
+
+
+@pytest.fixture(autouse=True)
+def shallow():
+    with tiny_run.shallow():
+        yield
+
+
+def test_jax_step_is_checked_written_and_run(run, tmp_path, capsys):
+    arguments = ["--checkpoint", str(run), "--format", "jax", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "model.jax" in capsys.readouterr().out
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("model.jax", "model.jax.sha256", "model.json", "parity.json")
+    ]
+    parity = json.loads((tmp_path / "parity.json").read_text())
+    assert parity["passed"] and parity["frames"] == 64 and parity["wraps"] >= 1
+    with Session.from_artefact(tmp_path / "model.jax") as session:
+        result = session.step(tiny_run.picture(0)[0])
+        assert result.status == "ok" and result.labels.shape == (64, 64)
+
+
+def test_a_step_that_differs_is_not_written(run, tmp_path, monkeypatch, capsys):
+    from dmnet_jax.export import parity
+
+    worse = parity.Parity(frames=64, resets=1, wraps=1, label_errors=3)
+    monkeypatch.setattr(parity, "compare", lambda *_: worse)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", str(run), "--format", "jax", "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "label_errors=3" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["parity.json"]
+
+
+def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    path = tmp_path / "model.safetensors"
+    variables, about = load_variables(run, "best")
+    written = read_weights(path)
+    for name, array in flatten(variables).items():
+        np.testing.assert_array_equal(written.pop(name), array)
+    assert not written
+    assert json.loads(read_metadata(path)["config"]) == about["config"]
+    assert (tmp_path / "model.safetensors.sha256").is_file()
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", str(tmp_path), "--format", "jax"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error:") and said.count("\n") == 1
+
+
+def test_help_needs_no_jax():
+    code = (
+        "import sys; from dmnet_jax.export.__main__ import main\n"
+        "try: main(['--help'])\n"
+        "finally: assert 'jax' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("not a medical device") == 1
