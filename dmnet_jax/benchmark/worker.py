@@ -80,9 +80,9 @@ def prepare(case: Case, folder: Path) -> tuple[dict[str, Any], Callable[[], Any]
     compiled = step.lower(state, batch).compile()
     report = {"compile_s": time.perf_counter() - start}
 
-    def take(batch: Any) -> None:
+    def take(given: Any) -> None:
         nonlocal state
-        state, metrics = compiled(state, batch)
+        state, metrics = compiled(state, {name: given[name] for name in batch})
         jax.block_until_ready((state, metrics))
 
     take(batch)
@@ -132,7 +132,8 @@ def _rendered(case: Case, folder: Path) -> Iterator[Any]:
         size=case.size,
         train=("instrument_dataset_2",),
         val=("instrument_dataset_3",),
-        synthetic=SyntheticConfig(sequences=(2, 3), frames=16, size=case.size),
+        # Rendered at its usual size: all frames are resized and kept on opening.
+        synthetic=SyntheticConfig(sequences=(2, 3), frames=16),
     )
     stage = StageConfig("", 1000, train="all" if case.memory else "single_frame")
     train = TrainConfig(batch_size=case.batch, stages=(stage,))
