@@ -95,7 +95,7 @@ def step_operations(case: Case) -> int:
     import jax.numpy as jnp
 
     from dmnet_jax.complexity import count
-    from dmnet_jax.models import single_frame
+    from dmnet_jax.models import clips, single_frame
     from dmnet_jax.models.dmnet import DMNet
 
     model = DMNet(8) if case.memory else single_frame(DMNet(8))
@@ -116,7 +116,7 @@ def step_operations(case: Case) -> int:
 
     local, past = (5, 4) if case.memory else (1, 0)
     clip = count(
-        lambda *inputs: model.apply(*inputs, method=DMNet.clip),
+        lambda *inputs: model.apply(*inputs, method=clips.clip),
         *(variables, frames(local), masks(local), frames(past), masks(past), key),
     )
 

@@ -41,11 +41,13 @@ def prepare(case: Case, folder: Path) -> tuple[dict[str, Any], Callable[[], Any]
     key, optim = jax.random.key(0), config.optim
 
     def loss(params: Any) -> Any:
-        return training.clip_loss(
+        return training.recipe_loss(
             {**variables, "params": params},
             batch,
             key,
             model=model,
+            recipe="clip",
+            truncate=1,
             batch_statistics=True,
             memory_gradient=False,
             optim=optim,
@@ -58,9 +60,9 @@ def prepare(case: Case, folder: Path) -> tuple[dict[str, Any], Callable[[], Any]
             "xla_llvm_disable_expensive_passes": True,
         }
         gradient_of = jax.value_and_grad(loss, has_aux=True)
-        (value, (_, logits)), gradient = jax.jit(gradient_of, compiler_options=quick)(
-            variables["params"]
-        )
+        (value, (_, logits, _)), gradient = jax.jit(
+            gradient_of, compiler_options=quick
+        )(variables["params"])
         reference = {"loss": value, "logits": logits, "gradient": gradient}
         save_file(flatten(jax.device_get(reference)), folder / "reference.safetensors")
     save_file(flatten(jax.device_get(variables)), folder / "variables.safetensors")
@@ -70,7 +72,7 @@ def prepare(case: Case, folder: Path) -> tuple[dict[str, Any], Callable[[], Any]
 
     part = "all" if case.memory else "single_frame"
     source: Any = _Epoch()
-    tx = training.make_optimizer(optim, Stage("", part, 1.0, source, 0, 1))
+    tx = training.make_optimizer(optim, Stage("", part, "clip", 0, 1.0, source, 0, 1))
     state = training.create_state(variables, tx, key=key)
     step = jax.jit(
         partial(training.train_step, model=model, tx=tx, optim=optim, part=part),

@@ -67,12 +67,15 @@ def describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
     }
 
 
+_SOURCE_LINES = "jax_traceback_in_locations_limit"
+
+
 @contextmanager
 def _no_source_paths() -> Iterator[None]:
     """Operations are not marked with files and lines of this machine."""
-    before: Any = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    before = getattr(jax.config, _SOURCE_LINES)
+    jax.config.update(_SOURCE_LINES, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(_SOURCE_LINES, before)
