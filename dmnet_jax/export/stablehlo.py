@@ -70,9 +70,10 @@ def describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
 @contextmanager
 def _no_source_paths() -> Iterator[None]:
     """Operations are not marked with files and lines of this machine."""
-    before: Any = jax.config.jax_traceback_in_locations_limit
-    jax.config.update("jax_traceback_in_locations_limit", 0)
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.values[name]
+    jax.config.update(name, 0)
     try:
         yield
     finally:
-        jax.config.update("jax_traceback_in_locations_limit", before)
+        jax.config.update(name, before)
