@@ -67,15 +67,13 @@ def describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
     }
 
 
-_SOURCE_LINES = "jax_traceback_in_locations_limit"
-
-
 @contextmanager
 def _no_source_paths() -> Iterator[None]:
     """Operations are not marked with files and lines of this machine."""
-    before = getattr(jax.config, _SOURCE_LINES)
-    jax.config.update(_SOURCE_LINES, 0)
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.values[name]
+    jax.config.update(name, 0)
     try:
         yield
     finally:
-        jax.config.update(_SOURCE_LINES, before)
+        jax.config.update(name, before)
