@@ -21,6 +21,7 @@ from dmnet_jax.metrics import (
     summarize,
 )
 from dmnet_jax.models.protocol import VideoSegmenter
+from dmnet_jax.nn.layers import enlarge
 from dmnet_jax.provenance import weights_sha256
 
 CHUNK = 10
@@ -119,9 +120,7 @@ def _roll(
     memory, output = model.apply(variables, memory, frames)
 
     def likeliest(logits: Array) -> Array:
-        shape = (*size, logits.shape[-1])
-        large = jax.image.resize(logits, shape, method, antialias=False)
-        return jnp.argmax(large, -1).astype(jnp.uint8)
+        return jnp.argmax(enlarge(logits[None], size, method)[0], -1).astype(jnp.uint8)
 
     labels = jax.lax.map(likeliest, output.logits[0])
     gates = output.confidence[0], output.similarity[0], output.admitted[0]

@@ -20,6 +20,7 @@ from dmnet_jax.datasets import Stage
 from dmnet_jax.losses import combined_loss
 from dmnet_jax.models import clips
 from dmnet_jax.models.dmnet import FEATURES, DMNet, Features
+from dmnet_jax.nn.layers import enlarge
 from dmnet_jax.parallel import device_key
 
 Part = Literal["all", "memory", "single_frame"]
@@ -202,12 +203,6 @@ def scored_labels(batch: Batch) -> Array:
     """Labels [N, H, W]: one a clip, or one a frame of a sequence."""
     labels = batch["label"]
     return labels.reshape(-1, *labels.shape[-2:])
-
-
-def enlarge(logits: Array, size: tuple[int, int]) -> Array:
-    """Bilinear resize of logits [B, h, w, C] to [B, *size, C] (half-pixel centres)."""
-    shape = (logits.shape[0], *size, logits.shape[-1])
-    return jax.image.resize(logits, shape, "bilinear", antialias=False)
 
 
 def train_step(

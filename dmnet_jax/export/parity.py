@@ -14,8 +14,9 @@ import numpy as np
 
 from dmnet_jax.export.stablehlo import leaf_names
 from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.nn.layers import enlarge
 from dmnet_jax.streaming.network import KEEP, RESET_ALL
-from dmnet_jax.streaming.program import Program, enlarge
+from dmnet_jax.streaming.program import Program
 
 FRAMES = 64
 RELATIVE = 1e-4  # of the greatest magnitude in a map: what rounding may do

@@ -287,6 +287,16 @@ def upsample_2x(x: Array) -> Array:
     return x
 
 
+def enlarge(logits: Array, size: tuple[int, int], method: str = "bilinear") -> Array:
+    """Logits [B, h, w, C] at the size of labels, [B, *size, C] (half-pixel centres).
+
+    Training, evaluation and streams all do it by this. `method` as in
+    `jax.image.resize`; the authors' code has "nearest".
+    """
+    shape = (logits.shape[0], *size, logits.shape[-1])
+    return jax.image.resize(logits, shape, method, antialias=False)
+
+
 def relu6(x: Array) -> Array:
     """min(max(x, 0), 6)."""
     return jnp.clip(x, 0, 6)

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.nn.layers import enlarge
 from dmnet_jax.streaming import network
 from dmnet_jax.streaming.folding import Weights, fold
 
@@ -189,9 +190,3 @@ def labelled_step(
         similarity=output.similarity,
         admitted=output.admitted,
     )
-
-
-def enlarge(logits: Array, size: tuple[int, int]) -> Array:
-    """Bilinear resize [B, h, w, C] to [B, *size, C], as evaluation does it."""
-    shape = (logits.shape[0], *size, logits.shape[-1])
-    return jax.image.resize(logits, shape, "bilinear", antialias=False)
