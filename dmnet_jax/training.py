@@ -278,7 +278,7 @@ def train_step(
         )
         sums = jax.lax.psum(sums, axis_name)
 
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     params = state.variables["params"]
     gradient = {**jax.tree.map(jnp.zeros_like, frozen), **gradient}

@@ -230,7 +230,7 @@ def test_resume_refuses_another_experiment(path):
     free = {"name", "workdir", "data.root", "data.threads", "train.epochs"}
     free |= {"train.eval_every_epochs", "train.checkpoint_every_steps"}
     free |= {"train.log_every", "train.max_skipped", "train.tensorboard"}
-    free |= {"distributed"}
+    free |= {"distributed", "data.test_root"}
     check_resume(saved, saved)
     if path in free:
         check_resume(saved, now)

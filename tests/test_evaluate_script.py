@@ -19,7 +19,7 @@ def session(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(session):
-    folder, process = trained(session)
+    folder, process = trained(session, toy=True)
     assert process.returncode == 0, process.stderr
     return folder / "whole" / RUN
 
@@ -42,6 +42,7 @@ def test_numbers_are_those_of_the_run(session, run, tmp_path):
     done = run_script(
         *(session / "compiled", "evaluate.py", "--checkpoint", run),
         *("--root", videos, "--out", tmp_path / "out"),
+        toy=True,
     )
     assert done.returncode == 0, done.stderr
     ours, theirs = (

@@ -18,11 +18,11 @@ from tests.tiny_run import (
     RUN,
     TRAIN_STEPS,
     run_script,
-    shallow,
     train_arguments,
     trained,
     write_videos,
 )
+from tests.toy import everywhere
 
 
 def load(name: str):
@@ -40,12 +40,12 @@ def session(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def place(session):
-    return trained(session)[0]
+    return trained(session, toy=True)[0]
 
 
 @pytest.fixture(scope="module")
 def whole(session):
-    place, process = trained(session)
+    place, process = trained(session, toy=True)
     assert process.returncode == 0, process.stderr
     return place / "whole" / RUN, process.stdout
 
@@ -93,9 +93,9 @@ def test_a_stopped_run_ends_like_a_whole_one(
 ):
     arguments = train_arguments(place, f"stopped-{number}")
     cache = session / "compiled"
-    cut = run_script(cache, "train.py", *arguments, signal=number, step=step)
+    cut = run_script(cache, "train.py", *arguments, signal=number, step=step, toy=True)
     assert cut.returncode == status, cut.stderr
-    resumed = run_script(cache, "train.py", *arguments)
+    resumed = run_script(cache, "train.py", *arguments, toy=True)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on at step" in resumed.stdout
     same_run(place / f"stopped-{number}" / RUN, whole[0])
@@ -104,7 +104,7 @@ def test_a_stopped_run_ends_like_a_whole_one(
 def test_evaluation_gives_the_runs_own_numbers(whole, tmp_path, capsys):
     run, _ = whole
     arguments = ["--checkpoint", str(run), "--out", str(tmp_path)]
-    with shallow():
+    with everywhere():
         assert load("evaluate").main(arguments) == 0
     ours = json.loads((tmp_path / "results.json").read_text())["protocols"]
     theirs = json.loads((run / "results.json").read_text())["protocols"]
@@ -161,7 +161,8 @@ def test_faulty_data_are_named(place, tmp_path, capsys, fault, said):
     root = write_videos(tmp_path / "videos")
     broken(root, fault)
     arguments = [*train_arguments(place, "faulty"), "--data.root", str(root)]
-    assert said in complaint(load("train").main, arguments, capsys)
+    with everywhere():
+        assert said in complaint(load("train").main, arguments, capsys)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,7 @@ def test_another_recipe_does_not_go_on_a_run(place, whole, capsys):
 
 
 def test_a_run_in_use_is_refused(tmp_path, capsys):
+    write_videos(tmp_path / "videos")
     (tmp_path / "tiny.py").write_text(RECIPE)
     with run_lock(tmp_path / "work" / RUN):
         arguments = train_arguments(tmp_path, "work")

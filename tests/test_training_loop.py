@@ -72,7 +72,7 @@ def folder(tmp_path_factory):
 def short(tmp_path_factory):
     """One stage of four steps."""
     begin, end = RECIPE.index("StageConfig("), RECIPE.index("),\n        ),\n    )")
-    stage = 'StageConfig("first", 2, train="single_frame"),\n            '
+    stage = 'StageConfig("first", 2),\n            '
     recipe = RECIPE[:begin] + stage + RECIPE[end:]
     return made(tmp_path_factory.mktemp("short"), recipe)
 

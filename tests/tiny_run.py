@@ -1,7 +1,8 @@
 """A DMNet a few layers deep and a training run of seconds, shared by tests.
 
 As a program, `tiny_run.py SCRIPT SIGNAL STEP ARGUMENTS...` runs a script with the
-shallow network and sends itself a signal when the log reaches a step (0: never).
+shallow network, or with TOY in the environment a toy, and sends itself a signal when
+the log reaches a step (0: never).
 """
 
 import functools
@@ -229,9 +230,9 @@ def start_script(
         "PYTHONUNBUFFERED": "1",
         **environment,
     }
-    command = [sys.executable, __file__, script, signal, step, *arguments]
     if toy:
-        command = [sys.executable, ROOT / "tests" / "toy.py", script, *arguments]
+        environment["TOY"] = "1"
+    command = [sys.executable, __file__, script, signal, step, *arguments]
     return subprocess.Popen(
         list(map(str, command)),
         cwd=ROOT,
@@ -243,10 +244,10 @@ def start_script(
 
 
 def run_script(
-    cache: Path, script: str, *arguments: object, signal: int = 0, step: int = 0
+    cache: Path, script: str, *arguments: object, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Runs a script as `start_script` starts it, to its end."""
-    process = start_script(cache, script, *arguments, signal=signal, step=step)
+    process = start_script(cache, script, *arguments, **options)
     out, err = process.communicate(timeout=400)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -261,16 +262,18 @@ def train_arguments(folder: Path, workdir: str) -> list[str]:
 
 
 @functools.cache
-def trained(session: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def trained(
+    session: Path, *, toy: bool = False
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """The folder of a finished, never interrupted run, and what it printed.
 
     It holds tiny.py, videos and whole/tiny/fold0-seed0; made once a session.
     """
-    folder = session / "tiny_run"
+    folder = session / ("toy_run" if toy else "tiny_run")
     write_videos(folder / "videos")
     (folder / "tiny.py").write_text(RECIPE)
     arguments = train_arguments(folder, "whole")
-    return folder, run_script(session / "compiled", "train.py", *arguments)
+    return folder, run_script(session / "compiled", "train.py", *arguments, toy=toy)
 
 
 RUN = "tiny/fold0-seed0"
@@ -288,7 +291,12 @@ def main() -> None:
             os.kill(os.getpid(), int(number))
 
     sys.argv = [script, *arguments]
-    with shallow(), mock.patch.object(RunLog, "record", recorded):
+    small = shallow
+    if "TOY" in os.environ:
+        from tests import toy
+
+        small = toy.everywhere
+    with small(), mock.patch.object(RunLog, "record", recorded):
         runpy.run_path(script, run_name="__main__")
 
 

@@ -1,10 +1,5 @@
-"""Three convolutions in the place of a DMNet, where the network is not what is tested.
+"""Three convolutions in the place of a DMNet, for tests of what surrounds one."""
 
-As a program, `toy.py SCRIPT ARGUMENTS...` runs a script with it.
-"""
-
-import runpy
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -88,9 +83,3 @@ def everywhere() -> Iterator[None]:
         mock.patch.object(models, "single_frame", lambda m: m.clone(whole=False)),
     ):
         yield
-
-
-if __name__ == "__main__":
-    sys.argv = sys.argv[1:]
-    with everywhere():
-        runpy.run_path(sys.argv[0], run_name="__main__")
