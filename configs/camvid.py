@@ -7,7 +7,9 @@ Two stages, as in configs/endovis15.py.
 
     python train.py --config configs/camvid.py --data.root DIR
 
-DIR holds train/frames, train/masks, val/frames and val/masks. Not measured yet.
+DIR holds train/frames, train/masks, val/frames and val/masks. Measured at a reduced
+192x256, first stage alone and cut to 7 epochs (rate dropped after 5), one seed, 2 CPU
+cores, 2026-11-25: mean IoU on val 0.582. The recipe as it stands is not measured yet.
 """
 
 from dmnet_jax.config import (
