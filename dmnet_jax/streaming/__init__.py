@@ -9,7 +9,7 @@ from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
 from dmnet_jax.streaming.frames import Policy
 from dmnet_jax.streaming.network import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
-from dmnet_jax.streaming.session import Result, Session
+from dmnet_jax.streaming.session import Result, Session, Trained, load_network
 
 __all__ = [
     "ArtefactError",
@@ -22,6 +22,8 @@ __all__ = [
     "RESET_LOCAL",
     "Result",
     "Session",
+    "Trained",
     "compile",
     "load_artefact",
+    "load_network",
 ]
