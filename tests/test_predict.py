@@ -16,7 +16,7 @@ from dmnet_jax import evaluation, streaming
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.predict.__main__ import main
 from dmnet_jax.streaming import Trained
-from dmnet_jax.streaming.sources import Captured, SourceError
+from dmnet_jax.streaming.sources import Captured, SourceError, open_source
 from tests import tiny_run
 
 SIZE = (128, 128)
@@ -34,18 +34,11 @@ def trained():
 
 @pytest.fixture(autouse=True)
 def one_network(trained, monkeypatch):
+    def compiled_once(model, variables, size, label_size):
+        return tiny_run.program(label_size)
+
     monkeypatch.setattr(streaming, "load_network", lambda run, which: trained)
-    monkeypatch.setattr(prediction, "compile", compiled_once(trained))
-
-
-@functools.cache
-def _compiled(label_size):
-    model, variables = tiny_run.network()
-    return streaming.compile(model, variables, size=(64, 64), label_size=label_size)
-
-
-def compiled_once(trained):
-    return lambda model, variables, size, label_size: _compiled(label_size)
+    monkeypatch.setattr(prediction, "compile", compiled_once)
 
 
 def frame(index):
@@ -176,6 +169,9 @@ def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
     assert predict("synthetic", out) == 130
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames_written"] == len(lines_of(out)) > 0
+    if (out / "overlay.mp4").exists():
+        shown = list(open_source(str(out / "overlay.mp4")))
+        assert len(shown) == summary["frames_written"]
 
 
 @pytest.mark.parametrize(

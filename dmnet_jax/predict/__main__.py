@@ -29,7 +29,7 @@ class Flags:
         source: Video file, folder of pictures, camera's number, address, "synthetic".
         out: Folder for the results; new or empty.
         mode: Every frame, or the latest one.
-        which: Best on the validation videos, or newest.
+        which: Newest (the finished network), or best on the validation videos.
         frames: Stop after so many; 0: at the source's end.
     """
 
@@ -37,7 +37,7 @@ class Flags:
     source: str = ""
     out: str = ""
     mode: Literal["offline", "live"] = "offline"
-    which: Literal["best", "newest"] = "best"
+    which: Literal["newest", "best"] = "newest"
     frames: int = 0
 
 

@@ -74,7 +74,7 @@ def run(
         ValueError, OSError: nothing could be read, or not written.
     """
     rate = source.rate or RATE
-    first = _first(source)
+    first = first_frame(source)
     deadline = 1 / rate if options.live else None
     policy = LIVE if options.live else OFFLINE
     size = first.image.shape[:2]
@@ -138,8 +138,12 @@ def told(summary: dict[str, Any], out: Path) -> str:
     return "\n".join([*lines, f"{out}"])
 
 
-def _first(source: Source) -> Captured:
-    """A frame, to know the size by; cameras are waited for."""
+def first_frame(source: Source) -> Captured:
+    """A frame, to know the size by; cameras are waited for.
+
+    Raises:
+        SourceError: there is none.
+    """
     for captured in Reconnecting(source, attempts=4):
         return captured
     raise SourceError("the source has no frame")

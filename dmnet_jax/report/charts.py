@@ -33,6 +33,7 @@ def chart(
     bounds: Sequence[float] = (),
     x_title: str = "",
     span: tuple[float, float] | None = None,
+    least: float = 0.0,
 ) -> str:
     """Curves over one axis.
 
@@ -43,6 +44,7 @@ def chart(
         bounds: where upright lines divide the axis.
         x_title: below.
         span: first and last x of the axis; None: as the curves have it.
+        least: that y spans at least, so that noise looks small.
     """
     limits = {n: v for n, v in (limits or {}).items() if math.isfinite(v)}
     points = [
@@ -53,7 +55,8 @@ def chart(
     xs, ys = zip(*points, strict=True)
     values = [*ys, *limits.values()]
     low, high = min(values), max(values)
-    low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
+    missing = max(0.0, (least or float(high == low)) - (high - low))
+    low, high = low - missing / 2, high + missing / 2
     air = 0.05 * (high - low)
     low, high = low - air, high + air
     first, last = span or (min(xs), max(max(xs), min(xs) + 1))

@@ -85,7 +85,11 @@ def _training(record: Record) -> str:
         for stage in stages
     ]
     window = max(1, len(steps) // 50)
-    span = 0, steps[-1]["step"]
+
+    def curve(lines: list[Line], title: str, least: float = 0.0) -> str:
+        axis: Any = {"x_title": "step", "span": (0, steps[-1]["step"])}
+        return chart(lines, title=title, bounds=ends[:-1], least=least, **axis)
+
     curves = []
     for field, title in (
         ("loss", "Loss"),
@@ -96,17 +100,12 @@ def _training(record: Record) -> str:
         if lines:
             x, y = ([line[name] for line in lines] for name in ("step", field))
             line = Line(x, smoothed(y, window))
-            curves.append(
-                chart([line], title=title, bounds=ends[:-1], x_title="step", span=span)
-            )
+            curves.append(curve([line], title))
     scored = [line for line in record.metrics if line.get("val_iou") is not None]
     if scored:
         x, y = ([line[name] for line in scored] for name in ("step", "val_iou"))
         both = [Line(x, y), Line(x, y, "dots")]
-        title = "Validation IoU"
-        curves.append(
-            chart(both, title=title, bounds=ends[:-1], x_title="step", span=span)
-        )
+        curves.append(curve(both, "Validation IoU", least=0.1))
     mean = f"; curves are means over {window} records" if window > 1 else ""
     said = f"{len(stages)} stage{'s' * (len(stages) > 1)}: {', '.join(stages)}{mean}."
     return _section(
@@ -189,11 +188,11 @@ def _confusion(record: Record) -> str:
     rows = []
     for name, values, pixels in zip(names, share, matrix.sum(1), strict=True):
         cells = "".join(
-            f'<td class="cell{" dark" if value > 0.55 else ""}" style="--share: {value:.3f}">'
-            f"{100 * value:.1f}</td>"
+            f'<td class="cell {"dark" if value > 0.65 else "light"}" '
+            f'style="--share: {value:.3f}">{100 * value:.1f}</td>'
             for value in values
         )
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}<td>{pixels:.4g}</td></tr>")
+        rows.append(f"<tr><th>{escape(name)}</th>{cells}<td>{pixels:,.0f}</td></tr>")
     return _section(
         "Confusion",
         "<p class=soft>Of the pixels labelled as the row's class, the percentage that "
@@ -207,11 +206,12 @@ def _frames(record: Record) -> str:
     for name, about in record.picked.items():
         path = record.evaluated / "overlays" / f"{name}.png"
         if path.is_file():
-            said = f"{name}: {about['video']}, frame {about['frame']}"
-            said = f"{said}, mean IoU {about['iou']:.3f}"
+            said = f"{name}: {about['video']}, {about['frame']}, "
+            said += f"mean IoU {about['iou']:.3f}"
             figures.append(
                 f"<figure><figcaption>{escape(said)}</figcaption>"
-                f'<img alt="{escape(said)}" src="{_embedded(path)}"></figure>'
+                f'<div class=scroll><img alt="{escape(said)}" '
+                f'src="{_embedded(path)}"></div></figure>'
             )
     body = "".join(figures) or _MISSING
     return _section("Best, median and worst frame", body)
@@ -233,7 +233,10 @@ def _memory(record: Record) -> str:
             marks = np.where(admitted > 0, values, math.nan)
             lines = [Line(x, values.tolist()), Line(x, marks.tolist(), "dots")]
             title = f"{video}: {title}"
-            charts.append(chart(lines, title=title, limits=limits, x_title="frame"))
+            span = 0, max(1, len(frames) - 1)
+            charts.append(
+                chart(lines, title=title, limits=limits, x_title="frame", span=span)
+            )
     if not charts:
         body = _MISSING
     else:

@@ -22,7 +22,7 @@ def measure(run: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: no good checkpoint.
     """
-    with Session.from_checkpoint(run) as session:
+    with Session.from_checkpoint(run, which="newest") as session:
         height, width = session.program.interface.size
         rng = np.random.default_rng(0)
         for _ in range(FRAMES):
