@@ -1,8 +1,9 @@
 """Live video: the fastest step, and a session around it.
 
 `compile` makes one program from a trained network; `Session` runs it, or an exported
-file, on one camera and handles what cameras do. Several cameras: compile with
-`streams=B` and call `Program.step` with masks.
+file, on one camera and handles what cameras do; frames of any size with
+`Policy(other_sizes="letterbox")`. `sources` and `capture` read videos and cameras.
+Several cameras: compile with `streams=B` and call `Program.step` with masks.
 """
 
 from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
