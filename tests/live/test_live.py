@@ -16,7 +16,7 @@ from dmnet_jax.streaming.sources import Captured, SourceError
 from tests import tiny_run
 
 SIZE = (128, 128)
-ABOUT = {"source": "test", "checkpoint": "runs/tiny"}
+ABOUT = {"source": "a" * 200, "checkpoint": "runs/tiny"}
 
 
 EVERYTHING = {"min_confidence": -9.0, "max_similarity": 0.0}
