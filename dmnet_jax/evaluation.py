@@ -3,8 +3,9 @@
 Works for any `models.protocol.VideoSegmenter`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -84,6 +85,7 @@ class Evaluation(NamedTuple):
         size: height and width that were scored, of the last frame.
         scoring: by which rules.
         weights_sha256: of the variables.
+        thresholds: the paper's alpha and beta; empty for a network that has none.
     """
 
     counts: np.ndarray
@@ -98,6 +100,7 @@ class Evaluation(NamedTuple):
     size: tuple[int, int]
     scoring: Scoring
     weights_sha256: str
+    thresholds: Mapping[str, float] = MappingProxyType({})
 
     @property
     def score(self) -> float:
@@ -230,6 +233,7 @@ def evaluate(
         size=size,
         scoring=scoring,
         weights_sha256=weights_sha256(variables),
+        thresholds={n: float(x) for n, x in variables.get("thresholds", {}).items()},
     )
 
 

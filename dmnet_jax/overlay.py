@@ -153,7 +153,7 @@ def side_by_side(
     """
     panels = [np.asarray(image)]
     panels += [
-        _numbered(overlay(image, label, colors), np.asarray(label))
+        numbered(overlay(image, label, colors), np.asarray(label))
         for label in (prediction, truth)
         if label is not None
     ]
@@ -256,28 +256,43 @@ def _grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return wider
 
 
-def _numbered(image: NDArray[np.uint8], label: NDArray) -> NDArray[np.uint8]:
+def numbered(image: NDArray[np.uint8], label: NDArray) -> NDArray[np.uint8]:
     """Writes its class's number where each region is thickest, if it has room."""
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
-    size = max(11, round(image.shape[0] / 26))
+    size = _text_size(label)
     font = ImageFont.load_default(size)
-    step = max(1, size // 4)
-    coarse = np.pad(label[::step, ::step], 1)
-    for class_id in np.unique(label).tolist():
-        if class_id in (0, IGNORE):
-            continue
-        for row, column in _thickest(coarse == class_id, room=2):
-            draw.text(
-                ((column - 1) * step, (row - 1) * step),
-                str(class_id),
-                _PAPER,
-                font=font,
-                anchor="mm",
-                stroke_width=max(1, size // 8),
-                stroke_fill=_INK,
-            )
+    for class_id, x, y in places(label):
+        draw.text(
+            (x, y),
+            str(class_id),
+            _PAPER,
+            font=font,
+            anchor="mm",
+            stroke_width=max(1, size // 8),
+            stroke_fill=_INK,
+        )
     return np.asarray(picture)
+
+
+def places(label: NDArray) -> list[tuple[int, int, int]]:
+    """(class, x, y) where each region is thickest, of regions with room for a number.
+
+    Args:
+        label: int [H, W].
+    """
+    step = max(1, _text_size(label) // 4)
+    coarse = np.pad(label[::step, ::step], 1)
+    return [
+        (class_id, (column - 1) * step, (row - 1) * step)
+        for class_id in np.unique(label).tolist()
+        if class_id not in (0, IGNORE)
+        for row, column in _thickest(coarse == class_id, room=2)
+    ]
+
+
+def _text_size(label: NDArray) -> int:
+    return max(11, round(label.shape[0] / 26))
 
 
 def _thickest(mask: NDArray[np.bool_], *, room: int) -> list[tuple[int, int]]:

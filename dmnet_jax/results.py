@@ -1,15 +1,18 @@
 """What a run leaves to be read: tables, `results.json`, overlay pictures."""
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from data_pipelines.frames import ClassInfo, FrameSource, resize_image
+from data_pipelines.frames import ClassInfo, FrameSource, resize_image, resize_label
 from dmnet_jax.evaluation import Evaluation, Prediction
+from dmnet_jax.metrics import confusion_matrix, counts_of
 from dmnet_jax.overlay import contact_sheet, side_by_side
 from dmnet_jax.provenance import versions
 from dmnet_jax.scores import measured, tables, tables_of
@@ -92,40 +95,84 @@ def _write_frames(path: Path, evaluation: Evaluation, names: Sequence[str]) -> N
 
 
 class Overlays:
-    """Saves pictures of some predictions while an evaluation goes on.
+    """Keeps what is worth seeing while an evaluation goes on.
 
     `evaluate(..., on_frame=overlays)`: a few frames of each video, evenly spaced, as
     `FOLDER/VIDEO_FRAME.png` (picture, prediction, truth), and all of them in
-    `FOLDER/sheet.png`.
+    `FOLDER/sheet.png`; the best, the median and the worst frame by mean IoU of its
+    classes as `best.png`, `median.png`, `worst.png`, and which they are in
+    `picked.json`; confidence, similarity and admission of every frame, labelled or
+    not, in `timeline.csv`.
     """
 
     def __init__(self, folder: Path, source: FrameSource):
         self._folder, self._source = folder, source
+        self._names = [info.name for info in source.classes]
         self._pictures: list[Any] = []
+        self._scored: list[tuple[float, int, int, bytes]] = []
+        self._timeline: list[list[Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, video: int, result: Prediction) -> None:
         info = self._source.videos[video]
+        gates = f"{result.confidence:.6g}", f"{result.similarity:.6g}"
+        frame = [info.name, info.frames[result.frame]]
+        self._timeline.append([*frame, *gates, int(result.admitted)])
+        if result.truth is not None:
+            self._keep(video, result)
         wanted = np.linspace(0, len(info.frames) - 1, OVERLAYS_A_VIDEO + 1)[1:]
-        if result.frame not in wanted.astype(int):
-            return
-        # At the size that is scored, whatever the network saw.
-        image = resize_image(
-            self._source.image(video, result.frame), result.label.shape
-        )
-        classes = self._source.classes
-        picture = side_by_side(
-            image,
-            result.label,
-            result.truth,
-            colors=[info.color for info in classes],
-            names=[info.name for info in classes],
-        )
-        picture.save(self._folder / f"{info.name}_{info.frames[result.frame]}.png")
-        self._pictures.append(picture)
+        if result.frame in wanted.astype(int):
+            picture = self._picture(video, result.frame, result.label, result.truth)
+            picture.save(self._folder / f"{info.name}_{info.frames[result.frame]}.png")
+            self._pictures.append(picture)
 
     def finish(self) -> None:
-        """Writes the contact sheet."""
+        """Writes the contact sheet, the picked frames and the timeline."""
         if self._pictures:
             sheet = contact_sheet([[picture] for picture in self._pictures])
             sheet.save(self._folder / "sheet.png")
+        if self._timeline:
+            header = ["video", "frame", "confidence", "similarity", "admitted"]
+            with (self._folder / "timeline.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([header, *self._timeline])
+        if self._scored:
+            self._write_picked()
+
+    def _keep(self, video: int, result: Prediction) -> None:
+        """The frame's score and its prediction, compressed."""
+        assert result.truth is not None
+        matrix = confusion_matrix(result.label, result.truth, len(self._names))
+        counts = counts_of(matrix)[1:]
+        union = counts[:, 1] + counts[:, 2] - counts[:, 0]
+        if union.any():
+            score = float((counts[:, 0] / np.maximum(union, 1))[union > 0].mean())
+            file = io.BytesIO()
+            Image.fromarray(result.label).save(file, "PNG")
+            self._scored.append((score, video, result.frame, file.getvalue()))
+
+    def _write_picked(self) -> None:
+        picked = {}
+        order = sorted(self._scored, key=lambda scored: scored[:3])
+        places = {"best": -1, "median": len(order) // 2, "worst": 0}
+        for name, place in places.items():
+            score, video, frame, png = order[place]
+            truth = self._source.label(video, frame)
+            label = np.asarray(Image.open(io.BytesIO(png)))
+            if truth is not None:
+                truth = resize_label(truth, label.shape)
+            self._picture(video, frame, label, truth).save(self._folder / f"{name}.png")
+            info = self._source.videos[video]
+            picked[name] = {
+                "video": info.name,
+                "frame": info.frames[frame],
+                "iou": score,
+            }
+        write_json(self._folder / "picked.json", picked)
+
+    def _picture(
+        self, video: int, frame: int, label: np.ndarray, truth: np.ndarray | None
+    ) -> Image.Image:
+        """Frame, prediction and truth, at the size that is scored."""
+        image = resize_image(self._source.image(video, frame), label.shape)
+        colors = [info.color for info in self._source.classes]
+        return side_by_side(image, label, truth, colors=colors, names=self._names)

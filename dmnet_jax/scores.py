@@ -152,6 +152,8 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         },
         "curiosities": {"ternaus_validation": inflated},
         "admitted": float(evaluation.admitted.mean()),
+        "thresholds": dict(evaluation.thresholds),
+        "confusion": evaluation.confusion.tolist(),
     }
 
 

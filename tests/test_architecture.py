@@ -78,7 +78,8 @@ ROOMS = {
     "dmnet_jax/streaming/": tuple(
         f"dmnet_jax.{room}"
         for room in ("streaming", "models", "nn", "memory", "config", "checkpoint")
-    ),
+    )
+    + ("data_pipelines",),
     "dmnet_jax/losses.py": (),
     "dmnet_jax/benchmark/torch_dmnet.py": (
         "dmnet_jax.benchmark",

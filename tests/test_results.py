@@ -60,6 +60,11 @@ def rows_of(found):
 
 @pytest.fixture(scope="module")
 def evaluation():
+    return evaluated()
+
+
+def evaluated():
+    """The evaluation of `predictions`."""
     columns = map(np.array, zip(*rows_of(predictions()), strict=True))
     confusion = sum(confusion_matrix(r.label, r.truth, 3) for _, r in predictions())
     rules = Scoring("input", "nearest", 2.0)
@@ -217,6 +222,30 @@ def test_overlays_of_each_video_and_a_sheet(tmp_path):
         assert one.width >= 3 * 64 and one.height >= 64
         with Image.open(tmp_path / "overlays" / "sheet.png") as sheet:
             assert sheet.height >= 2 * OVERLAYS_A_VIDEO * one.height
+
+
+def test_best_median_and_worst_frame_and_the_timeline_of_all(tmp_path):
+    overlays = Overlays(tmp_path, SOURCE)
+    scores = []
+    for video, result in predictions():
+        overlays(video, result)
+        if result.truth is not None:
+            both = [
+                ((result.label == c) & (result.truth == c)).sum()
+                / ((result.label == c) | (result.truth == c)).sum()
+                for c in range(1, len(CLASSES))
+                if ((result.label == c) | (result.truth == c)).any()
+            ]
+            scores += [np.mean(both)] if both else []
+    overlays.finish()
+    picked = json.loads((tmp_path / "picked.json").read_text())
+    assert picked["best"]["iou"] == pytest.approx(max(scores))
+    assert picked["worst"]["iou"] == pytest.approx(min(scores))
+    assert picked["median"]["iou"] == pytest.approx(sorted(scores)[len(scores) // 2])
+    assert all((tmp_path / f"{name}.png").exists() for name in picked)
+    lines = (tmp_path / "timeline.csv").read_text().splitlines()
+    assert lines[0] == "video,frame,confidence,similarity,admitted"
+    assert len(lines) == 1 + sum(LENGTHS)
 
 
 def test_overlay_is_at_the_size_that_is_scored(tmp_path):

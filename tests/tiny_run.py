@@ -150,6 +150,14 @@ def network() -> tuple[Any, Any]:
     return model, jax.device_get(init(jax.random.key(1), memory, frames))
 
 
+@functools.cache
+def program(label_size: tuple[int, int]) -> Any:
+    """The network's compiled stream of 64x64 frames."""
+    from dmnet_jax import streaming
+
+    return streaming.compile(*network(), size=(64, 64), label_size=label_size)
+
+
 def clips(rows: int = 4, *, window: int = 2, past: int = 2) -> dict[str, np.ndarray]:
     """A batch of different clips, all their frames there."""
     shown = [

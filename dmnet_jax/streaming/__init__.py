@@ -1,15 +1,16 @@
 """Live video: the fastest step, and a session around it.
 
 `compile` makes one program from a trained network; `Session` runs it, or an exported
-file, on one camera and handles what cameras do. Several cameras: compile with
-`streams=B` and call `Program.step` with masks.
+file, on one camera and handles what cameras do; frames of any size with
+`Policy(other_sizes="letterbox")`. `sources` and `capture` read videos and cameras.
+Several cameras: compile with `streams=B` and call `Program.step` with masks.
 """
 
 from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
 from dmnet_jax.streaming.frames import Policy
 from dmnet_jax.streaming.network import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
-from dmnet_jax.streaming.session import Result, Session
+from dmnet_jax.streaming.session import Result, Session, Trained, load_network
 
 __all__ = [
     "ArtefactError",
@@ -22,6 +23,8 @@ __all__ = [
     "RESET_LOCAL",
     "Result",
     "Session",
+    "Trained",
     "compile",
     "load_artefact",
+    "load_network",
 ]

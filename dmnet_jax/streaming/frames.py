@@ -9,6 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from dmnet_jax.streaming.letterbox import letterbox
+
 Forget = Literal["keep", "reset-local", "reset-all"]
 Status = Literal["ok", "refused", "late", "blank", "frozen", "suspect"]
 
@@ -29,6 +31,8 @@ class Policy:
         scene_cut: Mean difference to the frame before, of 255, from which a frame
             begins another scene and `on_cut` applies. None: cuts are not looked for.
         on_cut: What is forgotten at a scene cut.
+        other_sizes: What is done with a frame of another size or aspect than the
+            network's: it is refused, or letterboxed and its labels mapped back.
     """
 
     skip_blank: bool = True
@@ -38,6 +42,7 @@ class Policy:
     on_gap: Forget = "reset-local"
     scene_cut: float | None = None
     on_cut: Forget = "reset-all"
+    other_sizes: Literal["refuse", "letterbox"] = "refuse"
 
 
 class Verdict(NamedTuple):
@@ -70,9 +75,9 @@ class FrameCheck:
     def __init__(self, size: tuple[int, int], policy: Policy) -> None:
         self.counts: dict[str, int] = {
             **dict.fromkeys(("refused", "late", "blank", "frozen", "suspect"), 0),
-            **dict.fromkeys(("lost", "gaps", "scene_cuts"), 0),
+            **dict.fromkeys(("lost", "gaps", "scene_cuts", "letterboxed"), 0),
         }
-        self._shape = (*size, 3)
+        self._shape: tuple[int, int, int] = (*size, 3)
         self._policy = policy
         self._previous = np.zeros(self._shape, np.uint8)
         self._seen = False
@@ -83,14 +88,35 @@ class FrameCheck:
         """The next frame is the first of a video: nothing is compared with it."""
         self._seen, self._arrived, self._used = False, None, None
 
-    def judge(self, frame: Any, timestamp: float | None) -> Verdict:
-        """The rule that applies to a frame; `timestamp` in seconds, if known."""
-        verdict = self._judge(frame, timestamp)
+    def fitted(self, frame: Any) -> Any:
+        """The frame at the network's size, where the policy says so."""
+        if (
+            self._policy.other_sizes == "refuse"
+            or not isinstance(frame, np.ndarray)
+            or frame.dtype != np.uint8
+            or frame.ndim != 3
+            or frame.shape[-1] != 3
+            or frame.shape == self._shape
+            or not frame.size
+        ):
+            return frame
+        self.counts["letterboxed"] += 1
+        return letterbox(frame, self._shape[:2])
+
+    def judge(self, frame: Any, timestamp: float | None, damage: str = "") -> Verdict:
+        """The rule that applies to a frame.
+
+        Args:
+            frame: as `fitted` gives it.
+            timestamp: in seconds, if known.
+            damage: what its decoder complained about, if it did.
+        """
+        verdict = self._judge(frame, timestamp, damage)
         if verdict.status != "ok":
             self.counts[verdict.status] += 1
         return verdict
 
-    def _judge(self, frame: Any, timestamp: float | None) -> Verdict:
+    def _judge(self, frame: Any, timestamp: float | None, damage: str) -> Verdict:
         wrong = self._wrong(frame, timestamp)
         if wrong:
             return Verdict("refused", wrong)
@@ -103,6 +129,8 @@ class FrameCheck:
                     lost = round(since / self._policy.period) - 1
                     self.counts["lost"] += max(0, lost)
             self._arrived = timestamp
+        if damage:
+            return Verdict("suspect", f"damaged: {damage}")
         thin = frame[_THINNED, _THINNED].astype(np.float32)
         deviation = thin.std(axis=(0, 1)).max()
         if self._policy.skip_blank and deviation < self.BLANK_DEVIATION:

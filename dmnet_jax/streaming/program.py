@@ -68,6 +68,9 @@ class Program:
         interface: shapes.
         init: PRNG key -> empty memory.
         call: (memory, frames, active, reset) -> (memory, `Labelled`).
+        thresholds: "min_confidence" and "max_similarity"; None if not known.
+        with_thresholds: the same program with others, nothing compiled; None if it
+            has none to change.
     """
 
     def __init__(
@@ -75,9 +78,13 @@ class Program:
         interface: Interface,
         init: Callable[[Array], Any],
         call: Callable[..., tuple[Any, Labelled]],
+        thresholds: dict[str, float] | None = None,
+        with_thresholds: Callable[[dict[str, float]], "Program"] | None = None,
     ) -> None:
         self.interface = interface
         self.init_memory = init
+        self.thresholds = thresholds
+        self.with_thresholds = with_thresholds
         self._call = call
 
     def step(
@@ -138,7 +145,21 @@ def compile(
 
     compiled = jax.jit(call, donate_argnums=1).lower(weights, memory, *inputs).compile()
     init = jax.jit(lambda key: network.init_memory(model, streams, size, key))
-    return Program(interface, init, lambda *inputs: compiled(weights, *inputs))
+
+    def program_of(weights: Weights) -> Program:
+        def with_thresholds(values: dict[str, float]) -> Program:
+            arrays = jax.tree.map(np.float32, values)
+            return program_of({**weights, "thresholds": jax.device_put(arrays)})
+
+        return Program(
+            interface,
+            init,
+            lambda *inputs: compiled(weights, *inputs),
+            jax.tree.map(float, weights["thresholds"]),
+            with_thresholds,
+        )
+
+    return program_of(weights)
 
 
 def input_shapes(model: DMNet, interface: Interface) -> tuple[Any, ...]:

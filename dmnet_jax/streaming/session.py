@@ -13,14 +13,20 @@ import dataclasses
 import json
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from dmnet_jax import models
+from dmnet_jax.checkpoint import load_variables
+from dmnet_jax.config import Config, from_json
+from dmnet_jax.memory import DualMemory
+from dmnet_jax.models import DMNet
 from dmnet_jax.streaming.artefact import load_artefact
 from dmnet_jax.streaming.frames import Forget, FrameCheck, Policy, Status
 from dmnet_jax.streaming.latency import Latency
+from dmnet_jax.streaming.letterbox import restore
 from dmnet_jax.streaming.network import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import Program, compile
 
@@ -38,11 +44,12 @@ class Result:
     Attributes:
         index: of the frame, counted from 0 over all that were given to `step`.
         status: "ok", or which rule withheld the labels: "refused" (not a frame of
-            this stream), "late", "blank", "frozen", "suspect" (the network's output
-            is not finite).
+            this stream), "late", "blank", "frozen", "suspect" (it was decoded with
+            errors, or the network's output is not finite).
         reason: the rule in words; empty for a plain frame.
-        labels: uint8 [h, w]; None unless the status is "ok": a label map is always
-            of its own frame, never an older one.
+        labels: uint8 [h, w], at the program's label size, or at the frame's size if
+            frames are letterboxed; None unless the status is "ok": a label map is
+            always of its own frame, never an older one.
         probabilities: float32 [h, w, num_classes], if the program gives them.
         confidence: the paper's r; NaN without labels.
         similarity: the paper's s; -inf before anything was admitted.
@@ -65,6 +72,46 @@ class Result:
     missed_deadline: bool = False
 
 
+class Remembered(NamedTuple):
+    """Frames in the memories, oldest first, counted from 0 over those that were used
+    since everything was last forgotten.
+
+    Attributes:
+        local: of the window.
+        global_: of the admitted ones.
+    """
+
+    local: tuple[int, ...]
+    global_: tuple[int, ...]
+
+
+class Trained(NamedTuple):
+    """A network and what is known of it.
+
+    Attributes:
+        model: the network.
+        variables: its variables.
+        config: of its run.
+        about: metadata of the checkpoint, by `provenance.describe`.
+    """
+
+    model: DMNet
+    variables: Any
+    config: Config
+    about: dict[str, Any]
+
+
+def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
+    """The network of a run directory; `which` is "best", "newest" or a step.
+
+    Raises:
+        CheckpointError: no good checkpoint.
+    """
+    variables, about = load_variables(run, which)
+    config = from_json(json.dumps(about["config"]))
+    return Trained(models.build(config), variables, config, about)
+
+
 class Session:
     """A stream of frames through a program, with its own memory.
 
@@ -75,7 +122,8 @@ class Session:
         program: for one stream.
         policy: rules for frames that are not simply the next one.
         deadline: seconds a step may take; longer ones are counted.
-        seed: of the memory's random reads.
+        seed: of the memory's random reads, which are those that `evaluation` makes
+            in its first video.
 
     Raises:
         ValueError: the program is for several streams.
@@ -98,7 +146,9 @@ class Session:
         self._latency = Latency(deadline)
         self._check = FrameCheck(program.interface.size, policy or Policy())
         self._index = 0
-        self._memory: Any = program.init_memory(jax.random.key(seed))
+        self._letterbox = policy is not None and policy.other_sizes == "letterbox"
+        key = jax.random.fold_in(jax.random.key(seed), 0)
+        self._memory: Any = program.init_memory(key)
         blank = np.zeros((1, *program.interface.size, 3), np.uint8)
         self._memory, _ = jax.block_until_ready(program.step(self._memory, blank))
         self._forget: Forget = "reset-all"
@@ -127,16 +177,11 @@ class Session:
         Raises:
             CheckpointError: no good checkpoint.
         """
-        from dmnet_jax import models
-        from dmnet_jax.checkpoint import load_variables
-        from dmnet_jax.config import from_json
-
-        variables, about = load_variables(run, which)
-        config = from_json(json.dumps(about["config"]))
+        trained = load_network(run, which)
         program = compile(
-            models.build(config),
-            variables,
-            size=size or config.data.size,
+            trained.model,
+            trained.variables,
+            size=size or trained.config.data.size,
             label_size=label_size,
             probabilities=probabilities,
         )
@@ -151,13 +196,17 @@ class Session:
         """
         return cls(load_artefact(path), **options)
 
-    def step(self, frame: Any, timestamp: float | None = None) -> Result:
+    def step(
+        self, frame: Any, timestamp: float | None = None, damage: str = ""
+    ) -> Result:
         """Segments one frame, or says by which rule it does not.
 
         Args:
-            frame: uint8 [H, W, 3], RGB, of the program's size; not kept.
+            frame: uint8 [H, W, 3], RGB, of the program's size unless the policy
+                letterboxes; not kept.
             timestamp: seconds, on a clock of the caller's; enables the rules about
                 late and lost frames and gaps.
+            damage: what the decoder complained about; such a frame is not used.
 
         Raises:
             ValueError: the session is closed.
@@ -166,14 +215,19 @@ class Session:
             raise ValueError("the session is closed")
         index, self._index = self._index, self._index + 1
         start = time.perf_counter()
-        verdict = self._check.judge(frame, timestamp)
+        canvas = self._check.fitted(frame)
+        verdict = self._check.judge(canvas, timestamp, damage)
         if verdict.status != "ok":
             return Result(index, verdict.status, verdict.reason)
         forget = max(self._forget, verdict.forget, key=list(_FORGET).index)
         self._forget = "keep"
         reset = np.full(1, _FORGET[forget], np.uint8)
-        self._memory, out = self.program.step(self._memory, frame[None], reset=reset)
+        self._memory, out = self.program.step(self._memory, canvas[None], reset=reset)
         out = jax.device_get(out)
+        labels = np.array(out.labels[0])
+        if self._letterbox:
+            network = self.program.interface.size
+            labels = restore(labels, frame.shape[:2], network)
         seconds = time.perf_counter() - start
         missed = self._latency.add(seconds)
         finite = bool(np.isfinite(out.confidence[0]))
@@ -183,7 +237,7 @@ class Session:
             index=index,
             status="ok" if finite else "suspect",
             reason=verdict.reason if finite else "the network's output is not finite",
-            labels=np.array(out.labels[0]) if finite else None,
+            labels=labels if finite else None,
             probabilities=np.array(given[0]) if finite and given is not None else None,
             confidence=float(out.confidence[0]),
             similarity=float(out.similarity[0]),
@@ -201,6 +255,36 @@ class Session:
         self._forget = max(self._forget, forget, key=list(_FORGET).index)
         if forget == "reset-all":
             self._check.forget()
+
+    @property
+    def thresholds(self) -> dict[str, float] | None:
+        """The paper's alpha, "min_confidence", and beta, "max_similarity"."""
+        return self.program.thresholds
+
+    def set_thresholds(self, *, min_confidence: float, max_similarity: float) -> None:
+        """Changes what is admitted from the next frame on; nothing is compiled.
+
+        Raises:
+            ValueError: a number is not finite, or the program was exported.
+        """
+        values = {"min_confidence": min_confidence, "max_similarity": max_similarity}
+        if not all(np.isfinite(list(values.values()))):
+            raise ValueError(f"thresholds are {values}; they must be finite")
+        if self.program.with_thresholds is None:
+            raise ValueError("thresholds of an exported program cannot be changed")
+        self.program = self.program.with_thresholds(values)
+
+    def remembered(self) -> Remembered:
+        """Which frames the memories hold, by their numbers.
+
+        Raises:
+            ValueError: the session is closed, or its program was exported.
+        """
+        if not isinstance(self._memory, DualMemory):
+            raise ValueError("only the memory of an open, compiled session is known")
+        rings = self._memory.local, self._memory.global_
+        stamps = jax.device_get([ring.stamp[0] for ring in rings])
+        return Remembered(*(tuple(sorted(s[s >= 0].tolist())) for s in stamps))
 
     def stats(self) -> dict[str, Any]:
         """JSON: frames given, what became of them, and how long the steps took."""

@@ -143,6 +143,62 @@ def test_sessions_are_isolated_and_reset_is_fresh(single):
         one.step(tiny_run.picture(0, SIZE)[0])
 
 
+@pytest.mark.parametrize("position", [0, 1, 5])
+def test_unusable_frames_leave_no_trace(single, position):
+    """With a black, a damaged, a repeated and a wrong frame among them, the others
+    come to the same bits."""
+    wanted = played(Session(single), range(7))
+    with Session(single) as session:
+        got = []
+        for index in range(7):
+            frame = tiny_run.picture(index, SIZE)[0]
+            if index == position:
+                assert session.step(np.zeros_like(frame)).status == "blank"
+                assert session.step(frame, damage="bad block").status == "suspect"
+                assert session.step(frame[:16]).status == "refused"
+            got += played(session, [index])
+            if index == position:
+                assert session.step(frame).status == "frozen"
+        assert_equal(got, wanted)
+
+
+def test_a_poisoned_window_is_gone_after_its_length(single, network):
+    """Whatever made the local memory not finite is flagged, and no longer read soon."""
+    with Session(single) as session:
+        played(session, range(3))
+        local = session._memory.local
+        poisoned = jax.tree.map(lambda x: x * np.nan, local.slots)
+        local = local.replace(slots=poisoned)
+        session._memory = session._memory.replace(local=local)
+        frames = [tiny_run.picture(i, SIZE)[0] for i in range(3, 8)]
+        results = [session.step(frame) for frame in frames]
+        assert results[0].status == "suspect" and results[0].labels is None
+        assert not results[0].admitted
+        last = network[0].local_size + 1
+        assert {result.status for result in results[last:]} == {"ok"}
+
+
+def test_video_of_one_frame(single):
+    with Session(single) as session:
+        result = session.step(tiny_run.picture(0, SIZE)[0])
+        assert result.status == "ok" and result.admitted
+        assert np.isfinite(result.confidence) and result.similarity == -np.inf
+        assert session.remembered() == ((0,), (0,))
+
+
+def test_thresholds_change_between_frames_and_nothing_is_compiled(single):
+    with Session(single) as session, Session(single) as other:
+        played(session, range(2))
+        before = session.program
+        session.set_thresholds(min_confidence=0.0, max_similarity=0.0)
+        assert not played(session, [2])[0][3] and session.remembered().global_ == (0, 1)
+        assert session.thresholds == {"min_confidence": 0.0, "max_similarity": 0.0}
+        assert session.program is not before and other.program is before
+        assert played(other, [0])[0][3], "other sessions keep theirs"
+        with pytest.raises(ValueError, match="finite"):
+            session.set_thresholds(min_confidence=np.nan, max_similarity=0.0)
+
+
 def watch(single, frames):
     """A session over many frames: compilations, growth of live arrays and of RSS."""
     events = []
@@ -226,6 +282,15 @@ def test_session_of_an_artefact_is_the_same(single, artefact):
             assert (got[0] != wanted[0]).mean() < 1e-2
             np.testing.assert_allclose(got[1:3], wanted[1:3], rtol=1e-3)
             assert got[3] == wanted[3]
+
+
+def test_thresholds_of_an_artefact_are_fixed(artefact):
+    with Session.from_artefact(artefact) as session:
+        assert session.thresholds is None
+        with pytest.raises(ValueError, match="exported"):
+            session.set_thresholds(min_confidence=-1.0, max_similarity=0.0)
+        with pytest.raises(ValueError, match="compiled session"):
+            session.remembered()
 
 
 def test_artefact_is_for_cpu_and_cuda_and_tells_nothing_of_this_machine(artefact):

@@ -1,0 +1,207 @@
+"""Says what works on this machine, and which command mends what does not.
+
+    python -m dmnet_jax.doctor
+    python -m dmnet_jax.doctor --json
+
+Exit status 0 if networks can be run and trained, 1 if not; what is optional only gives
+a warning. For research use; not a medical device.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from dmnet_jax.command_line import parse_flags
+
+LEAST_FREE = 5e9
+"""Bytes of disk below which a warning is due: a run keeps two checkpoints."""
+
+_STEPS, _SIZE = 10, (256, 320)
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """How to say it.
+
+    Attributes:
+        json: As JSON.
+    """
+
+    json: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What was found.
+
+    Attributes:
+        name: of what was looked at.
+        status: "warning" is for what is optional, or may come to hurt.
+        detail: in words.
+        fix: the command that mends it; empty if nothing is wrong.
+    """
+
+    name: str
+    status: Literal["ok", "warning", "failed"]
+    detail: str
+    fix: str = ""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = parse_flags(argv, Flags(), prog="dmnet-doctor", description=__doc__ or "")
+    found = []
+    for name, look in CHECKS.items():
+        check = _looked(name, look)
+        found.append(check)
+        if not flags.json:
+            print(_line(check), flush=True)
+    works = all(check.status != "failed" for check in found)
+    if flags.json:
+        checks = [dataclasses.asdict(check) for check in found]
+        print(json.dumps({"works": works, "checks": checks}, indent=1))
+    return 0 if works else 1
+
+
+def _looked(name: str, look: Callable[[str], Check]) -> Check:
+    try:
+        return look(name)
+    except Exception as error:  # whatever is broken is what was asked for
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        fix = "pip install --force-reinstall dmnet-jax"
+        return Check(name, "failed", told[:300], fix)
+
+
+def _line(check: Check) -> str:
+    mark = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}[check.status]
+    mend = f"\n{'':9}→ {check.fix}" if check.fix else ""
+    return f"{mark}  {check.name}: {check.detail}{mend}"
+
+
+def _versions(name: str) -> Check:
+    from dmnet_jax.provenance import versions
+
+    text = ", ".join(f"{package} {number}" for package, number in versions().items())
+    return Check(name, "ok", f"{text}; {platform.platform()}")
+
+
+def _devices(name: str) -> Check:
+    import jax
+
+    devices = jax.devices()
+    kinds = sorted({device.device_kind for device in devices})
+    cores = len(os.sched_getaffinity(0))
+    text = f"{len(devices)} of {', '.join(kinds)} ({jax.default_backend()})"
+    text += f"; {cores} CPU cores"
+    driver = Path("/proc/driver/nvidia/version").exists()
+    if driver and jax.default_backend() == "cpu":
+        fix = "pip install 'dmnet-jax[cuda13]'  # driver >= 580; else [cuda12]"
+        return Check(name, "warning", f"{text}; the NVIDIA GPU is not used", fix)
+    return Check(name, "ok", text)
+
+
+def _weights(name: str) -> Check:
+    from dmnet_jax.weights.files import read_weights
+    from dmnet_jax.weights.imagenet import SHIPPED
+
+    count = sum(array.size for array in read_weights(SHIPPED).values())
+    return Check(
+        name, "ok", f"the shipped encoder is intact, {count / 1e6:.1f} million"
+    )
+
+
+def _step(name: str) -> Check:
+    import jax
+    import numpy as np
+
+    from dmnet_jax import models
+    from dmnet_jax.config import Config
+    from dmnet_jax.streaming import Session, compile
+
+    config = Config()  # the paper's network
+    model = models.build(config)
+    variables = models.initial_variables(model, config)
+    began = time.perf_counter()
+    session = Session(compile(model, variables, size=_SIZE))
+    compiled = time.perf_counter() - began
+    rng = np.random.default_rng(0)
+    for _ in range(_STEPS):
+        result = session.step(rng.integers(0, 256, (*_SIZE, 3), np.uint8))
+        if result.status != "ok":
+            raise ValueError(f"a frame was {result.status}: {result.reason}")
+    p50 = session.stats()["latency"]["p50_ms"]
+    height, width = _SIZE
+    return Check(
+        name,
+        "ok",
+        f"{p50:.1f} ms a frame of {height}x{width} (median of {_STEPS}), compiled in "
+        f"{compiled:.1f} s on {jax.devices()[0]}",
+    )
+
+
+def _disk(name: str) -> Check:
+    usage = shutil.disk_usage(".")
+    text = f"{usage.free / 1e9:.1f} GB free in {Path.cwd()}"
+    if not os.access(".", os.W_OK):
+        fix = "--workdir DIR, a folder that you may write to"
+        return Check(name, "warning", f"{Path.cwd()} is not writable", fix)
+    if usage.free < LEAST_FREE:
+        return Check(name, "warning", text, "--workdir DIR, on a disk with more room")
+    return Check(name, "ok", text)
+
+
+def _video(name: str) -> Check:
+    import tempfile
+
+    import numpy as np
+
+    from dmnet_jax.streaming.sources import SourceError
+    from dmnet_jax.streaming.video import INSTALL, VideoFile, VideoWriter, pyav
+
+    try:
+        av = pyav()
+    except SourceError:
+        text = "PyAV is not installed: folders of pictures work, videos do not"
+        return Check(name, "warning", text, INSTALL)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.mp4"
+        with VideoWriter(path, 25) as writer:
+            for index in range(5):
+                writer.add(np.full((64, 64, 3), 40 * index, np.uint8), index / 25)
+        frames = len(list(VideoFile(path)))
+    if frames != 5:
+        raise ValueError(f"5 frames were written, {frames} read")
+    codec = "H.264" if "libx264" in av.codecs_available else "MPEG-4"
+    return Check(name, "ok", f"PyAV {av.__version__}, writes {codec}")
+
+
+def _tensorboard(name: str) -> Check:
+    if importlib.util.find_spec("tensorboardX") is None:
+        text = "not installed: --train.tensorboard does not work"
+        return Check(name, "warning", text, "pip install 'dmnet-jax[tb]'")
+    return Check(
+        name, "ok", f"tensorboardX {importlib.metadata.version('tensorboardX')}"
+    )
+
+
+CHECKS: dict[str, Callable[[str], Check]] = {
+    "versions": _versions,
+    "devices": _devices,
+    "weights": _weights,
+    "step": _step,
+    "disk": _disk,
+    "video": _video,
+    "tensorboard": _tensorboard,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Opens a page on which a network is watched at work.
+
+    python -m dmnet_jax.live
+    python -m dmnet_jax.live --checkpoint RUN --source video.mp4
+
+Without a source, the built-in synthetic video; without a checkpoint, the newest run
+in runs/ that fits it. Video, masks, what the memories hold, confidence and similarity
+with their thresholds, latency; pause, forget, change thresholds. The page is served to
+this machine alone. For research use; not a medical device.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from dmnet_jax.command_line import exit_with_error, parse_flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to watch.
+
+    Attributes:
+        checkpoint: Run directory; empty: the newest one in runs/.
+        source: Video file, folder of pictures, camera's number, address, "synthetic".
+        which: Newest (the finished network), or best on the validation videos.
+        port: Of the page; 0: any that is free.
+    """
+
+    checkpoint: str = ""
+    source: str = "synthetic"
+    which: Literal["newest", "best"] = "newest"
+    port: int = 8765
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = parse_flags(
+        argv, Flags(), prog="python -m dmnet_jax.live", description=__doc__ or ""
+    )
+    try:
+        return serve(flags)
+    except (ValueError, OSError) as error:
+        exit_with_error(error)
+
+
+def serve(flags: Flags) -> int:
+    """Serves the page until Ctrl-C."""
+    from dmnet_jax.live.engine import Engine
+    from dmnet_jax.live.server import Server
+    from dmnet_jax.streaming import load_network
+    from dmnet_jax.streaming.sources import RENDERED, open_source
+
+    source = open_source(flags.source)
+    run = flags.checkpoint or newest_run(
+        "synthetic" if flags.source == RENDERED else "*"
+    )
+    trained = load_network(run, flags.which) if run else untrained()
+    about = {"source": flags.source, "checkpoint": str(run or "")}
+    with (
+        Engine(trained, source, about) as engine,
+        Server(engine, flags.port) as server,
+    ):
+        print(f"{run or 'an untrained network'}: open {server.address}", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0
+
+
+def newest_run(name: str) -> Path | None:
+    """The run in runs/ that was saved to last, of recipes called `name`."""
+    saved = list(Path("runs").glob(f"{name}/*/checkpoints"))
+    newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
+    return newest and newest.parent
+
+
+def untrained():
+    """The network of configs/synthetic.py before training."""
+    from dmnet_jax import models
+    from dmnet_jax.config import Config, DataConfig, ModelConfig
+    from dmnet_jax.streaming import Trained
+
+    config = Config(
+        name="untrained",
+        data=DataConfig(num_classes=4, size=(128, 160)),
+        model=ModelConfig(global_size=40),
+    )
+    model = models.build(config)
+    names = ("background", "shaft", "wrist", "jaws")
+    classes = [{"name": name, "color": [0, 0, 0]} for name in names]
+    variables = models.initial_variables(model, config)
+    return Trained(model, variables, config, {"classes": classes})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

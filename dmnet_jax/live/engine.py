@@ -1,0 +1,261 @@
+"""The thread that steps a session, and what the page is told of each frame."""
+
+import base64
+import io
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_pipelines.images import DataError
+from dmnet_jax.overlay import places
+from dmnet_jax.predict.outputs import areas, colors_of
+from dmnet_jax.predict.run import LIVE, first_frame, session_for
+from dmnet_jax.streaming import Result, Session, Trained
+from dmnet_jax.streaming.capture import Latest
+from dmnet_jax.streaming.sources import RATE, Captured, Source, SourceError
+
+HISTORY = 300
+"""Frames of the curves."""
+
+SHOWN = 24
+"""Admitted frames that are shown, the newest."""
+
+_LONGEST = 720
+_THUMB = 120
+
+
+class Engine:
+    """Frames through a session, in a thread of its own.
+
+    A camera is followed in real time: its latest frame wins. A file is played at its
+    rate or slower, every frame, over and over.
+
+        with Engine(trained, source, about) as engine:
+            number, event = engine.wait(after=0, timeout=1.0)
+
+    Args:
+        trained: the network.
+        source: of frames.
+        about: JSON for the page: "source" and "checkpoint".
+    """
+
+    def __init__(self, trained: Trained, source: Source, about: dict[str, Any]):
+        classes = trained.about["classes"]
+        self._trained, self._source = trained, source
+        self._names = [info["name"] for info in classes]
+        self._colors = colors_of(classes)
+        self.about = {
+            **about,
+            "classes": [
+                {"name": name, "color": list(color)}
+                for name, color in zip(self._names, self._colors, strict=True)
+            ],
+            "global_size": trained.model.global_size,
+            "live": source.live,
+        }
+        self._changed = threading.Condition()
+        self._orders: deque[dict[str, Any]] = deque()
+        self._number, self._event = 0, {}
+        self.history: deque[list[Any]] = deque(maxlen=HISTORY)
+        self.thumbs: dict[str, str] = {}
+        self._thumb_of: dict[int, str] = {}  # by the frame's number in the memory
+        self._used = self._dropped = 0
+        self._paused = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def wait(self, after: int, timeout: float) -> tuple[int, dict[str, Any]]:
+        """The newest event and its number; waits for one later than `after`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._number > after, timeout)
+            return self._number, self._event
+
+    def order(self, order: dict[str, Any]) -> None:
+        """What the page asks for, done before the next frame.
+
+        Args:
+            order: {"paused": bool}, {"forget": "reset-local" | "reset-all"}, or
+                {"min_confidence": float, "max_similarity": float}.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        names, values = set(order), list(order.values())
+        if names == {"paused"} and isinstance(order["paused"], bool):
+            self._paused = order["paused"]
+        elif names == {"forget"} and values[0] in ("reset-local", "reset-all"):
+            self._orders.append(order)
+        elif names == {"min_confidence", "max_similarity"} and all(
+            isinstance(x, int | float) and math.isfinite(x) for x in values
+        ):
+            self._orders.append(order)
+        else:
+            raise ValueError("no such order")
+
+    def _run(self) -> None:
+        try:
+            self._play()
+        except (SourceError, DataError, OSError, ValueError) as error:
+            self._publish({**self._event, "error": str(error)})
+
+    def _play(self) -> None:
+        size = first_frame(self._source).image.shape[:2]
+        deadline = 1 / (self._source.rate or RATE)
+        session = session_for(self._trained, size, policy=LIVE, deadline=deadline)
+        self._calibrated = _limited(session.thresholds)
+        with session:
+            for captured, arrived in (
+                self._live() if self._source.live else self._file()
+            ):
+                while self._orders:
+                    self._obey(session, self._orders.popleft())
+                if captured is None:
+                    session.reset()  # a file begins again
+                else:
+                    self._step(session, captured, arrived)
+
+    def _step(
+        self, session: Session, captured: Captured, arrived: float | None
+    ) -> None:
+        """Steps one frame and publishes what came of it."""
+        result = session.step(captured.image, arrived, captured.damage)
+        if result.forgot == "reset-all":
+            self._thumb_of, self._used = {}, 0
+        image = _reduced(captured.image, _LONGEST)
+        thumb = f"{result.index}"
+        if result.seconds:  # it went through the network
+            self._thumb_of[self._used] = thumb
+            self.thumbs[thumb] = _jpeg(_reduced(captured.image, _THUMB))
+            self._used += 1
+        remembered = session.remembered()
+        recent = remembered.global_[-SHOWN:]
+        kept = {*remembered.local, *recent}
+        self._thumb_of = {n: t for n, t in self._thumb_of.items() if n in kept}
+        alive = set(self._thumb_of.values())
+        self.thumbs = {t: data for t, data in self.thumbs.items() if t in alive}
+        r, s = _number(result.confidence), _number(result.similarity)
+        milliseconds = round(1e3 * result.seconds, 2)
+        self.history.append([result.index, r, s, result.admitted, milliseconds])
+        self._publish(
+            {
+                "index": result.index,
+                "name": captured.name,
+                "status": result.status,
+                "reason": result.reason,
+                "size": list(image.shape[:2]),
+                "image": _jpeg(image),
+                **self._labels(result, image.shape[:2]),
+                "point": self.history[-1],
+                "forgot": result.forgot,
+                "local": [self._thumb_of.get(n, "") for n in remembered.local],
+                "global": [self._thumb_of.get(n, "") for n in recent],
+                "global_count": len(remembered.global_),
+                "thresholds": _limited(session.thresholds),
+                "calibrated": self._calibrated,
+                "paused": self._paused,
+                "stats": session.stats(),
+                "dropped": self._dropped,
+            }
+        )
+
+    def _labels(self, result: Result, size: tuple[int, int]) -> dict[str, Any]:
+        if result.labels is None:
+            return {"mask": None, "areas": {}, "places": []}
+        height, width = size
+        label = Image.fromarray(result.labels).resize(
+            (width, height), Image.Resampling.NEAREST
+        )
+        return {
+            "mask": self._png(label),
+            "areas": areas(result.labels, self._names),
+            "places": places(np.asarray(label)),
+        }
+
+    def _png(self, label: Image.Image) -> str:
+        """A palette PNG whose background is transparent, as a data address."""
+        label.putpalette([channel for color in self._colors for channel in color])
+        file = io.BytesIO()
+        label.save(file, "PNG", transparency=0, compress_level=1)
+        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+    def _obey(self, session: Session, order: dict[str, Any]) -> None:
+        if "forget" in order:
+            session.reset(order["forget"])
+        else:
+            session.set_thresholds(**order)
+
+    def _publish(self, event: dict[str, Any]) -> None:
+        with self._changed:
+            self._number += 1
+            self._event = event
+            self._changed.notify_all()
+
+    def _wait_while_paused(self) -> None:
+        told = False
+        while self._paused and not self._stop.is_set():
+            if not told and self._event:
+                self._publish({**self._event, "paused": True})
+                told = True
+            self._stop.wait(0.05)
+
+    def _live(self) -> Iterator[tuple[Captured | None, float | None]]:
+        with Latest(self._source) as latest:
+            while not self._stop.is_set():
+                self._wait_while_paused()
+                try:
+                    timed = latest.next(timeout=0.5)
+                except TimeoutError:
+                    continue
+                if timed is None:
+                    return
+                self._dropped = latest.dropped
+                yield timed.captured, timed.arrived
+
+    def _file(self) -> Iterator[tuple[Captured | None, float | None]]:
+        due, period = time.monotonic(), 1 / (self._source.rate or RATE)
+        while True:
+            for captured in self._source:
+                self._wait_while_paused()
+                self._stop.wait(max(0.0, due - time.monotonic()))
+                if self._stop.is_set():
+                    return
+                due = max(due + period, time.monotonic())
+                yield captured, None
+            yield None, None
+
+    def __enter__(self) -> "Engine":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=10)
+
+
+def _reduced(image: np.ndarray, longest: int) -> np.ndarray:
+    scale = longest / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height)))
+
+
+def _jpeg(image: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _limited(thresholds: dict[str, float] | None) -> dict[str, float]:
+    """JSON has no infinity."""
+    return {n: min(max(x, -1e9), 1e9) for n, x in (thresholds or {}).items()}
+
+
+def _number(value: float) -> float | None:
+    return round(value, 5) if math.isfinite(value) else None

@@ -1,0 +1,188 @@
+"""The two ways through a source: every frame, or always the latest."""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dmnet_jax.predict.outputs import Outputs
+from dmnet_jax.provenance import versions, weights_sha256
+from dmnet_jax.streaming import Policy, Session, Trained, compile
+from dmnet_jax.streaming.capture import Latest, Reconnecting
+from dmnet_jax.streaming.letterbox import padded_size
+from dmnet_jax.streaming.sources import RATE, Captured, Source, SourceError
+
+OFFLINE = Policy(skip_blank=False, skip_frozen=False, other_sizes="letterbox")
+"""Nothing is skipped, so that labels are those of `evaluate.py`."""
+
+LIVE = Policy(max_gap=1.0, other_sizes="letterbox")
+SILENCE = 2.0
+"""Seconds without a frame after which a live run says so."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to go through a source.
+
+    Attributes:
+        live: the latest frame wins; else every frame.
+        frames: at most so many; 0: all.
+        about: for the summary.
+    """
+
+    live: bool = False
+    frames: int = 0
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def session_for(trained: Trained, size: tuple[int, int], **options: Any) -> Session:
+    """A session whose labels have the size of frames [*size, 3], exactly.
+
+    Frames of other sizes are letterboxed too, and their labels the nearest pixels'.
+    """
+    network = trained.config.data.size
+    label_size = padded_size(size, network)
+    program = compile(
+        trained.model, trained.variables, size=network, label_size=label_size
+    )
+    return Session(program, **options)
+
+
+def run(
+    trained: Trained,
+    source: Source,
+    out: Path,
+    options: Options,
+    stopping: Callable[[], bool],
+) -> str:
+    """Segments a source into files in `out` and prints a summary.
+
+    Args:
+        trained: of `load_network`.
+        source: of `open_source`.
+        out: folder for the files.
+        options: how.
+        stopping: asked before each frame; True ends in good order.
+
+    Returns:
+        Why the source was lost before its end; empty if it was not. Files are complete
+        either way.
+
+    Raises:
+        ValueError, OSError: nothing could be read, or not written.
+    """
+    rate = source.rate or RATE
+    first = first_frame(source)
+    deadline = 1 / rate if options.live else None
+    policy = LIVE if options.live else OFFLINE
+    size = first.image.shape[:2]
+    outputs = Outputs(out, trained.about["classes"], rate)
+    counts: dict[str, int] = {}
+    lost = ""
+    with session_for(trained, size, policy=policy, deadline=deadline) as session:
+        began = time.monotonic()
+        way = _live if options.live else _offline
+        try:
+            with contextlib.closing(way(session, source, outputs, counts)) as frames:
+                for _ in frames:
+                    if stopping() or outputs.written == options.frames:
+                        break
+        except (SourceError, OSError) as error:
+            lost = str(error)
+        finally:
+            seconds = time.monotonic() - began
+            summary = {
+                **options.about,
+                "mode": "live" if options.live else "offline",
+                "frame_size": list(size),
+                "network_size": list(trained.config.data.size),
+                "frames_written": outputs.written,
+                "wall_seconds": round(seconds, 3),
+                "frames_a_second": round(outputs.written / max(seconds, 1e-9), 3),
+                **counts,
+                "lost": lost,
+                "session": session.stats(),
+                "weights_sha256": weights_sha256(trained.variables),
+                "versions": versions(),
+            }
+            outputs.close(summary)
+    print(told(summary, out))
+    return lost
+
+
+def told(summary: dict[str, Any], out: Path) -> str:
+    """The summary in a few lines."""
+    session = summary["session"]
+    latency = session["latency"]
+    known = latency["p50_ms"] is not None
+    times = " ".join(
+        f"{name} {latency[f'{name}_ms']:.1f}" if known else f"{name} n/a"
+        for name in ("p50", "p95", "p99", "max")
+    )
+    rules = ("refused", "late", "blank", "frozen", "suspect", "gaps", "letterboxed")
+    seen = [f"{name} {session[name]}" for name in rules if session[name]]
+    lines = [
+        f"{summary['frames_written']} frames in {summary['wall_seconds']:.1f} s "
+        f"({summary['frames_a_second']:.1f} a second, files included)",
+        f"latency, ms: {times}",
+    ]
+    if "dropped" in summary:
+        lines.append(
+            f"captured {summary['captured']}, dropped {summary['dropped']}, deadline "
+            f"missed {latency['deadline_misses']}, silences {summary['silences']}, "
+            f"camera lost {summary['losses']}"
+        )
+    lines += [", ".join(seen)] if seen else []
+    return "\n".join([*lines, f"{out}"])
+
+
+def first_frame(source: Source) -> Captured:
+    """A frame, to know the size by; cameras are waited for.
+
+    Raises:
+        SourceError: there is none.
+    """
+    for captured in Reconnecting(source, attempts=4):
+        return captured
+    raise SourceError("the source has no frame")
+
+
+def _offline(
+    session: Session, source: Source, outputs: Outputs, counts: dict[str, int]
+) -> Generator[None, None, None]:
+    for captured in Reconnecting(source):
+        result = session.step(captured.image, damage=captured.damage)
+        outputs.add(captured, result, captured.seconds)
+        yield
+
+
+def _live(
+    session: Session, source: Source, outputs: Outputs, counts: dict[str, int]
+) -> Generator[None, None, None]:
+    counts.update(captured=0, dropped=0, losses=0, silences=0)
+    began = None
+    with Latest(source) as latest:
+        while True:
+            try:
+                timed = latest.next(SILENCE)
+            except TimeoutError as error:
+                counts["silences"] += 1
+                print(f"{error}; waiting", flush=True)
+                yield
+                continue
+            finally:
+                counts.update(
+                    captured=latest.captured,
+                    dropped=latest.dropped,
+                    losses=latest.losses,
+                )
+            if timed is None:
+                return
+            captured, arrived = timed
+            began = arrived if began is None else began
+            result = session.step(captured.image, arrived, captured.damage)
+            age = time.monotonic() - arrived
+            outputs.add(captured, result, arrived - began, age_ms=round(1e3 * age, 3))
+            yield

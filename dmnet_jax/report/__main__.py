@@ -1,0 +1,67 @@
+"""Writes a page about a run: one HTML file that loads nothing else.
+
+    python -m dmnet_jax.report RUN
+    python -m dmnet_jax.report RUN --no-speed
+
+Training curves, scores under every protocol, bars by class and video, confusion matrix,
+best, median and worst frame, the memory over time, speed on this machine, provenance.
+What is evaluated anew is reported: RUN/evaluation where evaluate.py wrote one, else the
+run's own results. Goes to RUN/report.html. For research use; not a medical device.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from dmnet_jax.command_line import exit_with_error, parse_flags
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to report.
+
+    Attributes:
+        run: Run directory.
+        out: File to write; empty: RUN/report.html.
+        speed: Measure the step on this machine (compiles it, about a minute).
+    """
+
+    run: tyro.conf.Positional[str] = ""
+    out: str = ""
+    speed: bool = True
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = parse_flags(
+        argv, Flags(), prog="python -m dmnet_jax.report", description=__doc__ or ""
+    )
+    try:
+        print(write(flags))
+    except (ValueError, OSError) as error:
+        exit_with_error(error)
+    return 0
+
+
+def write(flags: Flags) -> Path:
+    """Reads, measures, writes; returns the file."""
+    from dmnet_jax.report.page import page
+    from dmnet_jax.report.record import read_run
+
+    if not flags.run:
+        raise ValueError("name a run directory, for example runs/synthetic/fold0-seed0")
+    record = read_run(Path(flags.run))
+    speed = None
+    if flags.speed:
+        from dmnet_jax.report.speed import measure
+
+        speed = measure(flags.run)
+    out = Path(flags.out or Path(flags.run) / "report.html")
+    out.write_text(page(record, speed), encoding="utf-8")
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Frames of any size and aspect for a network of one size, and its labels back.
+
+A frame is padded with black to the network's aspect, below or at the right, and then
+resized as training data are. Labels of the padded frame are cut where the frame ends.
+A frame that has the network's aspect is resized alone, as `evaluation` does.
+"""
+
+import numpy as np
+
+from data_pipelines.images import resize_image, resize_label
+
+Size = tuple[int, int]
+
+
+def padded_size(size: Size, network: Size) -> Size:
+    """(height, width) of a frame of `size` padded to the aspect of `network`."""
+    (height, width), (across, along) = size, network
+    return max(height, round(width * across / along)), max(
+        width, round(height * along / across)
+    )
+
+
+def letterbox(frame: np.ndarray, network: Size) -> np.ndarray:
+    """The frame as the network takes it.
+
+    Args:
+        frame: uint8 [h, w, 3].
+        network: its (H, W).
+
+    Returns:
+        uint8 [H, W, 3]; the frame itself if it has that size.
+    """
+    size = frame.shape[:2]
+    height, width = padded_size(size, network)
+    if (height, width) != size:
+        below, right = height - size[0], width - size[1]
+        frame = np.pad(frame, ((0, below), (0, right), (0, 0)))
+    return resize_image(frame, network)
+
+
+def restore(label: np.ndarray, size: Size, network: Size) -> np.ndarray:
+    """Labels of a letterboxed frame, as labels of the frame.
+
+    Args:
+        label: uint8 [h, w] of the whole canvas, at any size.
+        size: of the frame.
+        network: the (H, W) that the frame was letterboxed to.
+
+    Returns:
+        uint8 of `size`.
+    """
+    whole = resize_label(label, padded_size(size, network))
+    return np.ascontiguousarray(whole[: size[0], : size[1]])

@@ -1,0 +1,135 @@
+"""Where frames come from: a folder, a video, a camera, a network stream, or rendered.
+
+    for captured in open_source("theatre.mp4"):
+        session.step(captured.image, captured.seconds, captured.damage)
+
+Folders and rendered video need nothing more; the others need PyAV, see `video`.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from data_pipelines.folder.reader import natural_key
+from data_pipelines.images import read_image
+from data_pipelines.synthetic import endless
+
+RENDERED = "synthetic"
+PICTURES = (".png", ".jpg", ".jpeg")
+RATE = 25.0
+"""Frames a second of what does not say its own rate."""
+
+
+class Captured(NamedTuple):
+    """A frame as it came.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        seconds: on the source's clock.
+        name: for files about this frame; unique in its source.
+        damage: what the decoder complained about; empty for a clean frame.
+    """
+
+    image: np.ndarray
+    seconds: float
+    name: str
+    damage: str = ""
+
+
+class SourceError(ValueError):
+    """A source that cannot be opened or read; the message says why."""
+
+
+class Source(Protocol):
+    """Frames in order; iterating again starts, or connects, anew.
+
+    Attributes:
+        rate: frames a second; None if that is not known.
+        live: whether frames come by themselves and are lost when nobody looks.
+    """
+
+    @property
+    def rate(self) -> float | None: ...
+
+    @property
+    def live(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[Captured]: ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The PNG and JPEG pictures of a folder, in natural order of their names."""
+
+    paths: tuple[Path, ...]
+    rate: float | None = RATE
+    live: bool = False
+
+    def __iter__(self) -> Iterator[Captured]:
+        for index, path in enumerate(self.paths):
+            yield Captured(read_image(path), index / RATE, path.stem)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The built-in synthetic video of `data_pipelines.synthetic`.
+
+    Attributes:
+        size: (H, W).
+        frames: how many; None: without end.
+        seed: another seed, another scene.
+    """
+
+    size: tuple[int, int] = (256, 320)
+    frames: int | None = None
+    seed: int = 0
+    rate: float | None = RATE
+    live: bool = False
+
+    def __iter__(self) -> Iterator[Captured]:
+        video = itertools.islice(endless(self.seed, self.size, RATE), self.frames)
+        for index, image in enumerate(video):
+            yield Captured(image, index / RATE, f"{index:06}")
+
+
+def open_source(text: str) -> Source:
+    """The source that a user names.
+
+    Args:
+        text: a folder of pictures, a video file, the number or device path of a
+            camera, an address such as rtsp://..., or "synthetic".
+
+    Raises:
+        SourceError: there is no such thing, or PyAV is needed and missing.
+    """
+    if text == RENDERED:
+        return Rendered()
+    path = Path(text)
+    if path.is_dir():
+        return _folder(path)
+    from dmnet_jax.streaming.video import Camera, VideoFile
+
+    if text.isdecimal() or text.startswith("/dev/") or "://" in text:
+        return Camera(text)
+    if not path.is_file():
+        raise SourceError(
+            f"{text}: no such file or folder; give a video, a folder of pictures, a "
+            f'camera\'s number, an address (rtsp://...) or "{RENDERED}"'
+        )
+    return VideoFile(path)
+
+
+def _folder(path: Path) -> Folder:
+    files = [file for file in path.iterdir() if file.suffix.lower() in PICTURES]
+    files.sort(key=lambda file: natural_key(file.name))
+    if not files:
+        raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files")
+    stems = [file.stem for file in files]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise SourceError(f"{path}: two pictures are called {twice}; rename one")
+    return Folder(tuple(files))

@@ -1,0 +1,74 @@
+"""Any size in, labels of that size out."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_pipelines.images import resize_image
+from dmnet_jax.streaming import Policy
+from dmnet_jax.streaming.letterbox import letterbox, padded_size, restore
+from tests.streaming.test_session import FRAMES, Recorder
+
+NETWORK = (64, 96)
+SIDES = st.integers(1, 200)
+
+
+@given(SIDES, SIDES)
+@settings(max_examples=60, deadline=None)
+def test_every_size_comes_back(height, width):
+    frame = np.full((height, width, 3), 200, np.uint8)
+    canvas = letterbox(frame, NETWORK)
+    assert canvas.shape == (*NETWORK, 3) and canvas.dtype == np.uint8
+    padded = padded_size((height, width), NETWORK)
+    assert padded[0] == height or padded[1] == width
+    assert abs(padded[0] * 96 - padded[1] * 64) <= 96
+    label = np.full(NETWORK, 7, np.uint8)
+    assert (restore(label, (height, width), NETWORK) == 7).all()
+    assert restore(label, (height, width), NETWORK).shape == (height, width)
+
+
+@pytest.mark.parametrize("size", [(128, 192), (100, 300), (300, 100), (31, 40)])
+def test_what_is_at_a_place_is_labelled_there(size):
+    """A bright square, thresholded at the network's size, is found in the frame."""
+    frame = np.zeros((*size, 3), np.uint8)
+    rows, columns = (slice(side // 4, side // 2) for side in size)
+    frame[rows, columns] = 255
+    found = restore(
+        (letterbox(frame, NETWORK)[..., 0] > 127).astype(np.uint8), size, NETWORK
+    )
+    truth = frame[..., 0] > 0
+    assert (found & truth).sum() / (found | truth).sum() > 0.75
+
+
+def test_same_aspect_is_only_resized_as_training_data_are():
+    frame = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
+    np.testing.assert_array_equal(
+        letterbox(frame, NETWORK), resize_image(frame, NETWORK)
+    )
+    fitting = FRAMES[0]
+    assert letterbox(fitting, fitting.shape[:2]) is fitting
+
+
+def test_session_takes_sizes_that_change_in_the_middle():
+    recorder = Recorder()  # 32 by 64
+    session = recorder.session(policy=Policy(other_sizes="letterbox"))
+    rng = np.random.default_rng(1)
+    for size in ((32, 64), (64, 128), (90, 50), (16, 100), (33, 64)):
+        result = session.step(rng.integers(0, 256, (*size, 3), np.uint8))
+        assert result.status == "ok", result
+        assert result.labels is not None and result.labels.shape == size
+    wrong = [FRAMES[0][..., 0], FRAMES[0] / 1.0, FRAMES[0][:0], None]
+    assert [session.step(frame).status for frame in wrong] == ["refused"] * 4
+    assert session.stats()["letterboxed"] == 4 and len(recorder.resets) == 5
+
+
+def test_frame_decoded_with_errors_is_not_used():
+    recorder = Recorder()
+    session = recorder.session()
+    statuses = [
+        session.step(FRAMES[i], damage=damage).status
+        for i, damage in enumerate(("", "error while decoding MB 0 13", ""))
+    ]
+    assert statuses == ["ok", "suspect", "ok"]
+    assert recorder.resets == [2, 0] and session.stats()["suspect"] == 1

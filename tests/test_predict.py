@@ -1,0 +1,191 @@
+"""Prediction of whole sources on a tiny network: files, exactness, interruptions."""
+
+import functools
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.frames import Video
+from data_pipelines.images import resize_image
+from dmnet_jax import evaluation, streaming
+from dmnet_jax.predict import run as prediction
+from dmnet_jax.predict.__main__ import main
+from dmnet_jax.streaming import Trained
+from dmnet_jax.streaming.sources import Captured, SourceError, open_source
+from tests import tiny_run
+
+SIZE = (128, 128)
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def trained():
+    with tiny_run.shallow():
+        model, variables = tiny_run.network()
+        classes = [{"name": n, "color": [9, 9, 9]} for n in tiny_run.CLASSES]
+        about = {"classes": classes, "val_videos": ["two"]}
+        yield Trained(model, variables, tiny_run.tiny_config(), about)
+
+
+@pytest.fixture(autouse=True)
+def one_network(trained, monkeypatch):
+    def compiled_once(model, variables, size, label_size):
+        return tiny_run.program(label_size)
+
+    monkeypatch.setattr(streaming, "load_network", lambda run, which: trained)
+    monkeypatch.setattr(prediction, "compile", compiled_once)
+
+
+def frame(index):
+    return tiny_run.picture(index % 8, SIZE, seed=index)[0]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(FRAMES):
+        Image.fromarray(frame(index)).save(pictures / f"{index}.png")
+    return pictures
+
+
+def predict(source, out, *more):
+    return main(
+        ["--checkpoint", "RUN", "--source", str(source), "--out", str(out), *more]
+    )
+
+
+def lines_of(out):
+    return [
+        json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()
+    ]
+
+
+class Evaluated:
+    """The frames as `evaluate.py` has them."""
+
+    classes = ()
+    videos = (Video("video", tuple(str(i) for i in range(FRAMES))),)
+
+    def image(self, video, index):
+        return resize_image(frame(index), (64, 64))
+
+    def label(self, video, index):
+        return np.zeros(SIZE, np.uint8)
+
+
+def test_offline_is_every_frame_with_the_labels_of_evaluation(
+    trained, folder, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert predict(folder, out) == 0
+    assert "12 frames" in capsys.readouterr().out
+    lines = lines_of(out)
+    assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
+    assert {line["status"] for line in lines} == {"ok"}
+    different = 0
+    for wanted in evaluation.predict_video(*trained[:2], Evaluated(), 0):
+        line = lines[wanted.frame]
+        mask = Image.open(out / "masks" / f"{wanted.frame}.png")
+        assert mask.mode == "P"
+        label = np.asarray(mask)
+        different += (label != wanted.label).sum()
+        assert line["confidence"] == pytest.approx(wanted.confidence, rel=1e-3)
+        assert line["admitted"] == wanted.admitted
+        pixels = {name: found["pixels"] for name, found in line["classes"].items()}
+        assert sum(pixels.values()) == np.count_nonzero(label)
+    assert different < 1e-3 * FRAMES * label.size
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames_written"] == summary["session"]["frames"] == FRAMES
+
+
+def test_overlay_video_has_a_legend_below(folder, tmp_path):
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'dmnet-jax[video]'")
+    predict(folder, tmp_path / "out")
+    with av.open(str(tmp_path / "out" / "overlay.mp4")) as video:
+        shown = [shown.to_ndarray(format="rgb24") for shown in video.decode(video=0)]
+    assert len(shown) == FRAMES and shown[0].shape[0] > SIZE[0]
+    assert shown[0].shape[1] == SIZE[1]
+
+
+def test_folders_need_no_pyav(folder, tmp_path, monkeypatch):
+    from dmnet_jax.streaming import video
+
+    def missing():
+        raise SourceError("video needs PyAV")
+
+    monkeypatch.setattr(video, "pyav", missing)
+    assert predict(folder, tmp_path / "out", "--frames", "3") == 0
+    assert len(list((tmp_path / "out" / "overlay").glob("*.png"))) == 3
+
+
+def test_live_takes_the_latest_frame_and_counts_the_rest(folder, tmp_path, capsys):
+    assert predict(folder, tmp_path / "out", "--mode", "live") == 0
+    lines = lines_of(tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["captured"] == FRAMES == len(lines) + summary["dropped"]
+    assert all(0 < line["age_ms"] < 5000 for line in lines)
+    assert summary["session"]["latency"]["deadline_ms"] == pytest.approx(40)
+    assert "dropped" in capsys.readouterr().out
+
+
+class Camera:
+    """Gives black and damaged frames among others, then is gone for good."""
+
+    rate, live, opened = 25.0, True, 0
+
+    def __iter__(self):
+        self.opened += 1
+        if self.opened > 2:
+            raise SourceError("unplugged")
+        yield Captured(frame(0), 0.0, "")
+        yield Captured(frame(1), 0.0, "", damage="error while decoding")
+        yield Captured(np.zeros_like(frame(0)), 0.0, "")
+
+
+def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(prediction, "OFFLINE", prediction.LIVE)
+    monkeypatch.setattr(streaming.sources, "open_source", lambda text: Camera())
+    hurried = functools.partial(prediction.Reconnecting, wait=lambda seconds: None)
+    monkeypatch.setattr(prediction, "Reconnecting", hurried)
+    out = tmp_path / "out"
+    assert predict("0", out) == 1
+    assert "given up" in capsys.readouterr().err
+    assert [line["status"] for line in lines_of(out)] == ["ok", "suspect", "blank"]
+    assert [path.name for path in (out / "masks").iterdir()] == ["000000.png"]
+    assert "unplugged" in json.loads((out / "summary.json").read_text())["lost"]
+
+
+def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    out = tmp_path / "out"
+    assert predict("synthetic", out) == 130
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames_written"] == len(lines_of(out)) > 0
+    if (out / "overlay.mp4").exists():
+        shown = list(open_source(str(out / "overlay.mp4")))
+        assert len(shown) == summary["frames_written"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--checkpoint is missing"),
+        (["--checkpoint", "RUN", "--source", "x.mp4"], "--out is missing"),
+        (["--checkpoint", "RUN", "--source", "x.mp4", "--out", "new"], "no such file"),
+        (["--checkpoint", "RUN", "--source", "x", "--out", "."], "not an empty folder"),
+        (["--mode", "fast"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    message = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and told in message and "\n" not in message

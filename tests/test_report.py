@@ -1,0 +1,123 @@
+"""The page about a run: complete, self-contained, and honest about what is missing."""
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from dmnet_jax.report import speed
+from dmnet_jax.report.__main__ import main
+from dmnet_jax.report.charts import Line, bars, chart, ticks
+from dmnet_jax.results import Overlays, write_results
+from tests.test_results import SOURCE, evaluated, predictions
+from tests.tiny_run import CLASSES, tiny_config
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run whose name and videos would break careless HTML."""
+    from dmnet_jax.config import to_json
+
+    (tmp_path / "config.json").write_text(to_json(tiny_config()))
+    lines = [{"step": n, "stage": "<first>", "loss": 1 / n} for n in range(1, 60)]
+    lines.append({"step": 59, "val_iou": 0.5})
+    lines.append({"step": 60, "stage": "second", "loss": None, "grad_norm": 3.0})
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    about = {"train_videos": ["<script>"], "devices": ["cpu"]}
+    found = evaluated()._replace(
+        thresholds={"min_confidence": -0.1, "max_similarity": -4.0}
+    )
+    write_results(tmp_path, found, SOURCE.classes, about)
+    overlays = Overlays(tmp_path / "overlays", SOURCE)
+    for video, result in predictions():
+        overlays(video, result)
+    overlays.finish()
+    return tmp_path
+
+
+def page_of(run, *arguments):
+    assert main([str(run), "--no-speed", *arguments]) == 0
+    return (run / "report.html").read_text()
+
+
+def test_page_has_all_and_loads_nothing(run, capsys):
+    page = page_of(run)
+    assert str(run / "report.html") in capsys.readouterr().out
+    for title in ("Training", "Scores", "By class and video", "Confusion", "Speed"):
+        assert f"<h2>{title}</h2>" in page
+    for said in (*CLASSES, "ternaus", "global", "best:", "worst:", "α -0.1", "β -4"):
+        assert said in page
+    assert "&lt;script&gt;" in page and "<script" not in page
+    assert "evaluate.py again" not in page
+    addresses = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^">)]*)', page)
+    assert addresses and all(a.startswith("data:") for a in addresses)
+
+
+def test_charts_are_well_formed(run):
+    figures = re.findall(r"<svg.*?</svg>", page_of(run), re.S)
+    assert len(figures) >= 9
+    for figure in figures:
+        quoted = re.sub(r"(?<=\w)=([\w.-]+)(?=[\s>/])", r'="\1"', figure)
+        ET.fromstring(quoted)
+        assert "nan" not in quoted.lower()
+
+
+def test_older_runs_have_gaps_that_are_told(run):
+    for file in (run / "overlays").iterdir():
+        file.unlink()
+    results = json.loads((run / "results.json").read_text())
+    for name in ("confusion", "thresholds", "surface_distance", "flicker"):
+        del results[name]
+    (run / "results.json").write_text(json.dumps(results))
+    (run / "metrics.jsonl").unlink()
+    assert page_of(run).count("evaluate.py again") == 3
+
+
+def test_newer_evaluation_is_reported(run):
+    (run / "evaluation").mkdir()
+    for name in ("results.json", "frames.csv"):
+        (run / name).rename(run / "evaluation" / name)
+    assert f"{run / 'evaluation'}" in page_of(run)
+
+
+def test_speed_is_told_with_its_machine(run, monkeypatch):
+    latency = {"steps": 60, "p50_ms": 20.0, "p95_ms": 21.0, "p99_ms": 22, "max_ms": 23}
+    machine = {"cpu": "a processor", "cores": 2}
+    found = {"latency": latency, "size": [64, 64], "device": "cpu"}
+    monkeypatch.setattr(
+        speed, "measure", lambda run: {**found, "machine": machine, "date": "today"}
+    )
+    assert main([str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "50.0" in page and "2 cores of a processor, today" in page
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda run: (run / "config.json").unlink(), "no config.json"),
+        (lambda run: (run / "results.json").unlink(), "no results yet"),
+        (lambda run: (run / "results.json").write_text("{"), "results.json: damaged"),
+        (lambda run: (run / "frames.csv").write_text("a,b\n1,2"), "frames.csv"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(run, damage, told, capsys):
+    damage(run)
+    with pytest.raises(SystemExit) as stop:
+        main([str(run), "--no-speed"])
+    message = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and told in message and "\n" not in message
+
+
+def test_ticks_are_round():
+    assert ticks(-0.02, 1.05) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert ticks(-64, -20) == [-60, -50, -40, -30, -20]
+    assert all(math.isclose(t * 10, round(t * 10)) for t in ticks(0.1, 0.9))
+
+
+def test_charts_of_little():
+    assert "nothing to draw" in chart([Line([0], [math.nan])], title="empty")
+    assert "<circle" in chart([Line([3], [2.0], "dots")], title="one")
+    assert "n/a" in bars([("a", math.nan, None)], title="undefined")
