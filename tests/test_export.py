@@ -33,9 +33,9 @@ def test_jax_step_is_checked_written_and_run(run, tmp_path, capsys):
     assert main(arguments) == 0
     assert "model.jax" in capsys.readouterr().out
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        *("model.jax", "model.jax.sha256", "model.json", "parity.json")
+        *("model.jax", "model.jax.json", "model.jax.sha256", "parity.json")
     ]
-    parity = json.loads((tmp_path / "parity.json").read_text())
+    parity = json.loads((tmp_path / "parity.json").read_text())["model.jax"]
     assert parity["passed"] and parity["frames"] == 64 and parity["wraps"] >= 1
     with Session.from_artefact(tmp_path / "model.jax") as session:
         result = session.step(tiny_run.picture(0)[0])

@@ -15,7 +15,7 @@ from dmnet_jax.streaming.folding import Weights
 OPSET = 18
 _IR_VERSION = 9  # of ONNX 1.14, the first with all of opset 18's runtimes
 
-Value = str | np.ndarray | float | int
+Value = str | np.ndarray | np.generic
 """The name of a node's output, or a constant."""
 
 

@@ -10,41 +10,29 @@ in [0, 1) and fresh for every frame, which decides what is read. Outputs are the
 of the next memory and the labels and gates of `streaming.program.Labelled`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmnet_jax.export.onnx_builder import Graph, Value, integers
-from dmnet_jax.export.stablehlo import leaf_names
-from dmnet_jax.memory import EMPTY
+from dmnet_jax.export import onnx_ring
+from dmnet_jax.export.onnx_builder import Graph, integers
+from dmnet_jax.export.onnx_ring import Ring
+from dmnet_jax.export.stablehlo import leaf_names, typed
 from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.layers import pad_3x3
-from dmnet_jax.nn.mobilenet import DEVIATION, MEAN, STAGES
 from dmnet_jax.nn.refinenet import WIDTH
 from dmnet_jax.streaming.folding import Weights, fold
 from dmnet_jax.streaming.network import RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import NO_LABEL, Interface, input_shapes
 
 _NEVER = np.float32(-1e30)  # a logit that is not read
-_LAST_COUNT = 2**31 - 1
 
 
-class Pair(NamedTuple):
-    """Key and value, NHWC."""
-
-    key: str
-    value: str
-
-
-class Ring(NamedTuple):
-    """A ring's leaves: slots by their names, each [1, K, h, w, C]; int32 counters."""
-
-    slots: dict[str, str]
-    stamp: str
-    count: str
-    capacity: int
+Pair = dict[str, str]
+"""Maps by the names of their leaves: ".key" and ".value", or "" alone; NHWC."""
 
 
 def export_step(
@@ -64,38 +52,30 @@ def export_step(
     if interface.streams != 1:
         raise ValueError(f"streams is {interface.streams}; ONNX is written for one")
     memory, frames, active, reset = input_shapes(model, interface)
-    names, leaves = leaf_names(memory), jax.tree.leaves(memory)
-    inputs = {f"memory{n}": x for n, x in zip(names, leaves, strict=True) if n != ".key"}
+    leaves = dict(zip(leaf_names(memory), jax.tree.leaves(memory), strict=True))
+    held = {name: x for name, x in leaves.items() if name != ".key"}
+    inputs = {f"memory{name}": x for name, x in held.items()}
     inputs |= {"frames": frames, "active": active, "reset": reset}
     if model.global_memory:
         inputs["draw"] = jax.ShapeDtypeStruct((1, model.global_size), jnp.float32)
-
-    step = _Step(model, fold(model, variables), interface)
-    for name, x in inputs.items():
-        step.g.input(name, x.shape, x.dtype)
-    given = {n: f"memory{n}" for n in names if n != ".key"}
-    after, labelled = step.write(given)
-    outputs: dict[str, Any] = {
+    outputs = {f"next_memory{name}": x for name, x in held.items()}
+    outputs |= {
         "labels": jax.ShapeDtypeStruct((1, *interface.label_size), jnp.uint8),
         "confidence": jax.ShapeDtypeStruct((1,), jnp.float32),
         "similarity": jax.ShapeDtypeStruct((1,), jnp.float32),
         "admitted": jax.ShapeDtypeStruct((1,), jnp.bool_),
     }
-    for name in given:
-        shape = inputs[f"memory{name}"]
-        step.g.output(f"next_memory{name}", after[name], shape.shape, shape.dtype)
-    for name, shape in outputs.items():
-        step.g.output(name, labelled[name], shape.shape, shape.dtype)
-    outputs = {f"next_memory{n}": inputs[f"memory{n}"] for n in given} | outputs
-
-    def typed(tensors: dict[str, Any]) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "shape": list(x.shape), "dtype": str(x.dtype)}
-            for name, x in tensors.items()
-        ]
-
-    about = {"memory": names, "inputs": typed(inputs), "outputs": typed(outputs)}
-    return step.g.serialise("dmnet_step"), about
+    step = _Step(model, fold(model, variables), interface)
+    for name, x in inputs.items():
+        step.g.input(name, x.shape, x.dtype)
+    written = step.write({name: f"memory{name}" for name in held})
+    for name, x in outputs.items():
+        step.g.output(name, written[name], x.shape, x.dtype)
+    return step.g.serialise("dmnet_step"), {
+        "memory": typed(leaves, leaves.values()),
+        "inputs": typed(inputs, inputs.values()),
+        "outputs": typed(outputs, outputs.values()),
+    }
 
 
 class _Step:
@@ -106,34 +86,36 @@ class _Step:
         self.model, self.weights, self.interface = model, weights, interface
         self.grid = interface.size[0] // 32, interface.size[1] // 32
 
-    def write(self, leaves: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-        """From the memory's leaves by name to those after the step, and the outputs."""
+    def write(self, leaves: dict[str, str]) -> dict[str, str]:
+        """From the memory's leaves by name to the outputs by name."""
         g = self.g
         local, reference, global_, frame = self.reset(leaves)
         features = self.encode()
         top = g.nhwc(features["top"])
         own = self.own(features["top"])
         x = self.aggregate_local(local, features["top"], own)
-        stored: dict[str, str] = {}
+        stored: Pair = {}
         if self.model.global_memory:
-            itself = self.global_key_value(features["top"])
-            stored = {".key": itself.key, ".value": itself.value}
-            x = self.aggregate_global(global_, itself, x)
+            stored = self.global_key_value(features["top"])
+            x = self.aggregate_global(global_, stored, x)
         logits = self.decode(x, features)
 
         confidence = self.confidence(logits)
         similarity, admitted = self.judge(reference, top, confidence, stored)
         in_local = g.add("And", "active", self.finite(top, *own.values()))
-        after = {
-            **self.push(".local", local, own, frame, in_local),
-            **self.push(".reference", reference, {"": top}, frame, admitted),
-            **self.push(".global_", global_, stored, frame, admitted),
-            ".frame": g.add("Add", frame, g.cast("active", np.int32)),
-        }
+        counted = g.add("Add", frame, g.cast("active", np.int32))
+        after = {"next_memory.frame": counted}
+        for name, ring, items, where in (
+            (".local", local, own, in_local),
+            (".reference", reference, {"": top}, admitted),
+            (".global_", global_, stored, admitted),
+        ):
+            pushed = onnx_ring.push(g, ring, items, frame, where)
+            after |= {f"next_memory{name}{leaf}": x for leaf, x in pushed.items()}
         size = self.interface.label_size
         enlarged = g.enlarge(logits, (1, self.model.num_classes, *size))
         labels = g.cast(g.add("ArgMax", enlarged, axis=1, keepdims=0), np.uint8)
-        return after, {
+        return after | {
             "labels": g.add("Where", "active", labels, np.uint8(NO_LABEL)),
             "confidence": confidence,
             "similarity": similarity,
@@ -147,14 +129,8 @@ class _Step:
         window = g.add("GreaterOrEqual", what, np.int32(RESET_LOCAL))
         everything = g.add("GreaterOrEqual", what, np.int32(RESET_ALL))
 
-        def ring(name: str, capacity: int, where: str) -> Ring:
-            start = f"{name}.slots"
-            return Ring(
-                {n.removeprefix(start): x for n, x in leaves.items() if start in n},
-                g.add("Where", where, np.int32(EMPTY), leaves[f"{name}.stamp"]),
-                g.add("Where", where, np.int32(0), leaves[f"{name}.count"]),
-                capacity,
-            )
+        def ring(name: str, size: int, where: str) -> Ring:
+            return onnx_ring.ring_of(g, leaves, name, size, where)
 
         local_size = self.model.local_size if self.model.local != "none" else 1
         return (
@@ -176,14 +152,16 @@ class _Step:
             return g.relu6(g.conv(x, layer, **options))
 
         x = g.cast(g.nchw("frames"), np.float32)
-        mean, deviation = (0.5, 0.5) if padding == "keras" else (MEAN, DEVIATION)
+        mean, deviation = mobilenet.MEAN, mobilenet.DEVIATION
+        if padding == "keras":
+            mean = deviation = np.float32(0.5)
         scale = 1 / (255 * np.float64(deviation))
         shift = -np.float64(mean) / deviation
         for op, values in (("Mul", scale), ("Add", shift)):
             x = g.add(op, x, np.float32(values).reshape(1, -1, 1, 1))
         x = filtered(x, weights["stem"], 2, False)
         outputs, index = [], 0
-        for _, channels, repeats, first_stride in STAGES:
+        for _, channels, repeats, first_stride in mobilenet.STAGES:
             for repeat in range(repeats):
                 block = weights[f"block{index}"]
                 stride = first_stride if repeat == 0 else 1
@@ -233,49 +211,36 @@ class _Step:
 
     def key_value(self, layer: Weights, x: str) -> Pair:
         sizes = [self.model.key_channels, self.model.value_channels]
-        return Pair(*self.g.split(self.g.nhwc(self.g.conv(x, layer)), sizes, 3))
+        key, value = self.g.split(self.g.nhwc(self.g.conv(x, layer)), sizes, 3)
+        return {".key": key, ".value": value}
 
     def global_key_value(self, x: str) -> Pair:
-        weights = self.weights
-        local = weights.get("local_key_value")
-        return self.key_value(weights.get("global_key_value", local), x)
+        shared = "global_key_value" not in self.weights
+        name = "local_key_value" if shared else "global_key_value"
+        return self.key_value(self.weights[name], x)
 
-    def own(self, top: str) -> dict[str, str]:
+    def own(self, top: str) -> Pair:
         """What the local memory keeps of a frame, by the leaves' names, NHWC."""
         g, weights = self.g, self.weights
         if self.model.local == "none":
             return {}
         if self.model.local == "nl":
-            pair = self.key_value(weights["local_key_value"], top)
-            return {".key": pair.key, ".value": pair.value}
+            return self.key_value(weights["local_key_value"], top)
         cell = weights["recurrent"]
         if self.model.local != "clstm":
             top = g.conv(top, cell["input_filter"], depthwise=True)
         return {"": g.nhwc(g.conv(top, cell["input"]))}
 
-    def aggregate_local(self, ring: Ring, top: str, own: dict[str, str]) -> str:
+    def aggregate_local(self, ring: Ring, top: str, own: Pair) -> str:
         model, g = self.model, self.g
         if model.local == "none":
             return top
-        # Rows of slots and frame together: the slots oldest first, then the frame;
-        # before the video's start its oldest frame stands in.
-        length = model.local_size
-        after = g.add("Add", ring.count, np.arange(length, dtype=np.int32))
-        slots = g.add("Mod", after, np.int32(length))
-        rows = g.add("Concat", slots, np.array([length], np.int32), axis=0)
-        first = g.add("Sub", np.int32(length), self.size(ring))
-        index = g.add("Max", first, np.arange(length + 1, dtype=np.int32))
-        rows = g.add("Gather", rows, index)
-        window = {
-            name: g.add("Gather", self.joined(ring, own, name), rows, axis=1)
-            for name in own
-        }
+        window, length = onnx_ring.window(g, ring, own), model.local_size + 1
         if model.local == "nl":
-            pair = Pair(own[".key"], own[".value"])
-            return self.attend(pair, Pair(window[".key"], window[".value"]), length + 1)
+            return self.attend(own, window, length)
         channels = WIDTH if model.local != "clstm" else 4 * WIDTH
-        frames = g.nchw(g.reshape(window[""], length + 1, *self.grid, channels))
-        inputs = g.split(frames, [1] * (length + 1), 0)
+        frames = g.nchw(g.reshape(window[""], length, *self.grid, channels))
+        inputs = g.split(frames, [1] * length, 0)
         if model.local == "clstm":
             return self.conv_lstm(inputs)
         temporal = self.bottleneck_lstm(inputs)
@@ -283,10 +248,6 @@ class _Step:
             return temporal
         query = self.key_value(self.weights["local_key_value"], temporal)
         return self.attend(query, query, 1)
-
-    def joined(self, ring: Ring, own: dict[str, str], name: str) -> str:
-        row = self.g.add("Unsqueeze", own[name], integers([1]))
-        return self.g.add("Concat", ring.slots[name], row, axis=1)
 
     def bottleneck_lstm(self, inputs: list[str]) -> str:
         g, weights = self.g, self.weights["recurrent"]
@@ -327,22 +288,8 @@ class _Step:
         return cell, g.add("Mul", g.add("Sigmoid", o), g.add("Tanh", cell))
 
     def aggregate_global(self, ring: Ring, itself: Pair, x: str) -> str:
-        g, model = self.g, self.model
-        rows = min(model.num_reads, model.global_size)
-        slots, size = np.arange(ring.capacity, dtype=np.int32), self.size(ring)
-        draw = g.reshape("draw", ring.capacity)
-        score = g.add("Where", g.add("Less", slots, size), draw, np.float32(-1))
-        index = g.top_k(score, rows)
-        empty = g.add("Equal", ring.count, np.int32(0))
-        readable = g.add("Less", g.cast(index, np.int32), size)
-        readable = g.add("Or", readable, empty)
-
-        def read(name: str, mine: str) -> str:
-            mine = g.add("Unsqueeze", mine, integers([1]))
-            slots = g.add("Gather", ring.slots[name], index, axis=1)
-            return g.add("Where", empty, mine, slots)
-
-        items = Pair(read(".key", itself.key), read(".value", itself.value))
+        rows = min(self.model.num_reads, self.model.global_size)
+        items, readable = onnx_ring.drawn(self.g, ring, rows, "draw", itself)
         return self.attend(self.global_key_value(x), items, rows, readable)
 
     def attend(
@@ -352,16 +299,18 @@ class _Step:
         g, model = self.g, self.model
         (h, w), positions = self.grid, self.grid[0] * self.grid[1]
         scale = np.float32(1 / np.sqrt(model.key_channels))
-        q = g.add("Mul", g.reshape(query.key, positions, -1), scale)
-        k = g.reshape(items.key, rows * positions, -1)
-        v = g.reshape(items.value, rows * positions, -1)
+        q = g.add("Mul", g.reshape(query[".key"], positions, -1), scale)
+        k = g.reshape(items[".key"], rows * positions, -1)
+        v = g.reshape(items[".value"], rows * positions, -1)
         logits = g.add("MatMul", q, g.add("Transpose", k, perm=[1, 0]))
         if readable is not None:
             bias = g.add("Where", readable, np.float32(0), _NEVER)
-            wide = g.add("Expand", g.reshape(bias, rows, 1), integers([rows, positions]))
+            wide = g.add(
+                "Expand", g.reshape(bias, rows, 1), integers([rows, positions])
+            )
             logits = g.add("Add", logits, g.reshape(wide, 1, rows * positions))
         readout = g.add("MatMul", g.add("Softmax", logits, axis=-1), v)
-        own = g.reshape(query.value, positions, -1)
+        own = g.reshape(query[".value"], positions, -1)
         both = g.add("Concat", readout, own, axis=1)
         return g.nchw(g.reshape(both, 1, h, w, 2 * model.value_channels))
 
@@ -382,7 +331,7 @@ class _Step:
         axes = integers([1, 2, 3])
         apart = g.add("ReduceSumSquare", g.add("Sub", latest, top), axes, keepdims=0)
         similarity = g.add("Neg", g.add("Sqrt", apart))
-        first = g.add("Equal", ring.count, np.int32(0))
+        first = onnx_ring.is_empty(g, ring)
         similarity = g.add("Where", first, np.float32(-np.inf), similarity)
         confident = g.add("Greater", confidence, thresholds["min_confidence"])
         apart = g.add("Less", similarity, thresholds["max_similarity"])
@@ -398,31 +347,7 @@ class _Step:
         """bool [1], whether maps [1, h, w, C] hold no NaN or infinity: their sums."""
         g, axes = self.g, integers([1, 2, 3])
         sums = [g.add("ReduceL1", x, axes, keepdims=0) for x in maps]
-        total: Value = sums[0]
+        total = sums[0]
         for x in sums[1:]:
             total = g.add("Add", total, x)
         return g.add("Less", total, np.float32(np.inf))
-
-    def size(self, ring: Ring) -> str:
-        return self.g.add("Min", ring.count, np.int32(ring.capacity))
-
-    def push(
-        self, name: str, ring: Ring, items: dict[str, str], stamp: str, where: str
-    ) -> dict[str, str]:
-        """The ring's leaves with items [1, h, w, C] over its oldest slot, or as is."""
-        g = self.g
-        head = g.cast(g.add("Mod", ring.count, np.int32(ring.capacity)), np.int64)
-        place = g.reshape(g.add("Concat", integers([0]), head, axis=0), 1, 2)
-
-        def write(slots: str, x: str) -> str:
-            x = g.add("Where", where, x, g.add("GatherND", slots, place))
-            return g.add("ScatterND", slots, place, x)
-
-        count = g.add("Add", ring.count, g.cast(where, np.int32))
-        limit = np.int32(_LAST_COUNT // ring.capacity * ring.capacity)
-        over = g.add("Equal", count, limit)
-        return {
-            **{f"{name}.slots{n}": write(ring.slots[n], x) for n, x in items.items()},
-            f"{name}.stamp": write(ring.stamp, stamp),
-            f"{name}.count": g.add("Where", over, np.int32(ring.capacity), count),
-        }
