@@ -103,7 +103,7 @@ def import_openvino() -> Any:
     package for that where there is none.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+    import openvino  # pyright: ignore[reportMissingImports]  (an extra)
 
     return openvino
 
@@ -154,7 +154,7 @@ def _program(interface: Interface, body: dict[str, Any], infer: Infer) -> Progra
             frame = 0 if reset[0] == RESET_ALL else held[".frame"][0]
             inputs["draw"] = np.asarray(draw(key[0], frame))
         # As the runtimes want them, which share the arrays.
-        inputs = {n: np.require(x, requirements="CW") for n, x in inputs.items()}
+        inputs = {n: np.require(x, requirements=["C", "W"]) for n, x in inputs.items()}
         kept = {f"next_memory{n}": inputs[f"memory{n}"] for n in in_place}
         outputs = infer(inputs, kept) | kept
         after = {name: outputs[f"next_memory{name}"] for name in held} | {".key": key}
