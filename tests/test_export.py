@@ -33,13 +33,56 @@ def test_jax_step_is_checked_written_and_run(run, tmp_path, capsys):
     assert main(arguments) == 0
     assert "model.jax" in capsys.readouterr().out
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        *("model.jax", "model.jax.sha256", "model.json", "parity.json")
+        *("model.jax", "model.jax.json", "model.jax.sha256", "parity.json")
     ]
-    parity = json.loads((tmp_path / "parity.json").read_text())
+    parity = json.loads((tmp_path / "parity.json").read_text())["model.jax"]
     assert parity["passed"] and parity["frames"] == 64 and parity["wraps"] >= 1
     with Session.from_artefact(tmp_path / "model.jax") as session:
         result = session.step(tiny_run.picture(0)[0])
         assert result.status == "ok" and result.labels.shape == (64, 64)
+
+
+def test_onnx_step_is_scored_too(run, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    videos = run.parents[2] / "videos"
+    arguments = ["--checkpoint", str(run), "--format", "onnx", "--out", str(tmp_path)]
+    assert main([*arguments, "--labelled", str(videos)]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("model.onnx", "model.onnx.json", "model.onnx.sha256", "parity.json")
+    ]
+    parity = json.loads((tmp_path / "parity.json").read_text())["model.onnx"]
+    assert parity["passed"] and parity["computed_in"] == "fp32"
+    assert abs(parity["miou_network"] - parity["miou_exported"]) <= 0.002
+    with Session.from_artefact(tmp_path / "model.onnx") as session:
+        assert session.step(tiny_run.picture(0)[0]).labels.shape == (64, 64)
+
+
+def test_gate_counts_scores_and_what_bfloat16_may_do():
+    from dmnet_jax.export.parity import Parity
+
+    good = {"frames": 64, "resets": 1, "wraps": 1}
+    turned = Parity(**good, label_mismatch=0.03, label_errors=9, decisions_differ=2)
+    assert Parity(**good).passed() and turned.passed("bf16") and not turned.passed()
+    lost = Parity(**good, miou_network=0.5, miou_exported=0.49)
+    assert not lost.passed() and not lost.passed("bf16")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (["--format", "jax", "--dtype", "bf16"], "for --format openvino alone"),
+        (["--format", "onnx", "--labelled", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_mistakes_in_what_is_asked_for_are_one_line(
+    run, tmp_path, capsys, mistake, said
+):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", str(run), "--out", str(tmp_path), *mistake])
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_step_that_differs_is_not_written(run, tmp_path, monkeypatch, capsys):

@@ -1,26 +1,31 @@
 """Writes a trained network as files for other programs.
 
     python -m dmnet_jax.export --checkpoint RUN --format jax
+    python -m dmnet_jax.export --checkpoint RUN --format onnx
+    python -m dmnet_jax.export --checkpoint RUN --format openvino --dtype bf16
     python -m dmnet_jax.export --checkpoint RUN --format safetensors --out DIR
 
-jax: the streaming step (frame, memory -> labels, memory) as StableHLO for CPU and CUDA
-in one file, model.jax; run it with `dmnet_jax.streaming.Session.from_artefact`. It is
-compared with the network over 64 frames first (parity.json) and not written if it
-differs. safetensors: the variables, with the config in the header; the form to archive.
-Each file has its sha256 beside it. For research use; not a medical device.
+jax, onnx and openvino: the streaming step (frame, memory -> labels, memory) as
+StableHLO for CPU and CUDA in one file, as an ONNX graph, as OpenVINO IR; run it with
+`dmnet_jax.streaming.Session.from_artefact`. It is compared with the network over 64
+frames first (parity.json) and not written if it differs. safetensors: the variables,
+with the config in the header; the form to archive. Each has its sha256 beside it.
+For research use; not a medical device.
 """
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from dmnet_jax.command_line import exit_with_error
-from dmnet_jax.config import from_json
+from dmnet_jax.config import Config, from_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +37,19 @@ class Flags:
         format: Kind of file.
         out: Where it goes; empty: RUN/export.
         which: Best on the validation videos, or newest.
-        size: Height and width of the frames (jax); the training size if left out.
+        size: Height and width of a step's frames; the training size if left out.
+        dtype: What OpenVINO computes in, where the processor can.
+        labelled: Folder of labelled videos (VIDEO/frames, VIDEO/masks, or prepared) on
+            which step and network are scored; they may differ by 0.002 mIoU.
     """
 
     checkpoint: str
-    format: Literal["jax", "safetensors"]
+    format: Literal["jax", "onnx", "openvino", "safetensors"]
     out: str = ""
     which: Literal["best", "newest"] = "best"
     size: tuple[int, int] | None = None
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    labelled: str = ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,15 +72,16 @@ def write(flags: Flags) -> None:
     out = Path(flags.out or Path(flags.checkpoint) / "export")
     out.mkdir(parents=True, exist_ok=True)
     if flags.format == "safetensors":
-        path, digest = _write_safetensors(out, variables, about)
+        path = _write_safetensors(out, variables, about)
     else:
-        path, digest = _write_jax(out, variables, about, flags.size)
+        path = _write_step(flags, out, variables, about)
+    digest = path.with_name(f"{path.name}.sha256").read_text().split()[0]
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 
 
 def _write_safetensors(
     out: Path, variables: dict[str, Any], about: dict[str, Any]
-) -> tuple[Path, str]:
+) -> Path:
     import numpy as np
 
     from dmnet_jax.weights.files import read_weights, write_safetensors
@@ -82,56 +93,125 @@ def _write_safetensors(
         for name in ("config", "classes", "train_videos", "val_videos", "versions")
         if name in about
     }
-    digest = write_safetensors(path, variables, notes)
+    write_safetensors(path, variables, notes)
     for name, array in read_weights(path).items():
         if not np.array_equal(array, flatten(variables)[name]):
             raise ValueError(f"{path}: {name} was not written as it is; try again")
-    return path, digest
+    return path
 
 
-def _write_jax(
-    out: Path,
-    variables: dict[str, Any],
-    about: dict[str, Any],
-    size: tuple[int, int] | None,
-) -> tuple[Path, str]:
-    from jax import export
-
+def _write_step(
+    flags: Flags, out: Path, variables: dict[str, Any], about: dict[str, Any]
+) -> Path:
+    """Writes to a hidden folder, opens that as a reader does, moves what passed."""
     from dmnet_jax import models
-    from dmnet_jax.export.parity import compare
-    from dmnet_jax.export.stablehlo import describe, export_step
-    from dmnet_jax.streaming.artefact import from_exported, write_artefact
+    from dmnet_jax.export.parity import compare, score
+    from dmnet_jax.streaming import load_artefact
+    from dmnet_jax.streaming.artefact import files_of, write_artefact
     from dmnet_jax.streaming.program import Interface
 
+    if flags.dtype != "fp32" and flags.format != "openvino":
+        raise ValueError(f"--dtype {flags.dtype} is for --format openvino alone")
     config = from_json(json.dumps(about["config"]))
+    size = flags.size or config.data.size
     model = models.build(config)
-    size = size or config.data.size
+    videos = _labelled(flags.labelled, config, size, about) if flags.labelled else None
     interface = Interface(size, 1, model.num_classes, size)
-    exported, names = export_step(model, variables, interface)
-    content = bytes(exported.serialize())
-    # What is compared is what a reader will get.
-    read_back = export.deserialize(bytearray(content))
-    parity = compare(
-        model, variables, from_exported(read_back, interface, names), names
-    )
-    report = {
-        **dataclasses.asdict(parity),
-        "passed": parity.passed,
-        "versions": about.get("versions", {}),
-    }
-    (out / "parity.json").write_text(json.dumps(report, indent=1) + "\n")
-    if not parity.passed:
-        raise ValueError(
-            f"{out / 'parity.json'}: the exported step differs from the network "
-            f"({parity}); nothing was written"
-        )
-    path = out / "model.jax"
-    notes = {
-        **describe(exported, names),
+    contents, notes = _contents(flags.format, model, variables, interface)
+    notes |= {
+        "dtype": flags.dtype,
         "config": about["config"],
         "classes": about.get("classes", []),
     }
-    return path, write_artefact(path, content, interface, notes)
+    name = "model" if flags.dtype == "fp32" else f"model-{flags.dtype}"
+    with TemporaryDirectory(prefix=".", dir=out) as hidden:
+        written = write_artefact(Path(hidden), name, contents, interface, notes)
+        program = load_artefact(written)
+        names = [leaf["name"] for leaf in notes["memory"]]
+        parity = compare(model, variables, program, names)
+        if videos is not None:
+            scores = score(model, variables, program, videos)
+            parity.miou_network, parity.miou_exported = scores
+        passed = parity.passed(flags.dtype)
+        report = {
+            **dataclasses.asdict(parity),
+            "passed": passed,
+            "computed_in": _computed_in(flags.dtype),
+            "versions": about.get("versions", {}),
+        }
+        _record(out / "parity.json", written.name, report)
+        if not passed:
+            raise ValueError(
+                f"{out / 'parity.json'}: the exported step differs from the network "
+                f"({parity}); nothing was written"
+            )
+        for file in files_of(written):
+            os.replace(file, out / file.name)
+    return out / written.name
+
+
+def _contents(
+    format: str, model: Any, variables: Any, interface: Any
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The program's files by suffix, and what describes them."""
+    if format == "jax":
+        from dmnet_jax.export import stablehlo
+
+        content, notes = stablehlo.export_step(model, variables, interface)
+        return {".jax": content}, notes
+    try:
+        from dmnet_jax.export import onnx_graph
+
+        content, notes = onnx_graph.export_step(model, variables, interface)
+        if format == "onnx":
+            return {".onnx": content}, notes
+        from dmnet_jax.export import openvino_ir
+
+        xml, weights = openvino_ir.convert(content)
+        return {".xml": xml, ".bin": weights}, notes
+    except ImportError as error:
+        raise ValueError(
+            f"--format {format}: {error.name} is not installed; "
+            f"pip install 'dmnet-jax[{format}]'"
+        ) from error
+
+
+def _labelled(root: str, config: Config, size: tuple[int, int], about: Any) -> Any:
+    """The validation videos of a prepared dataset, or all in a folder of videos."""
+    from data_pipelines.records import MANIFEST
+    from dmnet_jax.datasets import open_validation, open_videos
+
+    prepared = (Path(root) / MANIFEST).is_file()
+    data = dataclasses.replace(
+        config.data,
+        dataset=config.data.dataset if prepared else "folder",
+        root=root,
+        test_root="",
+        size=size,
+    )
+    known = [video.name for video in open_validation(data).videos]
+    held_back = [name for name in about.get("val_videos", []) if name in known]
+    return open_videos(data, held_back or known)
+
+
+def _computed_in(dtype: str) -> str:
+    """What this machine computed the step in; says so if it is not what was asked."""
+    from dmnet_jax.streaming.runtimes import has_bf16
+
+    if dtype == "bf16" and not has_bf16():
+        print(
+            "note: this processor has no bfloat16; the step was compared in float32. "
+            "Export it again where it is to run.",
+            file=sys.stderr,
+        )
+        return "fp32"
+    return dtype
+
+
+def _record(path: Path, name: str, report: dict[str, Any]) -> None:
+    """Puts the report of one file beside those of the others."""
+    reports = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**reports, name: report}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

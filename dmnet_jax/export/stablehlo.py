@@ -4,7 +4,7 @@ Inputs are the memory's leaves, then frames, active and reset; outputs the memor
 leaves, then labels, confidence, similarity and admitted. The weights are inside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,17 +12,16 @@ import jax
 from jax import Array, export
 
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.streaming.artefact import outputs_of
 from dmnet_jax.streaming.folding import fold
-from dmnet_jax.streaming.program import Interface, input_shapes, labelled_step
+from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labelled_step
 
 PLATFORMS = ("cpu", "cuda")
 
 
 def export_step(
     model: DMNet, variables: Any, interface: Interface
-) -> tuple[export.Exported, list[str]]:
-    """The step for every platform, and the names of the memory's leaves."""
+) -> tuple[bytes, dict[str, Any]]:
+    """The step for every platform, serialised, and JSON that describes it."""
     weights = fold(model, variables)
     memory, *inputs = input_shapes(model, interface)
     leaves, structure = jax.tree.flatten(memory)
@@ -31,11 +30,12 @@ def export_step(
         held = jax.tree.unflatten(structure, arguments[: len(leaves)])
         rest = arguments[len(leaves) :]
         held, labelled = labelled_step(model, weights, interface, False, held, *rest)
-        return (*jax.tree.leaves(held), *outputs_of(labelled))
+        outputs = [getattr(labelled, name) for name in OUTPUTS]
+        return (*jax.tree.leaves(held), *outputs)
 
     with _no_source_paths():
         exported = export.export(jax.jit(step), platforms=PLATFORMS)(*leaves, *inputs)
-    return exported, leaf_names(memory)
+    return bytes(exported.serialize()), _describe(exported, leaf_names(memory))
 
 
 def leaf_names(tree: Any) -> list[str]:
@@ -44,24 +44,24 @@ def leaf_names(tree: Any) -> list[str]:
     return [jax.tree_util.keystr(path) for path, _ in paths]
 
 
-def describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
-    """JSON of inputs and outputs, for a runtime that is not JAX.
+def typed(names: Iterable[str], shapes: Iterable[Any]) -> list[dict[str, Any]]:
+    """JSON of named arrays."""
+    return [
+        {"name": name, "shape": list(x.shape), "dtype": str(x.dtype)}
+        for name, x in zip(names, shapes, strict=True)
+    ]
+
+
+def _describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
+    """For a runtime that is not JAX.
 
     `kept` lists the inputs that the module has: unused ones are dropped from it.
     """
-    outputs = [*names, "labels", "confidence", "similarity", "admitted"]
-    inputs = [*names, "frames", "active", "reset"]
-
-    def typed(names: list[str], avals: Any) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "shape": list(aval.shape), "dtype": str(aval.dtype)}
-            for name, aval in zip(names, avals, strict=True)
-        ]
-
+    inputs = typed([*names, "frames", "active", "reset"], exported.in_avals)
     return {
-        "memory": names,
-        "inputs": typed(inputs, exported.in_avals),
-        "outputs": typed(outputs, exported.out_avals),
+        "memory": inputs[: len(names)],
+        "inputs": inputs,
+        "outputs": typed([*names, *OUTPUTS], exported.out_avals),
         "kept": list(exported.module_kept_var_idx),
         "platforms": list(exported.platforms),
     }

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -21,6 +22,9 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+# Of ImageNet's pictures in [0, 1], by which "torch" weights were normalised.
+MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class InvertedResidual(nn.Module):
@@ -100,6 +104,4 @@ def normalise(frames: Array, encoder: Padding) -> Array:
     x = frames.astype(jnp.float32)
     if encoder == "keras":
         return x / 127.5 - 1.0
-    mean = jnp.array([0.485, 0.456, 0.406], jnp.float32)
-    deviation = jnp.array([0.229, 0.224, 0.225], jnp.float32)
-    return (x / 255.0 - mean) / deviation
+    return (x / 255.0 - jnp.array(MEAN)) / jnp.array(DEVIATION)

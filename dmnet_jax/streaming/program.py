@@ -24,6 +24,8 @@ from dmnet_jax.streaming import network
 from dmnet_jax.streaming.folding import Weights, fold
 
 NO_LABEL = 255
+OUTPUTS = ("labels", "confidence", "similarity", "admitted")
+"""Of an exported step, after the memory's leaves, in this order."""
 
 
 class Labelled(struct.PyTreeNode):
