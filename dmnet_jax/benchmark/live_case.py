@@ -15,7 +15,7 @@ SCENE = 16
 # Before time is taken the memories are filled, four scenes of two frames each and then
 # the fourth: from its second frame on, whoever reads, reads all four.
 FILLED, CHECKED = 7, 12
-WARM, SHORTEST, SECONDS = 2, 3, 2.0
+WARM, SHORTEST, SECONDS = 2, 3, 1.5
 
 
 @dataclass(frozen=True)
