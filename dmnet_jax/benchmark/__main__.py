@@ -1,17 +1,16 @@
-"""Benchmarks: python -m dmnet_jax.benchmark training --help"""
+"""Benchmarks: live steps, and with the word `training` before the flags, training's."""
 
 import sys
 from collections.abc import Sequence
 
-from dmnet_jax.benchmark import training
+from dmnet_jax.benchmark import live, training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["training"]:
         return training.main(arguments[1:])
-    print("usage: python -m dmnet_jax.benchmark training [--help]", file=sys.stderr)
-    return 0 if arguments in (["-h"], ["--help"]) else 2
+    return live.main(arguments)
 
 
 if __name__ == "__main__":

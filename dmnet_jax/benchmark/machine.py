@@ -3,6 +3,7 @@
 import glob
 import os
 import platform
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+SYSTEM = "the system's"
 _TCMALLOC = "/usr/lib/*/libtcmalloc*.so.[0-9]"
 
 
@@ -20,17 +22,39 @@ def tcmalloc() -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """Of a measuring process: this one's, and tcmalloc preloaded if there is one."""
-    library = tcmalloc()
-    return {**os.environ, **({"LD_PRELOAD": library} if library else {})}
+    """Of a measuring process: this one's, and tcmalloc preloaded if there is one.
+
+    What is preloaded already stays: another allocator can be measured. OpenVINO's TBB
+    looks into a library of its own past what is preloaded, and then frees with one
+    allocator what came from the other, unless it takes the process for one that is
+    instrumented.
+    """
+    library = os.environ.get("LD_PRELOAD") or tcmalloc()
+    preloaded = {"LD_PRELOAD": library} if library else {}
+    return {**os.environ, **preloaded, "TBB_ENABLE_SANITIZERS": "1"}
+
+
+def allocator() -> str:
+    """The allocator of this process, by the file that is mapped into it."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return "unknown"
+    found = re.findall(r"\S*/lib(?:tcmalloc|jemalloc|mimalloc)\S*", maps)
+    return Path(found[0]).name if found else SYSTEM
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def describe() -> dict[str, Any]:
     """Processor, cores this process may use, allocator and date."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "allocator": tcmalloc() or "the system's",
+        "cores": cores(),
+        "allocator": environment().get("LD_PRELOAD", SYSTEM),
         "date": datetime.now(UTC).date().isoformat(),
     }
 

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from dmnet_jax.benchmark.case import PRODUCT, Case, differences
-from dmnet_jax.benchmark.machine import product_peak
+from dmnet_jax.benchmark.machine import product_peak, seconds
 from dmnet_jax.nn.mobilenet import STAGES
 from dmnet_jax.weights.layout import flatten, unflatten
 
@@ -56,6 +56,19 @@ class TorchDMNet:
                 self.params[rest] = tensor.requires_grad_()
             elif collection == "batch_stats":
                 self._statistics[rest] = tensor
+
+    def fold_norms(self) -> None:
+        """For inference: every norm into the convolution before it."""
+        names = [n.removesuffix("/mean") for n in self._statistics if "/mean" in n]
+        for norm in names:
+            layer = norm.removesuffix("_norm")
+            variance = self._statistics.pop(f"{norm}/var")
+            scale = self.params.pop(f"{norm}/scale").detach() / (variance + 1e-3).sqrt()
+            shift = scale * self._statistics.pop(f"{norm}/mean")
+            self.params[f"{layer}/bias"] = self.params.pop(f"{norm}/bias") - shift
+            kernel = self.params[f"{layer}/kernel"].detach()
+            self.params[f"{layer}/kernel"] = kernel * scale[:, None, None, None]
+        self.params = {name: value.detach() for name, value in self.params.items()}
 
     def encode(self, frames: Tensor, *, train: bool) -> tuple[Tensor, ...]:
         """uint8 [N, H, W, 3] -> maps of 24, 32, 64, 96 and the top's 256 channels."""
@@ -155,6 +168,8 @@ class TorchDMNet:
         return F.conv2d(x, kernel, bias, stride, padding, groups=groups)
 
     def _norm(self, x: Tensor, name: str, train: bool) -> Tensor:
+        if not self._statistics:
+            return x
         return F.batch_norm(
             x,
             self._statistics[f"{name}/mean"],
@@ -229,8 +244,10 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return (1 - (overlap + 1) / (total + 1)).mean()
 
 
-def prepare(case: Case, folder: Path) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """Prepares the same step in PyTorch; needs what the JAX worker wrote."""
+def prepare(
+    case: Case, folder: Path, kind: str
+) -> tuple[dict[str, Any], Callable[[], Any]]:
+    """As `jax_training.prepare`, of whose files it is made."""
     variables = unflatten(load_file(folder / "variables.safetensors"))
     stored = load_file(folder / "batch.safetensors")
     batch = {name: torch.tensor(array) for name, array in stored.items()}
@@ -263,7 +280,8 @@ def prepare(case: Case, folder: Path) -> tuple[dict[str, Any], Callable[[], Any]
         }
         return {
             "differences": differences(found, folder / "reference.safetensors")
-        }, take
+        }, dict
     take()
     matrix = torch.ones(PRODUCT, PRODUCT)
-    return {"peak": product_peak(lambda: matrix @ matrix, PRODUCT)}, take
+    report = {"peak": product_peak(lambda: matrix @ matrix, PRODUCT)}
+    return report, lambda: {"seconds": seconds(take)}

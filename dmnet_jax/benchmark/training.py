@@ -13,7 +13,6 @@ own. For research use; not a medical device.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import Any
 
 from dmnet_jax.benchmark import machine
 from dmnet_jax.benchmark.case import Case
+from dmnet_jax.benchmark.process import Worker
 from dmnet_jax.metrics import format_table
 
 PAPER, LAPTOP = ((512, 640), 16), ((256, 320), 4)
@@ -39,54 +39,6 @@ multiply-adds of convolutions and attention: forward once, and twice that for th
 gradient where there is one; `of peak` is its part of what the same framework reaches
 in a product of two 2048x2048 matrices. `ratio` is the median over rounds of the step's
 time by that of JAX in the same round: above 1, JAX is faster."""
-
-
-class Worker:
-    """A measuring process, told over its standard input what to do."""
-
-    def __init__(self, kind: str, case: Case, folder: Path) -> None:
-        path = folder / "case.json"
-        path.write_text(json.dumps(asdict(case)))
-        self._name = f"the {kind} step"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dmnet_jax.benchmark.worker", kind, str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=machine.environment(),
-        )
-        self.report = self._read()
-
-    def step(self) -> float:
-        """Seconds of one step."""
-        assert self._process.stdin
-        self._process.stdin.write("step\n")
-        self._process.stdin.flush()
-        return self._read()["seconds"]
-
-    def close(self) -> int:
-        """Ends the process; its peak memory in bytes."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        memory = self._read()["memory"]
-        self._process.wait()
-        return memory
-
-    def stop(self) -> None:
-        """Ends the process whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            code = self._process.wait()
-            reason = (
-                "the system ended it, likely for memory" if code < 0 else "see above"
-            )
-            raise RuntimeError(f"{self._name} failed ({reason})")
-        return json.loads(line)
 
 
 def step_operations(case: Case) -> int:
@@ -139,7 +91,7 @@ def check(folder: Path) -> dict[str, dict[str, float]]:
     for memory in (False, True):
         case = replace(CHECKED, memory=memory)
         for kind in ("jax", "torch"):
-            worker = Worker(kind, case, folder)
+            worker = Worker(f"{kind} training", case, folder)
             worker.close()
         name = network(case)
         found[name] = worker.report["differences"]
@@ -157,12 +109,12 @@ def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str
     workers: dict[str, Worker] = {}
     try:
         for kind in ("jax", "torch") if peers else ("jax",):
-            workers[kind] = Worker(kind, case, folder)
+            workers[kind] = Worker(f"{kind} training", case, folder)
         times: dict[str, list[float]] = {kind: [] for kind in workers}
         for turn in range(rounds):
             order = list(workers) if turn % 2 == 0 else list(workers)[::-1]
             for kind in order:
-                times[kind].append(workers[kind].step())
+                times[kind].append(workers[kind].turn()["seconds"])
         memory = {kind: worker.close() for kind, worker in workers.items()}
     except RuntimeError as error:
         return [{**asdict(case), "network": network(case), "failed": str(error)}]

@@ -1,164 +1,49 @@
-"""One measuring process: a network's training step, made when told to.
+"""The inside of a measuring process.
 
-    python -m dmnet_jax.benchmark.worker jax|torch CASE.json
+    python -m dmnet_jax.benchmark.worker KIND CASE.json
 
-Speaks JSON lines: first what it prepared, then for each line "step" its seconds, and
-at the end of the input its peak memory. The JAX worker writes the weights, the batch
-and its gradients beside the case, and the PyTorch worker compares its own with them.
+Speaks JSON lines: first what it prepared, then for each line of input what it measured
+in that turn, and at the end of the input its peak memory. Our own contestants leave
+variables and outputs beside the case, and the others are made from those and compared
+with these.
 """
 
 import json
+import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from safetensors.numpy import save_file
+from dmnet_jax.benchmark.case import Case
+from dmnet_jax.benchmark.live_case import LiveCase
+from dmnet_jax.benchmark.machine import peak_memory
 
-from dmnet_jax.benchmark.case import PRODUCT, Case, random_batch
-from dmnet_jax.benchmark.machine import peak_memory, product_peak, seconds
-from dmnet_jax.weights.layout import flatten
-
-
-def prepare(case: Case, folder: Path) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """Prepares the project's own step; (what to report, the step)."""
-    import jax
-    import jax.numpy as jnp
-
-    from dmnet_jax import models, training
-    from dmnet_jax.config import Config, ModelConfig
-    from dmnet_jax.datasets import Stage
-
-    jax.config.update("jax_enable_x64", case.exact)
-    config = Config(model=ModelConfig(attention_dropout=0.0))
-    model = models.build(config).clone(dtype=jnp.float64 if case.exact else jnp.float32)
-    if not case.memory:
-        model = models.single_frame(model)
-    batch = random_batch(case, model.num_classes)
-    variables = models.initial_variables(model, config)
-    key, optim = jax.random.key(0), config.optim
-
-    def loss(params: Any) -> Any:
-        return training.recipe_loss(
-            {**variables, "params": params},
-            batch,
-            key,
-            model=model,
-            recipe="clip",
-            truncate=1,
-            batch_statistics=True,
-            memory_gradient=False,
-            optim=optim,
-        )
-
-    if case.exact:
-        # Run once, and so compiled fast rather than well.
-        quick = {
-            "xla_backend_optimization_level": 0,
-            "xla_llvm_disable_expensive_passes": True,
-        }
-        gradient_of = jax.value_and_grad(loss, has_aux=True)
-        (value, (_, logits, _)), gradient = jax.jit(
-            gradient_of, compiler_options=quick
-        )(variables["params"])
-        reference = {"loss": value, "logits": logits, "gradient": gradient}
-        save_file(flatten(jax.device_get(reference)), folder / "reference.safetensors")
-    save_file(flatten(jax.device_get(variables)), folder / "variables.safetensors")
-    save_file(batch, folder / "batch.safetensors")
-    if case.exact:
-        return {}, lambda: None
-
-    part = "all" if case.memory else "single_frame"
-    source: Any = _Epoch()
-    tx = training.make_optimizer(optim, Stage("", part, "clip", 0, 1.0, source, 0, 1))
-    state = training.create_state(variables, tx, key=key)
-    step = jax.jit(
-        partial(training.train_step, model=model, tx=tx, optim=optim, part=part),
-        donate_argnums=0,
-    )
-    start = time.perf_counter()
-    compiled = step.lower(state, batch).compile()
-    report = {"compile_s": time.perf_counter() - start}
-
-    def take(given: Any) -> None:
-        nonlocal state
-        state, metrics = compiled(state, {name: given[name] for name in batch})
-        jax.block_until_ready((state, metrics))
-
-    take(batch)
-    matrix = jnp.ones((PRODUCT, PRODUCT))
-    multiply = jax.jit(jnp.matmul)
-    report["peak"] = product_peak(
-        lambda: multiply(matrix, matrix).block_until_ready(), PRODUCT
-    )
-    if case.loader_steps:
-        report["waiting"] = _waiting(case, folder, take)
-    return report, lambda: take(batch)
-
-
-class _Epoch:
-    """Stands for a loader where only a schedule asks for its length."""
-
-    steps_per_epoch = 1000
-
-
-def _waiting(case: Case, folder: Path, take: Callable[[Any], None]) -> float:
-    """Share of time that a loop over the real loader waits for its next batch."""
-    waited, start = 0.0, time.perf_counter()
-    batches = _rendered(case, folder)
-    take(next(batches))  # the loader fills ahead from here on
-    start = time.perf_counter()
-    for _ in range(case.loader_steps):
-        asked = time.perf_counter()
-        batch = next(batches)
-        waited += time.perf_counter() - asked
-        take(batch)
-    return waited / (time.perf_counter() - start)
-
-
-def _rendered(case: Case, folder: Path) -> Iterator[Any]:
-    from dmnet_jax.config import (
-        Config,
-        DataConfig,
-        StageConfig,
-        SyntheticConfig,
-        TrainConfig,
-    )
-    from dmnet_jax.datasets import open_split, stage_loaders
-
-    data = DataConfig(
-        dataset="synthetic",
-        root=str(folder / "rendered"),
-        size=case.size,
-        train=("instrument_dataset_2",),
-        val=("instrument_dataset_3",),
-        # Rendered at its usual size: all frames are resized and kept on opening.
-        synthetic=SyntheticConfig(sequences=(2, 3), frames=16),
-    )
-    stage = StageConfig("", 1000, train="all" if case.memory else "single_frame")
-    train = TrainConfig(batch_size=case.batch, stages=(stage,))
-    videos, _ = open_split(data)
-    loader = stage_loaders(videos, Config(data=data, train=train))[0].loader
-    return loader.iterate(0, case.loader_steps + 1)
+# kind: (what is measured, the module whose `prepare` makes it)
+KINDS = {
+    "jax training": (Case, "jax_training"),
+    "torch training": (Case, "torch_dmnet"),
+    "jax": (LiveCase, "jax_live"),
+    **{
+        kind: (LiveCase, "torch_live")
+        for kind in ("torch", "torch.compile", "authors", "onnxruntime", "openvino")
+    },
+}
 
 
 def main() -> int:
     kind, path = sys.argv[1], Path(sys.argv[2])
+    # Answers have standard output to themselves: compilers and runtimes print there.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    described, module = KINDS[kind]
     fields = json.loads(path.read_text())
-    case = Case(**{**fields, "size": tuple(fields["size"])})
-    if kind == "jax":
-        report, take = prepare(case, path.parent)
-    else:
-        from dmnet_jax.benchmark import torch_dmnet
-
-        report, take = torch_dmnet.prepare(case, path.parent)
-    print(json.dumps(report), flush=True)
-    for line in sys.stdin:
-        if line.strip() == "step":
-            print(json.dumps({"seconds": seconds(take)}), flush=True)
-    print(json.dumps({"memory": peak_memory()}), flush=True)
+    case = described(**{**fields, "size": tuple(fields["size"])})
+    prepare = import_module(f"dmnet_jax.benchmark.{module}").prepare
+    report, turn = prepare(case, path.parent, kind)
+    print(json.dumps(report), file=answers, flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(turn()), file=answers, flush=True)
+    print(json.dumps({"memory": peak_memory()}), file=answers, flush=True)
     return 0
 
 

@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.nn.layers import enlarge
+from dmnet_jax.nn.layers import enlarge, likeliest
 from dmnet_jax.streaming import network
 from dmnet_jax.streaming.folding import Weights, fold
 
@@ -204,11 +204,13 @@ def labelled_step(
     """`network.step` after a reset, its logits enlarged and made labels."""
     memory = network.reset(memory, reset)
     memory, output = network.step(model, weights, memory, frames, active)
-    logits = enlarge(output.logits, interface.label_size)
-    labels = jnp.argmax(logits, -1).astype(jnp.uint8)
+    size = interface.label_size
+    labels = likeliest(output.logits, size)
     return memory, Labelled(
         labels=jnp.where(active[:, None, None], labels, NO_LABEL),
-        probabilities=jax.nn.softmax(logits) if probabilities else None,
+        probabilities=(
+            jax.nn.softmax(enlarge(output.logits, size)) if probabilities else None
+        ),
         confidence=output.confidence,
         similarity=output.similarity,
         admitted=output.admitted,

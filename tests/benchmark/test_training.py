@@ -98,8 +98,3 @@ def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
         command.main(["training", *flags])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
-
-
-def test_an_unknown_benchmark_is_refused(capsys):
-    assert command.main(["nothing"]) == 2
-    assert "training" in capsys.readouterr().err

@@ -152,6 +152,18 @@ def test_upsample_is_aligned_corner_interpolation(size):
     np.testing.assert_allclose(jax.jit(layers.upsample_2x)(x), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(64, 96), (50, 20)])
+def test_likeliest_is_the_largest_of_the_enlarged(size):
+    logits = jax.random.normal(jax.random.key(0), (2, 16, 24, 5))
+    enlarged = layers.enlarge(logits, size)
+    best = jnp.sort(enlarged, -1)
+    clear = best[..., -1] - best[..., -2] > 1e-5
+    label = jax.jit(layers.likeliest, static_argnums=1)(logits, size)
+    assert label.dtype == jnp.uint8 and label.shape == (2, *size)
+    assert clear.mean() > 0.99
+    assert (label == enlarged.argmax(-1))[clear].all()
+
+
 @pytest.mark.parametrize(
     "module", [layers.Dense1x1(8), layers.Conv3x3(8), layers.Depthwise3x3()]
 )

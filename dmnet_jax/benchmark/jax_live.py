@@ -1,0 +1,118 @@
+"""The project's own streaming step, as the benchmark's processes run it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from dmnet_jax import complexity, models
+from dmnet_jax.benchmark import machine
+from dmnet_jax.benchmark.case import PRODUCT
+from dmnet_jax.benchmark.live_case import (
+    CHECKED,
+    CLASSES,
+    MAX_SIMILARITY,
+    LiveCase,
+    checked_scene,
+    scenes,
+    stacked,
+    timed,
+    timed_frames,
+)
+from dmnet_jax.config import Config, DataConfig
+from dmnet_jax.streaming import compile
+from dmnet_jax.weights.layout import flatten
+
+# Floats that are copied to measure the bandwidth: far more than any cache holds.
+COPIED = 1 << 26
+
+
+def prepare(
+    case: LiveCase, folder: Path, kind: str
+) -> tuple[dict[str, Any], Callable[[], Any]]:
+    """(What to report, a call that takes a turn and tells the steps' times.)
+
+    Writes variables and outputs of the first frames for `torch_live.prepare`.
+    """
+    config = Config(data=DataConfig(num_classes=CLASSES))
+    model = models.build(config).clone(dtype=jnp.dtype(case.dtype))
+    variables = models.initial_variables(model, config)
+    thresholds = {"min_confidence": -np.inf, "max_similarity": MAX_SIMILARITY}
+    variables["thresholds"] = jax.tree.map(np.float32, thresholds)
+    start = time.perf_counter()
+    program = compile(model, variables, size=case.size, streams=case.streams)
+    report: dict[str, Any] = {"compile_s": time.perf_counter() - start}
+    memory = program.init_memory(jax.random.key(0))
+
+    def step(frames: Any) -> Any:
+        nonlocal memory
+        memory, labelled = program.step(memory, frames)
+        return labelled
+
+    def compared(frames: np.ndarray) -> dict[str, Any]:
+        out = step(frames)
+        return {
+            "labels": out.labels,
+            "confidence": out.confidence,
+            "distance": -out.similarity,
+            "admitted": out.admitted,
+        }
+
+    pictures = scenes(case)
+    start = time.perf_counter()
+    outputs = [jax.device_get(compared(pictures[0]))]
+    report["first_s"] = time.perf_counter() - start
+    outputs += [compared(pictures[checked_scene(k)]) for k in range(1, CHECKED)]
+    if case == LiveCase(case.size):
+        save_file(flatten(jax.device_get(variables)), folder / "variables.safetensors")
+        save_file(stacked(outputs), folder / "outputs.safetensors")
+
+    following = timed_frames(case)
+    resident = jax.device_put(pictures)
+
+    def turn() -> dict[str, list[float]]:
+        end_to_end = timed(lambda: np.asarray(step(following()).labels))
+        device = timed(lambda: step(resident[0]).labels.block_until_ready())
+        return {"end_to_end": end_to_end, "device": device}
+
+    touched = [variables["params"], memory, pictures[0], outputs[0]["labels"]]
+    return {
+        **report,
+        **_limits(case.dtype),
+        **_work(model, case),
+        "bytes": sum(x.nbytes for x in jax.tree.leaves(touched)),
+        "allocator": machine.allocator(),
+        "device": jax.devices()[0].device_kind,
+        "versions": {"jax": jax.__version__},
+    }, turn
+
+
+def _work(model: Any, case: LiveCase) -> dict[str, int]:
+    """Parameters, and multiply-adds of a step that admits nothing."""
+    step = complexity.stream_complexity(model, case.size)
+    return {
+        "parameters": complexity.parameters(model),
+        "operations": case.streams * sum(step),
+    }
+
+
+def _limits(dtype: str) -> dict[str, float]:
+    """Multiply-adds and bytes a second, as XLA reaches them here."""
+    matrix = jnp.ones((PRODUCT, PRODUCT), dtype)
+    multiply = jax.jit(jnp.matmul)
+    numbers = jnp.ones(COPIED)
+    add = jax.jit(lambda x: x + 1)
+    fastest = min(
+        machine.seconds(lambda: add(numbers).block_until_ready()) for _ in range(6)
+    )
+    return {
+        "peak": machine.product_peak(
+            lambda: multiply(matrix, matrix).block_until_ready(), PRODUCT
+        ),
+        "bandwidth": 2 * numbers.nbytes / fastest,
+    }

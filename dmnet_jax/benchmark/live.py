@@ -1,0 +1,151 @@
+"""How long a frame of live video takes, and what bounds it.
+
+    python -m dmnet_jax.benchmark
+    python -m dmnet_jax.benchmark --streams 1 2 4 8 --dtypes float32 bfloat16 --out DIR
+    python -m dmnet_jax.benchmark --peers
+    python -m dmnet_jax.benchmark training --help
+
+The streaming step of DMNet from a frame in host memory to its labels there. With
+--peers, which needs the extra of that name, other runtimes take turns with it on the
+same frames, after their labels, scores and decisions have been seen to be the same.
+Everything runs in a process of its own, with as many threads as this one has cores
+(`taskset` sets them) and the same allocator. `training` measures training steps.
+For research use; not a medical device.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dmnet_jax.benchmark import live_report, machine
+from dmnet_jax.benchmark.live_case import LiveCase
+from dmnet_jax.benchmark.process import Worker
+
+# kind of contestant: the package it needs beside PyTorch
+PEERS = {
+    "torch": None,
+    "torch.compile": None,
+    "authors": None,
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
+# Labels may differ where two classes are as likely as each other.
+TOLERANCE = {"labels": 1e-3, "confidence": 1e-4, "distance": 1e-4, "admitted": 0.0}
+
+
+def measure(
+    cases: Sequence[LiveCase], peers: Sequence[str], folder: Path, rounds: int
+) -> list[dict[str, Any]]:
+    """One row a contestant of one size; all take a turn in every round.
+
+    The first case is the reference: float32, one stream.
+    """
+    contestants = [("jax", case) for case in cases]
+    contestants += [(kind, cases[0]) for kind in peers]
+    rows: list[dict[str, Any]] = []
+    workers: list[Worker | None] = []
+    try:
+        for kind, case in contestants:
+            row = {**vars(case), "contestant": kind, "turns": []}
+            worker, failed = _start(kind, case, folder)
+            rows.append({**row, **(worker.report if worker else {"failed": failed})})
+            workers.append(worker)
+        for turn in range(rounds):
+            order = range(len(rows)) if turn % 2 == 0 else reversed(range(len(rows)))
+            for k in order:
+                if worker := workers[k]:
+                    rows[k]["turns"].append(worker.turn())
+        for row, worker in zip(rows, workers, strict=True):
+            if worker:
+                row["memory_bytes"] = worker.close()
+    finally:
+        for worker in workers:
+            if worker:
+                worker.stop()
+    return rows
+
+
+def _start(kind: str, case: LiveCase, folder: Path) -> tuple[Worker | None, str]:
+    """A contestant that is ready, or why there is none."""
+    needed = [name for name in ("torch", PEERS[kind]) if name] if kind != "jax" else []
+    missing = [name for name in needed if find_spec(name) is None]
+    if missing:
+        return None, f"{' and '.join(missing)} not installed"
+    try:
+        worker = Worker(kind, case, folder)
+    except RuntimeError as error:
+        return None, str(error)
+    found = worker.report.get("differences", {})
+    wrong = [name for name, value in found.items() if not value <= TOLERANCE[name]]
+    if not wrong:
+        return worker, ""
+    worker.stop()
+    told = ", ".join(f"{name} by {found[name]:.1e}" for name in wrong)
+    return None, f"refused: its outputs differ ({told})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m dmnet_jax.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", type=_size, default=[(512, 640)], metavar="HxW"
+    )
+    parser.add_argument("--streams", nargs="+", type=int, default=[1], metavar="B")
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"]
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each")
+    parser.add_argument("--peers", action="store_true", help="measure others as well")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for live.md, .json")
+    flags = parser.parse_args(argv)
+    if flags.rounds < 1 or min(flags.streams) < 1:
+        parser.error("--rounds and --streams must be at least 1")
+    if flags.peers and find_spec("torch") is None:
+        parser.error("--peers needs PyTorch: pip install 'dmnet-jax[peers]'")
+    result: dict[str, Any] = {
+        "command": " ".join(["python -m dmnet_jax.benchmark", *(argv or [])]),
+        "machine": machine.describe(),
+        "rows": [],
+    }
+    for size in flags.sizes:
+        cases = [LiveCase(size)] + [
+            LiveCase(size, streams, dtype)
+            for dtype in flags.dtypes
+            for streams in flags.streams
+        ]
+        cases = list(dict.fromkeys(cases))  # the reference is measured once
+        peers = list(PEERS) if flags.peers else []
+        with tempfile.TemporaryDirectory() as name:
+            result["rows"] += measure(cases, peers, Path(name), flags.rounds)
+    text = live_report.report(result)
+    print(text)
+    if flags.out:
+        flags.out.mkdir(parents=True, exist_ok=True)
+        (flags.out / "live.md").write_text(text + "\n")
+        (flags.out / "live.json").write_text(json.dumps(result, indent=1) + "\n")
+    failed = [row["failed"] for row in result["rows"] if "failed" in row]
+    # What is not installed is no mistake; what differs or breaks is.
+    wrong = [why for why in failed if not why.endswith("not installed")]
+    if wrong:
+        print(f"error: {'; '.join(wrong)}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.split("x"))
+    except ValueError:
+        height = width = 0
+    if height < 64 or width < 64 or height % 32 or width % 32:
+        raise argparse.ArgumentTypeError(
+            f"{text}: HEIGHTxWIDTH, both multiples of 32 and at least 64"
+        )
+    return height, width

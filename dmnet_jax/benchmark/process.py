@@ -1,0 +1,71 @@
+"""A measuring process: started, asked, ended."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dmnet_jax.benchmark import machine
+
+
+class Worker:
+    """One contestant in a process of its own; see `worker` for what it answers.
+
+    Args:
+        kind: a key of `worker.KINDS`.
+        case: a dataclass; what is measured.
+        folder: where contestants leave files for each other.
+
+    Attributes:
+        report: what it told of its preparation.
+    """
+
+    def __init__(self, kind: str, case: Any, folder: Path) -> None:
+        path = folder / "case.json"
+        path.write_text(json.dumps(asdict(case)))
+        self._name = kind
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dmnet_jax.benchmark.worker", kind, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=machine.environment(),
+        )
+        self.report = self._read()
+
+    def turn(self) -> dict[str, Any]:
+        """Lets it measure once.
+
+        Raises:
+            RuntimeError: the process has ended.
+        """
+        assert self._process.stdin
+        self._process.stdin.write("turn\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> int:
+        """Ends the process; its peak memory in bytes."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        memory = self._read()["memory"]
+        self._process.wait()
+        return memory
+
+    def stop(self) -> None:
+        """Ends the process whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            reason = (
+                "the system ended it, likely for memory" if code < 0 else "see above"
+            )
+            raise RuntimeError(f"{self._name} failed ({reason})")
+        return json.loads(line)

@@ -1,0 +1,235 @@
+# pyright: reportMissingImports=false
+"""Streaming steps of the PyTorch version, for comparison alone (extra `peers`).
+
+Contestants: PyTorch eager, compiled, and the authors' way, which encodes all nine
+frames again; ONNX Runtime and OpenVINO run what PyTorch exports. All hold the same
+memories on the host: the last frames' features, keys and values of admitted frames.
+Norms are folded and maps are channels-last where the runtime lets us choose.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from dmnet_jax.benchmark import machine
+from dmnet_jax.benchmark.live_case import (
+    CHECKED,
+    MAX_SIMILARITY,
+    LiveCase,
+    checked_scene,
+    differences,
+    scenes,
+    stacked,
+    timed,
+    timed_frames,
+)
+from dmnet_jax.benchmark.torch_dmnet import TorchDMNet
+from dmnet_jax.weights.layout import unflatten
+
+# The paper's tau and n, and as many memorised frames as our default.
+LOCAL, READS, GLOBAL = 4, 4, 225
+
+Call: TypeAlias = Callable[..., Any]
+Arrays: TypeAlias = Sequence[np.ndarray]
+
+
+class Cached(nn.Module):
+    """The step that keeps what was computed of earlier frames.
+
+    Frame uint8 [1, H, W, 3], the older tops [4, 256, h, w], keys [4, 64, h, w] and
+    values [4, 128, h, w] read, the top admitted last [1, 256, h, w] -> labels, top,
+    confidence, distance.
+    """
+
+    def __init__(self, network: TorchDMNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor, *read: Tensor) -> tuple[Tensor, ...]:
+        older, keys, values, reference = read
+        features = self.network.encode(frame, train=False)
+        stored = keys[None], values[None]
+        logits = self.network.decode(features, list(older.split(1)), stored)
+        return _outputs(logits, features[-1], reference)
+
+
+class Key(nn.Module):
+    """Top of an admitted frame -> its key and value."""
+
+    def __init__(self, network: TorchDMNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, top: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.remember(top)
+
+
+class Again(nn.Module):
+    """The authors' way: what is read are frames uint8 [4, H, W, 3], encoded again."""
+
+    def __init__(self, network: TorchDMNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frame: Tensor, *read: Tensor) -> tuple[Tensor, ...]:
+        older, remembered, reference = read
+        features = self.network.encode(frame, train=False)
+        tops = [
+            self.network.encode(x, train=False)[-1]
+            for x in (*older.split(1), *remembered.split(1))
+        ]
+        keys, values = self.network.remember(torch.cat(tops[LOCAL:]))
+        stored = keys[None], values[None]
+        logits = self.network.decode(features, tops[:LOCAL], stored)
+        return _outputs(logits, features[-1], reference)
+
+
+def _outputs(logits: Tensor, top: Tensor, reference: Tensor) -> tuple[Tensor, ...]:
+    log_p = logits.log_softmax(1)
+    confidence = (log_p.exp() * log_p).sum(1).mean()
+    distance = (top - reference).square().sum().sqrt()
+    size = [4 * n for n in logits.shape[2:]]
+    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return logits.argmax(1).to(torch.uint8), top, confidence, distance
+
+
+def eager(module: nn.Module, example: Arrays) -> Call:
+    def call(*inputs: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            outputs = module(*(torch.from_numpy(x) for x in inputs))
+        return [x.numpy() for x in outputs]
+
+    return call
+
+
+def compiled(module: nn.Module, example: Arrays) -> Call:
+    call: Any = torch.compile(module, dynamic=False)
+    return eager(call, example)
+
+
+def onnxruntime(module: nn.Module, example: Arrays) -> Call:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = ort.InferenceSession(
+        _onnx(module, example), options, providers=["CPUExecutionProvider"]
+    )
+    names = [x.name for x in session.get_inputs()]
+    return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def openvino(module: nn.Module, example: Arrays) -> Call:
+    import openvino as ov
+
+    # By way of ONNX: its own converter from PyTorch reports its use over the network.
+    core = ov.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    model = core.read_model(_onnx(module, example))
+    call = core.compile_model(model, "CPU", settings)
+    return lambda *inputs: call(list(inputs)).to_tuple()
+
+
+def _onnx(module: nn.Module, example: Arrays) -> bytes:
+    inputs = tuple(torch.from_numpy(x) for x in example)
+    with tempfile.NamedTemporaryFile(suffix=".onnx") as file:
+        torch.onnx.export(module, inputs, file.name, dynamo=False)
+        return file.read()
+
+
+RUNTIMES: dict[str, Callable[[nn.Module, Arrays], Call]] = {
+    "torch": eager,
+    "torch.compile": compiled,
+    "authors": eager,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+}
+
+
+class Stream:
+    """One video's memories, on the host, around a network in a contestant's runtime."""
+
+    def __init__(self, kind: str, network: TorchDMNet, size: tuple[int, int]) -> None:
+        h, w = size[0] // 32, size[1] // 32
+        self._again, runtime = kind == "authors", RUNTIMES[kind]
+        frame = np.zeros((1, *size, 3), np.uint8)
+        self._reference = top = np.zeros((1, 256, h, w), np.float32)
+        key_value = tuple(np.zeros((1, c, h, w), np.float32) for c in (64, 128))
+        # Until there are frames, zeros: that first output is not compared.
+        self._older = [frame if self._again else top]
+        self._stored = [(frame,) if self._again else key_value]
+        self._frames, self._rng = 0, np.random.default_rng(0)
+        module = Again(network) if self._again else Cached(network)
+        self._step = runtime(module, (frame, *self._read(), top))
+        self._key = runtime(Key(network), (top,))
+
+    def step(self, frame: np.ndarray) -> dict[str, Any]:
+        """Labels, scores and decision of frame uint8 [1, H, W, 3]."""
+        labels, top, confidence, distance = self._step(
+            frame, *self._read(), self._reference
+        )
+        first = self._frames == 0
+        admitted = first or -float(distance) < MAX_SIMILARITY
+        self._older = ([] if first else self._older) + [frame if self._again else top]
+        self._older = self._older[-LOCAL:]
+        if admitted:
+            stored = (frame,) if self._again else tuple(self._key(top))
+            self._stored = ([] if first else self._stored) + [stored]
+            self._stored = self._stored[-GLOBAL:]
+            self._reference = top
+        self._frames += 1
+        return {
+            "labels": labels,
+            "confidence": np.atleast_1d(confidence),
+            "distance": np.atleast_1d(distance),
+            "admitted": np.array([admitted]),
+        }
+
+    def _read(self) -> list[np.ndarray]:
+        """The window and the frames chosen, one stands in for what is missing."""
+        window = [self._older[0]] * (LOCAL - len(self._older)) + self._older
+        chosen = self._rng.permutation(len(self._stored))[:READS].tolist()
+        chosen += [0] * (READS - len(chosen))
+        kept = zip(*(self._stored[k] for k in chosen), strict=True)
+        return [np.concatenate(arrays) for arrays in (window, *kept)]
+
+
+def prepare(
+    case: LiveCase, folder: Path, kind: str
+) -> tuple[dict[str, Any], Callable[[], Any]]:
+    """As `jax_live.prepare`, of whose files it is made."""
+    torch.set_num_threads(machine.cores())
+    network = TorchDMNet(
+        unflatten(load_file(folder / "variables.safetensors")), memory=True
+    )
+    network.fold_norms()
+    start = time.perf_counter()
+    stream = Stream(kind, network, case.size)
+    report: dict[str, Any] = {"compile_s": time.perf_counter() - start}
+    pictures = scenes(case)
+    start = time.perf_counter()
+    outputs = [stream.step(pictures[0])]
+    report["first_s"] = time.perf_counter() - start
+    outputs += [stream.step(pictures[checked_scene(k)]) for k in range(1, CHECKED)]
+    expected = load_file(folder / "outputs.safetensors")
+    following = timed_frames(case)
+    package = kind if kind in ("onnxruntime", "openvino") else "torch"
+    return {
+        **report,
+        "differences": differences(stacked(outputs), expected),
+        "allocator": machine.allocator(),
+        "versions": {package: version(package)},
+    }, lambda: {"end_to_end": timed(lambda: stream.step(following()))}

@@ -1,0 +1,149 @@
+"""The live benchmark: whom it measures, refuses and compares; nothing is timed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dmnet_jax.benchmark import __main__ as command
+from dmnet_jax.benchmark import live, live_case, live_report, machine
+from dmnet_jax.benchmark.live_case import LiveCase
+
+SAME = {"labels": 0.0, "confidence": 1e-6, "distance": 1e-6, "admitted": 0.0}
+
+
+class Quick:
+    """Stands for a process: ours takes 2 ms, others 4."""
+
+    order: list[str] = []
+
+    def __init__(self, kind, case, folder):
+        if kind == "torch.compile":
+            raise RuntimeError("torch.compile failed (see above)")
+        wrong = {"labels": 0.5} if kind == "openvino" else {}
+        self.kind, ours = kind, {"peak": 1e9, "bandwidth": 1e9, "bytes": 1000}
+        ours |= {"operations": 10**6, "parameters": 10**6}
+        self.report = {"compile_s": 1.0, "first_s": 0.1, "allocator": machine.SYSTEM}
+        self.report |= ours if kind == "jax" else {"differences": SAME | wrong}
+        self.report["versions"] = {kind: "1.0"}
+
+    def turn(self):
+        self.order.append(self.kind)
+        spent = [0.002 if self.kind == "jax" else 0.004] * 3
+        return {"end_to_end": spent, "device": spent}
+
+    def close(self):
+        return 2**30
+
+    def stop(self):
+        pass
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(live, "Worker", Quick)
+    monkeypatch.setattr(
+        live, "find_spec", lambda name: None if name == "onnxruntime" else 1
+    )
+    monkeypatch.setattr(Quick, "order", [])
+
+
+def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
+    flags = ["--sizes", "64x96", "--rounds", "2", "--peers", "--out", str(tmp_path)]
+    assert command.main([*flags, "--streams", "1", "2"]) == 1
+    printed = capsys.readouterr()
+    there = ["jax", "jax", "torch", "authors"]
+    assert Quick.order == there + there[::-1]
+    assert "refused: its outputs differ (labels by 5.0e-01)" in printed.out
+    assert "0.50 [0.50..0.50]" in printed.out and "500.0" in printed.out
+    assert "onnxruntime not installed" in printed.out
+    # What is not installed is no error; the two others are.
+    assert "torch.compile failed" in printed.err and "onnx" not in printed.err
+    assert "preload jemalloc" in printed.out
+    assert (tmp_path / "live.md").read_text() == printed.out
+    rows = json.loads((tmp_path / "live.json").read_text())["rows"]
+    assert [row["contestant"] for row in rows[:3]] == ["jax", "jax", "torch"]
+    assert [row["streams"] for row in rows[:3]] == [1, 2, 1]
+
+
+def test_the_reference_is_measured_whatever_was_asked_for(quick, capsys):
+    asked = ["--streams", "4", "--dtypes", "bfloat16", "--rounds", "1"]
+    assert command.main(asked) == 0
+    assert Quick.order == ["jax", "jax"]
+    assert "4 streams: 1.00 M parameters" in capsys.readouterr().out
+
+
+def test_the_distance_to_the_floor():
+    turns = [{"end_to_end": [0.002], "device": [0.001]}]
+    row = {**vars(LiveCase((64, 96))), "turns": turns, "parameters": 0}
+    row |= {"operations": 10**6, "peak": 1e9, "bytes": 100, "bandwidth": 1e9}
+    assert "2.00x the larger" in live_report._limits(row)
+
+
+def test_a_video_fills_the_memory_before_it_is_compared():
+    case = LiveCase((64, 96), streams=2)
+    pictures = live_case.scenes(case)
+    assert pictures.shape == (4, 2, 64, 96, 3) and pictures.dtype == np.uint8
+    shown = [live_case.checked_scene(k) for k in range(live_case.CHECKED)]
+    assert set(shown[: live_case.FILLED]) == set(range(4))
+    following = live_case.timed_frames(case)
+    first = [following() for _ in range(17)]
+    assert all((frame == pictures[0]).all() for frame in first[:16])
+    assert (first[16] == pictures[1]).all()
+
+
+def test_differences_are_found():
+    frames = live_case.CHECKED
+    rng = np.random.default_rng(0)
+    outputs = {
+        "labels": rng.integers(0, 8, (frames, 1, 4, 4), np.uint8),
+        "confidence": rng.uniform(-2, -1, (frames, 1)),
+        "distance": rng.uniform(1, 2, (frames, 1)),
+        "admitted": rng.integers(0, 2, (frames, 1)).astype(bool),
+    }
+    assert set(live_case.differences(outputs, outputs).values()) == {0}
+    other = {name: np.array(value) for name, value in outputs.items()}
+    other["labels"][-1] += 1
+    other["admitted"][3] ^= True
+    found = live_case.differences(other, outputs)
+    assert found["labels"] == pytest.approx(1 / (frames - live_case.FILLED))
+    assert found["admitted"] == pytest.approx(1 / frames)
+    other["distance"][2] = np.nan
+    found = live_case.differences(other, outputs)
+    assert not found["distance"] <= live.TOLERANCE["distance"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sizes", "100x64"], "multiples of 32"),
+        (["--rounds", "0"], "at least 1"),
+        (["--streams", "0"], "at least 1"),
+        (["--dtypes", "float16"], "bfloat16"),
+        (["nothing"], "unrecognized arguments"),
+        (["--peers"], "pip install 'dmnet-jax[peers]'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
+    monkeypatch.setattr(live, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(flags)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_says_what_it_is_not(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--help"])
+    told = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert told.count("For research use; not a medical device.") == 1
+    assert "training --help" in told
+
+
+def test_processes_share_an_allocator(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "/lib/libother.so")
+    assert machine.environment()["LD_PRELOAD"] == "/lib/libother.so"
+    monkeypatch.delenv("LD_PRELOAD")
+    assert machine.environment().get("LD_PRELOAD") == machine.tcmalloc()
+    assert machine.allocator()
