@@ -104,7 +104,7 @@ def _write_jax(
     from dmnet_jax.streaming.program import Interface
 
     config = from_json(json.dumps(about["config"]))
-    model = models.build(config)
+    model = models.build_dmnet(config)
     size = size or config.data.size
     interface = Interface(size, 1, model.num_classes, size)
     exported, names = export_step(model, variables, interface)

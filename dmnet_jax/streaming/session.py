@@ -134,7 +134,7 @@ class Session:
         variables, about = load_variables(run, which)
         config = from_json(json.dumps(about["config"]))
         program = compile(
-            models.build(config),
+            models.build_dmnet(config),
             variables,
             size=size or config.data.size,
             label_size=label_size,
