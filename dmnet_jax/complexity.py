@@ -229,9 +229,9 @@ def _projection(model: Any, size: tuple[int, int]) -> int:
 
 
 def paper_operations(model: Any, size: tuple[int, int]) -> int:
-    """One frame by the paper's rule (see `NOTES`)."""
+    """One frame by the paper's rule (see `NOTES`), as far as it is known."""
     step = step_complexity(model, size)
-    total = step.convolution + step.norm
+    total = step.inflated + step.norm
     if model.global_memory:
         # The step projects the frame once to remember it and once as a query; the
         # paper, the query and each frame read.
