@@ -4,11 +4,12 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from dmnet_jax.command_line import exit_with_error, parse_command
 from dmnet_jax.config import Config
-from dmnet_jax.series import SeriesFlags, folds
-from dmnet_jax.tables.rows import TABLES, Name, chosen
+from dmnet_jax.series import SeriesFlags, finished, folds
+from dmnet_jax.tables.rows import TABLES, Name, cell_config, chosen, encoder_start
 
 HELP = """The paper's tables, measured beside what it prints.
 
@@ -21,7 +22,13 @@ table1 compares networks, table2a DMNet's memories, table2b its local memory's k
 Every row trains by the same recipe, with its own network, one run directory a fold and
 seed; what is finished is not trained again, and what was stopped goes on. Then come
 parameters, multiply-adds and the time of a frame on this machine. The table goes to
-WORKDIR/NAME_tables as .md, .csv and .json. For research use; not a medical device."""
+WORKDIR/NAME_tables as .md, .csv and .json.
+
+    python -m dmnet_jax.tables figure2 --config configs/compared.py --data.root DIR
+    python -m dmnet_jax.tables figure3 --config configs/compared.py --data.root DIR
+
+figure2 shows predictions of table1's finished runs side by side, figure3 what DMNet's
+global memory admitted along a video. For research use; not a medical device."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,17 +50,36 @@ class Flags(SeriesFlags):
     rounds: int = 100
 
 
+@dataclasses.dataclass(frozen=True)
+class FigureFlags:
+    """What is shown.
+
+    Attributes:
+        methods: Columns of figure2, rows of table1; those that are finished, if none.
+        frames: Rows of figure2, evenly spaced over the validation videos.
+        video: Of figure3, counted from 0.
+    """
+
+    methods: tuple[str, ...] = ()
+    frames: int = 4
+    video: int = 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    names = [*TABLES]
-    table = arguments.pop(0) if arguments and arguments[0] in names else None
-    if table is None and not {"-h", "--help"} & {*arguments}:
+    names = [*TABLES, "figure2", "figure3"]
+    name = arguments.pop(0) if arguments and arguments[0] in names else ""
+    if not name and not {"-h", "--help"} & {*arguments}:
         exit_with_error(f"say first which: {', '.join(names)} (see --help)")
-    config, flags = parse_command(
-        arguments, Flags(), prog="python -m dmnet_jax.tables TABLE", description=HELP
-    )
+    prog = f"python -m dmnet_jax.tables {name or 'NAME'}"
     try:
-        return make(table, config, flags)  # type: ignore[arg-type]
+        if name.startswith("figure"):
+            config, shown = parse_command(
+                arguments, FigureFlags(), prog=prog, description=HELP
+            )
+            return draw(name, config, shown)
+        config, flags = parse_command(arguments, Flags(), prog=prog, description=HELP)
+        return make(cast(Name, name), config, flags)
     except (ValueError, OSError) as error:
         exit_with_error(error)
 
@@ -68,13 +94,12 @@ def make(name: Name, config: Config, flags: Flags) -> int:
     from dmnet_jax import models
     from dmnet_jax.benchmark.machine import describe
     from dmnet_jax.tables import tables, timing
-    from dmnet_jax.tables.rows import cell_config, encoder_start
 
     if flags.rounds < 0:
         raise ValueError(f"--rounds is {flags.rounds}; it must be at least 0")
     rows = chosen(name, flags.methods)
     cells = [cell_config(config, row, flags.encoders) for row in rows]
-    folder = Path(config.workdir) / f"{config.name or 'unnamed'}_tables"
+    folder = _folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     if flags.train:
         for row, cell in zip(rows, cells, strict=True):
@@ -115,6 +140,39 @@ def make(name: Name, config: Config, flags: Flags) -> int:
     print(f"\n{tables.write_table(folder, name, filled, about)}")
     print(f"{name}.md, {name}.csv and {name}.json: {folder}")
     return 0
+
+
+def draw(name: str, config: Config, flags: FigureFlags) -> int:
+    """Draws a figure of finished runs; returns the exit status.
+
+    Raises:
+        ValueError: a run is not finished, or there is no such row or video.
+    """
+    from dmnet_jax.tables import figures
+
+    rows = chosen("table1", flags.methods if name == "figure2" else ("dmnet",))
+    runs = [(row.method, cell_config(config, row)) for row in rows]
+    if name == "figure2" and not flags.methods:
+        runs = [(method, run) for method, run in runs if finished(run)]
+    unfinished = [run.run_directory for _, run in runs if not finished(run)]
+    if unfinished or not runs:
+        where = unfinished[0] if unfinished else config.workdir
+        raise ValueError(f"{where}: no finished run; table1 trains them")
+    if flags.frames < 1:
+        raise ValueError(f"--frames is {flags.frames}; it must be at least 1")
+    folder = _folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "figure2":
+        figure = figures.figure2(runs, flags.frames)
+    else:
+        figure = figures.figure3(runs[0][1], flags.video)
+    figure.save(folder / f"{name}.png", dpi=(300, 300))
+    print(folder / f"{name}.png")
+    return 0
+
+
+def _folder(config: Config) -> Path:
+    return Path(config.workdir) / f"{config.name or 'unnamed'}_tables"
 
 
 if __name__ == "__main__":
