@@ -137,14 +137,14 @@ def figure3(run: Config, video: int, *, width: int = 1600) -> Image.Image:
             np.array([one.confidence for one in found]),
             admitted,
             thresholds["min_confidence"],
-            ("confidence r", "α", "admitted above"),
+            ("confidence r", "alpha", "admitted above"),
             width,
         ),
         _plot(
             np.array([one.similarity for one in found]),
             admitted,
             thresholds["max_similarity"],
-            ("similarity s", "β", "admitted below"),
+            ("similarity s", "beta", "admitted below"),
             width,
         ),
         _thumbnails(source, video, np.flatnonzero(admitted), width),
@@ -195,6 +195,8 @@ def _plot(
         color = ADMITTED if admitted[frame] else OTHER
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), color)
     draw.text((scale * left, scale * 8), name, INK, font=font)
+    middle = scale * (left + across / 2), scale * (height - 2)
+    draw.text(middle, "frame", INK, font=font, anchor="mb")
     told = f"{symbol} = {threshold:.3g}: {side}; dots: admitted frames"
     draw.text((scale * (width - right), scale * 8), told, LINE, font=font, anchor="ra")
     return image.resize((width, height), Image.Resampling.LANCZOS)
