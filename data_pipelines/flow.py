@@ -1,5 +1,7 @@
 """Dense optical flow between two frames, by OpenCV's DIS; an extra."""
 
+from typing import Any
+
 import numpy as np
 
 from data_pipelines.images import DataError
@@ -25,7 +27,7 @@ def dense_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     return search.calc(*grey, None)
 
 
-def require_opencv():
+def require_opencv() -> Any:
     """The module `cv2`.
 
     Raises:

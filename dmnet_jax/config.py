@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dmnet_jax.config_data import DataConfig as DataConfig
 from dmnet_jax.config_data import SyntheticConfig as SyntheticConfig
@@ -54,7 +54,7 @@ class OptimConfig:
     clip_norm: float | None = None
 
     @property
-    def loss_weights(self) -> dict[str, float]:
+    def loss_weights(self) -> dict[str, Any]:
         """Of each loss, by its name in `dmnet_jax.losses`."""
         return {
             "dice": self.dice_weight,

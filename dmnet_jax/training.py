@@ -177,8 +177,9 @@ def recipe_loss(
         )
     else:
         rows, length, *size = batch["frames"].shape[:4]
-        slots = min(length, model.global_size)
-        memory = model.init_memory(
+        dmnet: Any = model  # no other is trained by sequences
+        slots = min(length, dmnet.global_size)
+        memory = dmnet.init_memory(
             rows, (size[0], size[1]), read_key, global_size=slots
         )
         output, updates = apply(
@@ -195,12 +196,12 @@ def recipe_loss(
         logits = logits.reshape(len(labels), *logits.shape[-3:])
         return enlarge(logits, (labels.shape[1], labels.shape[2]))
 
-    logits = enlarged(output.logits)
-    loss = combined_loss(logits, labels, **optim.loss_weights)
+    logits, weights = enlarged(output.logits), optim.loss_weights
+    loss = combined_loss(logits, labels, **weights)
     if optim.auxiliary_weight:
         # Sown as (weight, logits), a call of the network each.
         for ((weight, others),) in updates.get("auxiliary", {}).values():
-            others = combined_loss(enlarged(others), labels, **optim.loss_weights)
+            others = combined_loss(enlarged(others), labels, **weights)
             loss += optim.auxiliary_weight * weight * others
     statistics = updates.get("batch_stats", variables["batch_stats"])
     return loss, (statistics, logits, output.admitted)

@@ -1,7 +1,7 @@
 """Video segmenters behind one face: `init_memory` and `step`."""
 
 import logging
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ __all__ = [
     "initial_variables",
     "single_frame",
 ]
+
+Network = TypeVar("Network", bound=DMNet | ComparedNetwork)
 
 _log = logging.getLogger(__name__)
 
@@ -105,8 +107,13 @@ def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
     )
 
 
-def single_frame(model: DMNet) -> DMNet:
-    """The same network with both memories off; it shares the rest's parameters."""
+def single_frame(model: Network) -> Network:
+    """DMNet with both memories off, which shares the rest's parameters.
+
+    Another network, which is never trained in such a stage, stays as it is.
+    """
+    if isinstance(model, ComparedNetwork):
+        return model
     return model.clone(local="none", global_memory=False)
 
 

@@ -62,9 +62,9 @@ class ComparedNetwork(nn.Module):
         self, memory: Any, frame: Array, *, train: bool = False
     ) -> tuple[Any, Output]:
         """One frame of each video: frame uint8 [B, H, W, 3], any size."""
-        padded = pad_frames(frame)
-        memory, logits = self.update(memory, padded, train=train)
-        return memory, frame_output(logits, frame.shape[1:3])
+        height, width = frame.shape[1:3]
+        memory, logits = self.update(memory, pad_frames(frame), train=train)
+        return memory, frame_output(logits, (height, width))
 
     def __call__(
         self, memory: Any, frames: Array, *, train: bool = False
@@ -74,7 +74,7 @@ class ComparedNetwork(nn.Module):
             memory, output = self.step(memory, frames[:, 0], train=train)
             return memory, jax.tree.map(lambda x: x[:, None], output)
         # Running statistics go from frame to frame if they change at all.
-        carried = {"variable_carry": "batch_stats"} if train else {}
+        carried: dict[str, Any] = {"variable_carry": "batch_stats"} if train else {}
         roll = nn.scan(
             lambda module, memory, frame: module.step(memory, frame, train=train),
             variable_broadcast=("params", *(() if train else ("batch_stats",))),
@@ -132,7 +132,7 @@ def padded_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def pad_frames(frames: Array) -> Array:
     """[B, H, W, 3] -> [B, H', W', 3]; the last row and column are repeated."""
-    size = frames.shape[1:3]
+    size = frames.shape[1], frames.shape[2]
     extra = [new - old for new, old in zip(padded_size(size), size, strict=True)]
     if not any(extra):
         return frames

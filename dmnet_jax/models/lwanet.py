@@ -97,9 +97,8 @@ class AttentionFusion(nn.Module):
 
     @nn.compact
     def __call__(self, high: Array, low: Array, *, train: bool) -> Array:
-        return sum(
-            x * self._gate(x, name, train) for x, name in ((high, "high"), (low, "low"))
-        )
+        high = high * self._gate(high, "high", train)
+        return high + low * self._gate(low, "low", train)
 
     def _gate(self, x: Array, name: str, train: bool) -> Array:
         y = x.mean((1, 2), keepdims=True)

@@ -115,12 +115,12 @@ class TDNet(ComparedNetwork):
         else:
             index = memory.count[0] % self.paths
             encoded, logits = self._switch(index, run, memory, x)
-        after = jax.tree.map(
+        query, key, value = jax.tree.map(
             lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], 1),
             (memory.query, memory.key, memory.value),
             sparse(encoded),
         )
-        return Remembered(*after, memory.count + 1), logits
+        return Remembered(query, key, value, memory.count + 1), logits
 
     def clip(
         self,
@@ -154,10 +154,9 @@ class TDNet(ComparedNetwork):
         stacked = jax.tree.map(lambda *maps: jnp.stack(maps), *encoded)
         order = (current + 1 + jnp.arange(self.paths - 1)) % self.paths
         before = sparse(jax.tree.map(lambda x: x[order], stacked))
-        memory = Remembered(
-            *(jnp.moveaxis(x, 0, 1) for x in before),
-            jnp.full(batch, self.paths - 1, jnp.int32),
-        )
+        query, key, value = (jnp.moveaxis(x, 0, 1) for x in before)
+        count = jnp.full(batch, self.paths - 1, jnp.int32)
+        memory = Remembered(query, key, value, count)
         own = jax.tree.map(lambda x: x[current], stacked)
         full = frames_mask.all(axis=1)
 

@@ -115,7 +115,8 @@ class Conv3x3(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel_ = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.dilation > 1:
-            y = _conv_3x3(x, kernel_, 1, [(self.dilation,) * 2] * 2, self.dilation)
+            wide = self.dilation, self.dilation
+            y = _conv_3x3(x, kernel_, 1, [wide, wide], self.dilation)
         elif self.stride == 1 and self.features <= 32:
             y = _narrow_conv_3x3(x, kernel_)
         else:

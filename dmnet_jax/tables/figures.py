@@ -189,7 +189,7 @@ def _plot(
         line = [at(i, values[i]) for i in range(first, last)]
         draw.line(line, OTHER, 2 * scale, joint="curve")
     draw.line([at(0, threshold), at(len(values) - 1, threshold)], LINE, 2 * scale)
-    for frame in np.flatnonzero(known):
+    for frame in np.flatnonzero(known).tolist():
         x, y = at(frame, values[frame])
         radius = scale * (5 if admitted[frame] else 2)
         color = ADMITTED if admitted[frame] else OTHER
