@@ -14,14 +14,14 @@ from dmnet_jax.tables.rows import Row
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 
-# Columns that the paper has too: title, what we measured, what the paper prints.
+# Columns that the paper has too: our title and key, the paper's.
 BESIDE = (
-    ("mDice %", "mdice", "paper_mdice"),
-    ("mIoU %", "miou", "paper_miou"),
-    ("M parameters", "parameters_M", "paper_parameters_M"),
-    ("G as the paper counts", "paper_rule_G", "paper_operations_G"),
-    ("ms", "ms", "paper_ms"),
-    ("FPS", "fps", "paper_fps"),
+    ("mDice %", "mdice", "paper's mDice", "paper_mdice"),
+    ("mIoU %", "miou", "paper's mIoU", "paper_miou"),
+    ("M parameters", "parameters_M", "paper's M", "paper_parameters_M"),
+    ("G as the paper counts", "paper_rule_G", "paper's G", "paper_operations_G"),
+    ("ms", "ms", "paper's ms", "paper_ms"),
+    ("FPS", "fps", "paper's FPS", "paper_fps"),
 )
 OURS = (
     ("encoder", "encoder"),
@@ -123,7 +123,7 @@ def write_table(
     rows = [{k: None if v != v else v for k, v in row.items()} for row in rows]
     write_json(folder / f"{name}.json", {"about": about, "rows": rows})
     names = ["method"]
-    names += [key for _, ours, paper in BESIDE for key in (ours, paper)]
+    names += [key for _, ours, _, paper in BESIDE for key in (ours, paper)]
     names += [key for _, key in OURS]
     with (folder / f"{name}.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
@@ -131,8 +131,8 @@ def write_table(
         writer.writerows(rows)
 
     headers, cells = ["method"], [[row["method"]] for row in rows]
-    for title, ours, paper in BESIDE:
-        headers += [title, f"paper's {title}"]
+    for title, ours, paper_title, paper in BESIDE:
+        headers += [title, paper_title]
         for line, row in zip(cells, rows, strict=True):
             line += [_cell(row.get(ours)), _cell(row.get(paper))]
     for title, key in OURS:
