@@ -82,6 +82,8 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             return
 
         def calibrated(variables: dict) -> dict:
+            if "thresholds" not in variables:  # there is no global memory
+                return variables
             measured = evaluation.calibrate(
                 network, variables, train_videos, on_frame=run.leave_if_stopping
             )
@@ -132,9 +134,8 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
                 overlays(video, result)
 
         found = evaluation.evaluate(network, variables, val_videos, on_frame=on_frame)
-        run.record(
-            total, val_iou=found.score, **training.plain(variables["thresholds"])
-        )
+        thresholds = training.plain(variables.get("thresholds", {}))
+        run.record(total, val_iou=found.score, **thresholds)
         if overlays is not None:
             overlays.finish()
             results.write_results(run_dir, found, val_videos.classes, about)

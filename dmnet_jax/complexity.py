@@ -10,10 +10,7 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from dmnet_jax.models.dmnet import DMNet
+from typing import Any, NamedTuple
 
 
 class Complexity(NamedTuple):
@@ -23,11 +20,24 @@ class Complexity(NamedTuple):
         convolution: multiply-adds of convolutions, without bias.
         attention: multiply-adds of the products of queries, keys and values.
         norm: operations of batch norm, two an element.
+        transposed: multiply-adds of transposed convolutions, without bias.
     """
 
     convolution: int = 0
     attention: int = 0
     norm: int = 0
+    transposed: int = 0
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of everything but batch norm."""
+        return self.convolution + self.attention + self.transposed
+
+    @property
+    def inflated(self) -> int:
+        """As a common tool counts, which Table 1 agrees with: transposed convolutions
+        at their output's size (four times too many), no attention."""
+        return self.convolution + 4 * self.transposed
 
 
 class Row(NamedTuple):
@@ -90,8 +100,9 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
     import jax
     from flax import linen as nn
 
-    from dmnet_jax.nn.attention import NonLocal
+    from dmnet_jax.nn.attention import Attention, NonLocal
     from dmnet_jax.nn.batch_norm import BatchNorm
+    from dmnet_jax.nn.convolution import Conv, Deconv
     from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3
 
     sums = {name: 0 for name in Complexity._fields}
@@ -107,6 +118,15 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
             sums["convolution"] += output.size * inputs[0].shape[-1] * 9
         elif isinstance(module, Depthwise3x3):
             sums["convolution"] += output.size * 9
+        elif isinstance(module, Conv):
+            sums["convolution"] += output.size * inputs[0].shape[-1] * module.size**2
+        elif isinstance(module, Deconv):
+            each = module.features * module.size**2
+            sums["transposed"] += inputs[0].size * each
+        elif isinstance(module, Attention):
+            query, _, value = inputs
+            sums["attention"] += query.size * value.shape[1]
+            sums["attention"] += query.shape[1] * value.size
         elif isinstance(module, BatchNorm):
             sums["norm"] += output.size * 2
         elif isinstance(module, NonLocal):
@@ -133,12 +153,15 @@ def _variables(model: Any) -> Any:
     return jax.eval_shape(model.init, key, _memory(model, (32, 32)), frames)
 
 
-def _memory(model: "DMNet", size: tuple[int, int]) -> Any:
+def _memory(model: Any, size: tuple[int, int]) -> Any:
     """Shapes of the memory of one stream, with as many slots as are read."""
     import jax
 
-    key, slots = jax.random.key(0), model.num_reads
-    return jax.eval_shape(lambda: model.init_memory(1, size, key, global_size=slots))
+    from dmnet_jax.models.dmnet import DMNet
+
+    key = jax.random.key(0)
+    slots = {"global_size": model.num_reads} if isinstance(model, DMNet) else {}
+    return jax.eval_shape(lambda: model.init_memory(1, size, key, **slots))
 
 
 def parameters(model: Any) -> int:
@@ -154,12 +177,14 @@ def step_complexity(model: Any, size: tuple[int, int]) -> Complexity:
     import jax
     import jax.numpy as jnp
 
-    from dmnet_jax.models.dmnet import DMNet
+    from dmnet_jax.models.tdnet import TDNet
 
     frame = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
+    # A switch is traced with all its paths; one is counted.
+    once = {"path": 0, "method": "update"} if issubclass(type(model), TDNet) else {}
 
     def step(*inputs: Any) -> Any:
-        return model.apply(*inputs, method=DMNet.step)
+        return model.apply(*inputs, **{"method": "step", **once})
 
     return count(step, _variables(model), _memory(model, size), frame)
 
@@ -205,9 +230,9 @@ def _projection(model: Any, size: tuple[int, int]) -> int:
 
 
 def paper_operations(model: Any, size: tuple[int, int]) -> int:
-    """One frame by the paper's rule (see `NOTES`)."""
+    """One frame by the paper's rule (see `NOTES`), as far as it is known."""
     step = step_complexity(model, size)
-    total = step.convolution + step.norm
+    total = step.inflated + step.norm
     if model.global_memory:
         # The step projects the frame once to remember it and once as a query; the
         # paper, the query and each frame read.

@@ -11,65 +11,12 @@ import json
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dmnet_jax.config_data import DataConfig as DataConfig
 from dmnet_jax.config_data import SyntheticConfig as SyntheticConfig
+from dmnet_jax.config_model import ModelConfig as ModelConfig
 from dmnet_jax.typed import ConfigError, from_plain
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The network (paper, section 2) and its ablations (Table 2).
-
-    Attributes:
-        local: Local memory: none, non-local attention, ConvLSTM, BottleneckLSTM, or
-            the paper's ELA.
-        global_memory: Active global aggregation (AGA, section 2.3).
-        local_size: Frames before the current one that are kept (tau).
-        num_reads: Frames read from the global memory (n).
-        global_size: Slots of the global memory; the oldest frame leaves a full one.
-        key_channels: Width of keys.
-        value_channels: Width of values; half the decoder's width.
-        share_key_value: One key/value projection for both memories.
-        attention_dropout: On affinities, in training.
-        pretrained: Encoder weights: "imagenet" (shipped), "none", or a file.
-        encoder: Whose MobileNetV2 is imitated (padding, epsilon, input range); must
-            match the pretrained weights.
-        min_confidence: Least confidence admitted to the global memory (alpha, at most
-            0). None: calibrated on the training videos.
-        max_similarity: Greatest similarity admitted to it (beta). None: calibrated.
-        dtype: Of features; scores and losses are float32 always.
-    """
-
-    local: Literal["none", "nl", "clstm", "blstm", "ela"] = "ela"
-    global_memory: bool = True
-    local_size: int = 4
-    num_reads: int = 4
-    global_size: int = 225
-    key_channels: int = 64
-    value_channels: int = 128
-    share_key_value: bool = False
-    attention_dropout: float = 0.1
-    pretrained: str = "imagenet"
-    encoder: Literal["keras", "torch"] = "keras"
-    min_confidence: float | None = None
-    max_similarity: float | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-    @property
-    def remembers(self) -> bool:
-        """Whether there is any memory."""
-        return self.local != "none" or self.global_memory
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Those that are set, and so need no calibration."""
-        chosen = {
-            "min_confidence": self.min_confidence,
-            "max_similarity": self.max_similarity,
-        }
-        return {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -84,6 +31,12 @@ class OptimConfig:
         warmup_steps: Steps of linear rise from 0.
         dice_weight: Weight of the Dice loss.
         cross_entropy_weight: Weight of the cross-entropy.
+        log_jaccard_weight: Weight of the negative logarithm of the soft Jaccard index
+            (TernausNet).
+        focal_weight: Weight of the focal loss, gamma 6 (LWANet).
+        ohem_weight: Weight of the cross-entropy of the hard pixels (TDNet).
+        auxiliary_weight: Weight of the losses on TDNet's paths alone and on its third
+            stage, which are 0.5 and 0.1 of the loss of the logits.
         clip_norm: Greatest gradient norm. None: unlimited.
     """
 
@@ -94,7 +47,22 @@ class OptimConfig:
     warmup_steps: int = 0
     dice_weight: float = 1.0
     cross_entropy_weight: float = 0.0
+    log_jaccard_weight: float = 0.0
+    focal_weight: float = 0.0
+    ohem_weight: float = 0.0
+    auxiliary_weight: float = 0.0
     clip_norm: float | None = None
+
+    @property
+    def loss_weights(self) -> dict[str, Any]:
+        """Of each loss, by its name in `dmnet_jax.losses`."""
+        return {
+            "dice": self.dice_weight,
+            "cross_entropy": self.cross_entropy_weight,
+            "log_jaccard": self.log_jaccard_weight,
+            "focal": self.focal_weight,
+            "ohem": self.ohem_weight,
+        }
 
 
 @dataclass(frozen=True)
@@ -205,6 +173,10 @@ _LEAST = {
     "optim.warmup_steps": 0,
     "optim.dice_weight": 0,
     "optim.cross_entropy_weight": 0,
+    "optim.log_jaccard_weight": 0,
+    "optim.focal_weight": 0,
+    "optim.ohem_weight": 0,
+    "optim.auxiliary_weight": 0,
     "train.epochs": 1,
     "train.batch_size": 1,
     "train.rollout_truncate": 1,
@@ -267,9 +239,9 @@ def validate(config: Config) -> Config:
         ),
         (0 < optim.drop_factor <= 1, "optim.drop_factor", "in (0, 1]"),
         (
-            optim.dice_weight + optim.cross_entropy_weight > 0,
+            sum(optim.loss_weights.values()) > 0,
             "optim.dice_weight",
-            "greater than 0 while optim.cross_entropy_weight is 0",
+            "greater than 0 while optim.cross_entropy_weight and the others are 0",
         ),
         (clip is None or clip > 0, "optim.clip_norm", "greater than 0, or None"),
         (
@@ -283,6 +255,13 @@ def validate(config: Config) -> Config:
         (not set("/\\") & set(config.name), "name", "without slashes"),
     ):
         _need(ok, config, path, need)
+    if model.name != "dmnet":
+        for i, stage in enumerate(train.stages):
+            if stage.train != "all" or stage.recipe != "clip":
+                raise ConfigError(
+                    f"train.stages.{i} trains {stage.train!r} by {stage.recipe!r}; "
+                    f'{model.name} is trained whole and by clips ("all", "clip")'
+                )
     stages = config.resolved_stages
     if not stages:
         raise ConfigError("train.stages trains the memory only, and there is none")

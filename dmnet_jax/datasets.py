@@ -240,8 +240,8 @@ def stage_loaders(
     for stage in config.resolved_stages:
         alone = stage.train == "single_frame"
         spec = ClipSpec(
-            local_size=0 if alone or model.local == "none" else model.local_size,
-            num_past=0 if alone or not model.global_memory else model.num_reads,
+            local_size=0 if alone else model.window,
+            num_past=0 if alone else model.past,
         )
         if stage.recipe == "rollout":
             spec = ClipSpec(train.rollout_frames - 1, num_past=0, score_all=True)

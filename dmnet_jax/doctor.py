@@ -127,7 +127,7 @@ def _step(name: str) -> Check:
     from dmnet_jax.streaming import Session, compile
 
     config = Config()  # the paper's network
-    model = models.build(config)
+    model = models.build_dmnet(config)
     variables = models.initial_variables(model, config)
     began = time.perf_counter()
     session = Session(compile(model, variables, size=_SIZE))

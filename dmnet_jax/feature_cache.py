@@ -20,6 +20,7 @@ import numpy as np
 from data_pipelines.frames import IGNORE
 from data_pipelines.loader import Batch, ClipLoader, generator
 from dmnet_jax.datasets import Stage
+from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.models.dmnet import FEATURES, DMNet
 
 _CHUNK = 8
@@ -30,7 +31,7 @@ _VIEW_STREAM = 1 << 62
 def encoded_once(
     stage: Stage,
     folder: Path,
-    model: DMNet,
+    model: DMNet | ComparedNetwork,
     variables: Any,
     log: Callable[[str], None],
 ) -> Iterator[Stage]:
@@ -42,6 +43,7 @@ def encoded_once(
         yield stage
         return
     assert isinstance(stage.loader, ClipLoader)
+    assert not isinstance(model, ComparedNetwork)  # the config's check
     cache = FeatureCache(
         folder,
         stage.loader,

@@ -82,14 +82,99 @@ def cross_entropy_loss(
     Raises:
         ValueError: on shapes that do not fit.
     """
+    log_p, scored = _log_likelihood(logits, labels, ignore)
+    return _mean(-log_p, scored)
+
+
+def log_jaccard_loss(
+    logits: ArrayLike, labels: ArrayLike, *, ignore: int = 255, smooth: float = 1.0
+) -> Array:
+    """Logarithm of the soft Jaccard index, the mean over samples and classes of
+
+        -log((sum(p g) + smooth) / (sum(p) + sum(g) - sum(p g) + smooth))
+
+    as in TernausNet (Shvets et al., 2018), whose release sums over classes, takes the
+    index over a batch and has 1e-15 for `smooth`: a class that is absent from a sample
+    would then cost 35 and be pushed without end. Terms as in `dice_loss`.
+
+    Args:
+        logits: float [B, H, W, C], any float dtype.
+        labels: int [B, H, W], in 0..C-1 or `ignore`.
+        ignore: label of pixels that are not scored.
+        smooth: pixels, > 0.
+
+    Returns:
+        float32 [], not negative.
+
+    Raises:
+        ValueError: on shapes that do not fit.
+    """
     logits, labels = _checked(logits, labels)
-    scored = labels != ignore
-    log_probability = jax.nn.log_softmax(logits.astype(jnp.float32))
-    actual = jax.nn.one_hot(labels, logits.shape[-1]) * scored[..., None]
-    # `where` rather than a product: a masked class has a logit of -inf, and 0 * -inf
-    # would be NaN.
-    loss = -jnp.sum(jnp.where(actual > 0, log_probability, 0), axis=(1, 2, 3))
-    return jnp.mean(loss / jnp.maximum(jnp.sum(scored, axis=(1, 2)), 1))
+    scored = (labels != ignore)[..., None]
+    probability = jax.nn.softmax(logits.astype(jnp.float32)) * scored
+    actual = jax.nn.one_hot(labels, logits.shape[-1]) * scored
+    overlap = jnp.sum(probability * actual, axis=(1, 2))
+    union = jnp.sum(probability + actual, axis=(1, 2)) - overlap
+    return jnp.mean(jnp.log((union + smooth) / (overlap + smooth)))
+
+
+def focal_loss(
+    logits: ArrayLike, labels: ArrayLike, *, ignore: int = 255, gamma: float = 6.0
+) -> Array:
+    """Cross-entropy times (1 - p)^gamma, p the probability of the true class.
+
+    Lin et al., ICCV 2017; gamma 6 is LWANet's. A mean as `cross_entropy_loss` is.
+
+    Args:
+        logits: float [B, H, W, C], any float dtype.
+        labels: int [B, H, W], in 0..C-1 or `ignore`.
+        ignore: label of pixels that are not scored.
+        gamma: 0 gives the cross-entropy.
+
+    Returns:
+        float32 [].
+
+    Raises:
+        ValueError: on shapes that do not fit.
+    """
+    log_p, scored = _log_likelihood(logits, labels, ignore)
+    # Where p is 1 the power's derivative would be 0 / 0 for gamma < 1.
+    rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(jnp.float32).tiny)
+    return _mean(-(rest**gamma) * log_p, scored)
+
+
+def ohem_loss(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    ignore: int = 255,
+    threshold: float = 0.7,
+    kept: float = 1 / 16,
+) -> Array:
+    """Cross-entropy of the hard pixels (online hard example mining, as in TDNet).
+
+    Hard is a pixel whose true class has a probability below `threshold`; and at least
+    the share `kept` of a sample's pixels, the hardest, are taken.
+
+    Args:
+        logits: float [B, H, W, C], any float dtype.
+        labels: int [B, H, W], in 0..C-1 or `ignore`.
+        ignore: label of pixels that are not scored.
+        threshold: a probability.
+        kept: of a sample's H W pixels.
+
+    Returns:
+        float32 [], the mean over hard pixels, then over samples.
+
+    Raises:
+        ValueError: on shapes that do not fit.
+    """
+    log_p, scored = _log_likelihood(logits, labels, ignore)
+    flat = jnp.where(scored, log_p, 0).reshape(len(log_p), -1)
+    count = max(1, int(kept * flat.shape[1]))
+    least = -jax.lax.top_k(jax.lax.stop_gradient(-flat), count)[0][:, -1]
+    bound = jnp.maximum(least, jnp.log(threshold))[:, None, None]
+    return _mean(-log_p, scored & (log_p <= bound))
 
 
 def combined_loss(
@@ -98,33 +183,64 @@ def combined_loss(
     *,
     dice: float = 1.0,
     cross_entropy: float = 0.0,
+    log_jaccard: float = 0.0,
+    focal: float = 0.0,
+    ohem: float = 0.0,
     ignore: int = 255,
 ) -> Array:
-    """Weighted sum of `dice_loss` and `cross_entropy_loss`; the paper has Dice alone.
+    """Weighted sum of this file's losses; the paper has Dice alone.
 
     A term of weight 0 is not computed.
 
     Args:
         logits: float [B, H, W, C], any float dtype.
         labels: int [B, H, W], at the size of the logits.
-        dice: weight of the Dice loss.
-        cross_entropy: weight of the cross-entropy.
+        dice: weight of `dice_loss`.
+        cross_entropy: weight of `cross_entropy_loss`.
+        log_jaccard: weight of `log_jaccard_loss`.
+        focal: weight of `focal_loss`.
+        ohem: weight of `ohem_loss`.
         ignore: label of pixels that are not scored.
 
     Returns:
         float32 [].
 
     Raises:
-        ValueError: on shapes that do not fit, or if both weights are 0.
+        ValueError: on shapes that do not fit, or if all weights are 0.
     """
-    if not (dice or cross_entropy):
-        raise ValueError("dice and cross_entropy are both 0: nothing to train on")
+    terms = (
+        (dice, dice_loss),
+        (cross_entropy, cross_entropy_loss),
+        (log_jaccard, log_jaccard_loss),
+        (focal, focal_loss),
+        (ohem, ohem_loss),
+    )
+    if not any(weight for weight, _ in terms):
+        raise ValueError("all weights are 0: nothing to train on")
     loss = jnp.float32(0)
-    if dice:
-        loss += dice * dice_loss(logits, labels, ignore=ignore)
-    if cross_entropy:
-        loss += cross_entropy * cross_entropy_loss(logits, labels, ignore=ignore)
+    for weight, term in terms:
+        if weight:
+            loss += weight * term(logits, labels, ignore=ignore)
     return loss
+
+
+def _log_likelihood(
+    logits: ArrayLike, labels: ArrayLike, ignore: int
+) -> tuple[Array, Array]:
+    """float32 [B, H, W], the true class's; 0 where not scored. And bool, if it is."""
+    logits, labels = _checked(logits, labels)
+    scored = labels != ignore
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
+    actual = jax.nn.one_hot(labels, logits.shape[-1]) * scored[..., None]
+    # `where` rather than a product: a masked class has a logit of -inf, and 0 * -inf
+    # would be NaN.
+    return jnp.sum(jnp.where(actual > 0, log_p, 0), axis=-1), scored
+
+
+def _mean(loss: Array, scored: Array) -> Array:
+    """Over scored pixels [B, H, W], then over samples."""
+    total = jnp.sum(jnp.where(scored, loss, 0), axis=(1, 2))
+    return jnp.mean(total / jnp.maximum(jnp.sum(scored, axis=(1, 2)), 1))
 
 
 def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from dmnet_jax.config import OptimConfig
 from dmnet_jax.datasets import Stage
 from dmnet_jax.losses import combined_loss
 from dmnet_jax.models import clips
+from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.models.dmnet import FEATURES, DMNet, Features
 from dmnet_jax.nn.layers import enlarge
 from dmnet_jax.parallel import device_key
@@ -128,7 +129,7 @@ def recipe_loss(
     batch: Batch,
     key: Array,
     *,
-    model: DMNet,
+    model: DMNet | ComparedNetwork,
     recipe: Recipe,
     batch_statistics: bool,
     memory_gradient: bool,
@@ -149,9 +150,11 @@ def recipe_loss(
         variables,
         train=True,
         rngs={"dropout": dropout_key},
-        mutable=["batch_stats"],
+        mutable=["batch_stats", "auxiliary"],
     )
     if recipe == "clip":
+        # Some frames fill a memory and the last is scored, each network in its way.
+        compared = isinstance(model, ComparedNetwork)
         output, updates = apply(
             batch["frames"],
             batch["frames_mask"],
@@ -160,7 +163,7 @@ def recipe_loss(
             read_key,
             batch_statistics=batch_statistics,
             memory_gradient=memory_gradient,
-            method=clips.clip,
+            method="clip" if compared else clips.clip,
         )
     elif recipe == "features":
         output, updates = apply(
@@ -174,8 +177,9 @@ def recipe_loss(
         )
     else:
         rows, length, *size = batch["frames"].shape[:4]
-        slots = min(length, model.global_size)
-        memory = model.init_memory(
+        dmnet: Any = model  # no other is trained by sequences
+        slots = min(length, dmnet.global_size)
+        memory = dmnet.init_memory(
             rows, (size[0], size[1]), read_key, global_size=slots
         )
         output, updates = apply(
@@ -187,14 +191,18 @@ def recipe_loss(
             method=clips.rollout,
         )
     labels = scored_labels(batch)
-    logits = output.logits.reshape(len(labels), *output.logits.shape[-3:])
-    logits = enlarge(logits, (labels.shape[1], labels.shape[2]))
-    loss = combined_loss(
-        logits,
-        labels,
-        dice=optim.dice_weight,
-        cross_entropy=optim.cross_entropy_weight,
-    )
+
+    def enlarged(logits: Array) -> Array:
+        logits = logits.reshape(len(labels), *logits.shape[-3:])
+        return enlarge(logits, (labels.shape[1], labels.shape[2]))
+
+    logits, weights = enlarged(output.logits), optim.loss_weights
+    loss = combined_loss(logits, labels, **weights)
+    if optim.auxiliary_weight:
+        # Sown as (weight, logits), a call of the network each.
+        for ((weight, others),) in updates.get("auxiliary", {}).values():
+            others = combined_loss(enlarged(others), labels, **weights)
+            loss += optim.auxiliary_weight * weight * others
     statistics = updates.get("batch_stats", variables["batch_stats"])
     return loss, (statistics, logits, output.admitted)
 
@@ -209,7 +217,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: DMNet,
+    model: DMNet | ComparedNetwork,
     tx: optax.GradientTransformation,
     optim: OptimConfig,
     part: Part = "all",

@@ -20,7 +20,7 @@ import optax
 from data_pipelines.frames import FrameSource
 from dmnet_jax import evaluation, parallel, training
 from dmnet_jax.datasets import Stage
-from dmnet_jax.models import DMNet
+from dmnet_jax.models import ComparedNetwork, DMNet
 from dmnet_jax.process import Stopped
 from dmnet_jax.run import Run
 
@@ -34,7 +34,7 @@ def train_stage(
     state: training.TrainState,
     stage: Stage,
     *,
-    model: DMNet,
+    model: DMNet | ComparedNetwork,
     tx: optax.GradientTransformation,
     videos: FrameSource,
     start: int,
@@ -111,7 +111,7 @@ def validate(
     step: int,
     state: training.TrainState,
     stage: Stage,
-    model: DMNet,
+    model: DMNet | ComparedNetwork,
     videos: FrameSource,
 ) -> None:
     """Evaluates on whole videos; every process does, and so they stay together."""

@@ -73,7 +73,8 @@ ROOMS = {
     "dmnet_jax/models/": tuple(
         f"dmnet_jax.{room}"
         for room in ("models", "nn", "memory", "weights", "config", "checkpoint")
-    ),
+    )
+    + ("data_pipelines.flow",),
     "dmnet_jax/metrics/": ("dmnet_jax.metrics",),
     "dmnet_jax/streaming/": tuple(
         f"dmnet_jax.{room}"

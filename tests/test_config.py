@@ -190,6 +190,23 @@ def test_rules_over_several_fields():
     with pytest.raises(ConfigError, match="train.stages.0"):
         validate(Config(train=TrainConfig(stages=(StageConfig("warm", 0),))))
     validate(Config(model=ModelConfig(local="none", local_size=0)))
+    with pytest.raises(ConfigError, match="train.stages.0.*lwanet is trained whole"):
+        alone = TrainConfig(stages=(StageConfig("one", 1, train="single_frame"),))
+        validate(Config(model=ModelConfig(name="lwanet"), train=alone))
+    validate(Config(optim=OptimConfig(dice_weight=0, focal_weight=1)))
+
+
+def test_clips_are_as_long_as_a_network_looks_back():
+    def looks(**changes):
+        model = ModelConfig(**changes)
+        return model.window, model.past
+
+    assert looks() == (4, 4)
+    assert looks(local="none", num_reads=2) == (0, 2)
+    assert looks(global_memory=False) == (4, 0)
+    assert looks(name="ternausnet16") == (0, 0)
+    assert looks(name="td4_psp18") == (3, 0)
+    assert looks(name="tapnet11") == (1, 0)
 
 
 def test_validate_gives_declared_types():

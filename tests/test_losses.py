@@ -4,9 +4,17 @@ import numpy as np
 import optax
 import pytest
 
-from dmnet_jax.losses import combined_loss, cross_entropy_loss, dice_loss
+from dmnet_jax.losses import (
+    combined_loss,
+    cross_entropy_loss,
+    dice_loss,
+    focal_loss,
+    log_jaccard_loss,
+    ohem_loss,
+)
 
 CLASSES = 4
+LOSSES = [dice_loss, cross_entropy_loss, log_jaccard_loss, focal_loss, ohem_loss]
 
 
 def make_batch(seed, rows=4, size=(5, 6), ignored=0.2):
@@ -84,7 +92,7 @@ def test_cross_entropy_is_the_loop():
     )
 
 
-@pytest.mark.parametrize("loss", [dice_loss, cross_entropy_loss])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_mean_over_equal_shards_is_the_batch(loss):
     logits, labels = make_batch(3, rows=8)
     labels[:3, :4] = 255
@@ -94,7 +102,7 @@ def test_mean_over_equal_shards_is_the_batch(loss):
     np.testing.assert_allclose(np.mean(shards), loss(logits, labels), rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [dice_loss, cross_entropy_loss])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_ignored_pixels_have_no_say(loss):
     logits, labels = make_batch(4)
     changed = np.where((labels == 255)[..., None], -7 * logits + 1, logits)
@@ -105,7 +113,7 @@ def test_ignored_pixels_have_no_say(loss):
     assert np.any(np.asarray(gradient)[labels != 255] != 0)
 
 
-@pytest.mark.parametrize("loss", [dice_loss, cross_entropy_loss])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_batch_without_a_scored_pixel_costs_nothing(loss):
     logits, labels = make_batch(5)
     value, gradient = jax.value_and_grad(loss)(logits, np.full_like(labels, 255))
@@ -117,6 +125,39 @@ def one_class_everywhere(class_id, size=(16, 16), strength=30.0):
     logits = np.zeros((1, *size, CLASSES), np.float32)
     logits[..., class_id] = strength
     return logits
+
+
+def true_probabilities(picture, truth):
+    """Of scored pixels, in float64."""
+    places = [place for place in np.ndindex(truth.shape) if truth[place] != 255]
+    return np.array([softmax(np.float64(picture[p]))[truth[p]] for p in places])
+
+
+def test_log_jaccard_is_the_loop():
+    logits, labels = make_batch(11)
+    losses = []
+    for picture, truth in zip(logits, labels, strict=True):
+        scored = truth != 255
+        p = np.apply_along_axis(softmax, -1, np.float64(picture))[scored]
+        g = np.eye(CLASSES)[truth[scored]]
+        both = (p * g).sum(0)
+        losses.append(-np.log((both + 1) / ((p + g).sum(0) - both + 1)))
+    np.testing.assert_allclose(log_jaccard_loss(logits, labels), np.mean(losses), 1e-5)
+
+
+def test_focal_and_ohem_are_the_loops():
+    logits, labels = make_batch(12)
+    focal, ohem, hardest = [], [], []
+    for picture, truth in zip(logits, labels, strict=True):
+        p = true_probabilities(picture, truth)
+        focal.append(np.mean(-((1 - p) ** 6) * np.log(p)))
+        ohem.append(np.mean(-np.log(p[p < 0.7])))
+        hardest.append(np.mean(-np.log(np.sort(p)[:15])))
+    np.testing.assert_allclose(focal_loss(logits, labels), np.mean(focal), 1e-5)
+    np.testing.assert_allclose(ohem_loss(logits, labels), np.mean(ohem), 1e-5)
+    # None is below this threshold, so half of the 30 pixels are taken.
+    found = ohem_loss(logits, labels, threshold=1e-12, kept=0.5)
+    np.testing.assert_allclose(found, np.mean(hardest), 1e-5)
 
 
 def test_absent_class_is_free_unless_predicted():
@@ -157,7 +198,7 @@ def test_loss_is_float32_and_computed_so(dtype):
     assert jax.grad(combined_loss)(low, labels).dtype == dtype
 
 
-@pytest.mark.parametrize("loss", [dice_loss, cross_entropy_loss])
+@pytest.mark.parametrize("loss", LOSSES)
 def test_extreme_logits_have_finite_gradients(loss):
     logits, labels = make_batch(7)
     gradient = jax.grad(loss)(logits * 1e4, labels)
@@ -199,4 +240,4 @@ def test_mistakes_are_told():
     with pytest.raises(ValueError, match="no foreground"):
         dice_loss(logits[..., :1], labels, include_background=False)
     with pytest.raises(ValueError, match="nothing to train"):
-        combined_loss(logits, labels, dice=0, cross_entropy=0)
+        combined_loss(logits, labels, dice=0)

@@ -40,7 +40,7 @@ def prepare(
     Writes variables and outputs of the first frames for `torch_live.prepare`.
     """
     config = Config(data=DataConfig(num_classes=CLASSES))
-    model = models.build(config).clone(dtype=jnp.dtype(case.dtype))
+    model = models.build_dmnet(config).clone(dtype=jnp.dtype(case.dtype))
     variables = models.initial_variables(model, config)
     thresholds = {"min_confidence": -np.inf, "max_similarity": MAX_SIMILARITY}
     variables["thresholds"] = jax.tree.map(np.float32, thresholds)

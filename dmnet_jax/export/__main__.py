@@ -114,7 +114,7 @@ def _write_step(
         raise ValueError(f"--dtype {flags.dtype} is for --format openvino alone")
     config = from_json(json.dumps(about["config"]))
     size = flags.size or config.data.size
-    model = models.build(config)
+    model = models.build_dmnet(config)
     videos = _labelled(flags.labelled, config, size, about) if flags.labelled else None
     interface = Interface(size, 1, model.num_classes, size)
     contents, notes = _contents(flags.format, model, variables, interface)

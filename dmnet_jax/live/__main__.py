@@ -88,7 +88,7 @@ def untrained():
         data=DataConfig(num_classes=4, size=(128, 160)),
         model=ModelConfig(global_size=40),
     )
-    model = models.build(config)
+    model = models.build_dmnet(config)
     names = ("background", "shaft", "wrist", "jaws")
     classes = [{"name": name, "color": [0, 0, 0]} for name in names]
     variables = models.initial_variables(model, config)

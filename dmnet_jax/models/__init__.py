@@ -1,30 +1,95 @@
 """Video segmenters behind one face: `init_memory` and `step`."""
 
-from typing import Any
+import logging
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from data_pipelines.flow import require_opencv
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config
+from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.models.dmnet import (
     PAPER_MAX_SIMILARITY,
     PAPER_MIN_CONFIDENCE,
     DMNet,
 )
+from dmnet_jax.models.linknet import LinkNet
+from dmnet_jax.models.lwanet import LWANet
+from dmnet_jax.models.paanet import PAANetStyle
+from dmnet_jax.models.tapnet import TAPNet
+from dmnet_jax.models.tdnet import TDNet
+from dmnet_jax.models.ternausnet import TernausNet
 from dmnet_jax.weights.imagenet import initialise
 
-__all__ = ["DMNet", "build", "initial_variables", "single_frame"]
+__all__ = [
+    "ComparedNetwork",
+    "DMNet",
+    "build",
+    "build_dmnet",
+    "initial_variables",
+    "single_frame",
+]
+
+Network = TypeVar("Network", bound=DMNet | ComparedNetwork)
+
+_log = logging.getLogger(__name__)
 
 
-def build(config: Config, *, axis_name: str | None = None) -> DMNet:
+def build(config: Config, *, axis_name: str | None = None) -> DMNet | ComparedNetwork:
     """The network that a config describes.
 
     Args:
-        config: its `model` and `data.num_classes` count.
+        config: its `model`, and of `data` the class count and, for TDNet, the size.
         axis_name: device axis of batch norm in training.
+
+    Raises:
+        ValueError: the network needs an extra that is not installed.
+    """
+    name = config.model.name
+    if name == "dmnet":
+        return build_dmnet(config, axis_name=axis_name)
+    shared: dict[str, Any] = {
+        "num_classes": config.data.num_classes,
+        "axis_name": axis_name,
+        "dtype": jnp.dtype(config.model.dtype),
+    }
+    match name:
+        case "ternausnet11":
+            return TernausNet(layers=11, **shared)
+        case "ternausnet16":
+            return TernausNet(layers=16, **shared)
+        case "linknet34":
+            return LinkNet(**shared)
+        case "raunet":
+            return LinkNet(attention=True, **shared)
+        case "paanet_style":
+            return PAANetStyle(**shared)
+        case "lwanet":
+            return LWANet(encoder=config.model.encoder, **shared)
+        case "td2_psp18" | "td4_psp18":
+            height, width = config.data.size
+            return TDNet(
+                paths=2 if name == "td2_psp18" else 4,
+                norm_size=(height // 8, width // 8),
+                auxiliary=config.optim.auxiliary_weight > 0,
+                **shared,
+            )
+        case "tapnet11":
+            require_opencv()
+            return TAPNet(**shared)
+
+
+def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
+    """`build` for what works on a DMNet alone.
+
+    Raises:
+        ValueError: the config is of another network.
     """
     model = config.model
+    if model.name != "dmnet":
+        raise ValueError(f"this is for DMNet alone; model.name is {model.name!r}")
     return DMNet(
         num_classes=config.data.num_classes,
         local=model.local,
@@ -42,16 +107,22 @@ def build(config: Config, *, axis_name: str | None = None) -> DMNet:
     )
 
 
-def single_frame(model: DMNet) -> DMNet:
-    """The same network with both memories off; it shares the rest's parameters."""
+def single_frame(model: Network) -> Network:
+    """DMNet with both memories off, which shares the rest's parameters.
+
+    Another network, which is never trained in such a stage, stays as it is.
+    """
+    if isinstance(model, ComparedNetwork):
+        return model
     return model.clone(local="none", global_memory=False)
 
 
-def initial_variables(model: DMNet, config: Config) -> dict[str, Any]:
+def initial_variables(model: DMNet | ComparedNetwork, config: Config) -> dict[str, Any]:
     """Fresh variables from the config's seed, with the pretrained encoder.
 
     With `train.start_from`, whole modules that the other run has are taken from there.
-    Thresholds are the config's, or the paper's where it leaves them to calibration.
+    Of DMNet, thresholds are the config's, or the paper's where it leaves them to
+    calibration.
 
     Raises:
         ValueError: the pretrained file is missing, damaged or does not fit.
@@ -60,13 +131,25 @@ def initial_variables(model: DMNet, config: Config) -> dict[str, Any]:
     memory = model.init_memory(1, (64, 64), key)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
     variables = jax.jit(model.clone(axis_name=None).init)(key, memory, frames)
-    variables = initialise(
-        variables, config.model.pretrained, encoder=config.model.encoder
-    )
+    variables = {"batch_stats": {}, **variables}  # VGG has none
+    pretrained, encoder = config.model.pretrained, config.model.encoder
+    if isinstance(model, ComparedNetwork) and not isinstance(model, LWANet):
+        encoder = "torch"
+        if pretrained == "imagenet":
+            _log.warning(
+                "%s STARTS AT RANDOM: ImageNet weights of its encoder are not shipped; "
+                "give torchvision's file by --model.pretrained FILE.pth, or say "
+                "--model.pretrained none",
+                config.model.name,
+            )
+            pretrained = "none"
+    variables = initialise(variables, pretrained, encoder=encoder)
     if config.train.start_from:
         saved, _ = load_variables(config.train.start_from, "newest")
         for collection in ("params", "batch_stats"):
             variables[collection] = _taken(variables[collection], saved[collection])
+    if isinstance(model, ComparedNetwork):
+        return variables
     return {**variables, "thresholds": _thresholds(config)}
 
 

@@ -78,3 +78,24 @@ class NonLocal(nn.Module):
         readout = jnp.einsum("bqm,bmc->bqc", affinity.astype(self.dtype), v)
         readout = readout.reshape(batch, height, width, value_channels)
         return jnp.concatenate([readout, query.value], axis=-1)
+
+
+class Attention(nn.Module):
+    """Softmax attention over positions, without projections.
+
+    `__call__(query [B, N, K], key [B, M, K], value [B, M, V], train=)` -> [B, N, V].
+    The dot product is divided by sqrt(K); logits and softmax are float32. Dropout
+    acts on the normalised affinity.
+    """
+
+    dropout: float = 0.1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, query: Array, key: Array, value: Array, *, train: bool) -> Array:
+        logits = jnp.einsum(
+            "bqc,bmc->bqm", query, key, preferred_element_type="float32"
+        )
+        affinity = jax.nn.softmax(logits / jnp.sqrt(jnp.float32(key.shape[-1])))
+        affinity = nn.Dropout(self.dropout, deterministic=not train)(affinity)
+        return jnp.einsum("bqm,bmc->bqc", affinity.astype(self.dtype), value)

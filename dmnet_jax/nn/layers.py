@@ -23,10 +23,10 @@ from dmnet_jax.nn.depthwise import shifted_depthwise_3x3
 
 Padding = Literal["torch", "keras"]
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # PyTorch's default for convolutions. With a larger gain the sums of the decoder's
 # residual pooling make the first logits, and so the first gradients, enormous.
-_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def pad_3x3(size: int, stride: int, padding: Padding) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class Dense1x1(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
+        kernel = self.param("kernel", KERNEL_INIT, (1, 1, x.shape[-1], self.features))
         y = _matmul(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -97,19 +97,28 @@ _matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 class Conv3x3(nn.Module):
-    """3x3 convolution: [B, H, W, C] -> [B, H/stride, W/stride, features]."""
+    """3x3 convolution: [B, H, W, C] -> [B, H/stride, W/stride, features].
+
+    With a dilation the stride is 1 and the size is kept.
+    """
 
     features: int
     stride: int = 1
     use_bias: bool = False
     padding: Padding = "torch"
+    dilation: int = 1
+    kernel_init: nn.initializers.Initializer = KERNEL_INIT
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", _INIT, (3, 3, x.shape[-1], self.features))
+        shape = (3, 3, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
         x, kernel_ = x.astype(self.dtype), kernel.astype(self.dtype)
-        if self.stride == 1 and self.features <= 32:
+        if self.dilation > 1:
+            wide = self.dilation, self.dilation
+            y = _conv_3x3(x, kernel_, 1, [wide, wide], self.dilation)
+        elif self.stride == 1 and self.features <= 32:
             y = _narrow_conv_3x3(x, kernel_)
         else:
             pads = [pad_3x3(n, self.stride, self.padding) for n in x.shape[1:3]]
@@ -121,10 +130,19 @@ class Conv3x3(nn.Module):
 
 
 def _conv_3x3(
-    x: Array, kernel: Array, stride: int, pads: list[tuple[int, int]]
+    x: Array,
+    kernel: Array,
+    stride: int,
+    pads: list[tuple[int, int]],
+    dilation: int = 1,
 ) -> Array:
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=_DIMENSIONS
+        x,
+        kernel,
+        (stride, stride),
+        pads,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=DIMENSIONS,
     )
 
 
@@ -175,7 +193,7 @@ class Depthwise3x3(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         channels = x.shape[-1]
-        kernel = self.param("kernel", _INIT, (3, 3, 1, channels))
+        kernel = self.param("kernel", KERNEL_INIT, (3, 3, 1, channels))
         pads = [pad_3x3(n, self.stride, self.padding) for n in x.shape[1:3]]
         y = depthwise_3x3(
             x.astype(self.dtype), kernel.astype(self.dtype), self.stride, pads
@@ -198,7 +216,7 @@ def depthwise_3x3(
         kernel,
         (stride, stride),
         pads,
-        dimension_numbers=_DIMENSIONS,
+        dimension_numbers=DIMENSIONS,
         feature_group_count=x.shape[-1],
     )
 

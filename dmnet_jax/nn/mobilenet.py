@@ -30,8 +30,7 @@ DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 class InvertedResidual(nn.Module):
     """1x1 expansion, 3x3 depthwise, 1x1 projection; residual where shapes agree.
 
-    The expansion is present even where it expands by one (the first block), as in
-    the light-weight RefineNet encoder; Keras and torchvision leave it out there.
+    Without an expansion (0) the depthwise convolution sees the input itself.
     """
 
     features: int
@@ -43,9 +42,11 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        hidden = x.shape[-1] * self.expansion
-        y = Dense1x1(hidden, dtype=self.dtype, name="expand")(x)
-        y = relu6(self.norm(name="expand_norm")(y))
+        y = x
+        if self.expansion:
+            hidden = x.shape[-1] * self.expansion
+            y = Dense1x1(hidden, dtype=self.dtype, name="expand")(x)
+            y = relu6(self.norm(name="expand_norm")(y))
         y = Depthwise3x3(
             self.stride, padding=self.padding, dtype=self.dtype, name="depthwise"
         )(y)
@@ -63,10 +64,16 @@ class MobileNetV2(nn.Module):
     Returns:
         Maps of 24 channels at H/4, 32 at H/8, 64 and 96 at H/16, 160 and 320 at
         H/32, in this order.
+
+    Attributes:
+        first_expansion: whether the first block has its 1x1 expansion, from 32
+            channels to 32, as in the light-weight RefineNet encoder; Keras and
+            torchvision leave it out.
     """
 
     padding: Padding = "keras"
     epsilon: float = 1e-3
+    first_expansion: bool = True
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
@@ -87,7 +94,7 @@ class MobileNetV2(nn.Module):
             for repeat in range(repeats):
                 x = InvertedResidual(
                     features,
-                    expansion,
+                    expansion if index or self.first_expansion else 0,
                     first_stride if repeat == 0 else 1,
                     self.padding,
                     norm,

@@ -109,7 +109,7 @@ def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
     """
     variables, about = load_variables(run, which)
     config = from_json(json.dumps(about["config"]))
-    return Trained(models.build(config), variables, config, about)
+    return Trained(models.build_dmnet(config), variables, config, about)
 
 
 class Session:

@@ -28,8 +28,8 @@ from dmnet_jax.models.dmnet import (
     DMNet,
     Local,
 )
-from dmnet_jax.weights.imagenet import TORCH_NORM
 from dmnet_jax.weights.layout import (
+    TORCH_NORM,
     WeightsError,
     block_indices,
     check_shapes,

@@ -1,8 +1,9 @@
-"""ImageNet weights of the encoder, from Keras or torchvision.
+"""ImageNet weights of encoders, from Keras or torchvision.
 
-Both leave out the 1x1 expansion of the first block, which expands 32 channels to 32;
-the paper's encoder (light-weight RefineNet) has it. It is set so that the imported
-network computes what it computed before.
+MobileNetV2 is DMNet's; VGG and ResNet, of the compared networks, are in `torchvision`.
+Both frameworks leave out the 1x1 expansion of MobileNetV2's first block, which expands
+32 channels to 32; the paper's encoder (light-weight RefineNet) has it. It is set so
+that the imported network computes what it computed before.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import numpy as np
 from dmnet_jax.nn.layers import Padding
 from dmnet_jax.weights.files import read_metadata, read_weights
 from dmnet_jax.weights.layout import (
+    TORCH_NORM,
     WeightsError,
     block_indices,
     check_shapes,
@@ -24,6 +26,7 @@ from dmnet_jax.weights.layout import (
     rearrange,
     unflatten,
 )
+from dmnet_jax.weights.torchvision import from_torchvision_classifier
 
 SHIPPED = Path(__file__).with_name("mobilenet_v2_imagenet.safetensors")
 EPSILON: dict[str, float] = {"keras": 1e-3, "torch": 1e-5}
@@ -33,12 +36,6 @@ _KERAS_NORM = {
     "bias": "beta",
     "mean": "moving_mean",
     "var": "moving_variance",
-}
-TORCH_NORM = {
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
 }
 
 
@@ -89,18 +86,19 @@ def initialise(
     """Replaces the encoder's parameters and running statistics.
 
     Args:
-        variables: of a network whose encoder is "backbone"; not changed.
+        variables: of a network whose encoders are called "backbone"; not changed. One
+            whose first block has no expansion is given none.
         pretrained: "imagenet" (the shipped Keras weights), "none", or the path of a
             Keras `.npz`, a torchvision `.pth`, or a `.safetensors` of either or of
             this project.
         encoder: the framework that the network's encoder imitates.
 
     Returns:
-        New variables; all but the encoder is shared with `variables`.
+        New variables; all but the encoders is shared with `variables`.
 
     Raises:
         FileNotFoundError: no such file.
-        WeightsError: the file is not of an encoder, or of the other framework's.
+        WeightsError: the file is not of such an encoder, or of the other framework's.
     """
     if pretrained == "none":
         return dict(variables)
@@ -113,12 +111,25 @@ def initialise(
         )
     replaced = dict(variables)
     for collection, arrays in backbone.items():
-        old = variables[collection]["backbone"]
-        shapes = {n: a.shape for n, a in flatten(old).items()}
-        check_shapes(flatten(arrays), shapes, {}, source=str(path))
-        new = jax.tree.map(lambda a, like: jnp.asarray(a, like.dtype), arrays, old)
-        replaced[collection] = {**variables[collection], "backbone": new}
+        replaced[collection] = _with_backbone(variables[collection], arrays, str(path))
     return replaced
+
+
+def _with_backbone(own: Any, arrays: dict[str, Any], source: str) -> Any:
+    """A collection with the encoder's arrays at each "backbone" in it."""
+    if not isinstance(own, Mapping):
+        return own
+    if "backbone" not in own:
+        return {n: _with_backbone(part, arrays, source) for n, part in own.items()}
+    old = own["backbone"]
+    if "expand_norm" not in old.get("block0", {"expand_norm": None}):
+        first = arrays.get("block0", {})
+        first = {n: a for n, a in first.items() if not n.startswith("expand")}
+        arrays = {**arrays, "block0": first}
+    shapes = {n: a.shape for n, a in flatten(old).items()}
+    check_shapes(flatten(arrays), shapes, {}, source=source)
+    new = jax.tree.map(lambda a, like: jnp.asarray(a, like.dtype), arrays, old)
+    return {**own, "backbone": new}
 
 
 def read_backbone(path: Path) -> tuple[dict[str, Any], str]:
@@ -133,6 +144,8 @@ def read_backbone(path: Path) -> tuple[dict[str, Any], str]:
         return from_keras(arrays), "keras"
     if "features.0.0.weight" in arrays:
         return from_torchvision(arrays), "torch"
+    if "features.0.weight" in arrays or "layer1.0.conv1.weight" in arrays:
+        return from_torchvision_classifier(arrays, str(path)), "torch"
     backbone = {
         name.replace("/backbone/", "/", 1): array
         for name, array in arrays.items()
@@ -141,7 +154,8 @@ def read_backbone(path: Path) -> tuple[dict[str, Any], str]:
     framework = read_metadata(path).get("encoder")
     if not backbone or framework not in EPSILON:
         raise WeightsError(
-            f"{path}: neither Keras' nor torchvision's MobileNetV2, nor a file written "
+            f"{path}: neither Keras' nor torchvision's MobileNetV2, nor its VGG or "
+            "ResNet, nor a file written "
             "by `python -m dmnet_jax.weights convert`"
         )
     return unflatten(backbone), framework

@@ -21,6 +21,15 @@ NORM = {
 }
 
 
+# Our name of a batch norm's array -> PyTorch's.
+TORCH_NORM = {
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+
+
 class WeightsError(ValueError):
     """A weight file that cannot be used; the message names file and array."""
 

@@ -1,0 +1,114 @@
+"""LinkNet-34 and RAUNet: ResNet-34 with a narrow decoder and additive skips.
+
+LinkNet: Chaurasia and Culurciello, VCIP 2017, as in the public code of Shvets et al.
+(arXiv 1803.01207). RAUNet: Ni et al., "RAUNet: Residual Attention U-Net for Semantic
+Segmentation of Cataract Surgical Instruments", ICONIP 2019; the nearest public
+relative of PAANet, whose code was never released.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dmnet_jax.models.compared import ComparedNetwork
+from dmnet_jax.nn.convolution import Conv, Deconv, batch_norm
+from dmnet_jax.nn.layers import Dense1x1
+from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.resnet import RESNET34, ResNet
+
+
+class LinkNet(ComparedNetwork):
+    """Logits at full size.
+
+    Attributes:
+        blocks: of the encoder's four stages.
+        width: channels of its first; 64 is the published one.
+        attention: RAUNet's augmented attention in place of added skips.
+    """
+
+    blocks: tuple[int, ...] = RESNET34
+    width: int = 64
+    attention: bool = False
+
+    @nn.compact
+    def update(
+        self, memory: Any, frames: Array, *, train: bool = False
+    ) -> tuple[Any, Array]:
+        stages = ResNet(
+            self.blocks,
+            self.width,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            name="backbone",
+        )(normalise(frames, "torch").astype(self.dtype), train=train)
+        shared = {"axis_name": self.axis_name, "dtype": self.dtype}
+        x = stages[3]
+        for level in (2, 1, 0):
+            skip = stages[level]
+            block = LinkBlock(skip.shape[-1], **shared, name=f"decoder{level + 2}")
+            x = block(x, train=train)
+            if self.attention:
+                fuse = AugmentedAttention(**shared, name=f"attention{level + 2}")
+                x = fuse(x, skip, train=train)
+            else:
+                x += skip
+        x = LinkBlock(self.width, **shared, name="decoder1")(x, train=train)
+
+        half = self.width // 2
+        x = nn.relu(Deconv(half, 3, 0, dtype=self.dtype, name="head_deconv")(x))
+        x = nn.relu(Conv(half, 3, dtype=self.dtype, name="head_conv")(x))
+        head = Conv(self.num_classes, 2, padding=1, dtype=self.dtype, name="classifier")
+        return memory, head(x)
+
+
+class LinkBlock(nn.Module):
+    """[B, H, W, C] -> [B, 2H, 2W, features], by a bottleneck of C/4 channels."""
+
+    features: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        def done(x: Array, name: str) -> Array:
+            y = batch_norm(x, name, train=train, axis_name=self.axis_name)
+            return nn.relu(y)
+
+        narrow = x.shape[-1] // 4
+        reduce = Dense1x1(narrow, use_bias=True, dtype=self.dtype, name="reduce")
+        x = done(reduce(x), "reduce_norm")
+        x = done(Deconv(narrow, dtype=self.dtype, name="deconv")(x), "deconv_norm")
+        expand = Dense1x1(self.features, use_bias=True, dtype=self.dtype, name="expand")
+        return done(expand(x), "expand_norm")
+
+
+class AugmentedAttention(nn.Module):
+    """RAUNet's fusion of a decoder's and an encoder's map, both [B, H, W, C].
+
+    Both, averaged over space, say which channels of the encoder's map are added.
+    """
+
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, high: Array, low: Array, *, train: bool) -> Array:
+        channels = high.shape[-1]
+
+        def dense(x: Array, name: str) -> Array:
+            layer = Dense1x1(channels, use_bias=True, dtype=self.dtype, name=name)
+            return layer(x)
+
+        def unit(x: Array, name: str) -> Array:
+            y = batch_norm(
+                dense(x, name), f"{name}_norm", train=train, axis_name=self.axis_name
+            )
+            return nn.relu(y)
+
+        summary = unit(high.mean((1, 2), keepdims=True), "high")
+        summary += unit(low.mean((1, 2), keepdims=True), "low")
+        weight = jax.nn.softmax(dense(summary, "weight").astype(jnp.float32))
+        return high + weight.astype(self.dtype) * unit(low, "skip")

@@ -1,0 +1,100 @@
+"""A network in the style of PAANet, whose layers were never published.
+
+Ni et al., "Pyramid Attention Aggregation Network for Semantic Segmentation of Surgical
+Instruments", AAAI 2020. What its paper tells is kept: a ResNet-34 encoder, double
+attention (over positions and over channels) at every level, maps of all scales mixed
+by weights that depend on the picture, and transposed convolutions up to full size.
+Everything else is our choice, made so that the size agrees with the row of the paper's
+Table 1 (21.86 M): it is not PAANet, and no number of it is PAANet's.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dmnet_jax.models.compared import ComparedNetwork
+from dmnet_jax.nn.convolution import Deconv, batch_norm
+from dmnet_jax.nn.layers import Conv3x3, Dense1x1, enlarge
+from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.resnet import RESNET34, ResNet
+
+
+class PAANetStyle(ComparedNetwork):
+    """Logits at full size.
+
+    Attributes:
+        blocks: of the encoder's four stages.
+        width: channels of its first, and of the decoder.
+    """
+
+    blocks: tuple[int, ...] = RESNET34
+    width: int = 64
+
+    @nn.compact
+    def update(
+        self, memory: Any, frames: Array, *, train: bool = False
+    ) -> tuple[Any, Array]:
+        def unit(x: Array, layer: nn.Module) -> Array:
+            x = layer(x)
+            norm = f"{layer.name}_norm"
+            x = batch_norm(x, norm, train=train, axis_name=self.axis_name)
+            return nn.relu(x)
+
+        stages = ResNet(
+            self.blocks,
+            self.width,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            name="backbone",
+        )(normalise(frames, "torch").astype(self.dtype), train=train)
+
+        # From the deepest map up: double attention, a sum, a convolution.
+        levels, deeper = [], None
+        for level in (3, 2, 1, 0):
+            lateral = Dense1x1(self.width, dtype=self.dtype, name=f"lateral{level}")
+            x = unit(stages[level], lateral)
+            x = DoubleAttention(dtype=self.dtype, name=f"attention{level}")(x)
+            if deeper is not None:
+                up = Deconv(self.width, dtype=self.dtype, name=f"deconv{level}")
+                x += unit(deeper, up)
+            conv = Conv3x3(self.width, dtype=self.dtype, name=f"conv{level}")
+            deeper = unit(x, conv)
+            levels.append(deeper)
+
+        # The pyramid: all levels at 1/4, mixed by weights of each position.
+        size = levels[-1].shape[1:3]
+        pyramid = jnp.stack([enlarge(x, (size[0], size[1])) for x in levels])
+        score = Dense1x1(1, use_bias=True, dtype=self.dtype, name="level_score")
+        weights = jax.nn.softmax(score(pyramid).astype(jnp.float32), axis=0)
+        x = (weights.astype(self.dtype) * pyramid).sum(0)
+
+        for level, width in ((1, self.width), (0, self.width // 2)):
+            up = Deconv(width, dtype=self.dtype, name=f"head_deconv{level}")
+            conv = Conv3x3(width, dtype=self.dtype, name=f"head_conv{level}")
+            x = unit(unit(x, up), conv)
+        head = Dense1x1(
+            self.num_classes, use_bias=True, dtype=self.dtype, name="classifier"
+        )
+        return memory, head(x)
+
+
+class DoubleAttention(nn.Module):
+    """A map [B, H, W, C] plus itself gated by channel and gated by position.
+
+    The positions' gate sees the whole picture's mean beside its own features.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        def dense(features: int, name: str) -> Dense1x1:
+            return Dense1x1(features, use_bias=True, dtype=self.dtype, name=name)
+
+        context = x.mean((1, 2), keepdims=True)
+        channel = nn.sigmoid(dense(x.shape[-1], "channel")(context))
+        both = dense(1, "position")(x) + dense(1, "position_context")(context)
+        return x + x * channel + x * nn.sigmoid(both)

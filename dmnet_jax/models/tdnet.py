@@ -1,0 +1,186 @@
+"""TDNet: each frame through one of several shallow networks in turn, then attention.
+
+Hu et al., "Temporally Distributed Networks for Fast Video Semantic Segmentation", CVPR
+2020 (arXiv 2004.01800); TD2-PSP18 and TD4-PSP18 as in its public code. Frame t passes
+path t mod P, whose features are a part of what a whole network would compute; those of
+the P - 1 frames before, each of another path, are brought to its place by attention.
+Their queries, keys and values are kept, so a frame costs one path.
+
+The paper's row (21.23 M, 47.60 G) fits no public variant; TD2-PSP18 is nearest.
+
+What differs from the public code:
+- its layer norm has a scale and a shift for each position of one frame size. Here they
+  belong to `norm_size` and are interpolated for other sizes;
+- logits are enlarged as all networks' here are, not with aligned corners;
+- there is no teacher; its losses on a path alone and on an auxiliary head are kept,
+  see `auxiliary`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dmnet_jax.models.compared import (
+    ComparedNetwork,
+    frame_output,
+    pad_frames,
+    padded_size,
+)
+from dmnet_jax.models.protocol import Output
+from dmnet_jax.models.tdnet_path import KEY, SPARSE, Encoded, Path, Remembered, sparse
+from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.resnet import RESNET18
+
+PATH_LOSS, AUXILIARY_LOSS = 0.5, 0.1
+
+
+class TDNet(ComparedNetwork):
+    """Logits at 1/8.
+
+    Attributes:
+        paths: P, 2 or 4.
+        blocks: of each path's encoder.
+        width: channels of its first stage; 64 is the published one.
+        norm_size: height and width at 1/8 that layer norm's parameters are for.
+        auxiliary: also give, in training clips, logits of the path alone and of a head
+            on the third stage, in the collection "auxiliary" as (weight, logits).
+    """
+
+    paths: int = 4
+    blocks: tuple[int, ...] = RESNET18
+    width: int = 64
+    norm_size: tuple[int, int] = (64, 80)
+    auxiliary: bool = False
+
+    def setup(self) -> None:
+        self.branch = [
+            Path(
+                self.num_classes,
+                steps=self.paths - 1,
+                upper=number % 2 == 1,
+                blocks=self.blocks,
+                width=self.width,
+                value_channels=self._value_channels,
+                norm_size=self.norm_size,
+                auxiliary=self.auxiliary,
+                axis_name=self.axis_name,
+                dtype=self.dtype,
+            )
+            for number in range(self.paths)
+        ]
+
+    @property
+    def _value_channels(self) -> int:
+        return self.width * (8 if self.paths == 4 else 2)
+
+    @nn.nowrap
+    def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Remembered:
+        """An empty memory for `batch` videos of frames `size` = (H, W)."""
+        height, width = (-(-side // 8 // SPARSE) for side in padded_size(size))
+        shape = (batch, self.paths - 1, height * width)
+        return Remembered(
+            jnp.zeros((*shape, KEY), self.dtype),
+            jnp.zeros((*shape, KEY), self.dtype),
+            jnp.zeros((*shape, self._value_channels), self.dtype),
+            jnp.zeros(batch, jnp.int32),
+        )
+
+    def update(
+        self,
+        memory: Remembered,
+        frames: Array,
+        *,
+        train: bool = False,
+        path: int | None = None,
+    ) -> tuple[Remembered, Array]:
+        """As `ComparedNetwork.update`; a `path` that is given is not switched to."""
+        x = normalise(frames, "torch").astype(self.dtype)
+
+        def run(branch: Path, memory: Remembered, x: Array) -> tuple[Encoded, Array]:
+            encoded = branch.encode(x, train=train)
+            full = memory.count >= self.paths - 1
+            return encoded, branch.decode(memory, encoded, full, train=train)
+
+        if self.is_initializing():
+            for branch in self.branch:
+                encoded, logits = run(branch, memory, x)
+                if self.auxiliary:
+                    branch.head_on_third(encoded.third, train=train)
+        elif path is not None:
+            encoded, logits = run(self.branch[path], memory, x)
+        else:
+            index = memory.count[0] % self.paths
+            encoded, logits = self._switch(index, run, memory, x)
+        query, key, value = jax.tree.map(
+            lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], 1),
+            (memory.query, memory.key, memory.value),
+            sparse(encoded),
+        )
+        return Remembered(query, key, value, memory.count + 1), logits
+
+    def clip(
+        self,
+        frames: Array,
+        frames_mask: Array,
+        past: Array,
+        past_mask: Array,
+        key: Array,
+        *,
+        train: bool = False,
+        batch_statistics: bool = False,
+        memory_gradient: bool = False,
+    ) -> Output:
+        """As `ComparedNetwork.clip`; T must be P. The gradient reaches all frames.
+
+        Which path the current frame takes is drawn from the key, one for all clips
+        and devices. Each path encodes one frame of the clip, the one whose turn it is.
+        """
+        current = jax.random.randint(key, (), 0, self.paths)
+        if self.axis_name is not None and train:
+            current = jax.lax.all_gather(current, self.axis_name)[0]
+        batch, length, *size = frames.shape[:4]
+        x = pad_frames(frames.reshape(-1, *frames.shape[2:]))
+        x = normalise(x, "torch").astype(self.dtype)
+        x = x.reshape(batch, length, *x.shape[1:])
+        # Frame t of the clip is for path current + 1 + t, modulo P.
+        encoded = [
+            branch.encode(x[:, (number - current - 1) % self.paths], train=train)
+            for number, branch in enumerate(self.branch)
+        ]
+        stacked = jax.tree.map(lambda *maps: jnp.stack(maps), *encoded)
+        order = (current + 1 + jnp.arange(self.paths - 1)) % self.paths
+        before = sparse(jax.tree.map(lambda x: x[order], stacked))
+        query, key, value = (jnp.moveaxis(x, 0, 1) for x in before)
+        count = jnp.full(batch, self.paths - 1, jnp.int32)
+        memory = Remembered(query, key, value, count)
+        own = jax.tree.map(lambda x: x[current], stacked)
+        full = frames_mask.all(axis=1)
+
+        def run(
+            branch: Path, memory: Remembered, own: Encoded
+        ) -> tuple[Array, tuple[Array, Array] | None]:
+            logits = branch.decode(memory, own, full, train=train)
+            if not self.auxiliary:
+                return logits, None
+            alone = branch.decode(memory, own, jnp.zeros_like(full), train=train)
+            return logits, (alone, branch.head_on_third(own.third, train=train))
+
+        logits, others = self._switch(current, run, memory, own)
+        if others is not None:
+            self.sow("auxiliary", "path", (PATH_LOSS, others[0]))
+            self.sow("auxiliary", "third", (AUXILIARY_LOSS, others[1]))
+        return frame_output(logits, (size[0], size[1]))
+
+    def _switch(self, index: Array, run: Callable[..., Any], *operands: Any) -> Any:
+        """`run(path, *operands)` of the path `index`."""
+        branches = [
+            lambda module, *operands, number=number: run(
+                module.branch[number], *operands
+            )
+            for number in range(self.paths)
+        ]
+        return nn.switch(index, branches, self, *operands)

@@ -1,0 +1,62 @@
+"""TernausNet: a U-Net on VGG, the winner of EndoVis 2017.
+
+Shvets et al., "Automatic Instrument Segmentation in Robot-Assisted Surgery using Deep
+Learning", ICMLA 2018 (arXiv 1803.01207). Layers as in its public code.
+
+The paper's row (36.92 M, 275.45 G) is of a variant that was not released: the public
+TernausNet-16 with two more 512-channel 3x3 convolutions, one at 1/32 and one at 1/64,
+has both numbers if transposed convolutions are counted at their output's size. Here is
+the public one.
+"""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dmnet_jax.models.compared import ComparedNetwork
+from dmnet_jax.nn.convolution import max_pool_2x2
+from dmnet_jax.nn.layers import Dense1x1
+from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.vgg import VGG, DeconvBlock, conv_relu
+
+# (hidden, out) channels of the decoder's blocks, centre first, over the width 64.
+DECODERS = {
+    11: ((8, 4), (8, 4), (8, 2), (4, 1), (2, 0.5)),
+    16: ((8, 4), (8, 4), (8, 4), (4, 1), (2, 0.5)),
+}
+
+
+class TernausNet(ComparedNetwork):
+    """Logits at full size.
+
+    Attributes:
+        layers: VGG-11's or VGG-16's encoder.
+        width: channels of its first stage; 64 is the published one.
+    """
+
+    layers: Literal[11, 16] = 16
+    width: int = 64
+
+    @nn.compact
+    def update(
+        self, memory: Any, frames: Array, *, train: bool = False
+    ) -> tuple[Any, Array]:
+        vgg = VGG(self.layers, self.width, dtype=self.dtype, name="backbone")
+        stages = vgg(normalise(frames, "torch").astype(self.dtype))
+        x = max_pool_2x2(stages[-1])
+        blocks = DECODERS[self.layers]
+        for level, (hidden, features) in zip(range(5, 0, -1), blocks, strict=True):
+            x = DeconvBlock(
+                int(hidden * self.width),
+                int(features * self.width),
+                dtype=self.dtype,
+                name=f"decoder{level}",
+            )(x)
+            x = jnp.concatenate([x, stages[level - 1]], axis=-1)
+        x = conv_relu(x, self.width // 2, "decoder0", self.dtype)
+        head = Dense1x1(
+            self.num_classes, use_bias=True, dtype=self.dtype, name="classifier"
+        )
+        return memory, head(x)

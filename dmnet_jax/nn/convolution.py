@@ -1,0 +1,130 @@
+"""Convolutions of other shapes, transposed ones, and pooling of the compared networks.
+
+As `layers.py`: NHWC, PyTorch's numerics, the formulation that XLA runs fastest.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array, lax
+
+from dmnet_jax.nn.batch_norm import BatchNorm
+from dmnet_jax.nn.layers import DIMENSIONS, KERNEL_INIT
+
+# He's, for convolutions under a ReLU without batch norm (torchvision's VGG has it):
+# with PyTorch's default nothing would be left of a signal after ten of them.
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class Conv(nn.Module):
+    """Convolution of any size, padded by `padding` on all sides.
+
+    [B, H, W, C] -> [B, (H + 2 padding - size) / stride + 1, ..., features].
+    """
+
+    features: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = KERNEL_INIT
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (self.size, self.size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
+        y = lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            (self.stride, self.stride),
+            [(self.padding, self.padding)] * 2,
+            dimension_numbers=DIMENSIONS,
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y += bias.astype(self.dtype)
+        return y
+
+
+class Deconv(nn.Module):
+    """Transposed convolution of stride 2, PyTorch's `ConvTranspose2d`, with bias.
+
+    Size 4 and padding 1: [B, H, W, C] -> [B, 2H, 2W, features]. Size 3 and padding 0:
+    -> [B, 2H + 1, 2W + 1, features].
+
+    kernel [size, size, C, features]: input k adds its product with kernel[i] to output
+    2k + i - padding, in each direction. An output pixel sees two inputs a direction,
+    so all four kinds of outputs are one 2x2 convolution; the plain form, a convolution
+    of the input with zeros between, multiplies four times as much.
+    """
+
+    features: int
+    size: int = 4
+    padding: int = 1
+    kernel_init: nn.initializers.Initializer = KERNEL_INIT
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        inputs = x.shape[-1]
+        kernel = self.param(
+            "kernel", self.kernel_init, (self.size, self.size, inputs, self.features)
+        )
+        missing = 4 - self.size
+        kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
+        # Row 2q + r of the kernel meets the input q before, for outputs of kind r.
+        taps = kernel.reshape(2, 2, 2, 2, inputs, self.features)[::-1, :, ::-1]
+        pairs = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, -1)
+        y = lax.conv_general_dilated(
+            x.astype(self.dtype),
+            pairs.astype(self.dtype),
+            (1, 1),
+            [(1, 1), (1, 1)],
+            dimension_numbers=DIMENSIONS,
+        )
+        batch, height, width, _ = y.shape
+        y = y.reshape(batch, height, width, 2, 2, self.features)
+        y = y.transpose(0, 1, 3, 2, 4, 5)
+        y = y.reshape(batch, 2 * height, 2 * width, self.features)
+        ends = [2 * n - self.padding - missing for n in (height, width)]
+        y = y[:, self.padding : ends[0], self.padding : ends[1]]
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return y + bias.astype(self.dtype)
+
+
+def max_pool_2x2(x: Array) -> Array:
+    """[B, H, W, C] -> [B, H/2, W/2, C], for even sizes.
+
+    As a maximum over an axis: XLA's gradient of a window's is serial on CPU.
+    """
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
+def max_pool_3x3(x: Array) -> Array:
+    """Windows of 3x3 with stride 2, padded by one: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    height, width = x.shape[1], x.shape[2]
+    rows = [padded[:, i : i + height : 2] for i in range(3)]
+    tallest = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
+    columns = [tallest[:, :, i : i + width : 2] for i in range(3)]
+    return jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
+
+
+def batch_norm(x: Array, name: str, *, train: bool, axis_name: str | None) -> Array:
+    """Batch norm with PyTorch's constants, inside a compact method; keeps the dtype.
+
+    Args:
+        x: [B, ..., C].
+        name: of the parameters.
+        train: by the batch's statistics, which move the running ones.
+        axis_name: device axis over which they are taken.
+    """
+    return BatchNorm(
+        use_running_average=not train,
+        dtype=x.dtype,
+        axis_name=axis_name if train else None,
+        name=name,
+    )(x)

@@ -1,0 +1,1 @@
+"""The paper's tables and figures, measured: `python -m dmnet_jax.tables`."""

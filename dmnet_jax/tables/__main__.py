@@ -1,0 +1,179 @@
+"""python -m dmnet_jax.tables: the paper's tables and figures, measured."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from dmnet_jax.command_line import exit_with_error, parse_command
+from dmnet_jax.config import Config
+from dmnet_jax.series import SeriesFlags, finished, folds
+from dmnet_jax.tables.rows import TABLES, Name, cell_config, chosen, encoder_start
+
+HELP = """The paper's tables, measured beside what it prints.
+
+    python -m dmnet_jax.tables table1 --config configs/compared.py --data.root DIR
+    python -m dmnet_jax.tables table2a --config configs/endovis17.py --data.root DIR \\
+        --fold all --repeat 5
+    python -m dmnet_jax.tables table1 --config configs/compared.py --no-train
+
+table1 compares networks, table2a DMNet's memories, table2b its local memory's kinds.
+Every row trains by the same recipe, with its own network, one run directory a fold and
+seed; what is finished is not trained again, and what was stopped goes on. Then come
+parameters, multiply-adds and the time of a frame on this machine. The table goes to
+WORKDIR/NAME_tables as .md, .csv and .json.
+
+    python -m dmnet_jax.tables figure2 --config configs/compared.py --data.root DIR
+    python -m dmnet_jax.tables figure3 --config configs/compared.py --data.root DIR
+
+figure2 shows predictions of table1's finished runs side by side, figure3 what DMNet's
+global memory admitted along a video. For research use; not a medical device."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags(SeriesFlags):
+    """Which cells.
+
+    Attributes:
+        methods: Rows, if not all; of table1 also ternausnet11, linknet34, raunet and
+            td4_psp18.
+        train: Train what is missing; otherwise its scores stay empty.
+        encoders: Folder of torchvision's files, vgg16-*.pth and the like, that VGG and
+            ResNet encoders start from; otherwise they start at random.
+        rounds: Frames that are timed of each network, after a warm-up; 0: none.
+    """
+
+    methods: tuple[str, ...] = ()
+    train: bool = True
+    encoders: str = ""
+    rounds: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class FigureFlags:
+    """What is shown.
+
+    Attributes:
+        methods: Columns of figure2, rows of table1; those that are finished, if none.
+        frames: Rows of figure2, evenly spaced over the validation videos.
+        video: Of figure3, counted from 0.
+    """
+
+    methods: tuple[str, ...] = ()
+    frames: int = 4
+    video: int = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    names = [*TABLES, "figure2", "figure3"]
+    name = arguments.pop(0) if arguments and arguments[0] in names else ""
+    if not name and not {"-h", "--help"} & {*arguments}:
+        exit_with_error(f"say first which: {', '.join(names)} (see --help)")
+    prog = f"python -m dmnet_jax.tables {name or 'NAME'}"
+    try:
+        if name.startswith("figure"):
+            config, shown = parse_command(
+                arguments, FigureFlags(), prog=prog, description=HELP
+            )
+            return draw(name, config, shown)
+        config, flags = parse_command(arguments, Flags(), prog=prog, description=HELP)
+        return make(cast(Name, name), config, flags)
+    except (ValueError, OSError) as error:
+        exit_with_error(error)
+
+
+def make(name: Name, config: Config, flags: Flags) -> int:
+    """Trains, measures and writes; returns the exit status.
+
+    Raises:
+        ValueError: no such row, fold or recipe.
+    """
+    # After the command line, so that --help and mistakes in it answer at once.
+    from dmnet_jax import models
+    from dmnet_jax.benchmark.machine import describe
+    from dmnet_jax.tables import tables, timing
+
+    if flags.rounds < 0:
+        raise ValueError(f"--rounds is {flags.rounds}; it must be at least 0")
+    rows = chosen(name, flags.methods)
+    cells = [cell_config(config, row, flags.encoders) for row in rows]
+    folder = _folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if flags.train:
+        for row, cell in zip(rows, cells, strict=True):
+            status = tables.train_row(cell, row, flags, folder)
+            if status:
+                print(f"{row.method}: training ended with {status}", file=sys.stderr)
+                return status
+    size = config.data.size
+    networks = {
+        row.key: models.build(cell) for row, cell in zip(rows, cells, strict=True)
+    }
+    times = timing.frame_times(networks, size, flags.rounds) if flags.rounds else {}
+    filled = [
+        {
+            "method": row.method,
+            "encoder": encoder_start(cell),
+            **tables.scores_of(cell, flags),
+            **tables.costs_of(networks[row.key], size),
+            **(timing.summary(times[row.key]) if row.key in times else {}),
+            **tables.printed(row, config.data.dataset),
+        }
+        for row, cell in zip(rows, cells, strict=True)
+    ]
+    machine = describe()
+    stages = config.train.resolved_stages
+    about = {
+        "dataset": config.data.dataset,
+        "size": list(config.data.size),
+        "folds": ", ".join(map(str, folds(config, flags.fold))),
+        "repeat": flags.repeat,
+        "budget": f"{sum(s.epochs for s in stages)} epochs of batches of "
+        f"{config.train.batch_size}",
+        "date": machine["date"],
+        "hardware": f"{machine['cores']} cores of {machine['cpu']}",
+        "rounds": flags.rounds,
+        "config": dataclasses.asdict(config),
+    }
+    print(f"\n{tables.write_table(folder, name, filled, about)}")
+    print(f"{name}.md, {name}.csv and {name}.json: {folder}")
+    return 0
+
+
+def draw(name: str, config: Config, flags: FigureFlags) -> int:
+    """Draws a figure of finished runs; returns the exit status.
+
+    Raises:
+        ValueError: a run is not finished, or there is no such row or video.
+    """
+    from dmnet_jax.tables import figures
+
+    rows = chosen("table1", flags.methods if name == "figure2" else ("dmnet",))
+    runs = [(row.method, cell_config(config, row)) for row in rows]
+    if name == "figure2" and not flags.methods:
+        runs = [(method, run) for method, run in runs if finished(run)]
+    unfinished = [run.run_directory for _, run in runs if not finished(run)]
+    if unfinished or not runs:
+        where = unfinished[0] if unfinished else config.workdir
+        raise ValueError(f"{where}: no finished run; table1 trains them")
+    if flags.frames < 1:
+        raise ValueError(f"--frames is {flags.frames}; it must be at least 1")
+    folder = _folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "figure2":
+        figure = figures.figure2(runs, flags.frames)
+    else:
+        figure = figures.figure3(runs[0][1], flags.video)
+    figure.save(folder / f"{name}.png", dpi=(300, 300))
+    print(folder / f"{name}.png")
+    return 0
+
+
+def _folder(config: Config) -> Path:
+    return Path(config.workdir) / f"{config.name or 'unnamed'}_tables"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""From runs to a table: trains what is missing, reads scores, counts, and writes."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dmnet_jax.config import Config, to_json
+from dmnet_jax.series import SeriesFlags, average, finished, planned
+from dmnet_jax.tables.rows import Row
+
+TRAIN = Path(__file__).parents[2] / "train.py"
+
+# Columns that the paper has too: our title and key, the paper's.
+BESIDE = (
+    ("mDice %", "mdice", "paper's mDice", "paper_mdice"),
+    ("mIoU %", "miou", "paper's mIoU", "paper_miou"),
+    ("M parameters", "parameters_M", "paper's M", "paper_parameters_M"),
+    ("G as the paper counts", "paper_rule_G", "paper's G", "paper_operations_G"),
+    ("ms", "ms", "paper's ms", "paper_ms"),
+    ("FPS", "fps", "paper's FPS", "paper_fps"),
+)
+OURS = (
+    ("encoder", "encoder"),
+    ("± folds", "mdice_deviation_over_folds"),
+    ("G multiply-adds", "multiply_adds_G"),
+    ("p50 ms", "p50_ms"),
+    ("p95 ms", "p95_ms"),
+    ("p99 ms", "p99_ms"),
+    ("runs", "runs"),
+)
+
+
+def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int:
+    """Trains a row's runs that are missing, each by train.py in a process of its own.
+
+    Args:
+        config: of the row's cell.
+        row: which.
+        flags: folds and seeds.
+        folder: where their recipes are written.
+
+    Returns:
+        0, or the exit status of the training that ended otherwise.
+    """
+    for run in planned(config, flags):
+        if finished(run):
+            continue
+        recipe = folder / f"{row.key}.json"
+        recipe.write_text(to_json(run) + "\n")
+        print(f"{row.method}: {run.run_directory}", flush=True)
+        status = subprocess.run([sys.executable, TRAIN, "--config", recipe]).returncode
+        if status or not finished(run):  # 0 without results: asked to stop
+            return status or 143
+    return 0
+
+
+def scores_of(config: Config, flags: SeriesFlags) -> dict[str, Any]:
+    """A cell's scores in per cent by protocol C (the code of DMNet), and all others.
+
+    Over the runs that are finished, if they are one of each fold and seed; else none.
+    """
+    runs = [run for run in planned(config, flags) if finished(run)]
+    read = [json.loads((r.run_directory / "results.json").read_text()) for r in runs]
+    try:
+        found = average(read) if read else None
+    except ValueError:
+        found = None
+    if found is None:
+        return {}
+    by_c = found["protocols"]["dmnet"]
+    return {
+        "mdice": 100 * by_c["dice"]["mean"],
+        "miou": 100 * by_c["iou"]["mean"],
+        "mdice_deviation_over_folds": 100 * by_c["dice"]["deviation_over_folds"],
+        "runs": len(read),
+        "protocols": {
+            name: {score: 100 * scores[score]["mean"] for score in ("iou", "dice")}
+            for name, scores in found["protocols"].items()
+        },
+    }
+
+
+def costs_of(network: Any, size: tuple[int, int]) -> dict[str, float]:
+    """Parameters, and multiply-adds of a frame."""
+    from dmnet_jax import complexity
+
+    return {
+        "parameters_M": complexity.parameters(network) / 1e6,
+        "multiply_adds_G": complexity.step_complexity(network, size).multiply_adds
+        / 1e9,
+        "paper_rule_G": complexity.paper_operations(network, size) / 1e9,
+    }
+
+
+def printed(row: Row, dataset: str) -> dict[str, float | None]:
+    """What the paper prints in a row, of a dataset if it has that."""
+    dice, iou = row.scores.get(dataset, (None, None))
+    return {
+        "paper_mdice": dice,
+        "paper_miou": iou,
+        "paper_parameters_M": row.parameters,
+        "paper_operations_G": row.operations,
+        "paper_ms": row.milliseconds,
+        "paper_fps": row.fps,
+    }
+
+
+def write_table(
+    folder: Path, name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any]
+) -> str:
+    """Writes NAME.md, NAME.csv and NAME.json; a cell that was not measured is empty.
+
+    Returns:
+        The Markdown.
+    """
+    from dmnet_jax.metrics import format_table
+    from dmnet_jax.results import write_json
+
+    rows = [{k: None if v != v else v for k, v in row.items()} for row in rows]
+    write_json(folder / f"{name}.json", {"about": about, "rows": rows})
+    names = ["method"]
+    names += [key for _, ours, _, paper in BESIDE for key in (ours, paper)]
+    names += [key for _, key in OURS]
+    with (folder / f"{name}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+    headers, cells = ["method"], [[row["method"]] for row in rows]
+    for title, ours, paper_title, paper in BESIDE:
+        headers += [title, paper_title]
+        for line, row in zip(cells, rows, strict=True):
+            line += [_cell(row.get(ours)), _cell(row.get(paper))]
+    for title, key in OURS:
+        headers.append(title)
+        for line, row in zip(cells, rows, strict=True):
+            line.append(_cell(row.get(key)))
+    kept = [i for i in range(len(headers)) if any(line[i] for line in cells)]
+    table = format_table(
+        [[line[i] for i in kept] for line in cells], [headers[i] for i in kept]
+    )
+    text = f"{table}\n\n{_notes(about)}\n"
+    (folder / f"{name}.md").write_text(text)
+    return text
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _notes(about: dict[str, Any]) -> str:
+    height, width = about["size"]
+    return (
+        f"{about['dataset']}, {height}x{width}, folds {about['folds']}, "
+        f"{about['repeat']} seed(s), {about['budget']}; {about['date']}, "
+        f"{about['hardware']}.\n"
+        "mDice and mIoU by protocol C, that of DMNet's code, over whole videos with "
+        "past frames only; other protocols are in the JSON. G multiply-adds: of one "
+        "frame of a stream, attention included. G as the paper counts: transposed "
+        "convolutions at their output's size, batch norm, no attention; DMNet's by the "
+        "rule in dmnet_jax.complexity. ms: mean of the compiled step, one stream, all "
+        "networks in turn. The paper's scores are of its own data division and "
+        "evaluation, its times of a TITAN RTX."
+    )

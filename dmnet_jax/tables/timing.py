@@ -1,0 +1,70 @@
+"""What a frame costs each network: one stream, all networks in turn."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def frame_times(
+    networks: Mapping[str, Any], size: tuple[int, int], rounds: int
+) -> dict[str, np.ndarray]:
+    """Milliseconds of `rounds` steps of each network, [rounds] by name.
+
+    The compiled `step` of each, one frame [1, *size, 3] of a stream with its memory
+    donated, from frame in to logits out. Networks take turns, a step each, so that all
+    see the same machine, after two that are not counted. Weights are drawn at random:
+    shapes are fixed, so neither they nor a fuller memory change the work.
+    """
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (8, 1, *size, 3), np.uint8)
+    streams = {}
+    for name, network in networks.items():
+        step = jax.jit(partial(network.apply, method="step"), donate_argnums=1)
+        memory = network.init_memory(1, size, jax.random.key(0))
+        streams[name] = [step, jax.device_put(_variables(network)), memory]
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    for turn in range(-2, rounds):
+        for name, stream in streams.items():
+            step, variables, memory = stream
+            start = time.perf_counter()
+            memory, output = step(variables, memory, frames[turn % len(frames)])
+            jax.block_until_ready((memory, output))
+            if turn >= 0:
+                times[name].append(1e3 * (time.perf_counter() - start))
+            stream[2] = memory
+    return {name: np.array(taken) for name, taken in times.items()}
+
+
+def summary(times: np.ndarray) -> dict[str, float]:
+    """Of milliseconds: mean, as in the paper, frames a second by it, percentiles."""
+    p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
+    mean = float(times.mean())
+    return {
+        "ms": mean,
+        "fps": 1e3 / mean,
+        "p50_ms": p50,
+        "p95_ms": p95,
+        "p99_ms": p99,
+        "frames": len(times),
+    }
+
+
+def _variables(network: Any) -> Any:
+    """At a scale that keeps numbers ordinary: subnormal ones are slow."""
+    rng = np.random.default_rng(0)
+    memory = network.init_memory(1, (64, 64), jax.random.key(0))
+    frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), "uint8")
+    shapes = jax.eval_shape(network.init, jax.random.key(0), memory, frames)
+
+    def leaf(path: Any, x: Any) -> np.ndarray:
+        name = path[-1].key
+        if name == "kernel":
+            drawn = rng.standard_normal(x.shape) * (2 / np.prod(x.shape[:-1])) ** 0.5
+            return drawn.astype(x.dtype)
+        return np.full(x.shape, name in ("scale", "var"), x.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)

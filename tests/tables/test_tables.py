@@ -1,0 +1,162 @@
+"""A table trains what is missing, once, and never fills a cell it has not measured."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from dmnet_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    StageConfig,
+    TrainConfig,
+    from_json,
+)
+from dmnet_jax.models.compared import ComparedNetwork
+from dmnet_jax.results import write_json
+from dmnet_jax.series import SeriesFlags
+from dmnet_jax.tables import tables
+from dmnet_jax.tables.__main__ import main
+from dmnet_jax.tables.rows import TABLES, cell_config, chosen, encoder_start
+from dmnet_jax.tables.timing import frame_times, summary
+from tests.test_series import result
+
+ROW = {row.key: row for row in TABLES["table1"]}
+
+
+def recipe(tmp_path):
+    data = DataConfig(dataset="endovis17")
+    return Config(name="x", data=data, workdir=str(tmp_path))
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What was asked of train.py, which writes results at once (or `status`)."""
+    asked = []
+
+    def run(command):
+        config = from_json(command[-1].read_text())
+        asked.append((config.name, config.data.fold, config.train.seed))
+        if trained.status == 0:
+            config.run_directory.mkdir(parents=True)
+            fold, seed = config.data.fold, config.train.seed
+            found = result(fold, seed, 0.25 + fold / 8)
+            found["about"] = {"config": dataclasses.asdict(config)}
+            found["protocols"]["dmnet"] = found["protocols"]["global"]
+            write_json(config.run_directory / "results.json", found)
+        return subprocess.CompletedProcess(command, trained.status)
+
+    trained.status = 0
+    monkeypatch.setattr(tables.subprocess, "run", run)
+    trained.asked = asked
+    return trained
+
+
+def test_cells_have_runs_of_their_own_and_train_as_long(tmp_path):
+    stages = (
+        StageConfig("one", 3, train="single_frame"),
+        StageConfig("two", 2, train="memory"),
+    )
+    config = dataclasses.replace(recipe(tmp_path), train=TrainConfig(stages=stages))
+    cells = [cell_config(config, row) for row in ROW.values()]
+    assert len({cell.run_directory for cell in cells}) == len(cells)
+    for cell in cells:
+        own = cell.train.resolved_stages
+        assert (own == stages) == (cell.model.name == "dmnet")
+        assert sum(stage.epochs for stage in own) == 5
+    base = cell_config(config, TABLES["table2a"][0])
+    assert [stage.train for stage in base.train.resolved_stages] == ["all"]
+
+
+def test_encoders_start_from_the_files_of_a_folder(tmp_path):
+    config, row = recipe(tmp_path), ROW["ternausnet16"]
+    assert encoder_start(cell_config(config, row)) == "random"
+    assert encoder_start(cell_config(config, ROW["lwanet"])) == "ImageNet"
+    with pytest.raises(ValueError, match="0 files vgg16"):
+        cell_config(config, row, str(tmp_path))
+    (tmp_path / "vgg16-397923af.pth").touch()
+    (tmp_path / "vgg16_bn-6c64b313.pth").touch()
+    cell = cell_config(config, row, str(tmp_path))
+    assert cell.model.pretrained == str(tmp_path / "vgg16-397923af.pth")
+    assert encoder_start(cell) == "ImageNet"
+    without = dataclasses.replace(config, model=ModelConfig(pretrained="none"))
+    assert encoder_start(cell_config(without, ROW["lwanet"])) == "random"
+
+
+def test_unknown_rows_are_named():
+    assert [row.key for row in chosen("table1", ("raunet",))] == ["raunet"]
+    with pytest.raises(ValueError, match="--methods raunet: table2a has base, ela"):
+        chosen("table2a", ("raunet",))
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path, trained):
+    row, flags = ROW["lwanet"], SeriesFlags(fold="all")
+    cell = cell_config(recipe(tmp_path), row)
+    assert tables.scores_of(cell, flags) == {}
+    assert tables.train_row(cell, row, flags, tmp_path) == 0
+    assert trained.asked == [("x_lwanet", fold, 0) for fold in range(4)]
+    assert tables.train_row(cell, row, SeriesFlags(fold="all", repeat=2), tmp_path) == 0
+    assert trained.asked[4:] == [("x_lwanet", fold, 1) for fold in range(4)]
+    scores = tables.scores_of(cell, flags)
+    assert scores["runs"] == 4
+    assert scores["miou"] == pytest.approx(100 * (0.25 + 1.5 / 8))
+    assert scores["protocols"]["ternaus"]["dice"] == pytest.approx(scores["mdice"])
+
+
+def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
+    row = ROW["lwanet"]
+    trained.status = 2
+    cell = cell_config(recipe(tmp_path), row)
+    assert tables.train_row(cell, row, SeriesFlags(fold="all"), tmp_path) == 2
+    assert len(trained.asked) == 1
+
+
+def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):
+    (tmp_path / "recipe.py").write_text(
+        "from dmnet_jax.config import *\n"
+        "def get_config(): return Config(name='x', data=DataConfig(size=(64, 96)))\n"
+    )
+    arguments = ["--config", str(tmp_path / "recipe.py"), "--workdir", str(tmp_path)]
+    methods = ["--no-train", "--rounds", "0", "--methods", "ternausnet16", "tapnet11"]
+    assert main(["table1", *arguments, *methods]) == 0
+    folder = tmp_path / "x_tables"
+    printed = capsys.readouterr().out
+    assert (folder / "table1.md").read_text().strip() in printed
+    with (folder / "table1.csv").open() as file:
+        first, second = csv.DictReader(file)
+    assert first["paper_miou"] == "33.78" and first["miou"] == first["ms"] == ""
+    assert float(first["parameters_M"]) == pytest.approx(32.202568)
+    assert second["paper_parameters_M"] == "" and second["runs"] == ""
+    rows = json.loads((folder / "table1.json").read_text())["rows"]
+    assert "miou" not in rows[0] and rows[0]["encoder"] == "random"
+
+
+def test_mistakes_are_one_line(capsys):
+    for arguments, said in (
+        ([], "say first which: table1, table2a, table2b"),
+        (["table1", "--methods", "unet"], "--methods unet: table1 has ternausnet16"),
+        (["table2b", "--rounds", "-1"], "--rounds is -1"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+class OneLayer(ComparedNetwork):
+    @nn.compact
+    def update(self, memory, frames, *, train=False):
+        return memory, nn.Conv(self.num_classes, (1, 1))(frames / 255)
+
+
+def test_networks_take_turns():
+    small = {"a": OneLayer(3), "b": OneLayer(4)}
+    times = frame_times(small, (32, 32), 3)
+    assert {name: len(taken) for name, taken in times.items()} == {"a": 3, "b": 3}
+    found = summary(np.array([1.0, 2.0, 3.0]))
+    assert (found["ms"], found["fps"], found["p50_ms"]) == (2.0, 500.0, 2.0)
