@@ -26,7 +26,9 @@ def prepare(
 
     jax.config.update("jax_enable_x64", case.exact)
     config = Config(model=ModelConfig(attention_dropout=0.0))
-    model = models.build_dmnet(config).clone(dtype=jnp.float64 if case.exact else jnp.float32)
+    model = models.build_dmnet(config).clone(
+        dtype=jnp.float64 if case.exact else jnp.float32
+    )
     if not case.memory:
         model = models.single_frame(model)
     batch = random_batch(case, model.num_classes)

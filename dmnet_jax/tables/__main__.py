@@ -124,7 +124,7 @@ def make(name: Name, config: Config, flags: Flags) -> int:
         for row, cell in zip(rows, cells, strict=True)
     ]
     machine = describe()
-    stages = config.train.resolved_stages
+    stages = config.resolved_stages
     about = {
         "dataset": config.data.dataset,
         "size": list(config.data.size),

@@ -184,7 +184,7 @@ def cell_config(config: Config, row: Row, encoders: str = "") -> Config:
         model = dataclasses.replace(model, pretrained=str(files[0]))
     remembers = model.name == "dmnet" and (model.local != "none" or model.global_memory)
     if not remembers:
-        epochs = sum(stage.epochs for stage in train.resolved_stages)
+        epochs = sum(stage.epochs for stage in config.resolved_stages)
         train = dataclasses.replace(train, stages=(), epochs=epochs)
     name = f"{config.name or 'unnamed'}_{row.key}"
     return dataclasses.replace(config, name=name, model=model, train=train)

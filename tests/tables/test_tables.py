@@ -66,11 +66,11 @@ def test_cells_have_runs_of_their_own_and_train_as_long(tmp_path):
     cells = [cell_config(config, row) for row in ROW.values()]
     assert len({cell.run_directory for cell in cells}) == len(cells)
     for cell in cells:
-        own = cell.train.resolved_stages
+        own = cell.resolved_stages
         assert (own == stages) == (cell.model.name == "dmnet")
         assert sum(stage.epochs for stage in own) == 5
     base = cell_config(config, TABLES["table2a"][0])
-    assert [stage.train for stage in base.train.resolved_stages] == ["all"]
+    assert [stage.train for stage in base.resolved_stages] == ["all"]
 
 
 def test_encoders_start_from_the_files_of_a_folder(tmp_path):
