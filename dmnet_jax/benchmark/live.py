@@ -51,11 +51,13 @@ def measure(
     workers: list[Worker | None] = []
     try:
         for kind, case in contestants:
+            _progress(f"preparing {kind}")
             row = {**vars(case), "contestant": kind, "turns": []}
             worker, failed = _start(kind, case, folder)
             rows.append({**row, **(worker.report if worker else {"failed": failed})})
             workers.append(worker)
         for turn in range(rounds):
+            _progress(f"round {turn + 1} of {rounds}")
             order = range(len(rows)) if turn % 2 == 0 else reversed(range(len(rows)))
             for k in order:
                 if worker := workers[k]:
@@ -68,6 +70,11 @@ def measure(
             if worker:
                 worker.stop()
     return rows
+
+
+def _progress(what: str) -> None:
+    """Preparing takes minutes; standard output is the report's."""
+    print(what, file=sys.stderr, flush=True)
 
 
 def _start(kind: str, case: LiveCase, folder: Path) -> tuple[Worker | None, str]:
