@@ -50,6 +50,8 @@ def test_onnx_step_is_scored_too(run, tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         *("model.onnx", "model.onnx.json", "model.onnx.sha256", "parity.json")
     ]
+    for file in tmp_path.iterdir():
+        assert str(run.parents[2]).encode() not in file.read_bytes()
     parity = json.loads((tmp_path / "parity.json").read_text())["model.onnx"]
     assert parity["passed"] and parity["computed_in"] == "fp32"
     assert abs(parity["miou_network"] - parity["miou_exported"]) <= 0.002
@@ -106,7 +108,9 @@ def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
     for name, array in flatten(variables).items():
         np.testing.assert_array_equal(written.pop(name), array)
     assert not written
-    assert json.loads(read_metadata(path)["config"]) == about["config"]
+    kept = json.loads(read_metadata(path)["config"])
+    assert kept["model"] == about["config"]["model"]
+    assert str(run.parents[2]).encode() not in path.read_bytes()
     assert (tmp_path / "model.safetensors.sha256").is_file()
 
 

@@ -69,6 +69,7 @@ def write(flags: Flags) -> None:
     from dmnet_jax.checkpoint import load_variables
 
     variables, about = load_variables(flags.checkpoint, flags.which)
+    about = {**about, "config": _portable(about["config"])}
     out = Path(flags.out or Path(flags.checkpoint) / "export")
     out.mkdir(parents=True, exist_ok=True)
     if flags.format == "safetensors":
@@ -77,6 +78,16 @@ def write(flags: Flags) -> None:
         path = _write_step(flags, out, variables, about)
     digest = path.with_name(f"{path.name}.sha256").read_text().split()[0]
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """A run's config without the folders of this machine."""
+    return {
+        **config,
+        "data": {**config["data"], "root": "", "test_root": ""},
+        "train": {**config["train"], "start_from": ""},
+        "workdir": Config().workdir,
+    }
 
 
 def _write_safetensors(
