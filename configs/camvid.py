@@ -27,7 +27,7 @@ def get_config() -> Config:
         name="camvid",
         data=DataConfig(
             dataset="camvid",
-            size=(352, 480),
+            size=(224, 288),
             num_classes=12,
             flip_vertical=False,
             scale=(0.75, 1.5),
@@ -45,7 +45,7 @@ def get_config() -> Config:
             batch_size=4,
             stages=(
                 StageConfig("single frame", 16, train="single_frame"),
-                StageConfig("memory", 4, train="memory"),
+                StageConfig("memory", 4, train="memory", cached_views=4),
             ),
             eval_every_epochs=16,
         ),

@@ -91,6 +91,7 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
     from flax import linen as nn
 
     from dmnet_jax.nn.attention import NonLocal
+    from dmnet_jax.nn.batch_norm import BatchNorm
     from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3
 
     sums = {name: 0 for name in Complexity._fields}
@@ -106,7 +107,7 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
             sums["convolution"] += output.size * inputs[0].shape[-1] * 9
         elif isinstance(module, Depthwise3x3):
             sums["convolution"] += output.size * 9
-        elif isinstance(module, nn.BatchNorm):
+        elif isinstance(module, BatchNorm):
             sums["norm"] += output.size * 2
         elif isinstance(module, NonLocal):
             query, memory = inputs[:2]

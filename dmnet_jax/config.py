@@ -58,6 +58,11 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
+    def remembers(self) -> bool:
+        """Whether there is any memory."""
+        return self.local != "none" or self.global_memory
+
+    @property
     def thresholds(self) -> dict[str, float]:
         """Those that are set, and so need no calibration."""
         chosen = {
@@ -153,11 +158,6 @@ class TrainConfig:
     rollout_truncate: int = 4
     start_from: str = ""
 
-    @property
-    def resolved_stages(self) -> tuple[StageConfig, ...]:
-        """The stages to run, never empty."""
-        return self.stages or (StageConfig("all", self.epochs),)
-
 
 @dataclass(frozen=True)
 class Config:
@@ -182,6 +182,12 @@ class Config:
         """Where a run lives: one recipe, fold and seed, one directory."""
         leaf = f"fold{self.data.fold}-seed{self.train.seed}"
         return Path(self.workdir) / (self.name or "unnamed") / leaf
+
+    @property
+    def resolved_stages(self) -> tuple[StageConfig, ...]:
+        """The stages to run: those of the memory only where there is one."""
+        stages = self.train.stages or (StageConfig("all", self.train.epochs),)
+        return tuple(s for s in stages if self.model.remembers or s.train != "memory")
 
 
 # The least value of plain numbers; other rules are in `validate`.
@@ -277,8 +283,10 @@ def validate(config: Config) -> Config:
         (not set("/\\") & set(config.name), "name", "without slashes"),
     ):
         _need(ok, config, path, need)
-    remembers = model.local != "none" or model.global_memory
-    if remembers and all(s.train == "single_frame" for s in train.resolved_stages):
+    stages = config.resolved_stages
+    if not stages:
+        raise ConfigError("train.stages trains the memory only, and there is none")
+    if model.remembers and all(stage.train == "single_frame" for stage in stages):
         raise ConfigError(
             "train.stages trains no memory, but the network has some; add a stage, or "
             'set model.local to "none" and model.global_memory to False'

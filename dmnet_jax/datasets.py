@@ -237,7 +237,7 @@ def stage_loaders(
     """
     data, model, train = config.data, config.model, config.train
     stages, begin = [], 0
-    for stage in train.resolved_stages:
+    for stage in config.resolved_stages:
         alone = stage.train == "single_frame"
         spec = ClipSpec(
             local_size=0 if alone or model.local == "none" else model.local_size,

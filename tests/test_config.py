@@ -79,7 +79,7 @@ def test_defaults_are_valid_and_the_papers():
     assert (config.model.local_size, config.model.num_reads) == (4, 4)
     assert (config.optim.lr, config.optim.drop_epochs) == (1e-4, (70,))
     assert (config.train.epochs, config.train.batch_size) == (100, 16)
-    assert config.train.resolved_stages == (StageConfig("all", 100),)
+    assert config.resolved_stages == (StageConfig("all", 100),)
 
 
 def test_absent_fields_have_their_defaults():
@@ -205,7 +205,17 @@ def test_validate_gives_declared_types():
 
 def test_stages_replace_the_single_one():
     stages = (StageConfig("warm", 5, train="memory"), StageConfig("all", 20))
-    assert TrainConfig(stages=stages).resolved_stages == stages
+    assert Config(train=TrainConfig(stages=stages)).resolved_stages == stages
+
+
+def test_a_network_without_memory_leaves_out_stages_of_the_memory():
+    base = ModelConfig(local="none", global_memory=False)
+    memory = StageConfig("memory", 5, train="memory")
+    alone = StageConfig("single frame", 20, train="single_frame")
+    config = validate(Config(model=base, train=TrainConfig(stages=(alone, memory))))
+    assert config.resolved_stages == (alone,)
+    with pytest.raises(ConfigError, match="train.stages trains the memory only"):
+        validate(Config(model=base, train=TrainConfig(stages=(memory,))))
 
 
 def other(kind, value):

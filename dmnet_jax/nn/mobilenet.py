@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from dmnet_jax.nn.batch_norm import BatchNorm
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3, Padding, relu6
 
 # expansion, channels, repeats, stride of the first repeat
@@ -68,7 +69,7 @@ class MobileNetV2(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
         norm = partial(
-            nn.BatchNorm,
+            BatchNorm,
             use_running_average=not train,
             momentum=0.9,
             epsilon=self.epsilon,

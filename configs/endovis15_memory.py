@@ -1,0 +1,25 @@
+"""The memory stage of configs/endovis15.py alone, on a network trained before.
+
+For the rows of the paper's Table 2a, which then share one base network:
+
+    base="--config configs/endovis15.py --model.local none --model.global-memory False"
+    python train.py $base --name endovis15_base --data.root DIR
+    run="--config configs/endovis15_memory.py --data.root DIR
+         --train.start-from runs/endovis15_base/fold0-seed0"
+    python train.py $run --name endovis15_ela --model.global-memory False
+    python train.py $run --name endovis15_aga --model.local none
+    python train.py $run --name endovis15_both
+
+`--data.train clip1 clip3 --data.val clip2` (to both) tests on another clip.
+"""
+
+from dataclasses import replace
+
+from configs import endovis15
+from dmnet_jax.config import Config
+
+
+def get_config() -> Config:
+    config = endovis15.get_config()
+    memory = replace(config.train, stages=config.train.stages[1:])
+    return replace(config, name="endovis15_memory", train=memory)

@@ -1,0 +1,116 @@
+"""Against Flax's layer: one device, shared statistics, either dtype, evaluation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from dmnet_jax.nn.batch_norm import BatchNorm
+
+
+def inputs(shape=(4, 6, 5, 7), seed=0):
+    rng = np.random.default_rng(seed)
+    x, g = rng.normal(2, 3, (2, *shape)).astype("float32")
+    variables = {
+        "params": {
+            "scale": rng.uniform(0.5, 2, shape[-1]).astype("float32"),
+            "bias": rng.normal(size=shape[-1]).astype("float32"),
+        },
+        "batch_stats": {
+            "mean": rng.normal(size=shape[-1]).astype("float32"),
+            "var": rng.uniform(0.5, 2, shape[-1]).astype("float32"),
+        },
+    }
+    return variables, x, g
+
+
+def results(layer, variables, x, g):
+    """Output, new statistics, gradients of <output, g> to parameters and x."""
+
+    def loss(params, x):
+        y, new = layer.apply(
+            {**variables, "params": params}, x, mutable=["batch_stats"]
+        )
+        return (y * g).sum(), (y, new["batch_stats"])
+
+    gradients, (y, stats) = jax.grad(loss, (0, 1), has_aux=True)(variables["params"], x)
+    return {"y": y, "stats": stats, "params": gradients[0], "x": gradients[1]}
+
+
+def pair(**settings):
+    settings = {"momentum": 0.9, "epsilon": 1e-3, **settings}
+    return BatchNorm(**settings), nn.BatchNorm(**settings)
+
+
+def assert_close(ours, theirs, rtol=2e-5, atol=2e-5):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(
+            np.float32(a), np.float32(b), rtol=rtol, atol=atol
+        ),
+        ours,
+        theirs,
+    )
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5, 7), (1, 1, 3, 2), (2, 3, 1, 4)])
+def test_training_is_flax(shape):
+    variables, x, g = inputs(shape)
+    ours, theirs = pair(use_running_average=False)
+    assert_close(
+        jax.jit(lambda *a: results(ours, *a))(variables, x, g),
+        results(theirs, variables, x, g),
+        atol=1e-4,
+    )
+
+
+def test_the_form_of_other_backends_is_the_same(monkeypatch):
+    variables, x, g = inputs()
+    ours = pair(use_running_average=False)[0]
+    rows = results(ours, variables, x, g)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert_close(results(ours, variables, x, g), rows)
+
+
+def test_evaluation_is_flax_and_keeps_statistics():
+    variables, x, g = inputs()
+    ours, theirs = pair(use_running_average=True)
+    got = results(ours, variables, x, g)
+    assert_close(got, results(theirs, variables, x, g))
+    jax.tree.map(np.testing.assert_array_equal, got["stats"], variables["batch_stats"])
+
+
+def test_devices_share_statistics_and_gradients():
+    """Four devices with a quarter each are one with all; parameters' sums add up."""
+    variables, x, g = inputs((8, 6, 5, 7))
+    alone = results(pair(use_running_average=False)[0], variables, x, g)
+    shared = BatchNorm(use_running_average=False, epsilon=1e-3, axis_name="devices")
+    parts = [a.reshape(4, 2, *a.shape[1:]) for a in (x, g)]
+    got = jax.pmap(lambda x, g: results(shared, variables, x, g), axis_name="devices")(
+        *parts
+    )
+    assert_close(got["y"].reshape(x.shape), alone["y"])
+    assert_close(got["x"].reshape(x.shape), alone["x"])
+    assert_close(jax.tree.map(lambda a: a[1], got["stats"]), alone["stats"])
+    assert_close(
+        jax.tree.map(lambda a: a.sum(0), got["params"]), alone["params"], atol=1e-3
+    )
+
+
+def test_half_precision_keeps_statistics_in_float32():
+    variables, x, g = inputs((4, 32, 32, 3))
+    x = jnp.asarray(x + 100, jnp.bfloat16)  # x * x has no digits left in bfloat16
+    ours, theirs = pair(use_running_average=False, dtype=jnp.bfloat16)
+    got, expected = (results(n, variables, x, g) for n in (ours, theirs))
+    assert got["y"].dtype == jnp.bfloat16 and got["x"].dtype == jnp.bfloat16
+    assert got["stats"]["var"].dtype == jnp.float32
+    assert_close(got["stats"], expected["stats"], rtol=1e-4, atol=1e-4)
+    assert_close(got["y"], expected["y"], rtol=2e-2, atol=2e-2)
+
+
+def test_initial_variables_are_flax():
+    x = jnp.zeros((2, 3, 3, 5))
+    ours, theirs = pair(use_running_average=False, axis_name="devices")
+    made, expected = (n.init(jax.random.key(0), x) for n in (ours, theirs))
+    assert jax.tree.structure(made) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, made, expected)
