@@ -16,7 +16,7 @@ from dmnet_jax import evaluation, streaming
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.predict.__main__ import main
 from dmnet_jax.streaming import Trained
-from dmnet_jax.streaming.sources import Captured, SourceError, open_source
+from dmnet_jax.streaming.sources import Captured, Rendered, SourceError, open_source
 from tests import tiny_run
 
 SIZE = (128, 128)
@@ -164,6 +164,7 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
 
 
 def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming.sources, "open_source", lambda text: Rendered(SIZE))
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     out = tmp_path / "out"
     assert predict("synthetic", out) == 130
