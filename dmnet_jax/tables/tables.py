@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dmnet_jax.config import Config, to_json
+from dmnet_jax.process import StopRequest
 from dmnet_jax.series import SeriesFlags, average, finished, planned
 from dmnet_jax.tables.rows import Row
 
@@ -52,10 +53,38 @@ def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int
         recipe = folder / f"{row.key}.json"
         recipe.write_text(to_json(run) + "\n")
         print(f"{row.method}: {run.run_directory}", flush=True)
-        status = subprocess.run([sys.executable, TRAIN, "--config", recipe]).returncode
+        status = train_process(recipe)
         if status or not finished(run):  # 0 without results: asked to stop
             return status or 143
     return 0
+
+
+def train_process(recipe: Path) -> int:
+    """Runs train.py to its end; a request to stop is passed on, once.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if not TRAIN.is_file():
+        raise ValueError(
+            f"{TRAIN}: not found; rows are trained by the repository's train.py, so "
+            "run this in a clone of it, or with --no-train"
+        )
+    with StopRequest() as stop:
+        # In a session of its own, or Ctrl-C would reach it twice.
+        command = [sys.executable, TRAIN, "--config", recipe]
+        process = subprocess.Popen(command, start_new_session=True)
+        told = False
+        while True:
+            try:
+                return process.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                if stop.requested and not told:
+                    process.terminate()
+                    told = True
 
 
 def scores_of(config: Config, flags: SeriesFlags) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -39,8 +38,8 @@ def trained(monkeypatch):
     """What was asked of train.py, which writes results at once (or `status`)."""
     asked = []
 
-    def run(command):
-        config = from_json(command[-1].read_text())
+    def run(recipe):
+        config = from_json(recipe.read_text())
         asked.append((config.name, config.data.fold, config.train.seed))
         if trained.status == 0:
             config.run_directory.mkdir(parents=True)
@@ -49,10 +48,10 @@ def trained(monkeypatch):
             found["about"] = {"config": dataclasses.asdict(config)}
             found["protocols"]["dmnet"] = found["protocols"]["global"]
             write_json(config.run_directory / "results.json", found)
-        return subprocess.CompletedProcess(command, trained.status)
+        return trained.status
 
     trained.status = 0
-    monkeypatch.setattr(tables.subprocess, "run", run)
+    monkeypatch.setattr(tables, "train_process", run)
     trained.asked = asked
     return trained
 
@@ -114,6 +113,21 @@ def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
     cell = cell_config(recipe(tmp_path), row)
     assert tables.train_row(cell, row, SeriesFlags(fold="all"), tmp_path) == 2
     assert len(trained.asked) == 1
+
+
+def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "os.kill(os.getppid(), signal.SIGINT)\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(tables, "TRAIN", script)
+    assert tables.train_process(tmp_path / "x.json") == 143
+    monkeypatch.setattr(tables, "TRAIN", tmp_path / "none.py")
+    with pytest.raises(ValueError, match="none.py: not found.*--no-train"):
+        tables.train_process(tmp_path / "x.json")
 
 
 def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):
