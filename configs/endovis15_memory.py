@@ -2,11 +2,11 @@
 
 For the rows of the paper's Table 2a, which then share one base network:
 
-    base="--config configs/endovis15.py --model.local none --model.global-memory False"
+    base="--config configs/endovis15.py --model.local none --model.no-global-memory"
     python train.py $base --name endovis15_base --data.root DIR
     run="--config configs/endovis15_memory.py --data.root DIR
          --train.start-from runs/endovis15_base/fold0-seed0"
-    python train.py $run --name endovis15_ela --model.global-memory False
+    python train.py $run --name endovis15_ela --model.no-global-memory
     python train.py $run --name endovis15_aga --model.local none
     python train.py $run --name endovis15_both
 
