@@ -213,7 +213,7 @@ def test_gradients_are_finite_and_the_loss_falls_on_two_clips(small, name):
 
     params, statistics = network.variables["params"], network.variables["batch_stats"]
     state, losses = tx.init(params), []
-    for i in range(12):
+    for i in range(30):
         key = jax.random.key(i)
         params, statistics, state, loss, gradient = step(params, statistics, state, key)
         losses.append(float(loss))
