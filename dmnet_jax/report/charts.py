@@ -83,15 +83,13 @@ def chart(
         parts.append(f'<path class=bound d="M{x:.1f} {_TOP}V{HEIGHT - _BOTTOM}"/>')
     for line in lines:
         parts.append(_drawn(line, at_x, at_y))
-    for name, value in limits.items():
+    named = "".join(f" · {escape(n)} {v:.4g}" for n, v in limits.items())
+    for value in limits.values():
         y = at_y(value)
         parts.append(f'<path class=limit d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
-        above = y - 4 if y > _TOP + 16 else y + 13
-        right = WIDTH - _RIGHT - 2
-        text = f"{escape(name)} {value:.4g}"
-        parts.append(f'<text x={right} y="{above:.1f}" class="end name">{text}</text>')
     return (
-        f"<figure class=chart><figcaption>{escape(title)}</figcaption><svg role=img "
+        f"<figure class=chart><figcaption>{escape(title)}<span>{named}</span>"
+        "</figcaption><svg role=img "
         f'aria-label="{escape(title)}" viewBox="0 0 {WIDTH} {HEIGHT}">'
         f"{''.join(parts)}</svg></figure>"
     )
