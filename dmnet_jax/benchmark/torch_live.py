@@ -33,6 +33,7 @@ from dmnet_jax.benchmark.live_case import (
     timed_frames,
 )
 from dmnet_jax.benchmark.torch_dmnet import TorchDMNet
+from dmnet_jax.streaming.runtimes import import_openvino
 from dmnet_jax.weights.layout import unflatten
 
 # The paper's tau and n, and as many memorised frames as our default.
@@ -129,10 +130,8 @@ def onnxruntime(module: nn.Module, example: Arrays) -> Call:
 
 
 def openvino(module: nn.Module, example: Arrays) -> Call:
-    import openvino as ov
-
-    # By way of ONNX: its own converter from PyTorch reports its use over the network.
-    core = ov.Core()
+    # By way of ONNX: its own converter from PyTorch needs its telemetry.
+    core = import_openvino().Core()
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
