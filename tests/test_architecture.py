@@ -85,6 +85,7 @@ ROOMS = {
     "dmnet_jax/benchmark/torch_": (
         "dmnet_jax.benchmark",
         "dmnet_jax.nn.mobilenet",
+        "dmnet_jax.streaming.runtimes",
         "dmnet_jax.weights.layout",
     ),
     "dmnet_jax/parallel.py": (),
