@@ -19,7 +19,7 @@ def session(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(session):
-    folder, process = trained(session, toy=True)
+    folder, process = trained(session)
     assert process.returncode == 0, process.stderr
     return folder / "whole" / RUN
 

@@ -1,5 +1,6 @@
-"""`python -m dmnet_jax.export` from outside, on a finished run."""
+"""`python -m dmnet_jax.export` from outside, on a run directory."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from dmnet_jax.checkpoint import load_variables
+from dmnet_jax.checkpoint import Checkpoints, load_variables
+from dmnet_jax.datasets import open_split
 from dmnet_jax.export.__main__ import main
+from dmnet_jax.provenance import describe
 from dmnet_jax.streaming import Session
 from dmnet_jax.weights.files import read_metadata, read_weights
 from dmnet_jax.weights.layout import flatten
@@ -17,9 +20,18 @@ from tests import tiny_run
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder, finished = tiny_run.trained(tmp_path_factory.getbasetemp())
-    assert finished.returncode == 0, finished.stderr
-    return folder / "whole" / tiny_run.RUN
+    """A run directory as training leaves it, though nothing was trained."""
+    folder = tmp_path_factory.mktemp("export")
+    tiny_run.write_videos(folder / "videos")
+    config = tiny_run.tiny_config()
+    data = dataclasses.replace(config.data, root=str(folder / "videos"))
+    workdir = str(folder / "whole")
+    config = dataclasses.replace(config, data=data, workdir=workdir)
+    with tiny_run.shallow(), Checkpoints(config.run_directory) as checkpoints:
+        about = describe(config, *open_split(data))
+        state = {"variables": tiny_run.network()[1]}
+        checkpoints.save(1, state, metadata=about, metric=0.5)
+    return config.run_directory
 
 
 @pytest.fixture(autouse=True)

@@ -40,12 +40,12 @@ def session(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def place(session):
-    return trained(session, toy=True)[0]
+    return trained(session)[0]
 
 
 @pytest.fixture(scope="module")
 def whole(session):
-    place, process = trained(session, toy=True)
+    place, process = trained(session)
     assert process.returncode == 0, process.stderr
     return place / "whole" / RUN, process.stdout
 

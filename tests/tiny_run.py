@@ -270,18 +270,16 @@ def train_arguments(folder: Path, workdir: str) -> list[str]:
 
 
 @functools.cache
-def trained(
-    session: Path, *, toy: bool = False
-) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder of a finished, never interrupted run, and what it printed.
+def trained(session: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The folder of a toy's finished, never interrupted run, and what it printed.
 
     It holds tiny.py, videos and whole/tiny/fold0-seed0; made once a session.
     """
-    folder = session / ("toy_run" if toy else "tiny_run")
+    folder = session / "toy_run"
     write_videos(folder / "videos")
     (folder / "tiny.py").write_text(RECIPE)
     arguments = train_arguments(folder, "whole")
-    return folder, run_script(session / "compiled", "train.py", *arguments, toy=toy)
+    return folder, run_script(session / "compiled", "train.py", *arguments, toy=True)
 
 
 RUN = "tiny/fold0-seed0"
