@@ -16,6 +16,10 @@ from flax import linen as nn
 from jax import Array, lax
 
 
+SMALL = 2**16
+"""Elements of a map below which a loop over rows gains nothing, and costs compiling."""
+
+
 class BatchNorm(nn.Module):
     """x [B, H, W, C] with mean 0 and variance 1 over all but C, scaled and shifted.
 
@@ -121,7 +125,7 @@ def _position_means(
     def of(*maps: Array) -> tuple[Array, ...]:
         return terms(*(x.astype(dtype) for x in maps))
 
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or maps[0].size < SMALL:
         return tuple(x.mean((0, 1)) for x in of(*maps))
 
     def add(row: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -51,7 +51,7 @@ def some(*names):
     ]
 
 
-UNLIKE = some("PAANet-style", "TD4", "TAPNet")
+UNLIKE = some("LinkNet", "TD2", "TAPNet")
 
 quick_jit = partial(
     jax.jit,
