@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-
 SMALL = 2**16
 """Elements of a map below which a loop over rows gains nothing, and costs compiling."""
 
