@@ -143,8 +143,8 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
 
 
 @functools.cache
-def _variables(model: Any) -> Any:
-    """Their shapes, which do not depend on the frames' size."""
+def variable_shapes(model: Any) -> Any:
+    """Shapes of a network's variables, which do not depend on the frames' size."""
     import jax
     import jax.numpy as jnp
 
@@ -168,7 +168,7 @@ def parameters(model: Any) -> int:
     """Trainable numbers: batch norm's scale and shift are, its statistics are not."""
     import jax
 
-    return sum(x.size for x in jax.tree.leaves(_variables(model)["params"]))
+    return sum(x.size for x in jax.tree.leaves(variable_shapes(model)["params"]))
 
 
 @functools.cache
@@ -186,7 +186,7 @@ def step_complexity(model: Any, size: tuple[int, int]) -> Complexity:
     def step(*inputs: Any) -> Any:
         return model.apply(*inputs, **{"method": "step", **once})
 
-    return count(step, _variables(model), _memory(model, size), frame)
+    return count(step, variable_shapes(model), _memory(model, size), frame)
 
 
 @functools.cache
@@ -198,7 +198,7 @@ def stream_complexity(model: Any, size: tuple[int, int]) -> Complexity:
     from dmnet_jax.streaming import network
     from dmnet_jax.streaming.folding import fold
 
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), _variables(model))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variable_shapes(model))
     weights = fold(model, zeros)
     key = jax.random.key(0)
     memory = jax.eval_shape(lambda: network.init_memory(model, 1, size, key))

@@ -76,7 +76,7 @@ def _looked(name: str, look: Callable[[str], Check]) -> Check:
         return look(name)
     except Exception as error:  # whatever is broken is what was asked for
         told = " ".join(f"{type(error).__name__}: {error}".split())
-        fix = "pip install --force-reinstall dmnet-jax"
+        fix = "pip install --force-reinstall -c constraints.txt -e ."
         return Check(name, "failed", told[:300], fix)
 
 
@@ -96,11 +96,12 @@ def _versions(name: str) -> Check:
 def _devices(name: str) -> Check:
     import jax
 
+    from dmnet_jax.process import cores
+
     devices = jax.devices()
     kinds = sorted({device.device_kind for device in devices})
-    cores = len(os.sched_getaffinity(0))
     text = f"{len(devices)} of {', '.join(kinds)} ({jax.default_backend()})"
-    text += f"; {cores} CPU cores"
+    text += f"; {cores()} CPU cores"
     driver = Path("/proc/driver/nvidia/version").exists()
     if driver and jax.default_backend() == "cpu":
         fix = "pip install 'dmnet-jax[cuda13]'  # driver >= 580; else [cuda12]"

@@ -13,6 +13,13 @@ from typing import Any
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def cores() -> int:
+    """CPU cores that this process may use; where that is not told, all there are."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class RunInUseError(ValueError):
     """Another process writes to this run directory."""
 

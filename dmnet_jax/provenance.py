@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -16,6 +15,7 @@ import dmnet_jax
 from data_pipelines.frames import FrameSource
 from dmnet_jax.config import Config
 from dmnet_jax.host_state import to_host
+from dmnet_jax.process import cores
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
 # Frames of a training video whose content is remembered; evenly spaced.
@@ -45,7 +45,7 @@ def describe(config: Config, train: FrameSource, val: FrameSource) -> dict[str, 
         "split_sha256": _sha256_of_json([videos, content]),
         "versions": versions(),
         "devices": [device.device_kind for device in jax.devices()],
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "processes": jax.process_count(),
     }
 

@@ -5,6 +5,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 
 from dmnet_jax.report import speed
@@ -84,11 +85,9 @@ def test_newer_evaluation_is_reported(run):
 
 def test_speed_is_told_with_its_machine(run, monkeypatch):
     latency = {"steps": 60, "p50_ms": 20.0, "p95_ms": 21.0, "p99_ms": 22, "max_ms": 23}
-    machine = {"cpu": "a processor", "cores": 2}
+    machine = {"cpu": "a processor", "cores": 2, "date": "today"}
     found = {"latency": latency, "size": [64, 64], "device": "cpu"}
-    monkeypatch.setattr(
-        speed, "measure", lambda run: {**found, "machine": machine, "date": "today"}
-    )
+    monkeypatch.setattr(speed, "measure", lambda run: {**found, "machine": machine})
     assert main([str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "50.0" in page and "2 cores of a processor, today" in page
@@ -115,6 +114,14 @@ def test_ticks_are_round():
     assert ticks(-0.02, 1.05) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert ticks(-64, -20) == [-60, -50, -40, -30, -20]
     assert all(math.isclose(t * 10, round(t * 10)) for t in ticks(0.1, 0.9))
+    np.testing.assert_allclose(ticks(-0.1, 0), np.arange(-5, 1) / 50)
+
+
+@pytest.mark.parametrize("ends", [(-0.1, 0.0), (-4.71, -2.2), (0, 224)])
+def test_ticks_are_few_and_within(ends):
+    found = ticks(*ends)
+    assert 2 <= len(found) <= 11
+    assert all(ends[0] <= tick <= ends[1] for tick in found)
 
 
 def test_charts_of_little():

@@ -5,11 +5,14 @@ import os
 import platform
 import re
 import resource
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from dmnet_jax.process import cores
 
 SYSTEM = "the system's"
 _TCMALLOC = "/usr/lib/*/libtcmalloc*.so.[0-9]"
@@ -44,11 +47,6 @@ def allocator() -> str:
     return Path(found[0]).name if found else SYSTEM
 
 
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def describe() -> dict[str, Any]:
     """Processor, cores this process may use, allocator and date."""
     return {
@@ -61,7 +59,8 @@ def describe() -> dict[str, Any]:
 
 def peak_memory() -> int:
     """Bytes, the most that this process has held."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def seconds(call: Callable[[], Any]) -> float:

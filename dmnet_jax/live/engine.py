@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.images import DataError
+from data_pipelines.images import DataError, resize_label
 from dmnet_jax.overlay import places
 from dmnet_jax.predict.outputs import areas, colors_of
 from dmnet_jax.predict.run import LIVE, first_frame, session_for
@@ -167,21 +167,19 @@ class Engine:
     def _labels(self, result: Result, size: tuple[int, int]) -> dict[str, Any]:
         if result.labels is None:
             return {"mask": None, "areas": {}, "places": []}
-        height, width = size
-        label = Image.fromarray(result.labels).resize(
-            (width, height), Image.Resampling.NEAREST
-        )
+        label = resize_label(result.labels, size)
         return {
             "mask": self._png(label),
             "areas": areas(result.labels, self._names),
-            "places": places(np.asarray(label)),
+            "places": places(label),
         }
 
-    def _png(self, label: Image.Image) -> str:
+    def _png(self, label: np.ndarray) -> str:
         """A palette PNG whose background is transparent, as a data address."""
-        label.putpalette([channel for color in self._colors for channel in color])
+        picture = Image.fromarray(label)
+        picture.putpalette([channel for color in self._colors for channel in color])
         file = io.BytesIO()
-        label.save(file, "PNG", transparency=0, compress_level=1)
+        picture.save(file, "PNG", transparency=0, compress_level=1)
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
     def _obey(self, session: Session, order: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ Segmentation of Cataract Surgical Instruments", ICONIP 2019; the nearest public
 relative of PAANet, whose code was never released.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.models.compared import ComparedNetwork
-from dmnet_jax.nn.convolution import Conv, Deconv, batch_norm
+from dmnet_jax.nn.convolution import Conv, Deconv, norm_relu
 from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.mobilenet import normalise
 from dmnet_jax.nn.resnet import RESNET34, ResNet
@@ -73,10 +74,7 @@ class LinkBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        def done(x: Array, name: str) -> Array:
-            y = batch_norm(x, name, train=train, axis_name=self.axis_name)
-            return nn.relu(y)
-
+        done = partial(norm_relu, train=train, axis_name=self.axis_name)
         narrow = x.shape[-1] // 4
         reduce = Dense1x1(narrow, use_bias=True, dtype=self.dtype, name="reduce")
         x = done(reduce(x), "reduce_norm")
@@ -103,10 +101,9 @@ class AugmentedAttention(nn.Module):
             return layer(x)
 
         def unit(x: Array, name: str) -> Array:
-            y = batch_norm(
-                dense(x, name), f"{name}_norm", train=train, axis_name=self.axis_name
-            )
-            return nn.relu(y)
+            norm = f"{name}_norm"
+            x = dense(x, name)
+            return norm_relu(x, norm, train=train, axis_name=self.axis_name)
 
         summary = unit(high.mean((1, 2), keepdims=True), "high")
         summary += unit(low.mean((1, 2), keepdims=True), "low")

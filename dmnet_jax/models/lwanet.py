@@ -7,6 +7,7 @@ attention, are kept: a training batch must hold several clips. The paper's row (
 2.77 G) is of a variant 8 to 14 % larger, which is not public.
 """
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.models.compared import ComparedNetwork
-from dmnet_jax.nn.convolution import Deconv, batch_norm
+from dmnet_jax.nn.convolution import Deconv, batch_norm, norm_relu
 from dmnet_jax.nn.layers import Dense1x1, Depthwise3x3, Padding
 from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
 
@@ -63,10 +64,7 @@ class Separable(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        def done(x: Array, name: str) -> Array:
-            y = batch_norm(x, name, train=train, axis_name=self.axis_name)
-            return nn.relu(y)
-
+        done = partial(norm_relu, train=train, axis_name=self.axis_name)
         x = done(Depthwise3x3(dtype=self.dtype, name="depthwise")(x), "depthwise_norm")
         dense = Dense1x1(self.features, dtype=self.dtype, name="dense")
         return done(dense(x), "dense_norm")
@@ -85,8 +83,7 @@ class SeparableDeconv(nn.Module):
             x, train=train
         )
         x = Deconv(self.features, dtype=self.dtype, name="deconv")(x)
-        x = batch_norm(x, "deconv_norm", train=train, axis_name=self.axis_name)
-        return nn.relu(x)
+        return norm_relu(x, "deconv_norm", train=train, axis_name=self.axis_name)
 
 
 class AttentionFusion(nn.Module):

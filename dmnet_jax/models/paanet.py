@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.models.compared import ComparedNetwork
-from dmnet_jax.nn.convolution import Deconv, batch_norm
+from dmnet_jax.nn.convolution import Deconv, norm_relu
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1, enlarge
 from dmnet_jax.nn.mobilenet import normalise
 from dmnet_jax.nn.resnet import RESNET34, ResNet
@@ -40,8 +40,7 @@ class PAANetStyle(ComparedNetwork):
         def unit(x: Array, layer: nn.Module) -> Array:
             x = layer(x)
             norm = f"{layer.name}_norm"
-            x = batch_norm(x, norm, train=train, axis_name=self.axis_name)
-            return nn.relu(x)
+            return norm_relu(x, norm, train=train, axis_name=self.axis_name)
 
         stages = ResNet(
             self.blocks,

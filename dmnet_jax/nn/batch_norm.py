@@ -2,8 +2,7 @@
 
 The same function and variables as `flax.linen.BatchNorm`. XLA's CPU backend takes sums
 over the leading axes of a large map column by column, and differentiating Flax's layer
-makes six of them; here there are two forward and two backward, a row at a time
-(0.6x the time of a forward and backward pass; README.md has the whole step's).
+makes six of them; here there are two forward and two backward, a row at a time.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from flax import linen as nn
 from jax import Array, lax
 
 SMALL = 2**16
-"""Elements of a map below which a loop over rows gains nothing, and costs compiling."""
+"""Elements of a map below which a loop over rows is not worth its time to compile."""
 
 
 class BatchNorm(nn.Module):

@@ -113,6 +113,11 @@ def max_pool_3x3(x: Array) -> Array:
     return jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
 
 
+def norm_relu(x: Array, name: str, *, train: bool, axis_name: str | None) -> Array:
+    """`batch_norm`, then ReLU."""
+    return nn.relu(batch_norm(x, name, train=train, axis_name=axis_name))
+
+
 def batch_norm(x: Array, name: str, *, train: bool, axis_name: str | None) -> Array:
     """Batch norm with PyTorch's constants, inside a compact method; keeps the dtype.
 

@@ -7,7 +7,7 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from dmnet_jax.nn.convolution import batch_norm
+from dmnet_jax.nn.convolution import norm_relu
 from dmnet_jax.nn.layers import Dense1x1
 
 BINS = (1, 2, 3, 6)
@@ -29,10 +29,9 @@ class PyramidPooling(nn.Module):
         for bins in BINS:
             y = _resample(x, average(height, bins), average(width, bins))
             dense = Dense1x1(channels // 4, dtype=self.dtype, name=f"dense{bins}")
-            y = batch_norm(
+            y = norm_relu(
                 dense(y), f"norm{bins}", train=train, axis_name=self.axis_name
             )
-            y = nn.relu(y)
             y = _resample(y, interpolation(bins, height), interpolation(bins, width))
             branches.append(y)
         return branches

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dmnet_jax.nn.convolution import Conv, batch_norm, max_pool_3x3
+from dmnet_jax.nn.convolution import Conv, batch_norm, max_pool_3x3, norm_relu
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1
 
 # Blocks of each stage.
@@ -69,8 +69,8 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> tuple[Array, ...]:
         stem = Conv(self.width, 7, 2, 3, use_bias=False, dtype=self.dtype, name="stem")
-        x = batch_norm(stem(x), "stem_norm", train=train, axis_name=self.axis_name)
-        x = max_pool_3x3(nn.relu(x))
+        x = norm_relu(stem(x), "stem_norm", train=train, axis_name=self.axis_name)
+        x = max_pool_3x3(x)
         outputs = []
         for stage, repeats in enumerate(self.blocks):
             for block in range(repeats):

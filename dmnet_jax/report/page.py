@@ -259,7 +259,7 @@ def _speed(speed: dict[str, Any] | None) -> str:
     said = (
         f"One stream, {height}x{width}, {latency['steps']} frames, uint8 frame in, "
         f"labels out; {speed['device']}, {machine['cores']} cores of {machine['cpu']}, "
-        f"{speed['date']}. Measured while this page was written."
+        f"{machine['date']}. Measured while this page was written."
     )
     headers = [*(f"{name}, ms" for name in names), "frames/s at p50"]
     body = _table(headers, [row]) + f"<p class=soft>{escape(said)}</p>"

@@ -1,7 +1,6 @@
 """How fast a run's network streams on this machine."""
 
 import os
-from datetime import UTC, datetime
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ def measure(run: str | os.PathLike[str]) -> dict[str, Any]:
     """Steps a session of the run's network through noise.
 
     Returns:
-        JSON: latency as `Session.stats` has it, frame size, machine, date.
+        JSON: latency as `Session.stats` has it, frame size, machine.
 
     Raises:
         CheckpointError: no good checkpoint.
@@ -32,5 +31,4 @@ def measure(run: str | os.PathLike[str]) -> dict[str, Any]:
             "size": [height, width],
             "device": jax.devices()[0].device_kind,
             "machine": describe(),
-            "date": datetime.now(UTC).date().isoformat(),
         }

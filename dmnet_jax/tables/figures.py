@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines.frames import FrameSource
+from data_pipelines.frames import FrameSource, resize_image
 from dmnet_jax import evaluation, models
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.evaluation import Prediction
 from dmnet_jax.overlay import contact_sheet, legend, overlay
+from dmnet_jax.report.charts import ticks
 
 INK, FAINT, PAPER = (20, 20, 20), (205, 205, 205), (255, 255, 255)
 ADMITTED, OTHER, LINE = (0, 114, 178), (170, 170, 170), (213, 94, 0)
@@ -50,28 +51,13 @@ def figure2(
     for _, run in methods:
         network, variables, source = opened(run)
         chosen = chosen or _evenly(source, rows)
-        columns.append(
-            [
-                next(
-                    found
-                    for found in evaluation.predict_video(
-                        network, variables, source, video
-                    )
-                    if found.frame == frame
-                )
-                for video, frame in chosen
-            ]
-        )
+        columns.append(_predicted(network, variables, source, chosen))
     assert source is not None
     colors = [info.color for info in source.classes]
 
     def picture(video: int, found: Prediction, label: np.ndarray | None) -> Image.Image:
         assert found.truth is not None
-        image = np.asarray(
-            Image.fromarray(source.image(video, found.frame)).resize(
-                found.truth.shape[::-1], Image.Resampling.BILINEAR
-            )
-        )
+        image = resize_image(source.image(video, found.frame), found.truth.shape)
         if label is not None:
             image = overlay(image, label, colors)
         height = round(width * image.shape[0] / image.shape[1])
@@ -88,6 +74,21 @@ def figure2(
     grid = contact_sheet(sheet)
     names = [info.name for info in source.classes]
     return contact_sheet([[grid], [legend(names, colors, width=grid.width, size=20)]])
+
+
+def _predicted(
+    network: Any, variables: Any, source: FrameSource, chosen: list[tuple[int, int]]
+) -> list[Prediction]:
+    """Of each chosen (video, frame); a video is gone through once."""
+    found = {}
+    for video in dict.fromkeys(video for video, _ in chosen):
+        wanted = {frame for number, frame in chosen if number == video}
+        for one in evaluation.predict_video(network, variables, source, video):
+            if one.frame in wanted:
+                found[video, one.frame] = one
+            if one.frame == max(wanted):
+                break
+    return [found[place] for place in chosen]
 
 
 def _evenly(source: FrameSource, count: int) -> list[tuple[int, int]]:
@@ -131,25 +132,16 @@ def figure3(run: Config, video: int, *, width: int = 1600) -> Image.Image:
         raise ValueError(f"there are {len(source.videos)} validation videos")
     found = list(evaluation.predict_video(network, variables, source, video))
     admitted = np.array([one.admitted for one in found])
-    thresholds = {n: float(x) for n, x in variables["thresholds"].items()}
-    parts = [
-        _plot(
-            np.array([one.confidence for one in found]),
-            admitted,
-            thresholds["min_confidence"],
-            ("confidence r", "alpha", "admitted above"),
-            width,
-        ),
-        _plot(
-            np.array([one.similarity for one in found]),
-            admitted,
-            thresholds["max_similarity"],
-            ("similarity s", "beta", "admitted below"),
-            width,
-        ),
-        _thumbnails(source, video, np.flatnonzero(admitted), width),
-    ]
-    return contact_sheet([[part] for part in parts])
+    sheet: list[list[Any]] = []
+    for score, threshold, words in (
+        ("confidence", "min_confidence", ("confidence r", "alpha", "admitted above")),
+        ("similarity", "max_similarity", ("similarity s", "beta", "admitted below")),
+    ):
+        values = np.array([getattr(one, score) for one in found])
+        limit = float(variables["thresholds"][threshold])
+        sheet.append([_plot(values, admitted, limit, words, width)])
+    sheet.append([_thumbnails(source, video, np.flatnonzero(admitted), width)])
+    return contact_sheet(sheet)
 
 
 def _plot(
@@ -178,11 +170,11 @@ def _plot(
         y = top + up * (high - value) / (high - low)
         return scale * x, scale * y
 
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         draw.line([at(0, tick), at(len(values) - 1, tick)], FAINT, scale)
         x, y = at(0, tick)
         draw.text((x - 16, y), f"{tick:.3g}", INK, font=font, anchor="rm")
-    for tick in _ticks(0, len(values) - 1):
+    for tick in ticks(0, max(1, len(values) - 1)):
         x, y = at(tick, low)
         draw.text((x, y + 12), f"{tick:g}", INK, font=font, anchor="mt")
     for first, last in _runs(known):
@@ -215,15 +207,6 @@ def _thumbnails(
         row.append(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
         under.append(_caption(f"frame {frame}", side))
     return contact_sheet([row, under])
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """About five round numbers of a range."""
-    rough = (high - low or 1) / 5
-    unit = 10 ** np.floor(np.log10(rough))
-    step = unit * min((n for n in (1, 2, 5, 10)), key=lambda n: abs(n * unit - rough))
-    first = np.ceil(low / step)
-    return [float(step * i) for i in np.arange(first, np.floor(high / step) + 1)]
 
 
 def _runs(known: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dmnet_jax.complexity import variable_shapes
+
 
 def frame_times(
     networks: Mapping[str, Any], size: tuple[int, int], rounds: int
@@ -56,9 +58,6 @@ def summary(times: np.ndarray) -> dict[str, float]:
 def _variables(network: Any) -> Any:
     """At a scale that keeps numbers ordinary: subnormal ones are slow."""
     rng = np.random.default_rng(0)
-    memory = network.init_memory(1, (64, 64), jax.random.key(0))
-    frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), "uint8")
-    shapes = jax.eval_shape(network.init, jax.random.key(0), memory, frames)
 
     def leaf(path: Any, x: Any) -> np.ndarray:
         name = path[-1].key
@@ -67,4 +66,4 @@ def _variables(network: Any) -> Any:
             return drawn.astype(x.dtype)
         return np.full(x.shape, name in ("scale", "var"), x.dtype)
 
-    return jax.tree_util.tree_map_with_path(leaf, shapes)
+    return jax.tree_util.tree_map_with_path(leaf, variable_shapes(network))

@@ -19,9 +19,9 @@ from dmnet_jax.models.paanet import PAANetStyle
 from dmnet_jax.models.tapnet import TAPNet, flow_between, moved
 from dmnet_jax.models.tdnet import TDNet
 from dmnet_jax.models.ternausnet import TernausNet
-from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.layers import enlarge
 from dmnet_jax.training import create_state, train_step
+from tests.drawn import drawn, quick_jit
 from tests.tiny_run import linear, picture
 
 KEY = jax.random.key(0)
@@ -53,36 +53,7 @@ def some(*names):
 
 UNLIKE = some("LinkNet", "TD2", "TAPNet")
 
-quick_jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shallow_encoder():
-    with pytest.MonkeyPatch.context() as patch:
-        stages = tuple((e, c, 1, stride) for e, c, _, stride in mobilenet.STAGES)
-        patch.setattr(mobilenet, "STAGES", stages)
-        yield
-
-
-def draw(shapes):
-    """Variables of given shapes, wide enough that frames differ in their logits."""
-    rng = np.random.default_rng(0)
-
-    def leaf(path, x):
-        name = path[-1].key
-        if name == "kernel":
-            return rng.standard_normal(x.shape) * (2 / np.prod(x.shape[:-1])) ** 0.5
-        if name in ("scale", "var"):
-            return np.ones(x.shape)
-        return 0.1 * rng.standard_normal(x.shape)
-
-    return jax.tree.map(jnp.float32, jax.tree_util.tree_map_with_path(leaf, shapes))
+pytestmark = pytest.mark.usefixtures("shallow_encoder")
 
 
 class Small:
@@ -96,7 +67,7 @@ class Small:
         memory = self.model.init_memory(1, SIZE, KEY)
         frames = jax.ShapeDtypeStruct((1, 1, *SIZE, 3), jnp.uint8)
         shapes = jax.eval_shape(self.model.init, KEY, memory, frames)
-        self.variables = {"batch_stats": {}, **draw(shapes)}
+        self.variables = {"batch_stats": {}, **drawn(shapes)}
         self.roll = quick_jit(self.model.apply)
         self.step = quick_jit(self._step)
         self.clip = quick_jit(partial(self.model.apply, method="clip"))

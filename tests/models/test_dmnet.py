@@ -11,6 +11,7 @@ from dmnet_jax import memory as mem
 from dmnet_jax.models import clips, single_frame
 from dmnet_jax.models.dmnet import DMNet, Features
 from dmnet_jax.nn import mobilenet
+from tests.drawn import drawn, quick_jit
 
 SIZE = (64, 96)
 FRAMES = 7
@@ -23,39 +24,11 @@ MODEL = DMNet(num_classes=3, global_size=5)
 KEY = jax.random.key(0)
 ALL = {n: np.ones((2, n), bool) for n in (4, 5)}
 
-# For programs that run once: to compile them well takes longer than to run them badly.
-quick_jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def shallow_encoder():
-    """One block a stage instead of up to four: programs compile in half the time."""
-    with pytest.MonkeyPatch.context() as patch:
-        stages = tuple((e, c, 1, stride) for e, c, _, stride in mobilenet.STAGES)
-        patch.setattr(mobilenet, "STAGES", stages)
-        yield
+pytestmark = pytest.mark.usefixtures("shallow_encoder")
 
 
 def draw(shapes):
-    """Variables of given shapes, wide enough that frames differ in their logits."""
-    rng = np.random.default_rng(0)
-
-    def leaf(path, x):
-        name = path[-1].key
-        if name == "kernel":
-            return rng.standard_normal(x.shape) * (2 / np.prod(x.shape[:-1])) ** 0.5
-        if name in ("scale", "var"):
-            return np.ones(x.shape)
-        return 0.1 * rng.standard_normal(x.shape)
-
-    drawn = jax.tree_util.tree_map_with_path(leaf, shapes)
-    return {**jax.tree.map(jnp.float32, drawn), "thresholds": ADMIT_ALL}
+    return {**drawn(shapes), "thresholds": ADMIT_ALL}
 
 
 @pytest.fixture(scope="module")

@@ -69,10 +69,3 @@ def _blobs(mask):
     """Dots that do not share a column."""
     columns = np.concatenate([[0], mask.any(0).astype(int)])
     return int((np.diff(columns) > 0).sum())
-
-
-def test_ticks_are_round_and_few():
-    for low, high in ((-0.1, 0.0), (-4.71, -2.2), (0, 224), (3, 3)):
-        ticks = figures._ticks(low, high)
-        assert len(ticks) <= 11 and all(low <= tick <= high for tick in ticks)
-    np.testing.assert_allclose(figures._ticks(-0.1, 0), np.arange(-5, 1) / 50)
