@@ -8,8 +8,6 @@ never holds another drive's frames, nor minutes-old ones as if they were the las
 """
 
 import re
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -22,8 +20,8 @@ from data_pipelines.frames import (
     Video,
     read_grey,
     read_image,
-    read_size,
 )
+from data_pipelines.pairs import PICTURES, files_by_stem, pairing_faults, size_faults
 
 CLASSES = (
     # Of no pixel: class 0 is what scores leave out, and CamVid scores all 11.
@@ -125,42 +123,18 @@ def open_camvid(root: str | Path) -> CamVid:
     if not splits:
         faults.append(f"{root}: no folders train/frames, val/frames or test/frames")
     for split in splits:
-        frames = _files(root / split / "frames", (".jpg", ".jpeg", ".png"), faults)
-        masks = _files(root / split / "masks", (".png",), faults)
-        faults += [
-            f"{path}: frame without a mask; add {root / split / 'masks' / stem}.png"
-            for stem, path in frames.items()
-            if stem not in masks
-        ]
-        faults += [
-            f"{path}: mask without a frame; add frame {stem} or remove the mask"
-            for stem, path in masks.items()
-            if stem not in frames
-        ]
+        frames = files_by_stem(root / split / "frames", PICTURES, faults)
+        masks = files_by_stem(root / split / "masks", (".png",), faults)
+        faults += pairing_faults(frames, masks, root / split / "masks")
         for sequence, run in _runs(frames, faults):
             pairs = tuple((frames[stem], masks[stem]) for stem in run if stem in masks)
-            faults += _size_faults(pairs)
+            faults += size_faults(path for pair in pairs for path in pair)
             first = run[0].rpartition("_")[2]
             videos.append(Video(f"{split}_{sequence}_{first}", tuple(run)))
             paths.append(pairs)
     if faults:
         raise DataError(faults)
     return CamVid(tuple(videos), tuple(paths))
-
-
-def _files(
-    folder: Path, suffixes: tuple[str, ...], faults: list[str]
-) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*")):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in files:
-            faults.append(f"{path}: same frame as {files[path.stem].name}; keep one")
-        files.setdefault(path.stem, path)
-    if not files:
-        faults.append(f"{folder}: missing or empty; put SEQUENCE_NUMBER files there")
-    return files
 
 
 def _runs(frames: dict[str, Path], faults: list[str]) -> list[tuple[str, list[str]]]:
@@ -186,20 +160,3 @@ def _runs(frames: dict[str, Path], faults: list[str]) -> list[tuple[str, list[st
                 runs.append((sequence, []))
             runs[-1][1].append(known[number])
     return runs
-
-
-def _size_faults(pairs: Sequence[tuple[Path, Path]]) -> list[str]:
-    faults: list[str] = []
-    sizes: dict[Path, tuple[int, int]] = {}
-    for path in (path for pair in pairs for path in pair):
-        try:
-            sizes[path] = read_size(path)
-        except DataError as error:
-            faults += error.faults
-    usual, _ = Counter(sizes.values()).most_common(1)[0] if sizes else ((0, 0), 0)
-    return faults + [
-        f"{path}: {size[1]}x{size[0]} (width x height), the video's files are "
-        f"{usual[1]}x{usual[0]}; replace the file"
-        for path, size in sizes.items()
-        if size != usual
-    ]

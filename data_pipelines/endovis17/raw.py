@@ -15,11 +15,11 @@ import numpy as np
 
 from data_pipelines.endovis17.tables import CLASSES, OTHER, instrument_type
 from data_pipelines.endovis17.tree import (
+    PREFIX,
     cropped,
-    frame_names,
-    pairing_faults,
+    frame_files,
+    sequence_faults,
     sequence_folders,
-    size_faults,
     unique_folders,
 )
 from data_pipelines.frames import (
@@ -28,6 +28,7 @@ from data_pipelines.frames import (
     read_grey,
     read_image,
 )
+from data_pipelines.pairs import numbered_folders, pairing_faults
 
 _PARTS = (0, 10, 20, 30, 40)
 # Pillow writes and some tools re-save masks with values a few levels off; anything
@@ -143,19 +144,15 @@ def open_endovis17(
     found = unique_folders(sequence_folders(root), faults)
     if not found:
         faults.append(f"{root}: no folders instrument_dataset_1, 2, ... in it")
-    wanted = tuple(found) if sequences is None else tuple(dict.fromkeys(sequences))
-    faults += [
-        f"{root}: no folder instrument_dataset_{k}; there are {tuple(found)}"
-        for k in wanted
-        if k not in found
-    ]
+    wanted = numbered_folders(root, PREFIX, found, sequences, faults)
     videos, folders, masks = [], [], []
-    for folder in (found[k] for k in wanted if k in found):
-        frames = frame_names(folder / "left_frames", faults)
+    for folder in wanted.values():
+        frames = frame_files(folder / "left_frames", faults)
         instruments = _instrument_folders(folder / "ground_truth", faults)
-        for instrument in instruments:
-            faults += pairing_faults(folder / "left_frames", frames, instrument)
-        faults += size_faults(folder, frames, instruments)
+        labels = [frame_files(instrument, faults) for instrument in instruments]
+        for instrument, files in zip(instruments, labels, strict=True):
+            faults += pairing_faults(frames, files, instrument)
+        faults += sequence_faults(frames, labels)
         videos.append(Video(folder.name, tuple(frames)))
         folders.append(folder)
         masks.append(tuple(instruments))

@@ -17,14 +17,15 @@ import numpy as np
 
 from data_pipelines.endovis17.tables import CLASSES
 from data_pipelines.endovis17.tree import (
+    PREFIX,
     cropped,
-    frame_names,
-    pairing_faults,
+    frame_files,
+    sequence_faults,
     sequence_folders,
-    size_faults,
     unique_folders,
 )
 from data_pipelines.frames import DataError, Video, read_grey, read_image
+from data_pipelines.pairs import numbered_folders, pairing_faults
 
 KINDS = {
     "binary": "BinarySegmentation",
@@ -135,25 +136,21 @@ def open_endovis17_test(
     found, truth = unique_folders(pictures, faults), unique_folders(labels, faults)
     if not found:
         faults.append(f"{root}: no folders instrument_dataset_K/left_frames in it")
-    wanted = tuple(found) if sequences is None else tuple(dict.fromkeys(sequences))
-    faults += [
-        f"{root}: no folder instrument_dataset_{k}; there are {tuple(found)}"
-        for k in wanted
-        if k not in found
-    ]
+    wanted = numbered_folders(root, PREFIX, found, sequences, faults)
     videos, places = [], []
-    for k in (k for k in wanted if k in found):
-        left = found[k] / "left_frames"
-        frames = frame_names(left, faults)
+    for k, folder in wanted.items():
+        left = folder / "left_frames"
+        frames = frame_files(left, faults)
         if k not in truth:
             faults.append(
-                f"{found[k]}: no labels; unpack the test ground truth below {root}, "
+                f"{folder}: no labels; unpack the test ground truth below {root}, "
                 f"with instrument_dataset_{k}/[gt/]{KINDS[task]}"
             )
             continue
-        faults += pairing_faults(left, frames, truth[k])
-        faults += size_faults(found[k], frames, [truth[k]])
-        videos.append(Video(f"instrument_dataset_{k}", tuple(frames)))
+        labels = frame_files(truth[k], faults)
+        faults += pairing_faults(frames, labels, truth[k])
+        faults += sequence_faults(frames, [labels])
+        videos.append(Video(f"{PREFIX}{k}", tuple(frames)))
         places.append((left, truth[k]))
     if faults:
         raise DataError(faults)

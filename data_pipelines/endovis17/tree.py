@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.folder import natural_key
 from data_pipelines.frames import DataError, read_size
+from data_pipelines.pairs import files_by_stem, number_faults, size_faults
+
+PREFIX = "instrument_dataset_"
+"""Of a sequence's folder, before its number."""
 
 # RAW/ARCHIVE/ARCHIVE/instrument_dataset_K is how the archives unpack.
 _DEPTH = 3
@@ -73,62 +76,26 @@ def unique_folders(
     return unique
 
 
-def frame_names(folder: Path, faults: list[str]) -> list[str]:
-    """Stems of the PNG files in `folder`, in the order of their numbers."""
-    names = sorted(
-        (path.stem for path in folder.glob("*.png") if path.name[0] != "."),
-        key=natural_key,
-    )
-    if not names:
-        faults.append(f"{folder}: no frames; it must hold frame000.png, ...")
-    first: dict[str, str] = {}
-    for name in names:
-        number = re.sub(r"\d+", lambda digits: str(int(digits[0])), name)
-        kept = first.setdefault(number, name)
-        if kept != name:
-            faults.append(
-                f"{folder / name}.png: same frame number as {kept}.png; keep one"
-            )
-    return names
+def frame_files(folder: Path, faults: list[str]) -> dict[str, Path]:
+    """PNG files of `folder` by stem, in the order of their numbers."""
+    files = files_by_stem(folder, (".png",), faults)
+    faults += number_faults(files)
+    return files
 
 
-def pairing_faults(left: Path, frames: list[str], folder: Path) -> list[str]:
-    """Frames of `left` without a mask in `folder`, and masks without a frame."""
-    names = {path.stem for path in folder.glob("*.png") if path.name[0] != "."}
-    missing = [
-        f"{folder / name}.png: missing, {left / name}.png has no mask; unpack it again"
-        for name in frames
-        if name not in names
-    ]
-    return missing + [
-        f"{folder / name}.png: mask without a frame; remove it or add the frame"
-        for name in sorted(names.difference(frames), key=natural_key)
-    ]
-
-
-def size_faults(folder: Path, frames: list[str], masks: list[Path]) -> list[str]:
-    """Files whose size, by their headers, is not that of the sequence's first frame."""
-    faults: list[str] = []
-    first: tuple[int, int] | None = None
-    for name in frames:
-        for place in (folder / "left_frames", *masks):
-            path = place / f"{name}.png"
-            try:
-                size = read_size(path)
-                if first is None:
-                    first = size
-                    picture_box(*size)
-            except FileNotFoundError:
-                continue
-            except DataError as error:
-                faults += [
-                    line if str(path) in line else f"{path}: {line}"
-                    for line in error.faults
-                ]
-                continue
-            if size != first:
-                faults.append(
-                    f"{path}: {size[1]}x{size[0]} (width x height), the sequence began "
-                    f"with {first[1]}x{first[0]}; replace the file"
-                )
+def sequence_faults(
+    frames: dict[str, Path], masks: Sequence[dict[str, Path]]
+) -> list[str]:
+    """Files of another size than the sequence's first frame, or that has no picture."""
+    files = [*frames.values(), *(path for folder in masks for path in folder.values())]
+    faults = size_faults(files)
+    for first in files[:1]:
+        try:
+            size = read_size(first)
+        except DataError:  # is a fault already
+            continue
+        try:
+            picture_box(*size)
+        except DataError as error:
+            faults += [f"{first}: {line}" for line in error.faults]
     return faults

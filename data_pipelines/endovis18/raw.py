@@ -15,8 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.endovis18.tables import CLASSES, UNKNOWN, decode_colors
-from data_pipelines.folder import natural_key
-from data_pipelines.frames import DataError, Video, read_image, read_size
+from data_pipelines.frames import DataError, Video, read_image
+from data_pipelines.pairs import (
+    files_by_stem,
+    natural_key,
+    number_faults,
+    numbered_folders,
+    pairing_faults,
+    size_faults,
+)
 
 _DEPTH = 4
 
@@ -115,27 +122,21 @@ def open_endovis18(
         raise FileNotFoundError(f"{root}: no such folder")
     faults: list[str] = []
     found, repairs = _survey(root, faults)
-    wanted = tuple(found) if sequences is None else tuple(dict.fromkeys(sequences))
-    faults += [
-        f"{root}: no folder seq_{k}; there are {tuple(found)}"
-        for k in wanted
-        if k not in found
-    ]
     prefix = "test_" if subset == "test" else ""
     videos, images, masks = [], [], []
-    for k in (k for k in wanted if k in found):
-        frames = _files(found[k] / "left_frames", faults)
-        labels = _files(found[k] / "labels", faults)
+    for k, folder in numbered_folders(root, "seq_", found, sequences, faults).items():
+        frames = _files(folder / "left_frames", faults)
+        labels = _files(folder / "labels", faults)
         mended = {name: path for (n, name), path in repairs.items() if n == k}
         faults += [
-            f"{path}: repairs a label that {found[k]} lacks; remove it or add the label"
+            f"{path}: repairs a label that {folder} lacks; remove it or add the label"
             for name, path in mended.items()
             if name not in labels
         ]
-        faults += _pairing_faults(frames, labels, found[k])
+        faults += pairing_faults(frames, labels, folder / "labels")
         labels |= mended
         names = [name for name in frames if name in labels]
-        faults += _size_faults(frames, labels)
+        faults += size_faults([*frames.values(), *labels.values()])
         videos.append(Video(f"{prefix}seq_{k}", tuple(names)))
         images.append(tuple(frames[name] for name in names))
         masks.append(tuple(labels[name] for name in names))
@@ -190,55 +191,12 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
 
 def _files(folder: Path, faults: list[str]) -> dict[str, Path]:
     """PNG files by stem, in the order of their frame numbers."""
-    files: dict[str, Path] = {}
-    numbers: dict[int, Path] = {}
-    for path in sorted(folder.glob("*.png"), key=lambda path: natural_key(path.name)):
-        if path.name.startswith("."):
-            continue
-        match = re.fullmatch(r"frame_?(\d+)", path.stem)
-        if match is None:
-            faults.append(f"{path}: must be called frameNNN.png; rename or remove it")
-            continue
-        first = numbers.setdefault(int(match[1]), path)
-        if first != path:
-            faults.append(f"{path}: same frame number as {first.name}; keep one")
-        files[path.stem] = path
-    if not files:
-        faults.append(f"{folder}: no frames; it must hold frame000.png, ...")
+    found = files_by_stem(folder, (".png",), faults)
+    files = {stem: found[stem] for stem in found if re.fullmatch(r"frame_?\d+", stem)}
+    faults += [
+        f"{path}: must be called frameNNN.png; rename or remove it"
+        for stem, path in found.items()
+        if stem not in files
+    ]
+    faults += number_faults(files)
     return files
-
-
-def _pairing_faults(
-    frames: dict[str, Path], labels: dict[str, Path], folder: Path
-) -> list[str]:
-    # An empty folder is one fault already, not one for each frame.
-    if not frames or not labels:
-        return []
-    missing = [
-        f"{folder / 'labels' / name}.png: missing, {path} has no label; unpack it again"
-        for name, path in frames.items()
-        if name not in labels
-    ]
-    return missing + [
-        f"{path}: label without a frame; remove it or add the frame"
-        for name, path in labels.items()
-        if name not in frames
-    ]
-
-
-def _size_faults(frames: dict[str, Path], labels: dict[str, Path]) -> list[str]:
-    faults: list[str] = []
-    first: tuple[int, int] | None = None
-    for path in [*frames.values(), *labels.values()]:
-        try:
-            size = read_size(path)
-        except DataError as error:
-            faults += error.faults
-            continue
-        first = first or size
-        if size != first:
-            faults.append(
-                f"{path}: {size[1]}x{size[0]} (width x height), the sequence began "
-                f"with {first[1]}x{first[0]}; replace the file"
-            )
-    return faults

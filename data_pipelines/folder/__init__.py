@@ -3,9 +3,8 @@
 from data_pipelines.folder.reader import (
     FolderSource,
     named_classes,
-    natural_key,
     open_folder,
 )
 from data_pipelines.frames import check
 
-__all__ = ["FolderSource", "check", "named_classes", "natural_key", "open_folder"]
+__all__ = ["FolderSource", "check", "named_classes", "open_folder"]

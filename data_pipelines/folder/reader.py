@@ -6,7 +6,6 @@ the classes: `[{"name": "background", "color": [0, 0, 0]}, ...]`, value 0 first.
 
 import colorsys
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,14 @@ from data_pipelines.frames import (
     read_grey,
     read_image,
     read_label,
-    read_size,
 )
-
-_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png")
+from data_pipelines.pairs import (
+    PICTURES,
+    files_by_stem,
+    natural_key,
+    pairing_faults,
+    size_faults,
+)
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,13 @@ def open_folder(
     image_paths: list[tuple[Path, ...]] = []
     mask_paths: list[tuple[Path | None, ...]] = []
     for name in _video_names(root, videos, faults):
-        frames = _by_stem(root / name / "frames", _FRAME_SUFFIXES, faults)
+        frames = files_by_stem(root / name / "frames", PICTURES, faults)
         labels = _masks_of(root / name, masks, allow_missing, faults)
-        if labels is not None:
-            faults += _pairing_faults(root / name, masks, frames, labels, allow_missing)
+        place, every = root / name / masks, not allow_missing
+        faults += pairing_faults(frames, labels, place, every=every)
         paths = tuple(frames.values())
-        pairs = tuple((labels or {}).get(stem) for stem in frames)
-        faults += _size_faults(paths, pairs)
+        pairs = tuple(labels.get(stem) for stem in frames)
+        faults += size_faults(path for path in (*paths, *pairs) if path is not None)
         missing = frozenset(i for i, path in enumerate(pairs) if path is None)
         found.append(Video(name, tuple(frames), missing))
         image_paths.append(paths)
@@ -117,12 +120,6 @@ def open_folder(
     return FolderSource(
         table, tuple(found), tuple(image_paths), tuple(mask_paths), tuple(ignore)
     )
-
-
-def natural_key(name: str) -> tuple[list[str | int], str]:
-    """Sort key that orders numbers inside names by value: frame_2 before frame_10."""
-    parts = re.split(r"(\d+)", name)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
 
 def named_classes(root: str | Path) -> tuple[ClassInfo, ...]:
@@ -154,28 +151,12 @@ def _video_names(
     return [name for name in dict.fromkeys(wanted) if name in known]
 
 
-def _by_stem(
-    folder: Path, suffixes: tuple[str, ...], faults: list[str]
-) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in files:
-            faults.append(f"{path}: same frame as {files[path.stem].name}; keep one")
-        files.setdefault(path.stem, path)
-    if not files:
-        kinds = ", ".join(suffix[1:] for suffix in suffixes)
-        faults.append(f"{folder}: empty; put the files ({kinds}) there")
-    return {stem: files[stem] for stem in sorted(files, key=natural_key)}
-
-
 def _masks_of(
     video: Path, masks: str, allow_missing: bool, faults: list[str]
-) -> dict[str, Path] | None:
-    """The masks by stem; None where there is no folder to pair frames with."""
+) -> dict[str, Path]:
+    """The masks by stem; none where there is no folder to pair frames with."""
     if (video / masks).is_dir():
-        return _by_stem(video / masks, (".png",), faults)
+        return files_by_stem(video / masks, (".png",), faults)
     if not allow_missing:
         others = sorted(
             path.name
@@ -184,64 +165,7 @@ def _masks_of(
         )
         hint = f"name another (here: {', '.join(others)})" if others else "add it"
         faults.append(f"{video}: no folder {masks!r}; {hint} or allow missing masks")
-    return None
-
-
-def _pairing_faults(
-    video: Path,
-    masks: str,
-    frames: dict[str, Path],
-    labels: dict[str, Path],
-    allow_missing: bool,
-) -> list[str]:
-    faults = [
-        f"{path}: mask without a frame; add frame {stem} or remove the mask"
-        for stem, path in labels.items()
-        if stem not in frames
-    ]
-    # An empty mask folder is one fault already, not one for each frame.
-    if labels and not allow_missing:
-        faults += [
-            f"{path}: frame without a mask; add {video / masks / stem}.png or allow "
-            "missing masks"
-            for stem, path in frames.items()
-            if stem not in labels
-        ]
-    return faults
-
-
-def _size_faults(frames: tuple[Path, ...], masks: tuple[Path | None, ...]) -> list[str]:
-    faults: list[str] = []
-    first: tuple[Path, tuple[int, int]] | None = None
-    for frame, mask in zip(frames, masks, strict=True):
-        size = _header(frame, faults)
-        mask_size = None if mask is None else _header(mask, faults)
-        if size and mask_size and size != mask_size:
-            faults.append(
-                f"{mask}: mask is {_text(mask_size)} but its frame is {_text(size)}; "
-                "make them one size"
-            )
-        if size is None:
-            continue
-        first = first or (frame, size)
-        if size != first[1]:
-            faults.append(
-                f"{frame}: {_text(size)} but {first[0].name} is {_text(first[1])}; a "
-                "video has one size: resize the frame or split the video"
-            )
-    return faults
-
-
-def _header(path: Path, faults: list[str]) -> tuple[int, int] | None:
-    try:
-        return read_size(path)
-    except DataError as error:
-        faults += error.faults
-        return None
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[1]}x{size[0]} (width x height)"
+    return {}
 
 
 def _class_table(

@@ -14,8 +14,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from data_pipelines.folder.reader import natural_key
 from data_pipelines.images import read_image
+from data_pipelines.pairs import natural_key
 from data_pipelines.synthetic import endless
 
 RENDERED = "synthetic"

@@ -79,7 +79,7 @@ def test_faults(root):
     with pytest.raises(DataError, match=r"value 10 at row 20, column 50 is none of"):
         open_endovis17_test(root, task="parts").label(1, 1)
     path.unlink()
-    with pytest.raises(DataError, match="frame001.png: missing"):
+    with pytest.raises(DataError, match="frame001.png: frame without a mask"):
         open_endovis17_test(root, task="parts")
     (truth / "instrument_dataset_9").rename(truth / "elsewhere")
     with pytest.raises(DataError, match="no labels; unpack the test ground truth"):

@@ -179,8 +179,8 @@ def test_all_faults_of_a_tree_come_at_once(tree):
     (root / "release_3" / "seq_9" / "left_frames" / "frame000.png").write_bytes(b"no")
     text = "\n".join(faults_of(root))
     for part in (
-        "frame002.png: missing",
-        "frame009.png: label without a frame",
+        "frame002.png: frame without a mask",
+        "frame009.png: mask without a frame",
         "frame001.png: 9x8",
         "frame1.png: same frame number as frame001.png",
         "extra.png: must be called",

@@ -1,0 +1,23 @@
+"""One recipe for every network of Table 1, on EndoVis 2015: what two cores can train.
+
+    python -m dmnet_jax.tables table1 --config configs/endovis15_compared.py \\
+        --data.root DIR
+
+As `configs/compared.py`, with the frames and augmentation of `configs/endovis15.py` and
+two epochs, 76 steps of 4 clips. README.md has the results.
+"""
+
+from dataclasses import replace
+
+from configs import endovis15
+from dmnet_jax.config import Config, TrainConfig
+
+
+def get_config() -> Config:
+    config = endovis15.get_config()
+    return replace(
+        config,
+        name="endovis15_compared",
+        optim=replace(config.optim, drop_epochs=()),
+        train=TrainConfig(batch_size=4, epochs=2, eval_every_epochs=2),
+    )
