@@ -2,6 +2,7 @@
 
     python -m dmnet_jax.benchmark
     python -m dmnet_jax.benchmark --streams 1 2 4 8 --dtypes float32 bfloat16 --out DIR
+    python -m dmnet_jax.benchmark --streams 1 4 16 64 --in-flight 1 3  # on a GPU
     python -m dmnet_jax.benchmark --peers
     python -m dmnet_jax.benchmark training --help
 
@@ -9,8 +10,8 @@ The streaming step of DMNet from a frame in host memory to its labels there. Wit
 --peers, which needs the extra of that name, other runtimes take turns with it on the
 same frames, after their labels, scores and decisions have been seen to be the same.
 Everything runs in a process of its own, with as many threads as this one has cores
-(`taskset` sets them) and the same allocator. `training` measures training steps.
-For research use; not a medical device.
+(`taskset` sets them) and the same allocator; where CUDA is, JAX and PyTorch use it.
+`training` measures training steps. For research use; not a medical device.
 """
 
 import argparse
@@ -109,12 +110,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"]
     )
+    parser.add_argument(
+        "--in-flight",
+        nargs="+",
+        type=int,
+        default=[1],
+        metavar="N",
+        help="frames that are under way at once",
+    )
     parser.add_argument("--rounds", type=int, default=9, help="turns of each")
     parser.add_argument("--peers", action="store_true", help="measure others as well")
     parser.add_argument("--out", type=Path, metavar="DIR", help="for live.md, .json")
     flags = parser.parse_args(argv)
-    if flags.rounds < 1 or min(flags.streams) < 1:
-        parser.error("--rounds and --streams must be at least 1")
+    if min(flags.rounds, *flags.streams, *flags.in_flight) < 1:
+        parser.error("--rounds, --streams and --in-flight must be at least 1")
     if flags.peers and find_spec("torch") is None:
         parser.error("--peers needs PyTorch: pip install 'dmnet-jax[peers]'")
     result: dict[str, Any] = {
@@ -124,9 +133,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for size in flags.sizes:
         cases = [LiveCase(size)] + [
-            LiveCase(size, streams, dtype)
+            LiveCase(size, streams, dtype, in_flight)
             for dtype in flags.dtypes
             for streams in flags.streams
+            for in_flight in flags.in_flight
         ]
         cases = list(dict.fromkeys(cases))  # the reference is measured once
         peers = list(PEERS) if flags.peers else []

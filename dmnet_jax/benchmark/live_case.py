@@ -1,6 +1,7 @@
 """What the contestants of the live benchmark share: case, video, comparison."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,13 @@ class LiveCase:
         size: height and width of frames.
         streams: videos stepped together.
         dtype: "float32" or "bfloat16".
+        in_flight: frames under way: the next is sent before labels are read.
     """
 
     size: tuple[int, int]
     streams: int = 1
     dtype: str = "float32"
+    in_flight: int = 1
 
 
 def scenes(case: LiveCase) -> np.ndarray:
@@ -58,9 +61,25 @@ def timed_frames(case: LiveCase) -> Callable[[], np.ndarray]:
     return following
 
 
-def timed(step: Callable[[], Any]) -> list[float]:
-    """Seconds of each step of a turn, after `WARM` that are not counted."""
-    for _ in range(WARM):
+def pipelined(
+    send: Callable[[], Any], read: Callable[[Any], Any], in_flight: int
+) -> Callable[[], Any]:
+    """A call that sends one more and reads the oldest, once `in_flight` are under way.
+
+    Until then it gives None.
+    """
+    waiting: deque[Any] = deque()
+
+    def call() -> Any:
+        waiting.append(send())
+        return read(waiting.popleft()) if len(waiting) == in_flight else None
+
+    return call
+
+
+def timed(step: Callable[[], Any], warm: int = WARM) -> list[float]:
+    """Seconds of each step of a turn, after `warm` that are not counted."""
+    for _ in range(warm):
         step()
     seconds: list[float] = []
     while len(seconds) < SHORTEST or sum(seconds) < SECONDS:

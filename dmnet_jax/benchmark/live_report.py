@@ -20,10 +20,11 @@ NAMES = {
 
 NOTES = """\
 ms: a step from uint8 frames in host memory to label maps in host memory; `device`
-p50: frames and labels stay with the device. One frame in 16 shows a new scene and is
-admitted to the global memory. `compile`: tracing and compiling, or export and loading;
-`first`: the first step; neither is in the times. GiB: the most that the process held,
-compilation included.
+p50: frames and labels stay with the device. With more frames in flight it is the time
+from one result to the next, and a result is so many steps late. One frame in 16 shows a
+new scene and is admitted to the global memory. `compile`: tracing and compiling, or
+export and loading; `first`: the first step; neither is in the times. GiB: the most that
+the process held, compilation included.
 `ours / it`: median over rounds of our median by its median in the same round
 [smallest..largest]; under 1 we are faster. The others run our PyTorch version of the
 network with norms folded, features of the last frames, and keys and values of admitted
@@ -80,7 +81,7 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         name = NAMES[row["contestant"]]
-        case = [name, row["dtype"], str(row["streams"])]
+        case = [name, row["dtype"], str(row["streams"]), str(row["in_flight"])]
         if "failed" in row:
             cells.append([*case, row["failed"], *[""] * 9])
             continue
@@ -102,8 +103,8 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
                 f"{row['memory_bytes'] / 2**30:.2f}",
             ]
         )
-    headers = ["", "dtype", "streams", "p50 ms", "p95", "p99", "max", "steps", "FPS"]
-    headers += ["device p50", "compile s", "first s", "GiB"]
+    headers = ["", "dtype", "streams", "in flight", "p50 ms", "p95", "p99", "max"]
+    headers += ["steps", "FPS", "device p50", "compile s", "first s", "GiB"]
     return format_table(cells, headers)
 
 
@@ -113,7 +114,8 @@ def _limits(row: dict[str, Any]) -> str:
     traffic = 1e3 * row["bytes"] / row["bandwidth"]
     floor, p50 = max(arithmetic, traffic), float(np.median(times(row)))
     return (
-        f"- {row['dtype']}, {row['streams']} streams: "
+        f"- {row['dtype']}, {row['streams']} streams, "
+        f"{row['in_flight']} in flight: "
         f"{row['parameters'] / 1e6:.2f} M parameters, "
         f"{row['operations'] / 1e9:.2f} G multiply-adds at "
         f"{row['peak'] / 1e9:.1f} G/s (XLA's 2048x2048 product) "

@@ -41,6 +41,7 @@ class TorchDMNet:
         *,
         memory: bool,
         dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
     ) -> None:
         self.memory = memory
         self._dtype = dtype
@@ -48,7 +49,7 @@ class TorchDMNet:
         self._statistics: dict[str, Tensor] = {}
         for name, value in flatten(variables).items():
             collection, _, rest = name.partition("/")
-            tensor = torch.tensor(value, dtype=dtype)
+            tensor = torch.tensor(value, dtype=dtype, device=device)
             if tensor.ndim == 4:
                 tensor = tensor.permute(3, 2, 0, 1)
                 tensor = tensor.contiguous(memory_format=torch.channels_last)

@@ -2,9 +2,10 @@
 """Streaming steps of the PyTorch version, for comparison alone (extra `peers`).
 
 Contestants: PyTorch eager, compiled, and the authors' way, which encodes all nine
-frames again; ONNX Runtime and OpenVINO run what PyTorch exports. All hold the same
-memories on the host: the last frames' features, keys and values of admitted frames.
-Norms are folded and maps are channels-last where the runtime lets us choose.
+frames again; ONNX Runtime and OpenVINO run what PyTorch exports, on the CPU. All hold
+the same memories: the last frames' features, keys and values of admitted frames, on
+the host or, PyTorch's where CUDA is, on the GPU. Norms are folded and maps are
+channels-last where the runtime lets us choose.
 """
 
 import tempfile
@@ -39,8 +40,11 @@ from dmnet_jax.weights.layout import unflatten
 # The paper's tau and n, and as many memorised frames as our default.
 LOCAL, READS, GLOBAL = 4, 4, 225
 
+PYTORCH = ("torch", "torch.compile", "authors")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 Call: TypeAlias = Callable[..., Any]
-Arrays: TypeAlias = Sequence[np.ndarray]
+Arrays: TypeAlias = Sequence[Any]  # NumPy's, or tensors for `PYTORCH`
 
 
 class Cached(nn.Module):
@@ -104,17 +108,11 @@ def _outputs(logits: Tensor, top: Tensor, reference: Tensor) -> tuple[Tensor, ..
 
 
 def eager(module: nn.Module, example: Arrays) -> Call:
-    def call(*inputs: np.ndarray) -> list[np.ndarray]:
-        with torch.inference_mode():
-            outputs = module(*(torch.from_numpy(x) for x in inputs))
-        return [x.numpy() for x in outputs]
-
-    return call
+    return torch.inference_mode()(module)
 
 
 def compiled(module: nn.Module, example: Arrays) -> Call:
-    call: Any = torch.compile(module, dynamic=False)
-    return eager(call, example)
+    return torch.inference_mode()(torch.compile(module, dynamic=False))
 
 
 def onnxruntime(module: nn.Module, example: Arrays) -> Call:
@@ -159,17 +157,20 @@ RUNTIMES: dict[str, Callable[[nn.Module, Arrays], Call]] = {
 
 
 class Stream:
-    """One video's memories, on the host, around a network in a contestant's runtime."""
+    """One video's memories around a network in a contestant's runtime."""
 
     def __init__(self, kind: str, network: TorchDMNet, size: tuple[int, int]) -> None:
         h, w = size[0] // 32, size[1] // 32
         self._again, runtime = kind == "authors", RUNTIMES[kind]
-        frame = np.zeros((1, *size, 3), np.uint8)
-        self._reference = top = np.zeros((1, 256, h, w), np.float32)
-        key_value = tuple(np.zeros((1, c, h, w), np.float32) for c in (64, 128))
+        self._torch = kind in PYTORCH
+        frame = self._given(np.zeros((1, *size, 3), np.uint8))
+        top, *key_value = (
+            self._given(np.zeros((1, c, h, w), np.float32)) for c in (256, 64, 128)
+        )
+        self._reference = top
         # Until there are frames, zeros: that first output is not compared.
         self._older = [frame if self._again else top]
-        self._stored = [(frame,) if self._again else key_value]
+        self._stored = [(frame,) if self._again else tuple(key_value)]
         self._frames, self._rng = 0, np.random.default_rng(0)
         module = Again(network) if self._again else Cached(network)
         self._step = runtime(module, (frame, *self._read(), top))
@@ -177,33 +178,38 @@ class Stream:
 
     def step(self, frame: np.ndarray) -> dict[str, Any]:
         """Labels, scores and decision of frame uint8 [1, H, W, 3]."""
+        given = self._given(frame)
         labels, top, confidence, distance = self._step(
-            frame, *self._read(), self._reference
+            given, *self._read(), self._reference
         )
         first = self._frames == 0
         admitted = first or -float(distance) < MAX_SIMILARITY
-        self._older = ([] if first else self._older) + [frame if self._again else top]
+        self._older = ([] if first else self._older) + [given if self._again else top]
         self._older = self._older[-LOCAL:]
         if admitted:
-            stored = (frame,) if self._again else tuple(self._key(top))
+            stored = (given,) if self._again else tuple(self._key(top))
             self._stored = ([] if first else self._stored) + [stored]
             self._stored = self._stored[-GLOBAL:]
             self._reference = top
         self._frames += 1
         return {
-            "labels": labels,
-            "confidence": np.atleast_1d(confidence),
-            "distance": np.atleast_1d(distance),
+            "labels": labels.cpu().numpy() if self._torch else labels,
+            "confidence": np.array([float(confidence)]),
+            "distance": np.array([float(distance)]),
             "admitted": np.array([admitted]),
         }
 
-    def _read(self) -> list[np.ndarray]:
+    def _given(self, array: np.ndarray) -> Any:
+        return torch.from_numpy(array).to(DEVICE) if self._torch else array
+
+    def _read(self) -> list[Any]:
         """The window and the frames chosen, one stands in for what is missing."""
         window = [self._older[0]] * (LOCAL - len(self._older)) + self._older
         chosen = self._rng.permutation(len(self._stored))[:READS].tolist()
         chosen += [0] * (READS - len(chosen))
         kept = zip(*(self._stored[k] for k in chosen), strict=True)
-        return [np.concatenate(arrays) for arrays in (window, *kept)]
+        join: Any = torch.cat if self._torch else np.concatenate
+        return [join(arrays) for arrays in (window, *kept)]
 
 
 def prepare(
@@ -211,9 +217,9 @@ def prepare(
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
     """As `jax_live.prepare`, of whose files it is made."""
     torch.set_num_threads(machine.cores())
-    network = TorchDMNet(
-        unflatten(load_file(folder / "variables.safetensors")), memory=True
-    )
+    variables = unflatten(load_file(folder / "variables.safetensors"))
+    device = DEVICE if kind in PYTORCH else "cpu"
+    network = TorchDMNet(variables, memory=True, device=device)
     network.fold_norms()
     start = time.perf_counter()
     stream = Stream(kind, network, case.size)
@@ -230,5 +236,6 @@ def prepare(
         **report,
         "differences": differences(stacked(outputs), expected),
         "allocator": machine.allocator(),
+        "device": device,
         "versions": {package: version(package)},
     }, lambda: {"end_to_end": timed(lambda: stream.step(following()))}

@@ -71,7 +71,7 @@ def test_the_reference_is_measured_whatever_was_asked_for(quick, capsys):
     asked = ["--streams", "4", "--dtypes", "bfloat16", "--rounds", "1"]
     assert command.main(asked) == 0
     assert Quick.order == ["jax", "jax"]
-    assert "4 streams: 1.00 M parameters" in capsys.readouterr().out
+    assert "4 streams, 1 in flight: 1.00 M parameters" in capsys.readouterr().out
 
 
 def test_the_distance_to_the_floor():
@@ -91,6 +91,15 @@ def test_a_video_fills_the_memory_before_it_is_compared():
     first = [following() for _ in range(17)]
     assert all((frame == pictures[0]).all() for frame in first[:16])
     assert (first[16] == pictures[1]).all()
+
+
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_frames_in_flight_are_read_in_order(in_flight):
+    sent, read = iter(range(9)), []
+    call = live_case.pipelined(lambda: next(sent), read.append, in_flight)
+    for under_way in range(1, 6):
+        call()
+        assert read == list(range(max(0, under_way - in_flight + 1)))
 
 
 def test_differences_are_found():
@@ -120,6 +129,7 @@ def test_differences_are_found():
         (["--sizes", "100x64"], "multiples of 32"),
         (["--rounds", "0"], "at least 1"),
         (["--streams", "0"], "at least 1"),
+        (["--in-flight", "0"], "at least 1"),
         (["--dtypes", "float16"], "bfloat16"),
         (["nothing"], "unrecognized arguments"),
         (["--peers"], "pip install 'dmnet-jax[peers]'"),
