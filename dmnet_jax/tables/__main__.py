@@ -9,7 +9,14 @@ from typing import cast
 from dmnet_jax.command_line import exit_with_error, parse_command
 from dmnet_jax.config import Config
 from dmnet_jax.series import SeriesFlags, finished, folds
-from dmnet_jax.tables.rows import TABLES, Name, cell_config, chosen, encoder_start
+from dmnet_jax.tables.rows import (
+    TABLES,
+    Name,
+    cell_config,
+    chosen,
+    encoder_start,
+    parts,
+)
 
 HELP = """The paper's tables, measured beside what it prints.
 
@@ -20,7 +27,8 @@ HELP = """The paper's tables, measured beside what it prints.
 
 table1 compares networks, table2a DMNet's memories, table2b its local memory's kinds.
 Every row trains by the same recipe, with its own network, one run directory a fold and
-seed; what is finished is not trained again, and what was stopped goes on. Then come
+seed; a stage of the single-frame network is shared by the rows with memories. What is
+finished is not trained again, and what was stopped goes on. Then come
 parameters, multiply-adds and the time of a frame on this machine. The table goes to
 WORKDIR/NAME_tables as .md, .csv and .json.
 
@@ -116,7 +124,7 @@ def make(name: Name, config: Config, flags: Flags) -> int:
         {
             "method": row.method,
             "encoder": encoder_start(cell),
-            **tables.scores_of(cell, flags),
+            **tables.scores_of(cell, row, flags),
             **tables.costs_of(networks[row.key], size),
             **(timing.summary(times[row.key]) if row.key in times else {}),
             **tables.printed(row, config.data.dataset),
@@ -151,7 +159,11 @@ def draw(name: str, config: Config, flags: FigureFlags) -> int:
     from dmnet_jax.tables import figures
 
     rows = chosen("table1", flags.methods if name == "figure2" else ("dmnet",))
-    runs = [(row.method, cell_config(config, row)) for row in rows]
+    cells = [cell_config(config, row) for row in rows]
+    runs = [
+        (row.method, parts(cell, row)[-1])
+        for row, cell in zip(rows, cells, strict=True)
+    ]
     if name == "figure2" and not flags.methods:
         runs = [(method, run) for method, run in runs if finished(run)]
     unfinished = [run.run_directory for _, run in runs if not finished(run)]

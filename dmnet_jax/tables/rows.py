@@ -163,6 +163,7 @@ def cell_config(config: Config, row: Row, encoders: str = "") -> Config:
     """The recipe with a row's network; its runs lie beside those of the other rows.
 
     A recipe in stages is for memories: a network without DMNet's trains whole as long.
+    Of one that begins with the single-frame network see `parts`.
 
     Args:
         config: the recipe.
@@ -188,3 +189,23 @@ def cell_config(config: Config, row: Row, encoders: str = "") -> Config:
         train = dataclasses.replace(train, stages=(), epochs=epochs)
     name = f"{config.name or 'unnamed'}_{row.key}"
     return dataclasses.replace(config, name=name, model=model, train=train)
+
+
+def parts(run: Config, row: Row) -> tuple[Config, ...]:
+    """What is trained for a run of a row, in order; the last is the run.
+
+    Where the recipe begins with a stage of the single-frame network, that is the same
+    for all rows with memories: it is a run of its own, which theirs start from.
+    """
+    stages = run.resolved_stages
+    if len(stages) < 2 or stages[0].train != "single_frame" or run.train.start_from:
+        return (run,)
+    first = dataclasses.replace(
+        run,
+        name=run.name.removesuffix(row.key) + "single_frame",
+        model=dataclasses.replace(run.model, local="none", global_memory=False),
+        train=dataclasses.replace(run.train, stages=stages[:1]),
+    )
+    start = str(first.run_directory)
+    train = dataclasses.replace(run.train, stages=stages[1:], start_from=start)
+    return first, dataclasses.replace(run, train=train)

@@ -11,7 +11,7 @@ from typing import Any
 from dmnet_jax.config import Config, to_json
 from dmnet_jax.process import StopRequest
 from dmnet_jax.series import SeriesFlags, average, finished, planned
-from dmnet_jax.tables.rows import Row
+from dmnet_jax.tables.rows import Row, parts
 
 TRAIN = Path(__file__).parents[2] / "train.py"
 
@@ -47,10 +47,11 @@ def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int
     Returns:
         0, or the exit status of the training that ended otherwise.
     """
-    for run in planned(config, flags):
+    runs = [part for run in planned(config, flags) for part in parts(run, row)]
+    for run in runs:
         if finished(run):
             continue
-        recipe = folder / f"{row.key}.json"
+        recipe = folder / f"{run.name}.json"
         recipe.write_text(to_json(run) + "\n")
         print(f"{row.method}: {run.run_directory}", flush=True)
         status = train_process(recipe)
@@ -87,12 +88,13 @@ def train_process(recipe: Path) -> int:
                     told = True
 
 
-def scores_of(config: Config, flags: SeriesFlags) -> dict[str, Any]:
+def scores_of(config: Config, row: Row, flags: SeriesFlags) -> dict[str, Any]:
     """A cell's scores in per cent by protocol C (the code of DMNet), and all others.
 
     Over the runs that are finished, if they are one of each fold and seed; else none.
     """
-    runs = [run for run in planned(config, flags) if finished(run)]
+    planned_runs = [parts(run, row)[-1] for run in planned(config, flags)]
+    runs = [run for run in planned_runs if finished(run)]
     read = [json.loads((r.run_directory / "results.json").read_text()) for r in runs]
     try:
         found = average(read) if read else None

@@ -21,7 +21,7 @@ from dmnet_jax.results import write_json
 from dmnet_jax.series import SeriesFlags
 from dmnet_jax.tables import tables
 from dmnet_jax.tables.__main__ import main
-from dmnet_jax.tables.rows import TABLES, cell_config, chosen, encoder_start
+from dmnet_jax.tables.rows import TABLES, cell_config, chosen, encoder_start, parts
 from dmnet_jax.tables.timing import frame_times, summary
 from tests.test_series import result
 
@@ -96,15 +96,39 @@ def test_unknown_rows_are_named():
 def test_what_is_finished_is_not_trained_again(tmp_path, trained):
     row, flags = ROW["lwanet"], SeriesFlags(fold="all")
     cell = cell_config(recipe(tmp_path), row)
-    assert tables.scores_of(cell, flags) == {}
+    assert tables.scores_of(cell, row, flags) == {}
     assert tables.train_row(cell, row, flags, tmp_path) == 0
     assert trained.asked == [("x_lwanet", fold, 0) for fold in range(4)]
     assert tables.train_row(cell, row, SeriesFlags(fold="all", repeat=2), tmp_path) == 0
     assert trained.asked[4:] == [("x_lwanet", fold, 1) for fold in range(4)]
-    scores = tables.scores_of(cell, flags)
+    scores = tables.scores_of(cell, row, flags)
     assert scores["runs"] == 4
     assert scores["miou"] == pytest.approx(100 * (0.25 + 1.5 / 8))
     assert scores["protocols"]["ternaus"]["dice"] == pytest.approx(scores["mdice"])
+
+
+def test_rows_with_memories_share_the_single_frame_stage(tmp_path, trained):
+    stages = (
+        StageConfig("one", 3, train="single_frame"),
+        StageConfig("two", 2, train="memory"),
+    )
+    config = dataclasses.replace(recipe(tmp_path), train=TrainConfig(stages=stages))
+    for row in TABLES["table2a"]:
+        cell, flags = cell_config(config, row), SeriesFlags(repeat=2)
+        assert tables.train_row(cell, row, flags, tmp_path) == 0
+        assert tables.scores_of(cell, row, flags)["runs"] == 2
+    names = ["x_base", "x_single_frame", "x_ela", "x_aga", "x_dmnet"]
+    assert sorted(trained.asked) == sorted(
+        (n, 0, seed) for n in names for seed in (0, 1)
+    )
+    assert trained.asked.index(("x_single_frame", 0, 0)) < trained.asked.index(
+        ("x_ela", 0, 0)
+    )
+    first, run = parts(cell, row)
+    assert [stage.train for stage in first.resolved_stages] == ["single_frame"]
+    assert run.resolved_stages == stages[1:]
+    assert run.train.start_from == str(first.run_directory)
+    assert parts(run, row) == (run,)
 
 
 def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
