@@ -95,6 +95,7 @@ def prepare(
         **_work(model, case),
         "bytes": sum(x.nbytes for x in jax.tree.leaves(touched)),
         "allocator": machine.allocator(),
+        "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "versions": {"jax": jax.__version__},
     }, turn

@@ -217,6 +217,8 @@ def prepare(
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
     """As `jax_live.prepare`, of whose files it is made."""
     torch.set_num_threads(machine.cores())
+    if DEVICE == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32, XLA's default
     variables = unflatten(load_file(folder / "variables.safetensors"))
     device = DEVICE if kind in PYTORCH else "cpu"
     network = TorchDMNet(variables, memory=True, device=device)

@@ -16,6 +16,8 @@ class Quick:
     """Stands for a process: ours takes 2 ms, others 4."""
 
     order: list[str] = []
+    platform = "cpu"
+    same = SAME
 
     def __init__(self, kind, case, folder):
         if kind == "torch.compile":
@@ -24,7 +26,8 @@ class Quick:
         self.kind, ours = kind, {"peak": 1e9, "bandwidth": 1e9, "bytes": 1000}
         ours |= {"operations": 10**6, "parameters": 10**6}
         self.report = {"compile_s": 1.0, "first_s": 0.1, "allocator": machine.SYSTEM}
-        self.report |= ours if kind == "jax" else {"differences": SAME | wrong}
+        ours["platform"] = self.platform
+        self.report |= ours if kind == "jax" else {"differences": self.same | wrong}
         self.report["versions"] = {kind: "1.0"}
 
     def turn(self):
@@ -65,6 +68,15 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     rows = json.loads((tmp_path / "live.json").read_text())["rows"]
     assert [row["contestant"] for row in rows[:3]] == ["jax", "jax", "torch"]
     assert [row["streams"] for row in rows[:3]] == [1, 2, 1]
+
+
+def test_a_gpu_may_round(quick, capsys, monkeypatch):
+    monkeypatch.setattr(Quick, "same", SAME | {"distance": 1e-3})
+    flags = ["--sizes", "64x96", "--rounds", "1", "--peers"]
+    for platform, refused in (("cpu", 3), ("gpu", 1)):
+        monkeypatch.setattr(Quick, "platform", platform)
+        assert command.main(flags) == 1
+        assert capsys.readouterr().out.count("refused: its outputs") == refused * 2
 
 
 def test_the_reference_is_measured_whatever_was_asked_for(quick, capsys):
