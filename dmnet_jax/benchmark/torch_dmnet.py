@@ -25,6 +25,10 @@ from dmnet_jax.weights.layout import flatten, unflatten
 
 KeyValue = tuple[Tensor, Tensor]
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cuda":
+    torch.set_float32_matmul_precision("high")  # TF32, XLA's default there
+
 
 class TorchDMNet:
     """DMNet of our variables, Keras encoder.
@@ -151,7 +155,7 @@ class TorchDMNet:
     def gradients(self) -> dict[str, np.ndarray]:
         """By our names, kernels HWIO as ours."""
         return {
-            name: (p.grad.permute(2, 3, 1, 0) if p.ndim == 4 else p.grad).numpy()
+            name: (p.grad.permute(2, 3, 1, 0) if p.ndim == 4 else p.grad).cpu().numpy()
             for name, p in self.params.items()
             if p.grad is not None
         }
@@ -237,7 +241,7 @@ def enlarge(logits: Tensor, labels: Tensor) -> Tensor:
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """`losses.dice_loss` of logits [B, C, H, W] and labels uint8 [B, H, W]."""
     scored = (labels != 255)[:, None]
-    classes = torch.arange(logits.shape[1]).view(1, -1, 1, 1)
+    classes = torch.arange(logits.shape[1], device=labels.device).view(1, -1, 1, 1)
     actual = (labels[:, None] == classes).to(logits.dtype)
     probability = logits.softmax(1) * scored
     overlap = 2 * (probability * actual).sum((2, 3))
@@ -251,9 +255,9 @@ def prepare(
     """As `jax_training.prepare`, of whose files it is made."""
     variables = unflatten(load_file(folder / "variables.safetensors"))
     stored = load_file(folder / "batch.safetensors")
-    batch = {name: torch.tensor(array) for name, array in stored.items()}
+    batch = {name: torch.tensor(x, device=DEVICE) for name, x in stored.items()}
     dtype = torch.float64 if case.exact else torch.float32
-    model = TorchDMNet(variables, memory=case.memory, dtype=dtype)
+    model = TorchDMNet(variables, memory=case.memory, dtype=dtype, device=DEVICE)
     kernels = [p for n, p in model.params.items() if n.endswith("kernel")]
     others = [p for n, p in model.params.items() if not n.endswith("kernel")]
     adam = torch.optim.Adam(
@@ -271,18 +275,20 @@ def prepare(
     def take() -> None:
         gradient()
         adam.step()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
 
     if case.exact:
         loss, logits = gradient()
         found = {
-            "loss": loss.detach().numpy(),
-            "logits": logits.detach().permute(0, 2, 3, 1).numpy(),
+            "loss": loss.detach().cpu().numpy(),
+            "logits": logits.detach().permute(0, 2, 3, 1).cpu().numpy(),
             **{f"gradient/{name}": g for name, g in model.gradients().items()},
         }
         return {
             "differences": differences(found, folder / "reference.safetensors")
         }, dict
     take()
-    matrix = torch.ones(PRODUCT, PRODUCT)
-    report = {"peak": product_peak(lambda: matrix @ matrix, PRODUCT)}
-    return report, lambda: {"seconds": seconds(take)}
+    matrix = torch.ones(PRODUCT, PRODUCT, device=DEVICE)
+    peak = product_peak(lambda: (matrix @ matrix)[0, 0].item(), PRODUCT)
+    return {"peak": peak}, lambda: {"seconds": seconds(take)}

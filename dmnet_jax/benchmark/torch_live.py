@@ -33,7 +33,7 @@ from dmnet_jax.benchmark.live_case import (
     timed,
     timed_frames,
 )
-from dmnet_jax.benchmark.torch_dmnet import TorchDMNet
+from dmnet_jax.benchmark.torch_dmnet import DEVICE, TorchDMNet
 from dmnet_jax.streaming.runtimes import import_openvino
 from dmnet_jax.weights.layout import unflatten
 
@@ -41,7 +41,6 @@ from dmnet_jax.weights.layout import unflatten
 LOCAL, READS, GLOBAL = 4, 4, 225
 
 PYTORCH = ("torch", "torch.compile", "authors")
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 Call: TypeAlias = Callable[..., Any]
 Arrays: TypeAlias = Sequence[Any]  # NumPy's, or tensors for `PYTORCH`
@@ -217,8 +216,6 @@ def prepare(
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
     """As `jax_live.prepare`, of whose files it is made."""
     torch.set_num_threads(machine.cores())
-    if DEVICE == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32, XLA's default
     variables = unflatten(load_file(folder / "variables.safetensors"))
     device = DEVICE if kind in PYTORCH else "cpu"
     network = TorchDMNet(variables, memory=True, device=device)

@@ -7,7 +7,7 @@ Without --size and --batch two cases are measured: the paper's (16 clips of 512x
 and a laptop's (4 of 256x320). With --peers, which needs the extra of that name, a
 PyTorch version of the same network takes turns with ours, after both have been seen
 to give the same loss, logits and gradients. Every network runs in a process of its
-own. For research use; not a medical device.
+own; where CUDA is, JAX and PyTorch use it. For research use; not a medical device.
 """
 
 import argparse
