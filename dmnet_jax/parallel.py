@@ -165,8 +165,6 @@ def shard_batch(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def device_key(key: Array, step: Array, axis_name: str | None) -> Array:
-    """A key of this step and, under an axis, of this device."""
-    key = jax.random.fold_in(key, step)
-    if axis_name is None:
-        return key
-    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    """A key of this step and this device, the first one where there is no axis."""
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    return jax.random.fold_in(jax.random.fold_in(key, step), device)

@@ -104,7 +104,7 @@ def write_endovis17(
       seed: another seed, another data set.
       sequences: sequence numbers out of 1..8, or how many from 1 on.
       frames: frames per sequence, 1 to 1000.
-      size: (height, width) of the picture inside the border, pixels.
+      size: (height, width) of the picture inside the border, pixels, 4:5.
       rate: frames per second.
       threads: frames rendered at a time.
       log: called with one line per finished sequence.
@@ -116,9 +116,14 @@ def write_endovis17(
     root = Path(out)
     run = parameters("endovis17", seed, chosen, frames, size, rate)
     check_run(run, tuple(ENDOVIS17_FOLDERS), threads)
+    height, width = size
+    if abs(5 * height - 4 * width) > 4:  # the reader finds the border by this
+        raise ValueError(
+            f"size {height}x{width}: pictures of EndoVis17 are 4:5 high and wide, such "
+            "as 256x320"
+        )
     if is_finished(root, run):
         return
-    height, width = size
     canvas = round(1080 / 1024 * height), round(1920 / 1280 * width)
     corner = round(28 / 1024 * height), round(320 / 1280 * width)
     write_json(root / "mappings.json", _PART_VALUES)

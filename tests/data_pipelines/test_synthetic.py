@@ -164,6 +164,7 @@ def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
         ({"frames": 1001}, "frames 1001"),
         ({"threads": 0}, "threads 0"),
         ({"size": (8, 8)}, "size 8x8"),
+        ({"size": (135, 240)}, "size 135x240: pictures of EndoVis17 are 4:5"),
         ({"rate": float("nan")}, "rate nan"),
         ({"seed": 2**64}, "seed 18446744073709551616"),
     ],
