@@ -7,10 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import Array, lax
+from jax import Array
 
 from dmnet_jax.nn.batch_norm import BatchNorm
-from dmnet_jax.nn.layers import DIMENSIONS, KERNEL_INIT
+from dmnet_jax.nn.layers import KERNEL_INIT, convolve
 
 # He's, for convolutions under a ReLU without batch norm (torchvision's VGG has it):
 # with PyTorch's default nothing would be left of a signal after ten of them.
@@ -35,13 +35,9 @@ class Conv(nn.Module):
     def __call__(self, x: Array) -> Array:
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
-        y = lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            (self.stride, self.stride),
-            [(self.padding, self.padding)] * 2,
-            dimension_numbers=DIMENSIONS,
-        )
+        pad = self.padding, self.padding
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        y = convolve(x, kernel, self.stride, (pad, pad))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y += bias.astype(self.dtype)
@@ -77,13 +73,8 @@ class Deconv(nn.Module):
         # Row 2q + r of the kernel meets the input q before, for outputs of kind r.
         taps = kernel.reshape(2, 2, 2, 2, inputs, self.features)[::-1, :, ::-1]
         pairs = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, -1)
-        y = lax.conv_general_dilated(
-            x.astype(self.dtype),
-            pairs.astype(self.dtype),
-            (1, 1),
-            [(1, 1), (1, 1)],
-            dimension_numbers=DIMENSIONS,
-        )
+        x, pairs = x.astype(self.dtype), pairs.astype(self.dtype)
+        y = convolve(x, pairs, pads=((1, 1), (1, 1)))
         batch, height, width, _ = y.shape
         y = y.reshape(batch, height, width, 2, 2, self.features)
         y = y.transpose(0, 1, 3, 2, 4, 5)
