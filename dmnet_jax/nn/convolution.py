@@ -10,7 +10,8 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.nn.batch_norm import BatchNorm
-from dmnet_jax.nn.layers import KERNEL_INIT, convolve
+from dmnet_jax.nn.layers import KERNEL_INIT
+from dmnet_jax.nn.taps import convolve
 
 # He's, for convolutions under a ReLU without batch norm (torchvision's VGG has it):
 # with PyTorch's default nothing would be left of a signal after ten of them.

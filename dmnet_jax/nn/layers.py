@@ -3,16 +3,16 @@
 All maps are NHWC. `B` batch, `H W` size, `C` channels. Numerics follow PyTorch
 (explicit padding, aligned-corner bilinear) so that imported weights are exact.
 
-This file is the one place where a formulation is chosen. XLA's CPU backend has no
-fast path for grouped convolutions, 1x1 convolutions, two-dimensional max-pooling or
-kernels' gradients, so there a depthwise convolution is nine shifted multiply-adds, a
-1x1 convolution is a matrix product, as is each tap of a kernel's gradient, and a 5x5
-maximum is taken a row and a column at a time. All are equal to the plain operators up
-to rounding (the maximum bit for bit).
+This file, with `depthwise` and `taps`, is the one place where a formulation is chosen.
+XLA's CPU backend has no fast path for grouped convolutions, 1x1 convolutions,
+two-dimensional max-pooling or kernels' gradients, so there a depthwise convolution is
+nine shifted multiply-adds, a 1x1 convolution is a matrix product, as is each tap of a
+kernel's gradient, and a 5x5 maximum is taken a row and a column at a time. All are
+equal to the plain operators up to rounding (the maximum bit for bit).
 """
 
 import functools
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,11 +21,10 @@ from flax import linen as nn
 from jax import Array, lax
 
 from dmnet_jax.nn.depthwise import shifted_depthwise_3x3
+from dmnet_jax.nn.taps import DIMENSIONS, convolve
 
 Padding = Literal["torch", "keras"]
-Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 # PyTorch's default for convolutions. With a larger gain the sums of the decoder's
 # residual pooling make the first logits, and so the first gradients, enormous.
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -133,83 +132,6 @@ class Conv3x3(nn.Module):
         return y
 
 
-def convolve(
-    x: Array,
-    kernel: Array,
-    stride: int = 1,
-    pads: Pads = ((0, 0), (0, 0)),
-    dilation: int = 1,
-) -> Array:
-    """x [B, H, W, C] with kernel [h, w, C, D]: [B, H', W', D].
-
-    Args:
-        x: of the kernel's dtype.
-        kernel: taps lie `dilation` pixels apart.
-        stride: in both directions.
-        pads: rows before and after, columns before and after.
-        dilation: in both directions.
-    """
-    if jax.default_backend() != "cpu":
-        return _convolve(x, kernel, stride, pads, dilation)
-    return _with_tap_gradients(x, kernel, stride, pads, dilation)
-
-
-def _convolve(x: Array, kernel: Array, stride: int, pads: Pads, dilation: int) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (stride, stride),
-        pads,
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=DIMENSIONS,
-    )
-
-
-_with_tap_gradients = jax.custom_vjp(_convolve, nondiff_argnums=(2, 3, 4))
-
-
-def _taps_forward(
-    x: Array, kernel: Array, stride: int, pads: Pads, dilation: int
-) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel, stride, pads, dilation), (x, kernel)
-
-
-def _taps_backward(
-    stride: int,
-    pads: Pads,
-    dilation: int,
-    residuals: tuple[Array, Array],
-    gradient: Array,
-) -> tuple[Array, Array]:
-    """The kernel's gradient a tap at a time: what it saw times the output's gradient.
-
-    As a convolution, whose window is the map, it takes XLA's CPU backend up to nine
-    times as long for large maps and 1.3 to 2 times for small ones. In a loop, for the
-    reason that `_kernel_gradient` gives.
-    """
-    x, kernel = residuals
-    (to_x,) = jax.linear_transpose(
-        lambda x: _convolve(x, kernel, stride, pads, dilation), x
-    )(gradient)
-    height, width, inputs, outputs = kernel.shape
-    padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = (stride * (n - 1) + 1 for n in gradient.shape[1:3])
-    flat = gradient.reshape(-1, outputs)
-
-    def add(tap: Any, taps: Array) -> Array:
-        corner = (0, tap // width * dilation, tap % width * dilation, 0)
-        seen = lax.dynamic_slice(padded, corner, (len(x), rows, columns, inputs))
-        seen = seen[:, ::stride, ::stride].reshape(-1, inputs)
-        return lax.dynamic_update_index_in_dim(taps, seen.T @ flat, tap, 0)
-
-    taps = jnp.zeros((height * width, inputs, outputs), kernel.dtype)
-    taps = lax.fori_loop(0, height * width, add, taps)
-    return to_x, taps.reshape(kernel.shape)
-
-
-_with_tap_gradients.defvjp(_taps_forward, _taps_backward)
-
-
 @jax.custom_vjp
 def _narrow_conv_3x3(x: Array, kernel: Array) -> Array:
     """Stride-1 convolution to few channels, with a gradient by matrix products.
@@ -217,7 +139,7 @@ def _narrow_conv_3x3(x: Array, kernel: Array) -> Array:
     XLA's CPU gradient for such a kernel is 3x slower than two products with the
     nine shifts of the output's gradient, which are small as the outputs are few.
     """
-    return _convolve(x, kernel, 1, ((1, 1), (1, 1)), 1)
+    return convolve(x, kernel, pads=((1, 1), (1, 1)))
 
 
 def _narrow_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -63,32 +63,6 @@ def test_conv_3x3_equals_the_plain_convolution(features, stride, padding, size, 
     )
 
 
-@pytest.mark.parametrize(
-    ("taps", "stride", "pads", "dilation"),
-    [
-        ((1, 1), 2, ((0, 0), (0, 0)), 1),
-        ((2, 2), 1, ((1, 1), (1, 1)), 1),
-        ((3, 3), 1, ((4, 4), (4, 4)), 4),
-        ((3, 2), 2, ((0, 1), (2, 0)), 2),
-        ((7, 7), 2, ((3, 3), (3, 3)), 1),
-    ],
-)
-def test_a_convolution_has_the_plain_ones_gradient(taps, stride, pads, dilation):
-    def plain(x, kernel):
-        return lax.conv_general_dilated(
-            *(x, kernel, (stride, stride), pads),
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=layers.DIMENSIONS,
-        )
-
-    assert_same_function(
-        lambda x, kernel: layers.convolve(x, kernel, stride, pads, dilation),
-        plain,
-        normal(0, 2, 9, 8, 5),
-        normal(1, *taps, 5, 4),
-    )
-
-
 @pytest.mark.parametrize("padding", ["torch", "keras"])
 @pytest.mark.parametrize("size", [(8, 8), (9, 7)])
 @pytest.mark.parametrize("stride", [1, 2])
