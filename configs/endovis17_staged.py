@@ -11,13 +11,20 @@ Not measured on the real data: the archives need registration. configs/endovis15
 the same recipe on data at hand.
 """
 
-from dmnet_jax.config import Config, DataConfig, StageConfig, TrainConfig
+from dmnet_jax.config import (
+    Config,
+    DataConfig,
+    OptimConfig,
+    StageConfig,
+    TrainConfig,
+)
 
 
 def get_config() -> Config:
     return Config(
         name="endovis17_staged",
         data=DataConfig(dataset="endovis17", num_classes=8),
+        optim=OptimConfig(cross_entropy_weight=0.5),
         train=TrainConfig(
             stages=(
                 StageConfig("single frame", 100, train="single_frame"),
