@@ -24,6 +24,10 @@ from dmnet_jax.models import ComparedNetwork, DMNet
 from dmnet_jax.process import Stopped
 from dmnet_jax.run import Run
 
+# A norm below this teaches nothing: Dice alone gives it once every pixel is surely of
+# one class. The smallest of a healthy stage that was seen is 0.01.
+VANISHED = 1e-5
+
 
 class NotFiniteError(ValueError):
     """Too many steps in a row had a loss or gradient that is not finite."""
@@ -200,6 +204,8 @@ def progress_text(
         f"rate {values['lr']:.1e}",
         f"|grad| {values['grad_norm']:.2f}",
     ]
+    if values["grad_norm"] < VANISHED:
+        parts.append("the gradient has vanished: raise optim.cross_entropy_weight")
     if "admitted" in values:
         parts.append(f"admitted {values['admitted']:.0%}")
     if values["skipped"]:

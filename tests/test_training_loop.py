@@ -18,6 +18,7 @@ from dmnet_jax import evaluation, results
 from dmnet_jax.checkpoint import Checkpoints, load_variables
 from dmnet_jax.checkpoint_folder import listed, read_body
 from dmnet_jax.run_log import RunLog
+from dmnet_jax.training_loop import progress_text
 from tests import toy
 from tests.tiny_run import RECIPE, ROOT, RUN, train_arguments, write_videos
 
@@ -218,3 +219,10 @@ def test_another_machine_is_warned_of_and_other_data_refused(short, capsys, capl
     with pytest.raises(SystemExit):
         main(short, "moved")
     assert "has the val videos three; the data now have two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("norm", "told"), [(1e-7, True), (0.01, False), (20.0, False)])
+def test_a_gradient_that_has_vanished_is_told(norm, told):
+    values = {"loss": 0.23, "lr": 1e-4, "grad_norm": norm, "skipped": 0}
+    text = progress_text("all", values, 8.0, 0.0)
+    assert ("raise optim.cross_entropy_weight" in text) == told
