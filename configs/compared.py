@@ -12,12 +12,11 @@ none (`none`): a VGG without batch norm loses most by starting at random.
 Not measured on the real data: the archives need registration.
 """
 
-from dmnet_jax.config import Config, DataConfig, OptimConfig
+from dataclasses import replace
+
+from configs import endovis17
+from dmnet_jax.config import Config
 
 
 def get_config() -> Config:
-    return Config(
-        name="compared",
-        data=DataConfig(dataset="endovis17", num_classes=8),
-        optim=OptimConfig(cross_entropy_weight=0.5),
-    )
+    return replace(endovis17.get_config(), name="compared")

@@ -10,20 +10,16 @@ about what the paper's 16 clips do. Else as configs/endovis17.py.
 Not measured on the real data: the archives need registration.
 """
 
-from dmnet_jax.config import (
-    Config,
-    DataConfig,
-    OptimConfig,
-    StageConfig,
-    TrainConfig,
-)
+from dataclasses import replace
+
+from configs import endovis17
+from dmnet_jax.config import Config, StageConfig, TrainConfig
 
 
 def get_config() -> Config:
-    return Config(
+    return replace(
+        endovis17.get_config(),
         name="endovis17_rollout",
-        data=DataConfig(dataset="endovis17", num_classes=8),
-        optim=OptimConfig(cross_entropy_weight=0.5),
         train=TrainConfig(
             batch_size=4,
             stages=(

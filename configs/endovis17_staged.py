@@ -11,20 +11,16 @@ Not measured on the real data: the archives need registration. configs/endovis15
 the same recipe on data at hand.
 """
 
-from dmnet_jax.config import (
-    Config,
-    DataConfig,
-    OptimConfig,
-    StageConfig,
-    TrainConfig,
-)
+from dataclasses import replace
+
+from configs import endovis17
+from dmnet_jax.config import Config, StageConfig, TrainConfig
 
 
 def get_config() -> Config:
-    return Config(
+    return replace(
+        endovis17.get_config(),
         name="endovis17_staged",
-        data=DataConfig(dataset="endovis17", num_classes=8),
-        optim=OptimConfig(cross_entropy_weight=0.5),
         train=TrainConfig(
             stages=(
                 StageConfig("single frame", 100, train="single_frame"),

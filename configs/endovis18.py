@@ -16,12 +16,15 @@ archive, which are other operations and lie in a folder of their own. For the sc
 The paper: mIoU 67.50, mDice 77.53 on the four test sequences. Not measured here.
 """
 
-from dmnet_jax.config import Config, DataConfig, OptimConfig
+from dataclasses import replace
+
+from configs import endovis17
+from dmnet_jax.config import Config, DataConfig
 
 
 def get_config() -> Config:
-    return Config(
+    return replace(
+        endovis17.get_config(),
         name="endovis18",
         data=DataConfig(dataset="endovis18", task="parts", num_classes=4),
-        optim=OptimConfig(cross_entropy_weight=0.5),
     )
