@@ -6,14 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-# For programs that run once: to compile them well takes longer than to run them badly.
-quick_jit = partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
+from dmnet_jax.models import RUNS_ONCE
+
+quick_jit = partial(jax.jit, compiler_options=RUNS_ONCE)
 
 
 def drawn(shapes):

@@ -10,6 +10,7 @@ from data_pipelines.frames import IGNORE
 from data_pipelines.loader import ClipLoader
 from dmnet_jax.feature_cache import FeatureCache
 from dmnet_jax.models.dmnet import FEATURES, DMNet
+from tests.drawn import quick_jit
 from tests.tiny_run import Videos, network, shallow, step_of
 
 
@@ -69,8 +70,8 @@ def test_a_step_on_features_equals_the_step_on_frames(tmp_path):
     from tests.tiny_run import linear
 
     state = create_state(network()[1], linear(), key=jax.random.key(3))
-    plain = jax.jit(step_of("memory"))
-    cached = jax.jit(step_of("memory", recipe="features"))
+    plain = quick_jit(step_of("memory"))
+    cached = quick_jit(step_of("memory", recipe="features"))
     after, metrics = plain(state, loader().batch(0))
     again, measured = cached(state, cache(tmp_path).batch(0))
     assert float(metrics["loss"]) == pytest.approx(float(measured["loss"]), rel=1e-5)

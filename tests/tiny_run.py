@@ -145,7 +145,7 @@ def network() -> tuple[Any, Any]:
     config = tiny_config()
     model = models.build(config).clone(attention_dropout=0.0)
     memory = model.init_memory(1, (64, 64), jax.random.key(0))
-    init = jax.jit(model.init)
+    init = jax.jit(model.init, compiler_options=models.RUNS_ONCE)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
     return model, jax.device_get(init(jax.random.key(1), memory, frames))
 

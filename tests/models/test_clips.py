@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dmnet_jax.models import clips
+from tests.drawn import quick_jit
 from tests.tiny_run import network, picture, shallow
 
 T = 4
@@ -75,7 +76,7 @@ def test_gradients_reach_back_within_a_piece_only(setup):
         )
         return jnp.square(jnp.take(output.logits, scored, axis=1)).mean()
 
-    gradient = jax.jit(jax.grad(loss))
+    gradient = quick_jit(jax.grad(loss))
     reached = np.abs(gradient(frames, 3)).max((0, 2, 3, 4)) > 0
     np.testing.assert_array_equal(reached, [False, False, True, True])
     reached = np.abs(gradient(frames, 2)).max((0, 2, 3, 4)) > 0
