@@ -6,19 +6,25 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Rendered video, for `data.dataset` "synthetic".
+    """Rendered video, for `data.dataset` "synthetic" or "rendered".
 
     Attributes:
-        sequences: Numbers of the EndoVis17 sequences to imitate.
-        frames: Frames of each.
-        size: Height and width in pixels.
+        sequences: Numbers of the EndoVis17 sequences to imitate ("synthetic").
+        frames: Frames of each video; of "rendered", of those that validate.
+        size: Height and width in pixels ("synthetic").
         seed: Another seed, other videos.
+        scenes: Videos that validate ("rendered").
+        hold: Steps for which a row of the batch shows one scene ("rendered").
+        epoch_steps: Steps that count as an epoch ("rendered").
     """
 
     sequences: tuple[int, ...] = (1, 2, 3, 4)
     frames: int = 60
     size: tuple[int, int] = (256, 320)
     seed: int = 0
+    scenes: int = 8
+    hold: int = 8
+    epoch_steps: int = 100
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class DataConfig:
     """Video, labels and augmentation.
 
     Attributes:
-        dataset: Its layout on disk; "folder" is your own, VIDEO/frames and VIDEO/masks.
+        dataset: Its layout on disk; "folder" is your own, VIDEO/frames and VIDEO/masks;
+            "rendered" is an endless stream of random rendered scenes, without a disk.
         root: Where it lies.
         test_root: Where the validation videos lie, if apart: a test archive of EndoVis.
         masks: Name of the mask folders ("folder" only).
@@ -43,12 +50,18 @@ class DataConfig:
         scale: Least and greatest random enlargement.
         photometric: Strength of random colour, 0 (the paper's none) to 1.
         frame_step: Every how many frames one is a training target.
-        threads: Reading threads.
+        threads: Reading threads; rendering processes of "rendered".
         synthetic: What is rendered if the dataset is "synthetic".
     """
 
     dataset: Literal[
-        "folder", "synthetic", "endovis15", "endovis17", "endovis18", "camvid"
+        "folder",
+        "synthetic",
+        "rendered",
+        "endovis15",
+        "endovis17",
+        "endovis18",
+        "camvid",
     ] = "endovis17"
     root: str = ""
     test_root: str = ""

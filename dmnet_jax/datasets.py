@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
@@ -21,7 +21,11 @@ from data_pipelines.prepare import DATASETS, Request
 from data_pipelines.records import MANIFEST, open_prepared
 from data_pipelines.splits import Division, divisions, require
 from data_pipelines.synthetic import write_endovis17
+from data_pipelines.synthetic.stream import RenderedVideos, SceneStream
 from dmnet_jax.config import Config, DataConfig
+
+# Rendered scenes that stand for the endless training videos where some are asked for.
+RENDERED_TRAIN = 2
 
 
 def open_dataset(data: DataConfig) -> FrameSource:
@@ -34,6 +38,11 @@ def open_dataset(data: DataConfig) -> FrameSource:
         ValueError: the folder is missing, wrong or empty; tells what is expected.
     """
     root = data.root
+    if data.dataset == "rendered":
+        made = data.synthetic
+        return RenderedVideos(
+            made.seed, RENDERED_TRAIN + made.scenes, made.frames, data.size
+        )
     if data.dataset == "synthetic":
         made = data.synthetic
         root = root or "datasets/synthetic"
@@ -86,6 +95,8 @@ def split_names(
         raise DataError(
             [f"data.train and data.val: name both; there are {_list(known)}"]
         )
+    if data.dataset == "rendered":
+        return known[:RENDERED_TRAIN], known[RENDERED_TRAIN:]
     if data.dataset == "synthetic":
         part = _rendered(data, known)
         return list(part.train), list(part.val)
@@ -125,7 +136,8 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
     apart = _checked(open_validation(data), data) if data.test_root else None
     train_names, val_names = split_names(data, source, apart)
     train, val = select(source, train_names), select(apart or source, val_names)
-    check_disjoint(train, val)
+    if data.dataset != "rendered":  # whose scenes differ by their numbers
+        check_disjoint(train, val)
     return _ready(train, data), _ready(val, data)
 
 
@@ -245,22 +257,38 @@ def stage_loaders(
         )
         if stage.recipe == "rollout":
             spec = ClipSpec(train.rollout_frames - 1, num_past=0, score_all=True)
-        loader = ClipLoader(
-            source,
-            spec,
-            batch_size=train.batch_size,
-            seed=train.seed,
-            augment=Augment(
-                flip_horizontal=data.flip_horizontal,
-                flip_vertical=data.flip_vertical,
-                scale=data.scale,
-                photometric=data.photometric,
-            ),
-            threads=data.threads,
-            frame_step=data.frame_step,
-            process_index=process_index,
-            process_count=process_count,
+        augment = Augment(
+            flip_horizontal=data.flip_horizontal,
+            flip_vertical=data.flip_vertical,
+            scale=data.scale,
+            photometric=data.photometric,
         )
+        shared: dict[str, Any] = {
+            "batch_size": train.batch_size,
+            "seed": train.seed,
+            "augment": augment,
+            "process_index": process_index,
+            "process_count": process_count,
+        }
+        loader: Batches
+        if data.dataset == "rendered":
+            loader = SceneStream(
+                source,
+                spec,
+                size=data.size,
+                hold=data.synthetic.hold,
+                steps_per_epoch=data.synthetic.epoch_steps,
+                workers=data.threads,
+                **shared,
+            )
+        else:
+            loader = ClipLoader(
+                source,
+                spec,
+                threads=data.threads,
+                frame_step=data.frame_step,
+                **shared,
+            )
         end = begin + stage.epochs * loader.steps_per_epoch
         stages.append(
             Stage(

@@ -64,11 +64,11 @@ def fractal(
 ) -> Field:
     """Multi-octave noise of mean 0 and about unit spread.
 
-    Octaves finer than two pixels are drawn but not added, so the coarse ones are the
-    same at every density.
+    Octaves finer than two pixels are left out; the coarse ones are the same at every
+    density.
 
     Args:
-      rng: the stream that is consumed.
+      rng: one number is drawn from it; the noise has a stream of its own.
       extent: (height, width) covered, in frame heights.
       density: pixels per frame height.
       cell: lattice spacing of the coarsest octave, in frame heights.
@@ -82,7 +82,11 @@ def fractal(
     height, width = (round(side * density) for side in extent)
     total = np.zeros((height, width), np.float32)
     power, amplitude = 0.0, 1.0
+    # So that octaves left out here leave what is drawn after this as it is.
+    rng = np.random.Generator(np.random.SFC64(int(rng.integers(1 << 63))))
     for octave in range(octaves):
+        if cell * density < 2 and power > 0:
+            break
         rows, cols = extent[0] / cell, extent[1] / (cell * stretch)
         side = math.ceil(math.hypot(rows, cols)) + 4
         if stretch == 1.0:
@@ -108,9 +112,8 @@ def fractal(
             lattice = rng.standard_normal(shape, dtype=np.float32)
             box = (1.0, 1.0, 1.0 + cols, 1.0 + rows)
             layer = enlarge(lattice, height, width, box)
-        if cell * density >= 2 or power == 0:
-            total += np.float32(amplitude) * np.asarray(layer)
-            power += amplitude**2
+        total += np.float32(amplitude) * np.asarray(layer)
+        power += amplitude**2
         cell, amplitude = cell / 2, amplitude * gain
     return total / np.float32(0.8 * math.sqrt(power))
 

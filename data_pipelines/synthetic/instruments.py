@@ -28,10 +28,23 @@ class Tool:
 
 @dataclass(frozen=True)
 class Instrument:
+    """An instrument of a scene.
+
+    Attributes:
+      tool: its type and side.
+      arm: how it moves.
+      parts: shaft, sleeve, wrist link and jaw; of a rigid one shaft, neck and tip.
+      one_piece: its tip is one body, not two mirrored jaws.
+      gain: how bright it is lit compared with the tissue.
+      ramp: how fast that grows along the shaft towards the lens, per frame height.
+    """
+
     tool: Tool
     arm: Arm
-    parts: tuple[Sprite, Sprite, Sprite, Sprite]
-    """Shaft, sleeve, wrist link and jaw."""
+    parts: tuple[Sprite, ...]
+    one_piece: bool = False
+    gain: float = 1.0
+    ramp: float = 0.0
 
 
 def make_instrument(
@@ -52,7 +65,7 @@ def make_instrument(
         sprites.wrist(rng, density),
         sprites.jaw(rng, tool.kind, density),
     )
-    return Instrument(tool, arm, parts)
+    return Instrument(tool, arm, parts, one_piece=tool.kind == 7)
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,8 @@ def draw(
     alpha = np.zeros((height, width), np.float32)
     part = np.zeros((height, width), np.uint8)
     layer = Layer(colour, alpha, part)
-    shaft, sleeve, wrist, jaw = instrument.parts
+    lights = reflections * np.float32(instrument.gain)
+    shaft, sleeve, *wrist, jaw = instrument.parts
     unit = pose.diameter * height
     at = pose.end * height + (width / 2, height / 2)
 
@@ -86,23 +100,40 @@ def draw(
     def stamp(
         sprite: Sprite, angle: float, stretch: float, mirror: float, label: int
     ) -> None:
-        _stamp(layer, reflections, sprite, at, angle, unit, stretch, mirror, label)
+        _stamp(layer, lights, sprite, at, angle, unit, stretch, mirror, label)
 
     short = pose.foreshortening
+    # A whole tip is stamped once; jaws are two, mirrored about the line they close on.
+    halves = (1.0,) if instrument.one_piece else (-1.0, 1.0)
+    opening = 0.0 if instrument.one_piece else pose.opening
     stamp(shaft, pose.axis, 1.0, 1.0, SHAFT)
+    if not wrist:
+        at = forward(pose.axis, 0.6)
+        for mirror in halves:
+            stamp(jaw, pose.axis + mirror * opening, 1.0, mirror, JAWS)
+        at = forward(pose.axis, -0.6)
+        stamp(sleeve, pose.axis, 1.0, 1.0, WRIST)
+        return _ramped(layer, pose, instrument.ramp)
     stamp(sleeve, pose.axis, 1.0, 1.0, WRIST)
     at = forward(pose.axis, 1.15)
     angle = pose.axis + pose.bends[0]
     pin = forward(angle, 0.95 * short)
     joint, at = at, pin
-    angle_jaw = angle + pose.bends[1]
-    # A probe is one piece; jaws are two, mirrored about the line they close on.
-    single = instrument.tool.kind == 7
-    for mirror in (1.0,) if single else (-1.0, 1.0):
-        opening = 0.0 if single else mirror * pose.opening
-        stamp(jaw, angle_jaw + opening, short, mirror, JAWS)
+    for mirror in halves:
+        stamp(jaw, angle + pose.bends[1] + mirror * opening, short, mirror, JAWS)
     at = joint
-    stamp(wrist, angle, short, 1.0, WRIST)
+    stamp(wrist[0], angle, short, 1.0, WRIST)
+    return _ramped(layer, pose, instrument.ramp)
+
+
+def _ramped(layer: Layer, pose: Pose, ramp: float) -> Layer:
+    """The layer, brighter or darker along its shaft, whose end keeps its light."""
+    if ramp:
+        x, y = screen(layer.alpha.shape)
+        dx, dy = math.cos(pose.axis), math.sin(pose.axis)
+        along = (x - pose.end[0]) * dx + (y - pose.end[1]) * dy
+        rise = np.exp(np.clip(-ramp * along, -0.9, 1.1)).astype(np.float32)
+        np.multiply(layer.colour, rise[..., None], out=layer.colour)
     return layer
 
 

@@ -21,6 +21,7 @@ from data_pipelines.synthetic.instruments import (
     reflections_of,
     shadow_of,
 )
+from data_pipelines.synthetic.look import Look, develop
 from data_pipelines.synthetic.motion import Camera, View, make_camera, pose, view
 from data_pipelines.synthetic.tissue import MARGIN, Tissue, bake
 
@@ -42,6 +43,10 @@ class Scene:
     instruments: tuple[Instrument, ...]
     reflections: NDArray[np.float32]
     """Brightness of steel and of tube by normal, [2, 128, 128, 3]."""
+    look: Look | None = None
+    """How it is recorded; None for the even look of a new camera."""
+    wet: float = 1.0
+    """Factor on the highlights of wet tissue."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,10 @@ def render_frame(scene: Scene, frame: int) -> Frame:
         depth[box][seen] = level[box][seen]
         parts[:, *box][:, seen] = 0
         parts[index][box][seen] = layer.part[box][seen]
-    return Frame(_expose(scene, rgb, frame, x, y), parts, regions)
+    rgb, seen = _expose(scene, rgb, frame, x, y)
+    if seen is not None:
+        parts = parts * seen
+    return Frame(rgb, parts, regions)
 
 
 def endless(
@@ -237,6 +245,7 @@ def _light(
     fall = 1.25 / (1 + 0.9 * ((x - 0.6 * lx) ** 2 + (y - 0.6 * ly) ** 2))
     lamp = fall * (0.82 + 1.2 * np.clip(ground, -0.1, 0.3)) * diffuse * shade
     tone = np.stack([lamp**p for p in (0.85, 1.08, 1.05)], -1)
+    gloss = np.float32(scene.wet) * gloss
     sheen = 0.09 * gloss * np.exp(-lean * np.float32(7.0))
     glint = np.clip(2.4 * gloss - 0.3, 0, 1.6) * np.exp(-lean * np.float32(140.0))
     wet = ((sheen + glint) * fall * shade)[..., None]
@@ -245,8 +254,12 @@ def _light(
 
 def _expose(
     scene: Scene, rgb: Field, frame: int, x: Field, y: Field
-) -> NDArray[np.uint8]:
-    """Smoke, bloom, vignette, blur and sensor noise."""
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
+    """Smoke, bloom, vignette, blur and sensor noise; then the look, if there is one.
+
+    Returns:
+      uint8 [H, W, 3], and bool [H, W], where the scene is seen; None for everywhere.
+    """
     height, width = scene.size
     camera, seconds = scene.camera, frame / scene.rate
     bright = np.clip(rgb.max(-1) - 0.9, 0, 1)
@@ -257,17 +270,25 @@ def _expose(
         cover = (0.55 * smoke * fog)[..., None]
         rgb = rgb + cover * (np.array([0.74, 0.71, 0.72], np.float32) - rgb)
     rgb = rgb * (1.06 - 0.55 * (x * x + y * y))[..., None]
-    image = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+    look, seen = scene.look, None
+    if look is not None:
+        key = (scene.seed, scene.sequence)
+        picture, seen = develop(look, rgb, key, frame, seconds)
+        image = Image.fromarray(picture)
+    else:
+        image = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
     jerk, defocus = camera.jerk.at(seconds), camera.defocus.at(seconds)
     if jerk > 0:
         angle = 2 * math.pi * float(camera.wind.at(seconds)[0])
         image = _streak(image, 0.035 * jerk * height, angle)
     if defocus > 0:
         image = image.filter(ImageFilter.GaussianBlur(0.008 * defocus * height))
+    if look is not None:
+        return np.asarray(image), seen
     rng = generator(scene.seed, scene.sequence, 6, frame)
     grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(1.9)
     noisy = np.asarray(image, np.float32) + grain[..., None]
-    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8)
+    return np.clip(noisy + 0.5, 0, 255).astype(np.uint8), None
 
 
 def _fog(scene: Scene, seconds: float) -> Field:

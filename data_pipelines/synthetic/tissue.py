@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,13 @@ from data_pipelines.synthetic.fields import Field, fractal, generator, smooth
 MARGIN = 0.4
 """How far the baked tissue reaches beyond the frame on every side, frame heights."""
 
-# Base colour, second colour mixed in by coarse noise, vessel colour, share of vessels.
-# Values are display RGB, picked by eye to the look of abdominal endoscopy.
-_KINDS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], float]] = {
+Kind = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
+"""Base color, second color mixed in by coarse noise, vessel color, share of vessels.
+
+Values are display RGB, picked by eye to the look of abdominal endoscopy.
+"""
+
+KINDS: dict[str, Kind] = {
     "serosa": ((226, 146, 132), (206, 98, 98), (158, 28, 40), 1.0),
     "muscle": ((204, 88, 86), (172, 56, 64), (112, 18, 32), 0.8),
     "liver": ((172, 70, 72), (140, 46, 54), (172, 118, 122), 0.35),
@@ -24,6 +29,14 @@ _KINDS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], float
     "membrane": ((218, 156, 154), (200, 110, 118), (120, 34, 62), 0.8),
     "bowel": ((226, 152, 120), (212, 122, 100), (164, 44, 48), 0.8),
     "kidney": ((178, 84, 80), (150, 58, 66), (92, 20, 30), 0.3),
+    "yellow fat": ((244, 196, 88), (228, 158, 62), (190, 80, 40), 0.3),
+    "mesentery": ((228, 182, 158), (214, 130, 110), (150, 30, 40), 1.0),
+    "gallbladder": ((150, 158, 128), (112, 126, 96), (120, 60, 60), 0.6),
+    "ligament": ((238, 216, 206), (222, 190, 184), (190, 110, 110), 0.2),
+    "gauze": ((232, 228, 222), (206, 200, 196), (200, 90, 90), 0.1),
+    "deep liver": ((96, 34, 40), (64, 18, 30), (110, 60, 66), 0.3),
+    "clot": ((92, 14, 18), (54, 6, 12), (60, 8, 12), 0.0),
+    "char": ((92, 70, 48), (46, 34, 26), (80, 40, 30), 0.0),
 }
 
 # Each sequence looks mostly like one of these: the bed, then what lies on it.
@@ -48,6 +61,31 @@ REGIONS = (
 
 
 @dataclass(frozen=True)
+class Bed:
+    """What the tissue of a scene is made of, where it is not left to its number.
+
+    Attributes:
+      kinds: colors by kind; the order numbers them.
+      setting: kinds of the bed and of what lies on it; the first is the bed.
+      strips: kinds of long thin folds, cords and ligaments, one each.
+      lobules: kinds of clusters of small round lobes, as fat has, one each.
+      blood: share of strength of the pools of blood, 0..1, and how much they cover.
+      gloss: factor on the sheen.
+      stitches: whether a thread and a needle lie on it.
+      density: pixels a frame height, as a multiple of the frame's.
+    """
+
+    kinds: dict[str, Kind]
+    setting: tuple[str, ...]
+    strips: tuple[str, ...] = ()
+    lobules: tuple[str, ...] = ()
+    blood: float = 0.0
+    gloss: float = 1.0
+    stitches: bool = False
+    density: float = 1.15
+
+
+@dataclass(frozen=True)
 class Tissue:
     """Baked tissue, `density` pixels per frame height, as Pillow images for warping.
 
@@ -63,7 +101,13 @@ class Tissue:
     mean: NDArray[np.float32]
 
 
-def bake(seed: int, sequence: int, size: tuple[int, int], anatomy: bool) -> Tissue:
+def bake(
+    seed: int,
+    sequence: int,
+    size: tuple[int, int],
+    anatomy: bool,
+    bed: Bed | None = None,
+) -> Tissue:
     """Bakes the tissue of one sequence.
 
     Args:
@@ -72,11 +116,16 @@ def bake(seed: int, sequence: int, size: tuple[int, int], anatomy: bool) -> Tiss
       size: (height, width) of the frames, pixels.
       anatomy: whether a kidney, bowel, a suture and a needle are in the scene, with
         their regions.
+      bed: what it is made of; None: by the sequence's number.
     """
-    density = 1.15 * size[0]
+    density = (1.15 if bed is None else bed.density) * size[0]
     extent = (1 + 2 * MARGIN, size[1] / size[0] + 2 * MARGIN)
     rng = generator(seed, sequence, 1)
     setting = _SETTINGS[(sequence * 5 + int(rng.integers(2)) * 3) % len(_SETTINGS)]
+    table = KINDS
+    if bed is not None:
+        setting, table = bed.setting, bed.kinds
+    names = list(table)
     rows, cols = (round(side * density) for side in extent)
     y, x = np.meshgrid(
         np.arange(rows, dtype=np.float32) / np.float32(density),
@@ -89,24 +138,33 @@ def bake(seed: int, sequence: int, size: tuple[int, int], anatomy: bool) -> Tiss
         return fractal(stream, extent, density, cell, octaves, **options)
 
     lobes = _lobes(rng, extent, setting, anatomy)
+    if bed is not None:
+        for kind in bed.lobules:
+            lobes += _lobules(rng, extent, kind)
+        lobes += [_strip(rng, extent, kind) for kind in bed.strips]
     warp = 0.05 * noise(0, 0.35, 4), 0.05 * noise(1, 0.35, 4)
     height, owner = _stack(lobes, x + warp[0], y + warp[1], density)
-    kind_of = np.array([list(_KINDS).index(lobe.kind) for lobe in lobes])
+    kind_of = np.array([names.index(lobe.kind) for lobe in lobes])
     kinds = kind_of[owner]
-    height = 0.35 * height + 0.65 * smooth(height, 0.03 * density)
+    blend = 0.65 if bed is None or not bed.lobules else 0.35
+    height = (1 - blend) * height + blend * smooth(height, 0.03 * density)
     coarse, fine = noise(2, 0.3, 3, gain=0.42), noise(3, 0.06, 4, gain=0.45)
     crease = np.abs(noise(4, 0.3, 3, stretch=1.8))
     crease = np.exp(-((crease / 0.12) ** 2)) * (noise(5, 0.4, 2) > 0.2)
-    fat = (kinds == list(_KINDS).index("fat")).astype(np.float32)
+    fatty = [names.index(name) for name in ("fat", "yellow fat") if name in table]
+    fat = np.isin(kinds, fatty).astype(np.float32)
     lumps = 1 - np.abs(noise(6, 0.13, 3, gain=0.4))
     height = height + 0.022 * coarse + (0.0032 + 0.001 * fat) * fine
     height = height - 0.005 * crease + fat * 0.008 * lumps
 
     vessels, veins = _vessels(generator(seed, sequence, 3), extent, density)
     cover = vessels, veins
-    albedo = _colour(kinds, coarse, fine, noise(7, 0.16, 4), cover, density)
+    rows_of = list(table.values())
+    albedo = _colour(kinds, rows_of, coarse, fine, noise(7, 0.16, 4), cover, density)
     albedo *= (1 - 0.16 * crease)[..., None]
-    blood = np.clip(noise(8, 0.3, 4) - 1.55, 0, 0.35) / 0.35 * rng.uniform(0.2, 0.9)
+    pools = rng.uniform(0.2, 0.9) if bed is None else bed.blood
+    dry = 1.55 if bed is None else 1.9 - bed.blood
+    blood = np.clip(noise(8, 0.3, 4) - dry, 0, 0.35) / 0.35 * pools
     albedo += blood[..., None] * (np.array([0.42, 0.03, 0.04]) - albedo)
     height = height + 0.003 * veins + 0.002 * blood
     for radius, strength in ((0.035, 6.0), (0.1, 3.0), (0.25, 1.6)):
@@ -115,9 +173,11 @@ def bake(seed: int, sequence: int, size: tuple[int, int], anatomy: bool) -> Tiss
         shade = np.exp(-strength * buried)[..., None]
         albedo *= shade ** np.array([0.75, 1.15, 1.1], np.float32)
     gloss = np.clip(0.22 + 0.5 * noise(9, 0.3, 4) + 0.5 * blood, 0.02, 1.0)
+    if bed is not None:
+        gloss = np.clip(gloss * bed.gloss, 0.0, 1.0)
 
     regions = np.array([lobe.region for lobe in lobes], np.uint8)[owner]
-    if anatomy:
+    if anatomy or (bed is not None and bed.stitches):
         stitch = _suture(generator(seed, sequence, 4), extent, density)
         for index, (cover, colour) in enumerate(stitch):
             albedo += cover[..., None] * (np.array(colour) - albedo)
@@ -178,12 +238,38 @@ def _lobes(
     return lobes
 
 
+def _strip(rng: np.random.Generator, extent: tuple[float, float], kind: str) -> _Lobe:
+    """A long thin fold, as straight and even as an instrument's shaft can look."""
+    place = (rng.uniform(0.2, 0.8) * extent[0], rng.uniform(0.2, 0.8) * extent[1])
+    radii = (float(rng.uniform(0.35, 1.2)), float(rng.uniform(0.015, 0.09)))
+    level, rise = rng.uniform(0.0, 0.16), rng.uniform(0.02, 0.1)
+    return _Lobe(place, radii, rng.uniform(0, math.pi), level, rise, kind, 0)
+
+
+def _lobules(
+    rng: np.random.Generator, extent: tuple[float, float], kind: str
+) -> list[_Lobe]:
+    """A cluster of round lobes of one kind, each with a shine of its own."""
+    center = rng.uniform(0.2, 0.8, 2) * extent
+    spread, size = rng.uniform(0.1, 0.4), rng.uniform(0.025, 0.09)
+    lobes = []
+    for _ in range(int(rng.integers(15, 60))):
+        place = center + spread * rng.standard_normal(2)
+        radius = size * math.exp(rng.uniform(-0.5, 0.5))
+        radii = (float(radius), float(radius * rng.uniform(0.6, 1.0)))
+        level, rise = rng.uniform(0.02, 0.1), radius * rng.uniform(0.5, 1.0)
+        angle = rng.uniform(0, math.pi)
+        at = (float(place[0]), float(place[1]))
+        lobes.append(_Lobe(at, radii, angle, level, rise, kind, 0))
+    return lobes
+
+
 def _stack(
     lobes: list[_Lobe], x: Field, y: Field, density: float
-) -> tuple[Field, NDArray[np.uint8]]:
+) -> tuple[Field, NDArray[np.uint16]]:
     """Height of the upper envelope of all lobes, and which lobe is on top."""
     height = np.full(x.shape, -9.0, np.float32)
-    owner = np.zeros(x.shape, np.uint8)
+    owner = np.zeros(x.shape, np.uint16)
     for index, lobe in enumerate(lobes):
         # The warp of x and y moves no outline by more than this margin.
         reach = max(lobe.radii) + 0.3
@@ -210,6 +296,7 @@ def _stack(
 
 def _colour(
     kinds: NDArray[np.integer],
+    rows: Sequence[Kind],
     coarse: Field,
     fine: Field,
     mottle: Field,
@@ -217,13 +304,12 @@ def _colour(
     density: float,
 ) -> NDArray[np.float32]:
     # Neighbouring organs share fascia: their colours run into one another.
-    present = [k for k in range(len(_KINDS)) if (kinds == k).any()]
+    present = [k for k in range(len(rows)) if (kinds == k).any()]
     weights = [
         np.clip(smooth((kinds == k).astype(np.float32), 0.012 * density), 0, 1)
         for k in present
     ]
     total = np.sum(weights, 0)
-    rows = list(_KINDS.values())
 
     def mixed(column: int) -> Field:
         parts = (

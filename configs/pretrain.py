@@ -1,0 +1,42 @@
+"""Rendered surgery without end, for weights that segment real video.
+
+Every scene draws its own instruments, tissue, light and camera
+(`data_pipelines.synthetic.variety`). No real picture is used.
+
+    python train.py --config configs/pretrain.py
+"""
+
+from dmnet_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        name="pretrain",
+        data=DataConfig(
+            dataset="rendered",
+            task="parts",
+            num_classes=4,
+            size=(256, 320),
+            scale=(0.6, 1.7),
+            photometric=0.4,
+            threads=2,
+            synthetic=SyntheticConfig(scenes=12, frames=4, hold=8, epoch_steps=250),
+        ),
+        model=ModelConfig(local="none", global_memory=False),
+        optim=OptimConfig(
+            lr=1e-3,
+            drop_epochs=(14, 18),
+            drop_factor=0.3,
+            cross_entropy_weight=0.5,
+            warmup_steps=100,
+            clip_norm=5.0,
+        ),
+        train=TrainConfig(epochs=20, batch_size=32, eval_every_epochs=10),
+    )

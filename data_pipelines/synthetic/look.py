@@ -1,0 +1,247 @@
+"""How a camera shows a scene: light, color, haze, optics, sensor, recorder.
+
+A `Look` belongs to one video and does not change but for its drifting haze and the
+noise of each frame. All of it acts on the finished picture, so labels change only
+where the picture is cut off: outside a round view, on a border or under an overlay.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from data_pipelines.synthetic.fields import Field, enlarge, generator, screen
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything between a lit scene and a recorded picture.
+
+    Attributes:
+      balance: gain of red, green and blue.
+      exposure: factor on the light.
+      gamma: exponent on levels 0..1.
+      contrast: about mid gray.
+      saturation: 1 leaves colors as they are.
+      dark: how much of the scene lies in shadow, 0..1; `depth` [n, n] says where.
+      depth: coarse noise.
+      fall: how fast light falls off from `center` (x, y; frame heights).
+      center: of the light.
+      haze: least and greatest cover of smoke, 0..1, over time.
+      haze_color: RGB in 0..1.
+      speed: of the haze, in cells a second.
+      view: radius of the round view in frame heights; 0 for a full picture.
+      view_at: its center (x, y).
+      border: rows at top and bottom, columns at left and right, shares of the height.
+      text: overlays as (text, x, y, height), shares of the frame.
+      sharpen: strength of an unsharp mask, 0..2.
+      blur: radius of a blur, frame heights.
+      noise: standard deviation in levels; a part of it is in color.
+      quality: of JPEG compression; 0 for none.
+      interlaced: pixels that odd rows lag behind even ones.
+    """
+
+    balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    exposure: float = 1.0
+    gamma: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    dark: float = 0.0
+    depth: NDArray[np.float32] | None = None
+    fall: float = 0.0
+    center: tuple[float, float] = (0.0, 0.0)
+    haze: tuple[float, float] = (0.0, 0.0)
+    haze_color: tuple[float, float, float] = (0.74, 0.71, 0.72)
+    speed: float = 0.5
+    view: float = 0.0
+    view_at: tuple[float, float] = (0.0, 0.0)
+    border: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    text: tuple[tuple[str, float, float, float], ...] = ()
+    sharpen: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    quality: int = 0
+    interlaced: int = 0
+
+
+def random_look(rng: np.random.Generator) -> Look:
+    """Draws the look of a video, from a clean new camera to a poor recording."""
+    some = rng.uniform
+    warm = some(-1, 1)
+    balance = (1 + 0.16 * warm, 1 + 0.06 * some(-1, 1), 1 - 0.2 * warm)
+    hazy, view = some() < 0.3, 0.0
+    if some() < 0.3:
+        view = float(some(0.48, 0.78))
+    low = float(some(0, 0.5)) if hazy else 0.0
+    tone = some(0.55, 0.85)
+    border = np.where(rng.uniform(size=4) < 0.15, some(0, 0.08, 4), 0.0)
+    text = ()
+    if some() < 0.12:
+        text = tuple(_overlay(rng) for _ in range(int(rng.integers(1, 4))))
+    return Look(
+        balance=(float(balance[0]), float(balance[1]), float(balance[2])),
+        exposure=float(np.exp(some(-0.5, 0.4))),
+        gamma=float(np.exp(some(-0.35, 0.35))),
+        contrast=float(some(0.8, 1.3)),
+        saturation=float(some(0.45, 1.45)),
+        dark=float(max(0.0, some(-0.4, 0.9))),
+        depth=rng.uniform(0, 1, (6, 6)).astype(np.float32),
+        fall=float(some(0, 2.2)),
+        center=(float(some(-0.25, 0.25)), float(some(-0.2, 0.2))),
+        haze=(low, min(0.85, low + float(some(0, 0.45)))) if hazy else (0.0, 0.0),
+        haze_color=tuple(float(tone * c) for c in 1 + 0.12 * some(-1, 1, 3)),
+        speed=float(some(0.1, 1.5)),
+        view=view,
+        view_at=(float(some(-0.06, 0.06)), float(some(-0.06, 0.06))),
+        border=(
+            float(border[0]),
+            float(border[1]),
+            float(border[2]),
+            float(border[3]),
+        ),
+        text=text,
+        sharpen=float(max(0.0, some(-1.0, 1.8))),
+        blur=float(max(0.0, some(-0.012, 0.007))),
+        noise=float(max(0.0, some(-2.0, 7.0))),
+        quality=int(rng.integers(25, 96)) if some() < 0.6 else 0,
+        interlaced=int(rng.integers(1, 4)) if some() < 0.08 else 0,
+    )
+
+
+def develop(
+    look: Look, rgb: Field, key: tuple[int, int], frame: int, seconds: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The recorded picture of a lit scene.
+
+    Args:
+      look: of the video.
+      rgb: float [H, W, 3], light as the lens sees it, about 0..1.
+      key: seed and sequence, for noise.
+      frame: number of the frame, for noise.
+      seconds: time of the frame, for haze.
+
+    Returns:
+      uint8 [H, W, 3], and bool [H, W], where the scene is seen at all.
+    """
+    height, width = rgb.shape[:2]
+    x, y = screen((height, width))
+    far = (x - np.float32(look.center[0])) ** 2 + (y - np.float32(look.center[1])) ** 2
+    lamp = np.float32(look.exposure) / (1 + np.float32(look.fall) * far)
+    if look.dark > 0 and look.depth is not None:
+        deep = enlarge(look.depth, height, width)
+        lamp = lamp * (1 - np.float32(look.dark) * np.clip(1.6 * deep - 0.5, 0, 1))
+    rgb = rgb * lamp[..., None]
+    if look.haze[1] > 0:
+        cover = _haze(look, key, (height, width), seconds)[..., None]
+        rgb = rgb + cover * (np.array(look.haze_color, np.float32) - rgb)
+    gray = rgb @ np.array([0.3, 0.59, 0.11], np.float32)
+    rgb = gray[..., None] + np.float32(look.saturation) * (rgb - gray[..., None])
+    rgb = np.clip(rgb * np.array(look.balance, np.float32), 0, 1)
+    # A shoulder instead of a hard clip: bright steel keeps some shape.
+    rgb = rgb ** np.float32(look.gamma)
+    rgb = np.clip(0.45 + look.contrast * (rgb - 0.45), 0, 1).astype(np.float32)
+    image = Image.fromarray((rgb * 255).astype(np.uint8))
+    if look.blur > 0:
+        image = image.filter(ImageFilter.GaussianBlur(look.blur * height))
+    if look.sharpen > 0:
+        radius = max(0.6, height / 320)
+        image = image.filter(
+            ImageFilter.UnsharpMask(radius, round(100 * look.sharpen), 0)
+        )
+    seen = _window(look, x, y)
+    picture = np.asarray(image)
+    if look.noise > 0:
+        picture = _noisy(picture, look.noise, generator(*key, 6, frame))
+    picture = np.where(seen[..., None], picture, np.uint8(4))
+    if look.interlaced:
+        picture[1::2] = np.roll(picture[1::2], look.interlaced, 1)
+    for text, left, top, tall in look.text:
+        picture, covered = _written(picture, text, left, top, tall)
+        seen = seen & ~covered
+    if look.quality:
+        picture = _compressed(picture, look.quality)
+    return np.ascontiguousarray(picture), seen
+
+
+def _haze(
+    look: Look, key: tuple[int, int], size: tuple[int, int], seconds: float
+) -> Field:
+    """Cover of drifting smoke, 0..1."""
+    rng = generator(*key, 8)
+    clouds, way = rng.uniform(0, 1, (2, 24, 24)), rng.uniform(0, 2 * math.pi)
+    total = np.zeros(size, np.float32)
+    low, high = look.haze
+    for i, cells in enumerate((3.0, 7.0)):
+        # The pattern swings to and fro within the lattice and never leaves it.
+        swing = 6 * math.sin(look.speed * seconds / 6 + i)
+        left = 8.0 + swing * math.cos(way + i)
+        top = 8.0 + swing * math.sin(way + i)
+        box = (left, top, left + cells, top + cells * size[0] / size[1])
+        total += enlarge(clouds[i], *size, box)
+    return (low + (high - low) * np.clip(0.5 * total, 0, 1)).astype(np.float32)
+
+
+def _window(look: Look, x: Field, y: Field) -> NDArray[np.bool_]:
+    """Where the picture shows the scene: inside the round view and the border."""
+    height, width = y.shape[0], x.shape[1]
+    seen = np.ones((height, width), bool)
+    if look.view > 0:
+        cx, cy = look.view_at
+        seen = (x - cx) ** 2 + (y - cy) ** 2 < look.view**2
+    top, bottom, left, right = (round(share * height) for share in look.border)
+    seen[:top], seen[height - bottom :] = False, False
+    seen[:, :left], seen[:, width - right :] = False, False
+    return seen
+
+
+def _noisy(
+    picture: NDArray[np.uint8], deviation: float, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Adds noise, coarser in color than in brightness as a real sensor's is."""
+    height, width = picture.shape[:2]
+    fine = rng.standard_normal((height, width, 1), dtype=np.float32)
+    half = (-(-height // 2), -(-width // 2), 3)
+    coarse = rng.standard_normal(half, dtype=np.float32)
+    coarse = coarse.repeat(2, 0).repeat(2, 1)[:height, :width]
+    noise = np.float32(deviation) * (0.8 * fine + 0.5 * coarse)
+    return np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
+
+
+def _written(
+    picture: NDArray[np.uint8], text: str, left: float, top: float, tall: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The picture with a line of text over it, and where that is."""
+    height, width = picture.shape[:2]
+    layer = Image.new("L", (width, height))
+    font = ImageFont.load_default(size=max(7.0, tall * height))
+    ImageDraw.Draw(layer).text((left * width, top * height), text, 255, font)
+    cover = np.asarray(layer)
+    share = cover[..., None].astype(np.float32) / 255
+    written = picture + share * (np.float32(235) - picture)
+    return written.astype(np.uint8), cover > 127
+
+
+def _compressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """What a JPEG of that quality gives back."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
+
+
+def _overlay(rng: np.random.Generator) -> tuple[str, float, float, float]:
+    """A time, a date or a setting, near an edge."""
+    hour, minute, second = (int(rng.integers(n)) for n in (24, 60, 60))
+    text = (
+        f"{hour:02d}:{minute:02d}:{second:02d}",
+        f"{int(rng.integers(1, 29)):02d}.{int(rng.integers(1, 13)):02d}.2019",
+        f"ZOOM {rng.uniform(1, 4):.1f}x",
+        "REC",
+        f"L{int(rng.integers(1, 9))}  {int(rng.integers(100))}%",
+    )[int(rng.integers(5))]
+    top = float(rng.choice((0.02, 0.92)))
+    return text, float(rng.uniform(0.02, 0.75)), top, float(rng.uniform(0.035, 0.06))

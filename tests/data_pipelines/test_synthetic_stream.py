@@ -1,0 +1,83 @@
+"""The endless stream: a batch is a function of seed and step, whoever renders it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from data_pipelines.augment import Augment
+from data_pipelines.clips import ClipSpec
+from data_pipelines.synthetic.render import Frame
+from data_pipelines.synthetic.stream import RenderedVideos, SceneStream, part_label
+
+SIZE = (64, 80)
+
+
+@pytest.fixture(scope="module")
+def stream() -> SceneStream:
+    videos = RenderedVideos(0, 2, 3, SIZE)
+    spec, augment = ClipSpec(1, 1), Augment(photometric=0.5)
+    return SceneStream(videos, spec, 4, 0, SIZE, augment, hold=4, workers=0)
+
+
+def same(one, other) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_workers_and_resuming_change_nothing(stream: SceneStream) -> None:
+    alone = list(stream.iterate(0, 3))
+    together = list(dataclasses.replace(stream, workers=2).iterate(1, 3))
+    for one, other in zip(alone[1:], together, strict=True):
+        same(one, other)
+    same(stream.batch(2), alone[2])
+
+
+def test_a_batch_has_the_arrays_of_a_clip_loader(stream: SceneStream) -> None:
+    batch = stream.batch(0)
+    assert batch["frames"].shape == (4, 2, *SIZE, 3)
+    assert batch["past"].shape == (4, 1, *SIZE, 3)
+    assert batch["label"].shape == (4, *SIZE) and batch["label"].dtype == np.uint8
+    assert batch["frames_mask"].all() and batch["past_mask"].all()
+    assert batch["label"].max() <= 3
+
+
+def test_rows_change_scenes_one_after_the_other(stream: SceneStream) -> None:
+    shown = np.array([[stream.row(s, r)["video"] for r in range(4)] for s in range(5)])
+    changed = np.diff(shown, axis=0) != 0
+    assert changed.sum(1).tolist() == [1, 1, 1, 1]
+    assert len(np.unique(shown)) == 8
+
+
+def test_processes_share_a_batch(stream: SceneStream) -> None:
+    whole = stream.batch(1)
+    halves = [
+        dataclasses.replace(stream, process_index=k, process_count=2).batch(1)
+        for k in range(2)
+    ]
+    same(whole, {n: np.concatenate([h[n] for h in halves]) for n in whole})
+
+
+def test_every_frame_of_a_sequence_is_labeled(stream: SceneStream) -> None:
+    spec = ClipSpec(1, 0, score_all=True)
+    scored = dataclasses.replace(stream, spec=spec, batch_size=2)
+    assert scored.batch(0)["label"].shape == (2, 2, *SIZE)
+
+
+def test_validation_scenes_are_not_training_scenes(stream: SceneStream) -> None:
+    videos = RenderedVideos(0, 2, 3, SIZE)
+    assert [video.name for video in videos.videos] == ["scene0", "scene1"]
+    assert videos.image(0, 1).shape == (*SIZE, 3)
+    assert (videos.image(0, 1) != videos.image(1, 1)).any()
+    label = videos.label(0, 1)
+    assert label is not None and label.shape == SIZE
+    assert (stream.batch(0)["frames"][0, -1] != videos.image(0, 0)).any()
+
+
+def test_part_label_merges_instruments() -> None:
+    parts = np.zeros((2, 2, 3), np.uint8)
+    parts[0, 0] = 10, 20, 0
+    parts[1, 1] = 30, 0, 10
+    frame = Frame(np.zeros((2, 3, 3), np.uint8), parts, np.zeros((2, 3), np.uint8))
+    np.testing.assert_array_equal(part_label(frame), [[1, 2, 0], [3, 0, 1]])
