@@ -1,0 +1,1 @@
+"""Experiments that compare networks: `python -m dmnet_jax.experiments`."""
