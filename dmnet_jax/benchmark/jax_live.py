@@ -70,7 +70,7 @@ def prepare(
     outputs = [jax.device_get(compared(pictures[0]))]
     report["first_s"] = time.perf_counter() - start
     outputs += [compared(pictures[checked_scene(k)]) for k in range(1, CHECKED)]
-    if case == LiveCase(case.size):
+    if case == LiveCase(case.size, seconds=case.seconds):
         save_file(flatten(jax.device_get(variables)), folder / "variables.safetensors")
         save_file(stacked(outputs), folder / "outputs.safetensors")
 
@@ -84,8 +84,10 @@ def prepare(
 
     def turn() -> dict[str, list[float]]:
         call = pipelined(send, np.asarray, case.in_flight)
-        end_to_end = timed(call, max(WARM, case.in_flight))
-        device = timed(lambda: step(resident[0]).labels.block_until_ready())
+        end_to_end = timed(call, case.seconds, max(WARM, case.in_flight))
+        device = timed(
+            lambda: step(resident[0]).labels.block_until_ready(), case.seconds
+        )
         return {"end_to_end": end_to_end, "device": device}
 
     touched = [variables["params"], memory, pictures[0], outputs[0]["labels"]]

@@ -19,6 +19,8 @@ import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -42,25 +44,38 @@ ROUNDED = {"labels": 1e-2, "confidence": 1e-2, "distance": 1e-2, "admitted": 0.0
 
 
 def measure(
-    cases: Sequence[LiveCase], peers: Sequence[str], folder: Path, rounds: int
+    cases: Sequence[LiveCase],
+    peers: Sequence[str],
+    folder: Path,
+    rounds: int,
+    at_once: bool = False,
 ) -> list[dict[str, Any]]:
     """One row a contestant of one size; all take a turn in every round.
 
-    The first case is the reference: float32, one stream.
+    The first case is the reference: float32, one stream. `at_once` prepares all others
+    together: faster where there are many cores, but their compile times mean less.
     """
     contestants = [("jax", case) for case in cases]
     contestants += [(kind, cases[0]) for kind in peers]
     rows: list[dict[str, Any]] = []
     workers: list[Worker | None] = []
+    # The first one leaves the files that the others are made of.
+    batches = [contestants[:1], contestants[1:]]
+    if not at_once:
+        batches = [[contestant] for contestant in contestants]
     try:
-        for kind, case in contestants:
-            _progress(f"preparing {kind}")
-            row = {**vars(case), "contestant": kind, "turns": []}
+        for batch in batches:
+            _progress(f"preparing {', '.join(kind for kind, _ in batch)}")
             on_cpu = not rows or rows[0].get("platform", "cpu") == "cpu"
             tolerance = TOLERANCE if on_cpu else ROUNDED
-            worker, failed = _start(kind, case, folder, tolerance)
-            rows.append({**row, **(worker.report if worker else {"failed": failed})})
-            workers.append(worker)
+            with ThreadPoolExecutor(max(1, len(batch))) as pool:
+                start = partial(_start, folder=folder, tolerance=tolerance)
+                started = list(pool.map(start, *zip(*batch, strict=True)))
+            for (kind, case), (worker, failed) in zip(batch, started, strict=True):
+                row = {**vars(case), "contestant": kind, "turns": []}
+                report = worker.report if worker else {"failed": failed}
+                rows.append({**row, **report})
+                workers.append(worker)
         for turn in range(rounds):
             _progress(f"round {turn + 1} of {rounds}")
             order = range(len(rows)) if turn % 2 == 0 else reversed(range(len(rows)))
@@ -70,6 +85,7 @@ def measure(
         for row, worker in zip(rows, workers, strict=True):
             if worker:
                 row["memory_bytes"] = worker.close()
+                row["gpu_bytes"] = worker.gpu_memory
     finally:
         for worker in workers:
             if worker:
@@ -110,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--sizes", nargs="+", type=_size, default=[(512, 640)], metavar="HxW"
+        "--sizes", nargs="+", type=size, default=[(512, 640)], metavar="HxW"
     )
     parser.add_argument("--streams", nargs="+", type=int, default=[1], metavar="B")
     parser.add_argument(
@@ -137,9 +153,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "machine": machine.describe(),
         "rows": [],
     }
-    for size in flags.sizes:
-        cases = [LiveCase(size)] + [
-            LiveCase(size, streams, dtype, in_flight)
+    for shape in flags.sizes:
+        cases = [LiveCase(shape)] + [
+            LiveCase(shape, streams, dtype, in_flight)
             for dtype in flags.dtypes
             for streams in flags.streams
             for in_flight in flags.in_flight
@@ -162,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def _size(text: str) -> tuple[int, int]:
+def size(text: str) -> tuple[int, int]:
+    """The size that a command line's HxW means; argparse's error if it is none."""
     try:
         height, width = (int(side) for side in text.split("x"))
     except ValueError:

@@ -34,7 +34,9 @@ def environment() -> dict[str, str]:
     """
     library = os.environ.get("LD_PRELOAD") or tcmalloc()
     preloaded = {"LD_PRELOAD": library} if library else {}
-    return {**os.environ, **preloaded, "TBB_ENABLE_SANITIZERS": "1"}
+    # Contestants hold the GPU together, so none may reserve most of it.
+    shared = {"TBB_ENABLE_SANITIZERS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return {**os.environ, **preloaded, **shared}
 
 
 def allocator() -> str:
@@ -61,6 +63,17 @@ def peak_memory() -> int:
     """Bytes, the most that this process has held."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def peak_gpu_memory() -> int:
+    """Bytes, the most that this process has held on its GPU; 0 without one."""
+    if jax := sys.modules.get("jax"):
+        found = jax.devices()[0].memory_stats() or {}
+        return int(found.get("peak_bytes_in_use", 0))
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return 0
 
 
 def seconds(call: Callable[[], Any]) -> float:

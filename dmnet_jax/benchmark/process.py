@@ -1,8 +1,10 @@
 """A measuring process: started, asked, ended."""
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,17 @@ class Worker:
 
     Attributes:
         report: what it told of its preparation.
+        gpu_memory: peak bytes on the GPU, known once it is closed; 0 without one.
     """
 
     def __init__(self, kind: str, case: Any, folder: Path) -> None:
-        path = folder / "case.json"
-        path.write_text(json.dumps(asdict(case)))
+        # A file of its own: several workers may start at once.
+        descriptor, name = tempfile.mkstemp(".json", "case", folder)
+        path = Path(name)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(case), file)
         self._name = kind
+        self.gpu_memory = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dmnet_jax.benchmark.worker", kind, str(path)],
             stdin=subprocess.PIPE,
@@ -50,9 +57,10 @@ class Worker:
         """Ends the process; its peak memory in bytes."""
         assert self._process.stdin
         self._process.stdin.close()
-        memory = self._read()["memory"]
+        memory = self._read()
         self._process.wait()
-        return memory
+        self.gpu_memory = memory["gpu_memory"]
+        return memory["memory"]
 
     def stop(self) -> None:
         """Ends the process whatever it is doing."""

@@ -237,4 +237,4 @@ def prepare(
         "allocator": machine.allocator(),
         "device": device,
         "versions": {package: version(package)},
-    }, lambda: {"end_to_end": timed(lambda: stream.step(following()))}
+    }, lambda: {"end_to_end": timed(lambda: stream.step(following()), case.seconds)}

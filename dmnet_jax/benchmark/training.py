@@ -108,6 +108,7 @@ def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str
     """One row a framework; rounds are taken in turns."""
     workers: dict[str, Worker] = {}
     try:
+        # One after the other: the second is made of the first one's files.
         for kind in ("jax", "torch") if peers else ("jax",):
             workers[kind] = Worker(f"{kind} training", case, folder)
         times: dict[str, list[float]] = {kind: [] for kind in workers}
@@ -135,6 +136,7 @@ def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str
                 "samples_per_s": case.batch / median,
                 "ratio": statistics.median(a / b for a, b in pairs),
                 "memory_bytes": memory[kind],
+                "gpu_bytes": worker.gpu_memory,
                 "operations_per_s": rate,
                 "share_of_peak": rate / report["peak"],
                 **report,

@@ -16,13 +16,14 @@ from pathlib import Path
 
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live_case import LiveCase
-from dmnet_jax.benchmark.machine import peak_memory
+from dmnet_jax.benchmark.machine import peak_gpu_memory, peak_memory
 
 # kind: (what is measured, the module whose `prepare` makes it)
 KINDS = {
     "jax training": (Case, "jax_training"),
     "torch training": (Case, "torch_dmnet"),
     "jax": (LiveCase, "jax_live"),
+    "jax checks": (LiveCase, "gpu_checks"),
     **{
         kind: (LiveCase, "torch_live")
         for kind in ("torch", "torch.compile", "authors", "onnxruntime", "openvino")
@@ -43,7 +44,8 @@ def main() -> int:
     print(json.dumps(report), file=answers, flush=True)
     for _ in sys.stdin:
         print(json.dumps(turn()), file=answers, flush=True)
-    print(json.dumps({"memory": peak_memory()}), file=answers, flush=True)
+    memory = {"memory": peak_memory(), "gpu_memory": peak_gpu_memory()}
+    print(json.dumps(memory), file=answers, flush=True)
     return 0
 
 

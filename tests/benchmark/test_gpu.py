@@ -1,0 +1,102 @@
+"""The GPU benchmark: parts are measured once, kept, resumed and reported."""
+
+import json
+
+import pytest
+
+from dmnet_jax.benchmark import __main__ as command
+from dmnet_jax.benchmark import gpu, live, training
+
+CHECKS = {
+    "device": "a device",
+    "versions": {"jax": "1.0"},
+    **{
+        name: {"labels": 1e-3, "admitted": 0.0}
+        for name in ("stream", "rounded", "bfloat16")
+    },
+    "golden": {"dmnet_btnlstm": 1e-6},
+}
+TURN = {"end_to_end": [0.002] * 3, "device": [0.001] * 3}
+
+
+def live_row(case, contestant: str) -> dict:
+    return {
+        **vars(case),
+        "contestant": contestant,
+        "turns": [TURN],
+        "compile_s": 1.0,
+        "first_s": 0.1,
+        "allocator": "x",
+        "memory_bytes": 2**30,
+        "gpu_bytes": 2**20,
+        "parameters": 10**6,
+        "operations": 10**6,
+        "bytes": 1000,
+        "peak": 1e9,
+        "bandwidth": 1e9,
+        "differences": {"labels": 0.0, "confidence": 0.0, "distance": 0.0},
+    }
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[str]:
+    calls: list[str] = []
+
+    def measure_live(cases, peers, folder, rounds, at_once):
+        calls.append("live")
+        assert at_once and cases[0].in_flight == 1
+        rows = [live_row(case, "jax") for case in cases]
+        return rows + [live_row(cases[0], kind) for kind in peers]
+
+    def measure_training(case, folder, rounds, peers):
+        calls.append("training")
+        return [{**vars(case), "network": "DMNet", "failed": "no memory"}]
+
+    def checks(size, folder):
+        calls.append("checks")
+        return CHECKS
+
+    monkeypatch.setattr(live, "measure", measure_live)
+    monkeypatch.setattr(training, "measure", measure_training)
+    monkeypatch.setattr(gpu, "checks", checks)
+    monkeypatch.setattr(gpu, "find_spec", lambda name: True)
+    return calls
+
+
+def test_all_parts_are_written_and_not_measured_again(measured, tmp_path, capsys):
+    flags = ["gpu", "--out", str(tmp_path), "--size", "64x96", "--batch", "2"]
+    assert command.main(flags) == 1  # a training row failed, and is told
+    assert measured == ["checks", "live", "training", "training"]
+    text = (tmp_path / "gpu.md").read_text()
+    for piece in ("| stream", "1.0e-03", "torch.compile", "64 ", "no memory", "1 MiB"):
+        assert piece in text, piece
+    known = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(known) >= {"machine", "command", "checks", "live", "training"}
+    command.main(flags)
+    assert len(measured) == 4
+
+
+def test_a_stopped_run_goes_on_with_what_is_missing(measured, tmp_path, capsys):
+    flags = ["gpu", "--out", str(tmp_path), "--size", "64x96"]
+    command.main([*flags, "--minutes", "1e-9"])
+    assert measured == []
+    assert "checks: not begun" in capsys.readouterr().out
+    command.main([*flags, "--no-peers"])
+    rows = json.loads((tmp_path / "gpu.json").read_text())["live"]
+    assert {row["contestant"] for row in rows} == {"jax"}
+
+
+def test_numbers_of_two_machines_are_not_mixed(measured, tmp_path):
+    other = {"machine": {"cpu": "another"}}
+    (tmp_path / "gpu.json").write_text(json.dumps(other))
+    with pytest.raises(SystemExit, match="of another machine"):
+        command.main(["gpu", "--out", str(tmp_path)])
+
+
+def test_the_checks_hold_on_this_device(tmp_path):
+    found = gpu.checks((64, 96), tmp_path)
+    assert found["stream"] == {"labels": 0.0, "admitted": 0.0}
+    assert found["rounded"]["labels"] < 1e-2
+    # A network that was never trained is nearly undecided everywhere.
+    assert found["bfloat16"]["labels"] < 0.5
+    assert max(found["golden"].values()) < 1e-4
