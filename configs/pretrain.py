@@ -24,10 +24,10 @@ def get_config() -> Config:
             task="parts",
             num_classes=4,
             size=(256, 320),
-            scale=(0.6, 1.7),
+            scale=(0.6, 2.2),
             photometric=0.4,
             threads=2,
-            synthetic=SyntheticConfig(scenes=12, frames=4, hold=8, epoch_steps=250),
+            synthetic=SyntheticConfig(scenes=12, frames=4, hold=16, epoch_steps=250),
         ),
         model=ModelConfig(local="none", global_memory=False),
         optim=OptimConfig(

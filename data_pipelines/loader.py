@@ -31,7 +31,8 @@ _ORDER_STREAM = 1 << 63
 class Batches(Protocol):
     """Numbered batches of clips, for as long as one asks."""
 
-    source: FrameSource
+    @property
+    def source(self) -> FrameSource: ...
 
     @property
     def steps_per_epoch(self) -> int: ...

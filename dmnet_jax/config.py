@@ -225,7 +225,11 @@ def validate(config: Config) -> Config:
             f"at least model.num_reads, {model.num_reads}",
         ),
         (0 <= model.attention_dropout < 1, "model.attention_dropout", "in [0, 1)"),
-        (model.pretrained, "model.pretrained", '"imagenet", "none" or a file'),
+        (
+            model.pretrained,
+            "model.pretrained",
+            '"imagenet", "rendered", "none" or a file',
+        ),
         (
             model.min_confidence is None or model.min_confidence <= 0,
             "model.min_confidence",

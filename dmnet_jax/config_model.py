@@ -24,8 +24,8 @@ class ModelConfig:
         value_channels: Width of values; half the decoder's width.
         share_key_value: One key/value projection for both memories.
         attention_dropout: On affinities, in training.
-        pretrained: Encoder weights: "imagenet" (shipped, of MobileNetV2 alone), "none",
-            or a file.
+        pretrained: Weights to start from: "imagenet" (shipped, of MobileNetV2 alone),
+            "rendered" (shipped, all of DMNet but its memories), "none", or a file.
         encoder: Whose MobileNetV2 is imitated (padding, epsilon, input range); must
             match the pretrained weights.
         min_confidence: Least confidence admitted to the global memory (alpha, at most

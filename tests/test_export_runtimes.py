@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dmnet_jax.export import parity
+from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.streaming import ArtefactError, Session, load_artefact
 from dmnet_jax.streaming.artefact import files_of, write_artefact
-from dmnet_jax.streaming.network import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import NO_LABEL, Interface
 from dmnet_jax.streaming.runtimes import import_openvino
 from tests import tiny_run

@@ -78,7 +78,7 @@ def random_look(rng: np.random.Generator) -> Look:
     if some() < 0.3:
         view = float(some(0.48, 0.78))
     low = float(some(0, 0.5)) if hazy else 0.0
-    tone = some(0.55, 0.85)
+    haze_color = some(0.55, 0.85) * (1 + 0.12 * some(-1, 1, 3))
     border = np.where(rng.uniform(size=4) < 0.15, some(0, 0.08, 4), 0.0)
     text = ()
     if some() < 0.12:
@@ -94,7 +94,7 @@ def random_look(rng: np.random.Generator) -> Look:
         fall=float(some(0, 2.2)),
         center=(float(some(-0.25, 0.25)), float(some(-0.2, 0.2))),
         haze=(low, min(0.85, low + float(some(0, 0.45)))) if hazy else (0.0, 0.0),
-        haze_color=tuple(float(tone * c) for c in 1 + 0.12 * some(-1, 1, 3)),
+        haze_color=(float(haze_color[0]), float(haze_color[1]), float(haze_color[2])),
         speed=float(some(0.1, 1.5)),
         view=view,
         view_at=(float(some(-0.06, 0.06)), float(some(-0.06, 0.06))),

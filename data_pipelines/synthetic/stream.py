@@ -178,8 +178,8 @@ class SceneStream:
             "past": images[length:],
             "past_mask": clip.past_mask,
             "label": labels if self.spec.score_all else labels[0],
-            "video": np.int32(number),
-            "frame": np.int32(last),
+            "video": np.array(number, np.int32),
+            "frame": np.array(last, np.int32),
         }
 
 

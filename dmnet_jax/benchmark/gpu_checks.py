@@ -58,7 +58,8 @@ def prepare(
 
     @jax.jit
     def plain(variables: Any, memory: Any, frame: Array) -> Any:
-        memory, output = model.apply(variables, memory, frame, method="step")
+        apply: Any = model.apply
+        memory, output = apply(variables, memory, frame, method="step")
         return memory, likeliest(output.logits, case.size), output.admitted
 
     labels, admitted = [], []

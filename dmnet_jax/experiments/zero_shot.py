@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class Flags:
     ignore: tuple[int, ...] = (255,)
     videos: tuple[str, ...] = ()
     height: int = 256
-    which: str = "newest"
+    which: Literal["newest", "best"] = "newest"
     out: str = ""
 
 

@@ -20,12 +20,12 @@ from dmnet_jax.export import onnx_ring
 from dmnet_jax.export.onnx_builder import Graph, integers
 from dmnet_jax.export.onnx_ring import Ring
 from dmnet_jax.export.stablehlo import leaf_names, typed
+from dmnet_jax.memory import RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.layers import pad_3x3
 from dmnet_jax.nn.refinenet import WIDTH
 from dmnet_jax.streaming.folding import Weights, fold
-from dmnet_jax.streaming.network import RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import NO_LABEL, Interface, input_shapes
 
 _NEVER = np.float32(-1e30)  # a logit that is not read

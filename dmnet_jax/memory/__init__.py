@@ -40,12 +40,16 @@ Live, one reading a call, donate the ring and it is updated in place:
 """
 
 from dmnet_jax.memory._dual import (
+    KEEP,
+    RESET_ALL,
+    RESET_LOCAL,
     DualMemory,
     advance,
     init_dual,
     prefill,
     prefill_local,
     read_key,
+    reset,
 )
 from dmnet_jax.memory._policy import (
     AdmissionPolicy,
@@ -74,6 +78,9 @@ __all__ = [
     "Candidate",
     "DualMemory",
     "EMPTY",
+    "KEEP",
+    "RESET_ALL",
+    "RESET_LOCAL",
     "Readout",
     "RingBuffer",
     "admit",
@@ -96,5 +103,6 @@ __all__ = [
     "read_last",
     "read_top_k",
     "read_uniform",
+    "reset",
     "similarity",
 ]

@@ -4,11 +4,11 @@ In the shape descriptions `m` counts the frames of a prefill and `...` is the sh
 one item's leaf. Written for one video; batch with `jax.vmap`.
 """
 
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -18,12 +18,25 @@ from dmnet_jax.memory._policy import (
     admissible,
     all_finite,
 )
-from dmnet_jax.memory._ring import Item, RingBuffer, check_item, init, push
+from dmnet_jax.memory._ring import (
+    EMPTY,
+    Item,
+    RingBuffer,
+    check_item,
+    check_scalar,
+    init,
+    push,
+)
 
 Stored = TypeVar("Stored")
 
+KEEP, RESET_LOCAL, RESET_ALL = 0, 1, 2
+"""What `reset` forgets."""
 
-class DualMemory(struct.PyTreeNode, Generic[Item, Stored]):
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DualMemory(Generic[Item, Stored]):
     """A local and a global memory (section 2: L_t and G_t).
 
     What the global memory keeps of a frame (`stored`) need not be what frames are
@@ -112,7 +125,8 @@ def advance(
     candidate = Candidate(item, confidence, memory.frame)
     admitted = admissible(memory.reference, candidate, policy) & all_finite(stored)
     stamp = memory.frame
-    return memory.replace(
+    return replace(
+        memory,
         local=push(memory.local, item, stamp=stamp, where=all_finite(item)),
         reference=push(memory.reference, item, stamp=stamp, where=admitted),
         global_=push(memory.global_, stored, stamp=stamp, where=admitted),
@@ -149,7 +163,8 @@ def prefill(
         check_item(memory.global_, kept, "stored")
         taken = is_frame & all_finite((item, kept))
         stamp = memory.frame
-        return memory.replace(
+        return replace(
+            memory,
             reference=push(memory.reference, item, stamp=stamp, where=taken),
             global_=push(memory.global_, kept, stamp=stamp, where=taken),
             frame=memory.frame + is_frame,
@@ -178,12 +193,43 @@ def prefill_local(memory: DualMemory, items: Any, valid: Array) -> DualMemory:
     def step(memory: DualMemory, row: tuple[Any, Array]) -> tuple[DualMemory, None]:
         item, is_frame = row
         taken = is_frame & all_finite(item)
-        return memory.replace(
+        return replace(
+            memory,
             local=push(memory.local, item, stamp=memory.frame, where=taken),
             frame=memory.frame + is_frame,
         ), None
 
     return jax.lax.scan(step, memory, (items, valid))[0]
+
+
+def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:
+    """Forgets nothing (`KEEP`), the window (`RESET_LOCAL`) or all (`RESET_ALL`).
+
+    After `RESET_ALL` the memory is as at a video's first frame, but for its key. Slots
+    are left as they are: what is not valid is never read.
+
+    Args:
+        memory: of one video.
+        what: int [], one of the three.
+    """
+    check_scalar(what, "int", "what")
+    what = jnp.asarray(what)
+
+    def emptied(ring: RingBuffer, where: Array) -> RingBuffer:
+        return replace(
+            ring,
+            stamp=jnp.where(where, EMPTY, ring.stamp),
+            count=jnp.where(where, 0, ring.count),
+        )
+
+    everything = what >= RESET_ALL
+    return DualMemory(
+        local=emptied(memory.local, what >= RESET_LOCAL),
+        reference=emptied(memory.reference, everything),
+        global_=emptied(memory.global_, everything),
+        frame=jnp.where(everything, 0, memory.frame),
+        key=memory.key,
+    )
 
 
 def _check_rows(tree: Any, valid: Array, name: str) -> None:

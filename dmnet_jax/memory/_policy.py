@@ -6,12 +6,12 @@ is zero.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Generic, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -27,7 +27,9 @@ from dmnet_jax.memory._ring import (
 )
 
 
-class Candidate(struct.PyTreeNode, Generic[Item]):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Candidate(Generic[Item]):
     """A frame that asks to be remembered.
 
     Attributes:

@@ -4,17 +4,19 @@ In the shape descriptions `K` is the ring's capacity and `n` the number of rows 
 for. Written for one video; batch with `jax.vmap`.
 """
 
+from dataclasses import dataclass
 from typing import Generic
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 
 from dmnet_jax.memory._ring import EMPTY, Item, RingBuffer, check_single
 
 
-class Readout(struct.PyTreeNode, Generic[Item]):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Readout(Generic[Item]):
     """Rows read from a ring.
 
     Attributes:

@@ -4,11 +4,11 @@ In the shape descriptions `K` is the capacity and `...` the shape of one item's 
 Everything is written for one video (one stream); batch with `jax.vmap`.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -20,7 +20,9 @@ _MAX_COUNT = 2**31 - 1
 _KINDS = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating}
 
 
-class RingBuffer(struct.PyTreeNode, Generic[Item]):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RingBuffer(Generic[Item]):
     """The last `K` items pushed, any pytree of arrays, each with a stamp.
 
     Only the counter is stored; head, size and validity follow from it. A slot that was

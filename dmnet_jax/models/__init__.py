@@ -22,6 +22,8 @@ from dmnet_jax.models.tapnet import TAPNet
 from dmnet_jax.models.tdnet import TDNet
 from dmnet_jax.models.ternausnet import TernausNet
 from dmnet_jax.weights.imagenet import initialise
+from dmnet_jax.weights.layout import flatten, unflatten
+from dmnet_jax.weights.rendered import read_rendered
 
 __all__ = [
     "ComparedNetwork",
@@ -153,7 +155,10 @@ def initial_variables(model: DMNet | ComparedNetwork, config: Config) -> dict[st
                 config.model.name,
             )
             pretrained = "none"
-    variables = initialise(variables, pretrained, encoder=encoder)
+    if pretrained == "rendered":
+        variables = _from_rendered(variables, model)
+    else:
+        variables = initialise(variables, pretrained, encoder=encoder)
     if config.train.start_from:
         saved, _ = load_variables(config.train.start_from, "newest")
         for collection in ("params", "batch_stats"):
@@ -179,6 +184,31 @@ def _taken(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
             )
         taken[name] = jax.tree.map(jnp.asarray, saved[name])
     return taken
+
+
+def _from_rendered(
+    own: dict[str, Any], model: DMNet | ComparedNetwork
+) -> dict[str, Any]:
+    """`own` with the arrays of the shipped network where name and shape agree.
+
+    All but what it does not have: memories, and a classifier of other classes.
+
+    Raises:
+        ValueError: of a network that is no DMNet with the Keras encoder.
+    """
+    if not isinstance(model, DMNet) or model.encoder != "keras":
+        raise ValueError(
+            'model.pretrained "rendered" is a DMNet with model.encoder "keras"; this '
+            "network is another: use its own weights"
+        )
+    saved = flatten(read_rendered()[0])
+    taken: dict[str, Any] = {
+        name: jnp.asarray(saved[name])
+        if name in saved and saved[name].shape == array.shape
+        else array
+        for name, array in flatten(own).items()
+    }
+    return unflatten(taken)
 
 
 def _thresholds(config: Config) -> dict[str, Any]:

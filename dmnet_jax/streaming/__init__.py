@@ -6,9 +6,9 @@ file, on one camera and handles what cameras do; frames of any size with
 Several cameras: compile with `streams=B` and call `Program.step` with masks.
 """
 
+from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
 from dmnet_jax.streaming.frames import Policy
-from dmnet_jax.streaming.network import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
 from dmnet_jax.streaming.session import Result, Session, Trained, load_network
 

@@ -13,6 +13,7 @@ Streams start, stop and reset independently, by masks: nothing is compiled again
 Shapes: `B` streams, `H W` frame size (multiples of 32), `h w` = H/32 W/32.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -34,8 +35,6 @@ from dmnet_jax.nn.layers import (
 )
 from dmnet_jax.nn.refinenet import WIDTH
 from dmnet_jax.streaming.folding import Weights
-
-KEEP, RESET_LOCAL, RESET_ALL = range(3)
 
 
 def init_memory(
@@ -69,31 +68,9 @@ def init_memory(
             stored=key_value if model.global_memory else {},
         )
         local_size = model.local_size if model.local != "none" else 1
-        return memory.replace(local=mem.init(recent, capacity=local_size))
+        return replace(memory, local=mem.init(recent, capacity=local_size))
 
     return jax.vmap(one)(jax.random.split(key, streams))
-
-
-def reset(memory: DualMemory, what: Array) -> DualMemory:
-    """Forgets the window (`RESET_LOCAL`) or everything (`RESET_ALL`): what [B].
-
-    After `RESET_ALL` a stream is as one that begins. Slots are left as they are:
-    those that are not valid are never read.
-    """
-
-    def emptied(ring: RingBuffer, where: Array) -> RingBuffer:
-        return ring.replace(
-            stamp=jnp.where(where[:, None], mem.EMPTY, ring.stamp),
-            count=jnp.where(where, 0, ring.count),
-        )
-
-    everything = what == RESET_ALL
-    return memory.replace(
-        local=emptied(memory.local, what >= RESET_LOCAL),
-        reference=emptied(memory.reference, everything),
-        global_=emptied(memory.global_, everything),
-        frame=jnp.where(everything, 0, memory.frame),
-    )
 
 
 def step(
@@ -325,7 +302,8 @@ def _remember(
 
     def push(m: DualMemory, top: Array, own: Any, stored: Any, *where: Array) -> Any:
         in_local, in_global, counted = where
-        return m.replace(
+        return replace(
+            m,
             local=mem.push(m.local, own, stamp=m.frame, where=in_local),
             reference=mem.push(m.reference, top, stamp=m.frame, where=in_global),
             global_=mem.push(m.global_, stored, stamp=m.frame, where=in_global),

@@ -18,6 +18,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
+from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.nn.layers import enlarge, likeliest
 from dmnet_jax.streaming import network
@@ -104,7 +105,7 @@ class Program:
             frames: uint8 [B, H, W, 3], RGB.
             active: bool [B], which streams have a frame; the memory of the others is
                 not touched. None: all.
-            reset: uint8 [B] of `network.KEEP`, `RESET_LOCAL`, `RESET_ALL`: what each
+            reset: uint8 [B] of `memory.KEEP`, `RESET_LOCAL`, `RESET_ALL`: what each
                 stream, active or not, forgets before this frame. None: nothing.
         """
         streams = self.interface.streams
@@ -202,7 +203,7 @@ def labelled_step(
     reset: Array,
 ) -> tuple[Any, Labelled]:
     """`network.step` after a reset, its logits enlarged and made labels."""
-    memory = network.reset(memory, reset)
+    memory = jax.vmap(mem.reset)(memory, reset)
     memory, output = network.step(model, weights, memory, frames, active)
     size = interface.label_size
     labels = likeliest(output.logits, size)

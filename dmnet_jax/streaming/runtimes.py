@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from dmnet_jax import memory as mem
-from dmnet_jax.streaming.network import RESET_ALL
+from dmnet_jax.memory import RESET_ALL
 from dmnet_jax.streaming.program import OUTPUTS, Interface, Labelled, Program
 
 Tensors = dict[str, np.ndarray]

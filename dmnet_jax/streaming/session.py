@@ -21,13 +21,12 @@ import numpy as np
 from dmnet_jax import models
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config, from_json
-from dmnet_jax.memory import DualMemory
+from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
 from dmnet_jax.models import DMNet
 from dmnet_jax.streaming.artefact import load_artefact
 from dmnet_jax.streaming.frames import Forget, FrameCheck, Policy, Status
 from dmnet_jax.streaming.latency import Latency
 from dmnet_jax.streaming.letterbox import restore
-from dmnet_jax.streaming.network import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.program import Program, compile
 
 _FORGET: dict[Forget, int] = {

@@ -68,7 +68,29 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--origin", default="", help="noted in the file")
     convert.add_argument("--licence", default="", help="noted in the file")
     convert.set_defaults(command=_convert)
+
+    ship = commands.add_parser(
+        "ship",
+        help="write a run's network in float16, with its config, as one file",
+        description="Writes the newest checkpoint of RUN as a file that `rendered` "
+        "weights are read from.",
+    )
+    ship.add_argument("run", type=Path, metavar="RUN")
+    ship.add_argument("out", type=Path, metavar="OUT.safetensors")
+    ship.add_argument("--card", default="", help="noted in the file")
+    ship.set_defaults(command=_ship)
     return parser
+
+
+def _ship(options: argparse.Namespace) -> int:
+    from dmnet_jax.checkpoint import load_variables
+    from dmnet_jax.weights.rendered import write_rendered
+
+    variables, about = load_variables(options.run, "newest")
+    digest = write_rendered(options.out, variables, about, options.card)
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {size:.1f} MB\nsha256 {digest}")
+    return 0
 
 
 def _check_authors(options: argparse.Namespace) -> int:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -282,12 +284,14 @@ def test_the_callers_key_survives_a_donated_memory(make):
     memory = empty(key)
     assert memory.key is not key
     assert draw(memory) != float(jax.random.uniform(key))
-    jax.jit(lambda m: m.replace(frame=m.frame + 1), donate_argnums=0)(memory)
+    jax.jit(lambda m: dataclasses.replace(m, frame=m.frame + 1), donate_argnums=0)(
+        memory
+    )
     assert draw(empty(key)) == draw(empty(make(3)))
 
 
 def test_the_frame_index_wraps_and_reading_goes_on():
-    memory = empty().replace(frame=jnp.int32(2**31 - 1))
+    memory = dataclasses.replace(empty(), frame=jnp.int32(2**31 - 1))
     memory, admitted = advance(memory, jnp.float32(1), jnp.float32(0))
     assert admitted
     assert memory.frame == -(2**31)
@@ -319,3 +323,40 @@ def test_what_does_not_fit_is_named():
         mem.prefill_local(memory, rows, jnp.ones(3))
     with pytest.raises(ValueError, match="capacity is 0"):
         mem.init_dual(x, local_size=0, global_size=1, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("what", [mem.KEEP, mem.RESET_LOCAL, mem.RESET_ALL])
+def test_reset_forgets_what_it_says(what):
+    memory = empty()
+    for i in range(5):
+        x = jnp.float32(i)
+        memory, _ = admit_with(memory, x, jnp.float32(0), kept_of(x))
+    after = jax.jit(mem.reset)(memory, what)
+    left = [int(ring.size) for ring in (after.local, after.reference, after.global_)]
+    counts = {mem.KEEP: [TAU, 1, K], mem.RESET_LOCAL: [0, 1, K]}
+    assert left == counts.get(what, [0, 0, 0])
+    assert int(after.frame) == (0 if what == mem.RESET_ALL else 5)
+    if what == mem.RESET_ALL:
+        chex.assert_trees_all_equal(
+            mem.read_last(after.local, 1).mask, jnp.array([False])
+        )
+        # What follows is what follows in a new memory.
+        fresh, again = empty(), after
+        for i in range(7, 9):
+            fresh, one = jitted_advance(fresh, jnp.float32(i), jnp.float32(0))
+            again, other = jitted_advance(again, jnp.float32(i), jnp.float32(0))
+            assert bool(one) == bool(other)
+        for name in ("local", "reference", "global_"):
+            chex.assert_trees_all_equal(
+                getattr(fresh, name).stamp, getattr(again, name).stamp
+            )
+
+
+def test_reset_of_streams_is_reset_of_each():
+    memories = jax.vmap(lambda key: empty())(jnp.arange(3))
+    x, zero = jnp.float32(1), jnp.float32(0)
+    memories, _ = jax.vmap(lambda m: admit_with(m, x, zero, kept_of(x)))(memories)
+    what = jnp.array([mem.KEEP, mem.RESET_LOCAL, mem.RESET_ALL], jnp.uint8)
+    after = jax.vmap(mem.reset)(memories, what)
+    np.testing.assert_array_equal(after.local.size, [1, 0, 0])
+    np.testing.assert_array_equal(after.global_.size, [1, 1, 0])

@@ -1,3 +1,4 @@
+import dataclasses
 from collections import deque
 
 import chex
@@ -77,7 +78,7 @@ def test_masked_pushes_are_those_of_a_deque(wheres):
 
 @pytest.mark.parametrize("count", range(2 * K + 2))
 def test_head_size_and_validity_follow_from_the_counter(count):
-    ring = mem.init({}, capacity=K).replace(count=jnp.int32(count))
+    ring = dataclasses.replace(mem.init({}, capacity=K), count=jnp.int32(count))
     assert ring.head == count % K
     assert ring.size == min(count, K)
     np.testing.assert_array_equal(ring.valid, [s < count for s in range(K)])
@@ -124,7 +125,7 @@ def test_properties_look_at_trailing_axes():
 def test_the_counter_falls_back_before_it_overflows(capacity):
     ring = mem.init({}, capacity=capacity)
     start = (2**31 - 1) // capacity * capacity - 2
-    ring = ring.replace(count=jnp.int32(start))
+    ring = dataclasses.replace(ring, count=jnp.int32(start))
     push = jax.jit(mem.push)
     for i in range(2 * capacity + 4):
         assert ring.head == (start + i) % capacity

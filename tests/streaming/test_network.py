@@ -1,5 +1,6 @@
 """The folded network says what the trained one says, frame after frame."""
 
+import dataclasses
 import functools
 from functools import partial
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dmnet_jax import memory as mem
 from dmnet_jax.complexity import stream_complexity
 from dmnet_jax.models.dmnet import DMNet, Features
 from dmnet_jax.nn import mobilenet, refinenet
@@ -99,7 +101,7 @@ def test_every_variant_through_wrap_around_and_reset(name):
     for index in range(8):
         if index == 6:
             theirs = model.init_memory(1, size, KEY)
-            ours = network.reset(ours, np.full(1, RESET_ALL))
+            ours = jax.vmap(mem.reset)(ours, np.full(1, RESET_ALL))
         features = features_of(index, 1, size)
         theirs, wanted = trained(variables, theirs, features)
         ours, got = step(weights, ours, features, np.ones(1, bool))
@@ -153,8 +155,10 @@ def test_thresholds_decide_as_in_training():
 def test_local_reset_forgets_the_window_alone():
     model = DMNet(num_classes=3, local_size=2, num_reads=2, global_size=3)
     memory = network.init_memory(model, 3, (32, 32), KEY)
-    memory = jax.tree.map(lambda x: x + 1, memory.replace(key=memory.key * 0))
-    after = network.reset(memory, np.array([0, RESET_LOCAL, RESET_ALL]))
+    memory = jax.tree.map(
+        lambda x: x + 1, dataclasses.replace(memory, key=memory.key * 0)
+    )
+    after = jax.vmap(mem.reset)(memory, np.array([0, RESET_LOCAL, RESET_ALL]))
     assert after.local.count.tolist() == [1, 0, 0]
     assert after.reference.count.tolist() == after.global_.count.tolist() == [1, 1, 0]
     assert after.frame.tolist() == [1, 1, 0]

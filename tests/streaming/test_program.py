@@ -1,5 +1,6 @@
 """One compiled step: many streams, sessions of their own, an exported twin."""
 
+import dataclasses
 import gc
 import json
 
@@ -103,7 +104,7 @@ def test_probabilities_and_labels_agree(three):
 def test_batch_of_one_agrees_with_a_larger_one(three, single):
     many, one = three.init_memory(jax.random.key(1)), single.init_memory(KEY0)
     # Each stream draws its reads from its own key.
-    one = one.replace(key=on_host(many.key)[:1])
+    one = dataclasses.replace(one, key=on_host(many.key)[:1])
     for index in range(5):
         many, wanted = three.step(many, frames_at(index))
         one, got = single.step(one, frames_at(index)[:1])
@@ -169,7 +170,7 @@ def test_a_poisoned_window_is_gone_after_its_length(single, network):
         local = session._memory.local
         poisoned = jax.tree.map(lambda x: x * np.nan, local.slots)
         local = local.replace(slots=poisoned)
-        session._memory = session._memory.replace(local=local)
+        session._memory = dataclasses.replace(session._memory, local=local)
         frames = [tiny_run.picture(i, SIZE)[0] for i in range(3, 8)]
         results = [session.step(frame) for frame in frames]
         assert results[0].status == "suspect" and results[0].labels is None
