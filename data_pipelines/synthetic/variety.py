@@ -67,7 +67,7 @@ def make_varied_scene(
         instruments,
         reflections_of(camera.light, tissue.mean),
         look=random_look(generator(seed, number, 52)),
-        wet=float(generator(seed, number, 53).uniform(0.2, 1.5)),
+        wet=math.exp(generator(seed, number, 53).uniform(-1.2, 1.1)),
     )
 
 
