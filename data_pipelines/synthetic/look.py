@@ -139,8 +139,9 @@ def develop(
     if look.haze[1] > 0:
         cover = _haze(look, key, (height, width), seconds)[..., None]
         rgb = rgb + cover * (np.array(look.haze_color, np.float32) - rgb)
-    gray = rgb @ np.array([0.3, 0.59, 0.11], np.float32)
-    rgb = gray[..., None] + np.float32(look.saturation) * (rgb - gray[..., None])
+    # Not a matrix product: BLAS would start threads of its own in every worker.
+    gray = (0.3 * rgb[..., 0] + 0.59 * rgb[..., 1] + 0.11 * rgb[..., 2])[..., None]
+    rgb = gray + np.float32(look.saturation) * (rgb - gray)
     rgb = np.clip(rgb * np.array(look.balance, np.float32), 0, 1)
     # A shoulder instead of a hard clip: bright steel keeps some shape.
     rgb = rgb ** np.float32(look.gamma)

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -133,7 +137,7 @@ class SceneStream:
         # A row stays with its worker, which keeps the scene that the row shows.
         context = multiprocessing.get_context("spawn")
         pools = [
-            ProcessPoolExecutor(1, mp_context=context)
+            ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
             for _ in range(min(self.workers, self.rows))
         ]
         ahead: deque[list[Future[Batch]]] = deque()
@@ -181,6 +185,22 @@ class SceneStream:
             "video": np.array(number, np.int32),
             "frame": np.array(last, np.int32),
         }
+
+
+def _start_worker() -> None:
+    """In a worker: leaves signals to the trainer, and ends when that is gone."""
+    # A signal to the whole group is for the trainer, which saves and then ends us.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # A killed trainer closes no queue: without this its workers would stay.
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 @functools.lru_cache(maxsize=128)
