@@ -24,6 +24,7 @@ from data_pipelines.frames import (
 from data_pipelines.pairs import (
     PICTURES,
     files_by_stem,
+    is_skipped,
     natural_key,
     pairing_faults,
     size_faults,
@@ -135,7 +136,11 @@ def _video_names(
     root: Path, wanted: Sequence[str] | None, faults: list[str]
 ) -> list[str]:
     known = sorted(
-        (path.name for path in root.iterdir() if (path / "frames").is_dir()),
+        (
+            path.name
+            for path in root.iterdir()
+            if not is_skipped(path.name) and (path / "frames").is_dir()
+        ),
         key=natural_key,
     )
     if not known:
@@ -161,7 +166,7 @@ def _masks_of(
         others = sorted(
             path.name
             for path in video.iterdir()
-            if path.is_dir() and path.name != "frames"
+            if path.is_dir() and path.name != "frames" and not is_skipped(path.name)
         )
         hint = f"name another (here: {', '.join(others)})" if others else "add it"
         faults.append(f"{video}: no folder {masks!r}; {hint} or allow missing masks")
@@ -191,6 +196,8 @@ def _class_table(
             values = np.unique(read_grey(path))
         except DataError as error:
             faults += [line for line in error.faults if line not in faults]
+            continue
+        except OSError:  # is a fault already
             continue
         kept = values[~np.isin(values, (*ignore, IGNORE))]
         highest = max(highest, *kept.tolist()) if kept.size else highest

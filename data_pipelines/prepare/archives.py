@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from data_pipelines.frames import DataError
+from data_pipelines.pairs import is_skipped
 
 _ZIP = (".zip",)
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -155,7 +156,7 @@ def _judged(
             faults.append(f"{archive}: member {member.name!r} {wrong}; refused")
             continue
         path = PurePosixPath(member.name)
-        if any(part == "__MACOSX" or part[0] == "." for part in path.parts):
+        if any(map(is_skipped, path.parts)):
             continue
         if member.kind not in ("file", "folder"):
             what = {"link": "a link", "encrypted": "encrypted"}.get(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.frames import DataError, RawSource
+from data_pipelines.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
 from data_pipelines.prepare.layouts import DATASETS, Request
 from data_pipelines.prepare.making import frame_records
@@ -204,7 +205,7 @@ def _opened(
     """
     archives = list(raw)
     if len(raw) == 1 and raw[0].is_dir():
-        inside = [path for path in raw[0].iterdir() if path.name[0] != "."]
+        inside = [path for path in raw[0].iterdir() if not is_skipped(path.name)]
         archives = sorted(path for path in inside if is_archive(path))
         if not archives or any(path.is_dir() for path in inside):
             return open_checked(raw[0], request), raw[0]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.frames import DataError, RawSource, read_image
+from data_pipelines.pairs import PICTURES, is_skipped
 from data_pipelines.prepare.layouts import DATASETS, Request, is_mask, is_picture
 
 
@@ -30,11 +31,8 @@ def open_checked(root: Path, request: Request) -> RawSource:
 
 def _files(root: Path, request: Request) -> Iterator[Path]:
     for path in sorted(root.rglob("*"), key=str):
-        hidden = any(
-            part[0] == "." or part == "__MACOSX"
-            for part in path.relative_to(root).parts
-        )
-        if hidden or path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        hidden = any(map(is_skipped, path.relative_to(root).parts))
+        if hidden or path.suffix.lower() not in PICTURES or path.is_dir():
             continue
         if is_picture(path, request) or is_mask(path, request):
             yield path
