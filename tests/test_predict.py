@@ -1,6 +1,5 @@
 """Prediction of whole sources on a tiny network: files, exactness, interruptions."""
 
-import functools
 import json
 import os
 import signal
@@ -15,7 +14,8 @@ from data_pipelines.images import resize_image
 from dmnet_jax import evaluation, streaming
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.predict.__main__ import main
-from dmnet_jax.streaming import Trained
+from dmnet_jax.streaming import Trained, capture
+from dmnet_jax.streaming.capture import Reconnecting
 from dmnet_jax.streaming.sources import Captured, Rendered, SourceError, open_source
 from tests import tiny_run
 
@@ -153,8 +153,11 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
 ):
     monkeypatch.setattr(prediction, "OFFLINE", prediction.LIVE)
     monkeypatch.setattr(streaming.sources, "open_source", lambda text: Camera())
-    hurried = functools.partial(prediction.Reconnecting, wait=lambda seconds: None)
-    monkeypatch.setattr(prediction, "Reconnecting", hurried)
+    monkeypatch.setattr(
+        capture,
+        "Reconnecting",
+        lambda source, attempts, wait: Reconnecting(source, attempts, lambda _: None),
+    )
     out = tmp_path / "out"
     assert predict("0", out) == 1
     assert "given up" in capsys.readouterr().err

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.images import DataError, resize_label
+from data_pipelines.images import resize_label
 from dmnet_jax.overlay import places
 from dmnet_jax.predict.outputs import areas, colors_of
-from dmnet_jax.predict.run import LIVE, first_frame, session_for
+from dmnet_jax.predict.run import LIVE, session_for
 from dmnet_jax.streaming import Result, Session, Trained
-from dmnet_jax.streaming.capture import Latest
+from dmnet_jax.streaming.capture import Every, Latest, first_frame
 from dmnet_jax.streaming.sources import RATE, Captured, Source, SourceError
 
 HISTORY = 300
@@ -43,6 +43,9 @@ class Engine:
         trained: the network.
         source: of frames.
         about: JSON for the page: "source" and "checkpoint".
+
+    Attributes:
+        failure: why it plays no more; empty while it does.
     """
 
     def __init__(self, trained: Trained, source: Source, about: dict[str, Any]):
@@ -67,6 +70,7 @@ class Engine:
         self._thumb_of: dict[int, str] = {}  # by the frame's number in the memory
         self._used = self._dropped = 0
         self._paused = False
+        self.failure = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -98,14 +102,27 @@ class Engine:
         else:
             raise ValueError("no such order")
 
+    def join(self) -> None:
+        """Waits until it plays no more."""
+        self._thread.join()
+
     def _run(self) -> None:
         try:
             self._play()
-        except (SourceError, DataError, OSError, ValueError) as error:
-            self._publish({**self._event, "error": str(error)})
+            told = "" if self._stop.is_set() else "the source has ended"
+        except (SourceError, OSError, ValueError) as error:
+            told = str(error)
+        except Exception as error:  # whatever it is, the page and the command tell it
+            told = repr(error)
+        if told:
+            self.failure = told
+            self._publish({**self._event, "error": told})
 
     def _play(self) -> None:
-        size = first_frame(self._source).image.shape[:2]
+        first = first_frame(self._source, self._stop.is_set)
+        if first is None:
+            return
+        size = first.image.shape[:2]
         deadline = 1 / (self._source.rate or RATE)
         session = session_for(self._trained, size, policy=LIVE, deadline=deadline)
         self._calibrated = _limited(session.thresholds)
@@ -207,7 +224,7 @@ class Engine:
             while not self._stop.is_set():
                 self._wait_while_paused()
                 try:
-                    timed = latest.next(timeout=0.5)
+                    timed = latest.next(0.5, self._stop.is_set)
                 except TimeoutError:
                     continue
                 if timed is None:
@@ -218,13 +235,16 @@ class Engine:
     def _file(self) -> Iterator[tuple[Captured | None, float | None]]:
         due, period = time.monotonic(), 1 / (self._source.rate or RATE)
         while True:
-            for captured in self._source:
-                self._wait_while_paused()
-                self._stop.wait(max(0.0, due - time.monotonic()))
-                if self._stop.is_set():
-                    return
-                due = max(due + period, time.monotonic())
-                yield captured, None
+            with Every(self._source) as frames:
+                while (timed := frames.next(stopping=self._stop.is_set)) is not None:
+                    self._wait_while_paused()
+                    self._stop.wait(max(0.0, due - time.monotonic()))
+                    if self._stop.is_set():
+                        return
+                    due = max(due + period, time.monotonic())
+                    yield timed.captured, None
+            if self._stop.is_set():
+                return
             yield None, None
 
     def __enter__(self) -> "Engine":
