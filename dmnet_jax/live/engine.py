@@ -59,8 +59,10 @@ class Engine:
                 {"name": name, "color": list(color)}
                 for name, color in zip(self._names, self._colors, strict=True)
             ],
-            "global_size": trained.model.global_size,
-            "live": source.live,
+            "local_memory": trained.model.local != "none",
+            "global_size": (
+                trained.model.global_size if trained.model.global_memory else 0
+            ),
         }
         self._changed = threading.Condition()
         self._orders: deque[dict[str, Any]] = deque()
@@ -126,12 +128,12 @@ class Engine:
         deadline = 1 / (self._source.rate or RATE)
         session = session_for(self._trained, size, policy=LIVE, deadline=deadline)
         self._calibrated = _limited(session.thresholds)
+        self._session = session
         with session:
             for captured, arrived in (
                 self._live() if self._source.live else self._file()
             ):
-                while self._orders:
-                    self._obey(session, self._orders.popleft())
+                self._obey()
                 if captured is None:
                     session.reset()  # a file begins again
                 else:
@@ -199,11 +201,20 @@ class Engine:
         picture.save(file, "PNG", transparency=0, compress_level=1)
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
-    def _obey(self, session: Session, order: dict[str, Any]) -> None:
-        if "forget" in order:
-            session.reset(order["forget"])
-        else:
-            session.set_thresholds(**order)
+    def _obey(self) -> dict[str, Any]:
+        """Does what was asked for; what the page can show of it at once."""
+        shown: dict[str, Any] = {}
+        while self._orders:
+            order = self._orders.popleft()
+            if "forget" not in order:
+                self._session.set_thresholds(**order)
+                shown["thresholds"] = _limited(self._session.thresholds)
+                continue
+            self._session.reset(order["forget"])
+            shown["local"] = []
+            if order["forget"] == "reset-all":
+                shown |= {"global": [], "global_count": 0}
+        return shown
 
     def _publish(self, event: dict[str, Any]) -> None:
         with self._changed:
@@ -214,8 +225,9 @@ class Engine:
     def _wait_while_paused(self) -> None:
         told = False
         while self._paused and not self._stop.is_set():
-            if not told and self._event:
-                self._publish({**self._event, "paused": True})
+            shown = self._obey()
+            if self._event and (shown or not told):
+                self._publish({**self._event, **shown, "paused": True})
                 told = True
             self._stop.wait(0.05)
 

@@ -230,3 +230,9 @@ def test_names_that_look_like_addresses(clips, tmp_path, monkeypatch):
     for name in ("2026-11-25T10:30:05.mp4", "concat:a.mp4", "5%d.mp4"):
         shutil.copy(clips("h264"), name)
         assert len(list(open_source(name))) == 16
+
+
+def test_a_strip_of_a_video_is_refused_before_it_is_decoded(tmp_path):
+    path = video(tmp_path / "strip.mp4", "mpeg4", 1, size=(16, 512))
+    with pytest.raises(SourceError, match="strip.mp4: 512x16 .*as long as"):
+        VideoFile(path)

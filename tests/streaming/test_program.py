@@ -2,6 +2,7 @@
 
 import gc
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -13,12 +14,13 @@ from dmnet_jax.export.stablehlo import export_step, leaf_names
 from dmnet_jax.streaming import (
     NO_LABEL,
     ArtefactError,
+    Policy,
     Session,
     compile,
     load_artefact,
 )
 from dmnet_jax.streaming.artefact import write_artefact
-from dmnet_jax.streaming.program import Interface
+from dmnet_jax.streaming.program import Interface, Memories, Program
 from tests import tiny_run
 
 SIZE = (32, 64)
@@ -148,7 +150,7 @@ def test_unusable_frames_leave_no_trace(single, position):
     """With a black, a damaged, a repeated and a wrong frame among them, the others
     come to the same bits."""
     wanted = played(Session(single), range(7))
-    with Session(single) as session:
+    with Session(single, policy=Policy(other_sizes="refuse")) as session:
         got = []
         for index in range(7):
             frame = tiny_run.picture(index, SIZE)[0]
@@ -197,6 +199,33 @@ def test_thresholds_change_between_frames_and_nothing_is_compiled(single):
         assert played(other, [0])[0][3], "other sessions keep theirs"
         with pytest.raises(ValueError, match="finite"):
             session.set_thresholds(min_confidence=np.nan, max_similarity=0.0)
+
+
+def test_threads_step_and_ask_one_session(single):
+    """None of them finds the memory gone, which a step takes and gives back."""
+    with Session(single) as session, ThreadPoolExecutor(3) as pool:
+        session.step(tiny_run.picture(0, SIZE)[0])
+        asked = [pool.submit(session.remembered) for _ in range(40)]
+        played = [
+            pool.submit(session.step, tiny_run.picture(i % 8, SIZE, i)[0])
+            for i in range(1, 40)
+        ]
+        assert {job.result().status for job in played} == {"ok"}
+        assert all(job.result().global_ for job in asked)
+        assert session.stats()["frames"] == 40
+
+
+def test_a_network_without_memory_remembers_nothing(single):
+    """Its program has both memories all the same, and says what would be admitted."""
+    parts = single.interface, single.init_memory, single._call
+    program = Program(*parts, memories=Memories(False, False))
+    assert single.memories == (True, True)
+    with Session(program) as session:
+        results = [session.step(tiny_run.picture(i, SIZE)[0]) for i in range(3)]
+        assert {result.status for result in results} == {"ok"}
+        assert not any(result.admitted for result in results)
+        assert {result.similarity for result in results} == {-np.inf}
+        assert session.remembered() == ((), ())
 
 
 def watch(single, frames):
