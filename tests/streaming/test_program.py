@@ -1,6 +1,7 @@
 """One compiled step: many streams, sessions of their own, an exported twin."""
 
 import gc
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -348,6 +349,46 @@ def test_damaged_artefact_is_refused(artefact, tmp_path, where):
         (tmp_path / "model.jax.json").write_text("{}")
     with pytest.raises(ArtefactError, match="model.jax"):
         load_artefact(path)
+
+
+def resealed(artefact, folder, change):
+    """A copy whose description was changed and whose checksum is right again."""
+    content = artefact.read_bytes()
+    body = body_of(artefact)
+    content = change(bytearray(content), body) or content
+    path = folder / artefact.name
+    path.write_bytes(content)
+    described = json.dumps(body).encode()
+    path.with_name("model.jax.json").write_bytes(described)
+    sums = [hashlib.sha256(x).hexdigest() for x in (content, described)]
+    path.with_name("model.jax.sha256").write_text("\n".join(sums))
+    return path
+
+
+def wider(content, body):
+    """More slots than the program has, everywhere in the description."""
+    for part in ("memory", "inputs", "outputs"):
+        for tensor in body[part]:
+            if tensor["name"].startswith(".global_") and len(tensor["shape"]) > 1:
+                tensor["shape"][1] += 1
+
+
+def cut(content, body):
+    return bytes(content[: len(content) * 2 // 3])
+
+
+def scrambled(content, body):
+    place = content.index(b"ML\xefR")
+    content[place + 23 : place + 40] = bytes(range(100, 117))
+    return bytes(content)
+
+
+@pytest.mark.parametrize("change", [wider, cut, scrambled])
+def test_resealed_damage_is_one_line(artefact, tmp_path, change):
+    path = resealed(artefact, tmp_path, change)
+    with pytest.raises(ArtefactError, match="model.jax: cannot be opened") as caught:
+        load_artefact(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
 
 KEY0 = jax.random.key(0)
