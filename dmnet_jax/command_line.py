@@ -17,7 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: {error.name} is not installed for {sys.executable}; run the command "
+        "with .venv/bin/python, or activate the environment first (README, Quick start)"
+    ) from error
 
 from dmnet_jax.config import Config, from_json, to_json, validate
 from dmnet_jax.typed import ConfigError

@@ -22,8 +22,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
-import tyro
-
 from dmnet_jax.command_line import exit_with_error
 from dmnet_jax.config import Config, from_json
 
@@ -53,6 +51,8 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    import tyro
+
     parser = Annotated[Flags, tyro.conf.OmitArgPrefixes]
     flags = tyro.cli(
         parser, prog="python -m dmnet_jax.export", description=__doc__, args=argv
@@ -221,8 +221,23 @@ def _computed_in(dtype: str) -> str:
 
 def _record(path: Path, name: str, report: dict[str, Any]) -> None:
     """Puts the report of one file beside those of the others."""
-    reports = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**reports, name: report}, indent=1) + "\n")
+    reports: Any = {}
+    try:
+        reports = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        pass
+    except (ValueError, RecursionError):
+        reports = None
+    if not isinstance(reports, dict):
+        # As a full disk leaves it; the other exports' own files are whole.
+        print(f"note: {path} was damaged; it is written anew", file=sys.stderr)
+        reports = {}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(json.dumps({**reports, name: report}, indent=1) + "\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

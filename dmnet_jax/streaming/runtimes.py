@@ -36,7 +36,9 @@ def open_onnx(contents: dict[str, bytes], description: Description) -> Program:
 
     _check_self_contained(contents[".onnx"])
     session = onnxruntime.InferenceSession(
-        contents[".onnx"], providers=["CPUExecutionProvider"]
+        contents[".onnx"],
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # which prints, and tries the same again
     )
     check_declared(
         description, *map(_of_onnx, (session.get_inputs(), session.get_outputs()))
