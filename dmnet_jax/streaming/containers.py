@@ -151,7 +151,8 @@ def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
                 failures = 0
                 yield packet
             return
-        except av.InvalidDataError as error:
+        except (av.InvalidDataError, IndexError) as error:
+            # PyAV stumbles over streams that turn up in the middle of damage.
             failures += 1
             if failures > _RETRIES:
                 yield error

@@ -1,5 +1,6 @@
 """Damaged, odd and broken-off videos: which frames are marked, and which are not."""
 
+import random
 import shutil
 import threading
 
@@ -236,3 +237,22 @@ def test_a_strip_of_a_video_is_refused_before_it_is_decoded(tmp_path):
     path = video(tmp_path / "strip.mp4", "mpeg4", 1, size=(16, 512))
     with pytest.raises(SourceError, match="strip.mp4: 512x16 .*as long as"):
         VideoFile(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_random_damage_is_marked_or_one_error(kind, clips, tmp_path):
+    """Bytes changed, left out or put in, wherever they are in the file."""
+    rng, whole = random.Random(0), clips(kind).read_bytes()
+    path = tmp_path / f"bad{clips(kind).suffix}"
+    for _ in range(12):
+        content, place = bytearray(whole), rng.randrange(len(whole))
+        length = rng.randrange(1, 400)
+        content[place : place + rng.choice([0, length])] = rng.randbytes(
+            rng.choice([0, length])
+        )
+        path.write_bytes(content[: rng.choice([len(content), place + 1])])
+        try:
+            for frame in VideoFile(path):
+                assert frame.image.dtype == np.uint8 and frame.image.ndim == 3
+        except SourceError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
