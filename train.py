@@ -50,7 +50,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     import jax
 
     from dmnet_jax import evaluation, models, parallel, results, training
-    from dmnet_jax.datasets import open_split, stage_loaders
+    from dmnet_jax.datasets import check_masks, open_split, stage_loaders
     from dmnet_jax.feature_cache import encoded_once
     from dmnet_jax.provenance import describe
     from dmnet_jax.run import Run
@@ -62,6 +62,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
 
     # ---- data
     train_videos, val_videos = open_split(config.data)
+    unusual = check_masks(config.data, train_videos, val_videos)
     stages = stage_loaders(
         train_videos, config, process_index=process, process_count=processes
     )
@@ -77,6 +78,8 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             key=jax.random.key(config.train.seed),
         )
         start, state, scored = run.restore(state)
+        for line in unusual:
+            run.say(f"note: {line}")
         if start == total and scored:
             run.say(f"finished; results, tables and overlays: {run_dir}")
             return

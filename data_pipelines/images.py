@@ -121,10 +121,7 @@ def read_grey(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         pixels are not single values.
     """
     with _open(path, max_pixels) as image:
-        if image.format != "PNG":
-            raise DataError(
-                [f"{path}: a {image.format} mask blurs its values; save it as PNG"]
-            )
+        _check_png(image, path)
         # Pillow stretches 2- and 4-bit grey to 0..255, which would turn class 3 of a
         # 2-bit mask into IGNORE.
         if _raw_mode(image).startswith(("L;2", "L;4")):
@@ -150,6 +147,17 @@ def read_grey(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             ]
         )
     return np.ascontiguousarray(rgb[..., 0])
+
+
+def read_mask_colors(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a mask PNG to its colors, uint8 `[H, W, 3]` RGB, upright.
+
+    Raises:
+      FileNotFoundError, DataError: as `read_image`; also if it is no PNG.
+    """
+    with _open(path, max_pixels) as image:
+        _check_png(image, path)
+    return read_image(path, max_pixels)
 
 
 def read_label(
@@ -180,7 +188,7 @@ def read_label(
             [
                 f"{path}: mask value {stored[row, column]} at row {row}, column "
                 f"{column} is not a class (0..{num_classes - 1}, or {IGNORE} for not "
-                "scored); mend the mask, list the class, or ignore the value"
+                "scored); mend the mask or list the class"
             ]
         )
     return label
@@ -260,6 +268,13 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
         return ""
     args = image.tile[0].args
     return args if isinstance(args, str) else str((args or ("",))[0])
+
+
+def _check_png(image: ImageFile.ImageFile, path: str | Path) -> None:
+    if image.format != "PNG":
+        raise DataError(
+            [f"{path}: a {image.format} mask blurs its values; save it as PNG"]
+        )
 
 
 def _check_depth(image: ImageFile.ImageFile, path: str | Path) -> None:

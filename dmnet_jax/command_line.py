@@ -117,7 +117,19 @@ def parse_flags(
     try:
         return _quiet_cli(kind, default, arguments, prog, description)
     except ConfigError as error:
-        exit_with_error(error)
+        exit_with_error(f"{error}{_renamed(arguments, default)}")
+
+
+def _renamed(arguments: Sequence[str], flags: Any) -> str:
+    """Where a flag of `Config` was given whose like is called otherwise here."""
+    own = {item.name for item in dataclasses.fields(flags)}
+    found = {}
+    for argument in arguments:
+        given = argument.partition("=")[0]
+        group, _, leaf = given.removeprefix("--").rpartition(".")
+        if given.startswith("--") and group and leaf.replace("-", "_") in own:
+            found[given] = f"--{leaf}"
+    return "".join(f"; {given} is {here} here" for given, here in found.items())
 
 
 def exit_with_error(error: Exception | str) -> NoReturn:

@@ -210,6 +210,16 @@ def validate(config: Config) -> Config:
         ),
         (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
         (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
+        (
+            data.mask_values == "class" or data.dataset in ("folder", "endovis15"),
+            "data.mask_values",
+            f'"class": the masks of {data.dataset} have their own values',
+        ),
+        (
+            data.mask_values != "binary" or data.num_classes == 2,
+            "data.num_classes",
+            '2 with data.mask_values "binary"',
+        ),
         (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < least <= greatest"),
         (0 <= data.photometric <= 1, "data.photometric", "in [0, 1]"),
         (min(data.synthetic.size) >= 1, "data.synthetic.size", "positive"),

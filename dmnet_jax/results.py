@@ -144,7 +144,7 @@ class Overlays:
         matrix = confusion_matrix(result.label, result.truth, len(self._names))
         counts = counts_of(matrix)[1:]
         union = counts[:, 1] + counts[:, 2] - counts[:, 0]
-        if union.any():
+        if counts[:, 2].any():  # without a labelled class there is no score
             score = float((counts[:, 0] / np.maximum(union, 1))[union > 0].mean())
             file = io.BytesIO()
             Image.fromarray(result.label).save(file, "PNG")

@@ -127,7 +127,8 @@ def validate(
     variables = jax.device_get(state.variables)
     found = evaluation.evaluate(model, variables, videos, on_frame=on_frame)
     run.record(step, stage=stage.name, val_iou=found.score)
-    run.say(f"step {step}: validation IoU {found.score:.4f}")
+    score = "n/a" if np.isnan(found.score) else f"{found.score:.4f}"
+    run.say(f"step {step}: validation IoU {score}")
     run.save(step, state, score=found.score)
 
 

@@ -103,3 +103,7 @@ def test_videos_that_are_unknown_or_were_trained_on(run, tmp_path, capsys):
     assert "was trained on one (here three)" in refusal(arguments, capsys)
     line = refusal(["--checkpoint", run, "--root", tmp_path / "gone"], capsys)
     assert "no such folder" in line
+
+
+def test_the_recipes_name_of_the_folder_is_told_to_be_root(capsys):
+    assert "--data.root is --root here" in refusal(["--data.root", "x"], capsys)

@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.folder import other_ways
 from data_pipelines.frames import DataError, RawSource
+from data_pipelines.images import size_fault
 from data_pipelines.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
-from data_pipelines.prepare.layouts import DATASETS, Request
-from data_pipelines.prepare.making import frame_records
+from data_pipelines.prepare.layouts import DATASETS, OWN, Request
+from data_pipelines.prepare.making import blank_faults, frame_records
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.records import (
     MANIFEST,
@@ -117,6 +119,15 @@ def _check_request(request: Request) -> None:
         raise DataError([f"format {request.encoding!r}: use png or jpeg"])
     if request.size is not None and min(request.size) < 1:
         raise DataError([f"size {request.size}: height and width must be at least 1"])
+    if request.size is not None and (fault := size_fault(*request.size)):
+        raise DataError([f"size: {fault}"])
+    if request.mask_values != "class" and request.dataset not in OWN:
+        raise DataError(
+            [
+                f"mask values {request.mask_values!r}: the masks of {request.dataset} "
+                "have their own"
+            ]
+        )
 
 
 def _already(out: Path, request: Request) -> Manifest | None:
@@ -130,7 +141,8 @@ def _already(out: Path, request: Request) -> Manifest | None:
         raise DataError([f"{out}: not empty and without {MANIFEST}; use a new one"])
     manifest = read_manifest(out)
     for field, wanted in _plain(request).items():
-        found = manifest.request.get(field)
+        # A field that came later had its default before.
+        found = manifest.request.get(field, getattr(Request, field, None))
         if found != wanted:
             raise DataError(
                 [
@@ -166,8 +178,12 @@ def _fill(
         records = write_records(work, frames, request.encoding)
     except Exception:
         if faults:
-            raise DataError(dict.fromkeys(faults)) from None
+            raise _told(dict.fromkeys(faults), request) from None
         raise
+    if request.dataset in OWN:
+        faults += blank_faults(entries)
+    if faults:
+        raise DataError(faults)
     shutil.rmtree(work / "raw", ignore_errors=True)
     manifest = Manifest(
         request=_plain(request),
@@ -195,6 +211,13 @@ def _fill(
     return manifest
 
 
+def _told(faults: Iterable[str], request: Request) -> DataError:
+    """The faults, and what else may be asked for if they are about masks' values."""
+    lines = list(faults)
+    ways = other_ways(lines, request.mask_values) if request.dataset in OWN else []
+    return DataError([*lines, *ways])
+
+
 def _opened(
     raw: Sequence[Path], unpacked: Path, request: Request, log: Log
 ) -> tuple[RawSource, Path]:
@@ -208,7 +231,10 @@ def _opened(
         inside = [path for path in raw[0].iterdir() if not is_skipped(path.name)]
         archives = sorted(path for path in inside if is_archive(path))
         if not archives or any(path.is_dir() for path in inside):
-            return open_checked(raw[0], request), raw[0]
+            try:
+                return open_checked(raw[0], request), raw[0]
+            except DataError as error:
+                raise _told(error.faults, request) from None
     faults: list[str] = []
     for archive in archives:
         if archive.is_dir():
@@ -225,7 +251,8 @@ def _opened(
     except DataError as error:
         faults += error.faults
     if faults or source is None:
-        raise DataError(line.replace(f"{unpacked}/", "") for line in faults)
+        lines = (line.replace(f"{unpacked}/", "") for line in faults)
+        raise _told(lines, request)
     return source, unpacked
 
 
