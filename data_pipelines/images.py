@@ -6,6 +6,7 @@ Pictures and masks alike are turned upright where an EXIF orientation tag says s
 viewers and annotation tools show them.
 """
 
+import io
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -160,6 +161,23 @@ def read_mask_colors(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarr
     return read_image(path, max_pixels)
 
 
+def decode(data: bytes, name: str, mode: str) -> np.ndarray:
+    """Decodes the bytes of a PNG or JPEG as they are stored, whatever its tags say.
+
+    Args:
+      data: the file's bytes.
+      name: what errors call it.
+      mode: "RGB" for uint8 `[H, W, 3]`, "L" for uint8 `[H, W]`.
+
+    Raises:
+      DataError: as `read_image`.
+    """
+    with _open(name, MAX_PIXELS, data) as image:
+        _check_depth(image, name)
+        image.info.clear()
+        return _decoded(image, name, mode)
+
+
 def read_label(
     path: str | Path,
     num_classes: int,
@@ -230,9 +248,12 @@ def difference_hash(image: np.ndarray) -> str:
     return np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes().hex()
 
 
-def _open(path: str | Path, max_pixels: int) -> ImageFile.ImageFile:
+def _open(
+    path: str | Path, max_pixels: int, data: bytes | None = None
+) -> ImageFile.ImageFile:
     try:
-        image = Image.open(path, formats=("PNG", "JPEG"))
+        file = path if data is None else io.BytesIO(data)
+        image = Image.open(file, formats=("PNG", "JPEG"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -6,7 +6,9 @@ never ends because of a name, and no name leads out of a folder.
 """
 
 import hashlib
+import io
 import re
+import sys
 import unicodedata
 
 MAX_BYTES = 255
@@ -60,6 +62,16 @@ def shown(text: object) -> str:
         else letter.encode("unicode_escape").decode()
         for letter in str(text)
     )
+
+
+def escape_what_streams_cannot_hold() -> None:
+    """From here on, a letter that a terminal or a log lacks is printed as an escape.
+
+    A name in another script must not end a run that prints it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def file_name(*parts: str, suffix: str) -> str:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
+from data_pipelines.names import escape_what_streams_cannot_hold, shown
 from dmnet_jax.config import Config, from_json, to_json, validate
 from dmnet_jax.typed import ConfigError
 
@@ -83,6 +84,7 @@ def parse_command(
             one line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    escape_what_streams_cannot_hold()
     try:
         # The recipe first: its values are the defaults that the help shows.
         path = _config_path(arguments)
@@ -113,6 +115,7 @@ def parse_flags(
             error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    escape_what_streams_cannot_hold()
     kind = Annotated[type(default), tyro.conf.OmitArgPrefixes]
     try:
         return _quiet_cli(kind, default, arguments, prog, description)
@@ -134,7 +137,7 @@ def _renamed(arguments: Sequence[str], flags: Any) -> str:
 
 def exit_with_error(error: Exception | str) -> NoReturn:
     """Ends a command after a user's mistake: `error: ...` and exit status 2."""
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {shown(error)}", file=sys.stderr)
     raise SystemExit(2)
 
 

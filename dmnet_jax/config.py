@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from data_pipelines.names import name_fault
 from dmnet_jax.config_data import DataConfig as DataConfig
 from dmnet_jax.config_data import SyntheticConfig as SyntheticConfig
 from dmnet_jax.config_model import ModelConfig as ModelConfig
@@ -262,7 +263,11 @@ def validate(config: Config) -> Config:
         ),
         (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
         (config.workdir, "workdir", "a folder"),
-        (not set("/\\") & set(config.name), "name", "without slashes"),
+        (
+            not config.name or not name_fault(config.name),
+            "name",
+            "without slashes, dots alone or control characters: it names a folder",
+        ),
     ):
         _need(ok, config, path, need)
     if model.name != "dmnet":

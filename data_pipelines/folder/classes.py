@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from data_pipelines.frames import IGNORE, ClassInfo
+from data_pipelines.names import text_fault
 
 _EXAMPLE = '[{"name": "background", "color": [0, 0, 0]}, ...]'
 
@@ -31,6 +32,8 @@ def read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
         name, color = fields.get("name"), fields.get("color", list(class_color(i)))
         if not isinstance(name, str) or not name:
             faults.append(f"{file}: class {i}: field name must be a text: {_EXAMPLE}")
+        elif fault := text_fault(name):
+            faults.append(f"{file}: class {i}: the name {name!r} {fault}; change it")
         elif not _is_color(color):
             faults.append(f"{file}: class {i}: field color must be 3 numbers 0..255")
         else:

@@ -20,6 +20,7 @@ from data_pipelines.frames import (
     read_grey,
     read_image,
 )
+from data_pipelines.names import name_fault
 from data_pipelines.pairs import (
     PICTURES,
     files_by_stem,
@@ -169,13 +170,19 @@ def _video_names(
         faults.append(f"{root}: no videos; it must hold folders VIDEO/frames")
         return []
     if wanted is None:
-        return known
+        wanted = known
     unknown = [name for name in wanted if name not in known]
     faults += [
         f"{root / name}: no such video; the videos are {', '.join(known)}"
         for name in unknown
     ]
-    return [name for name in dict.fromkeys(wanted) if name in known]
+    found = [name for name in dict.fromkeys(wanted) if name in known]
+    faults += [
+        f"{root / name}: the name {fault}; rename it"
+        for name in found
+        if (fault := name_fault(name))
+    ]
+    return found
 
 
 def _masks_of(

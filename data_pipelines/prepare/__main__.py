@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from data_pipelines.folder import MASK_VALUES
+from data_pipelines.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.prepare.layouts import DATASETS, Request
 from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.prepare.run import prepare
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
+    escape_what_streams_cannot_hold()
     layout = DATASETS[args.dataset]
     bar = ProgressBar()
     try:
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (ValueError, OSError) as error:
         bar.clear()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 2
     print(f"{args.out}: complete")
     return 0
