@@ -1,5 +1,7 @@
 """Files that are complete or absent: written beside their place, then renamed."""
 
+import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +37,26 @@ def replaced(path: str | Path) -> Iterator[Path]:
             fresh.unlink(missing_ok=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a UTF-8 file, complete or not at all.
+
+    Raises:
+      WriteError: as `replaced`.
+    """
+    with replaced(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes a folder and those above it, if they are not there.
+
+    Raises:
+      WriteError: it cannot be made.
+    """
+    with naming(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
     """Inside, what the system refuses is a `WriteError` that names the file."""
@@ -42,6 +64,47 @@ def naming(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Holds a folder, which is made, for one process; the system frees it.
+
+    Yields:
+      Whether it is held; False if another process holds it.
+
+    Raises:
+      WriteError: it cannot be made.
+    """
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between the two lines its holder may have ended and moved it.
+            same = os.fstat(place).st_ino == folder.stat().st_ino
+        except OSError:
+            same = False
+        yield same
+    finally:
+        os.close(place)
+
+
+def unwritable(error: BaseException) -> str:
+    """The system's reason, if that is why a library failed in writing; else empty."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:
+            return reason(seen)
+        for number in _UNWRITABLE:
+            if os.strerror(number) in str(seen):
+                return os.strerror(number)
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def reason(error: OSError) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import WriteError, held, unwritable
 from data_pipelines.folder import other_ways
 from data_pipelines.frames import DataError, RawSource
 from data_pipelines.images import size_fault
@@ -49,7 +50,7 @@ def prepare(
 
     Works in a hidden folder beside `out`, which is moved there when complete; what a
     killed run left is removed. If `out` holds this very request already, nothing is
-    done. One run at a time for one `out`.
+    done. A second run for the same `out` is refused.
 
     Args:
       raw: the raw folder, or a folder of archives, or archives.
@@ -65,6 +66,7 @@ def prepare(
     Raises:
       FileNotFoundError: the raw data are not there; says how to come by them.
       DataError: one line for every fault in the raw data; `out` is untouched then.
+      WriteError: `out` cannot be written, for instance for want of space.
     """
     _check_request(request)
     out = Path(out).resolve()
@@ -81,16 +83,28 @@ def prepare(
     if any(out == path or out in path.parents for path in raw):
         raise DataError([f"{out}: holds the raw data; choose another --out"])
     work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        manifest = _fill(work, raw, request, threads, log, progress)
-        if out.exists():
-            out.rmdir()
-        os.replace(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    with held(work) as ours:
+        if not ours:
+            raise DataError(
+                [f"{out}: another process prepares into it; wait, or choose another"]
+            )
+        try:
+            done = _already(out, request)
+            if done is not None:  # by who held the folder until now
+                shutil.rmtree(work)
+                return done
+            for path in work.iterdir():  # of a run that was killed
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            manifest = _fill(work, raw, request, threads, log, progress)
+            if out.exists():
+                out.rmdir()
+            os.replace(work, out)
+        except BaseException as error:
+            shutil.rmtree(work, ignore_errors=True)
+            why = unwritable(error)
+            if why and not isinstance(error, WriteError):
+                raise WriteError(f"{out}: cannot be written ({why})") from error
+            raise
     return manifest
 
 
@@ -200,6 +214,10 @@ def _fill(
         frames=tuple(entries),
     )
     write_manifest(work, manifest)
+    try:
+        read_manifest(work)  # as those do who train with it
+    except DataError as error:
+        raise DataError(line.replace(f"{work}/", "") for line in error.faults) from None
     for line in describe(manifest):
         log(line)
     seconds = time.monotonic() - begun

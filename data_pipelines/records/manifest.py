@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.files import replaced
+from data_pipelines.files import write_text
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.names import shown
 from data_pipelines.records import checking
@@ -90,8 +90,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     content = json.loads(json.dumps({"version": _VERSION, **asdict(manifest)}))
     sealed = {"sha256": _seal(content), **content}
     text = json.dumps(sealed, indent=1) + "\n"
-    with replaced(Path(folder) / MANIFEST) as fresh:
-        fresh.write_text(text, encoding="utf-8")
+    write_text(Path(folder) / MANIFEST, text)
 
 
 def read_manifest(folder: str | Path) -> Manifest:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from data_pipelines.files import replaced, write_text
 from dmnet_jax.weights.layout import WeightsError, flatten
 from dmnet_jax.weights.torch_file import read_torch
 
@@ -83,6 +83,7 @@ def write_safetensors(
 
     Raises:
         WeightsError: another suffix, or no such folder.
+        WriteError: it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -90,14 +91,11 @@ def write_safetensors(
     if not path.parent.is_dir():
         raise WeightsError(f"{path}: folder {path.parent} does not exist")
     arrays = {n: np.asarray(a, order="C") for n, a in flatten(variables).items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(save(arrays, metadata=dict(metadata)))
-        digest = _sha256(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sidecar(path).write_text(f"{digest}  {path.name}\n")
+    data = save(arrays, metadata=dict(metadata))
+    digest = hashlib.sha256(data).hexdigest()
+    with replaced(path) as partial:
+        partial.write_bytes(data)
+    write_text(_sidecar(path), f"{digest}  {path.name}\n")
     return digest
 
 
