@@ -275,13 +275,20 @@ def load_variables(
         metadata.
 
     Raises:
-        CheckpointError: no good checkpoint, or its state has no `variables`.
+        CheckpointError: no good checkpoint, its state has no `variables`, or a
+            threshold of its memory is NaN.
     """
     directory = Path(run_dir).absolute() / _FOLDER
     body, arrays = _first_good(directory, which, _read_all, {})
     tree = nest(arrays)
     if not isinstance(tree.get("variables"), dict):
         raise CheckpointError(f"{directory / str(body['step'])}: holds no `variables`")
+    for name, value in (tree["variables"].get("thresholds") or {}).items():
+        if np.isnan(value).any():
+            raise CheckpointError(
+                f"{directory / str(body['step'])}: the threshold {name} is NaN, and a "
+                "memory admits nothing by it; set model." + name + " and train anew"
+            )
     return tree["variables"], body["metadata"]
 
 

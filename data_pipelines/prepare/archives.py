@@ -44,7 +44,7 @@ _DAMAGE = (
     LookupError,
     MemoryError,
     NotImplementedError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     UnicodeError,
 )
