@@ -102,7 +102,7 @@ def evaluate(run: Path, flags: Flags) -> Path:
     """Loads, evaluates, prints and writes; returns the folder of the results."""
     from dmnet_jax import evaluation, models, provenance, results
     from dmnet_jax.checkpoint import load_variables
-    from dmnet_jax.datasets import open_videos
+    from dmnet_jax.datasets import check_masks, open_videos
 
     scoring = evaluation.Scoring(
         flags.score_at, flags.enlarge, flags.tolerance_px, flags.seed
@@ -115,6 +115,7 @@ def evaluate(run: Path, flags: Flags) -> Path:
         provenance.check_unseen(about, videos)
     except ValueError as error:
         raise ValueError(f"{run} {error}") from None
+    check_masks(data, None, videos)
     network = models.build(config)
 
     out = Path(flags.out or run / "evaluation")

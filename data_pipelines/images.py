@@ -6,6 +6,7 @@ Pictures and masks alike are turned upright where an EXIF orientation tag says s
 viewers and annotation tools show them.
 """
 
+import io
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -121,10 +122,7 @@ def read_grey(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         pixels are not single values.
     """
     with _open(path, max_pixels) as image:
-        if image.format != "PNG":
-            raise DataError(
-                [f"{path}: a {image.format} mask blurs its values; save it as PNG"]
-            )
+        _check_png(image, path)
         # Pillow stretches 2- and 4-bit grey to 0..255, which would turn class 3 of a
         # 2-bit mask into IGNORE.
         if _raw_mode(image).startswith(("L;2", "L;4")):
@@ -150,6 +148,34 @@ def read_grey(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             ]
         )
     return np.ascontiguousarray(rgb[..., 0])
+
+
+def read_mask_colors(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decodes a mask PNG to its colors, uint8 `[H, W, 3]` RGB, upright.
+
+    Raises:
+      FileNotFoundError, DataError: as `read_image`; also if it is no PNG.
+    """
+    with _open(path, max_pixels) as image:
+        _check_png(image, path)
+    return read_image(path, max_pixels)
+
+
+def decode(data: bytes, name: str, mode: str) -> np.ndarray:
+    """Decodes the bytes of a PNG or JPEG as they are stored, whatever its tags say.
+
+    Args:
+      data: the file's bytes.
+      name: what errors call it.
+      mode: "RGB" for uint8 `[H, W, 3]`, "L" for uint8 `[H, W]`.
+
+    Raises:
+      DataError: as `read_image`.
+    """
+    with _open(name, MAX_PIXELS, data) as image:
+        _check_depth(image, name)
+        image.info.clear()
+        return _decoded(image, name, mode)
 
 
 def read_label(
@@ -180,7 +206,7 @@ def read_label(
             [
                 f"{path}: mask value {stored[row, column]} at row {row}, column "
                 f"{column} is not a class (0..{num_classes - 1}, or {IGNORE} for not "
-                "scored); mend the mask, list the class, or ignore the value"
+                "scored); mend the mask or list the class"
             ]
         )
     return label
@@ -222,9 +248,12 @@ def difference_hash(image: np.ndarray) -> str:
     return np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes().hex()
 
 
-def _open(path: str | Path, max_pixels: int) -> ImageFile.ImageFile:
+def _open(
+    path: str | Path, max_pixels: int, data: bytes | None = None
+) -> ImageFile.ImageFile:
     try:
-        image = Image.open(path, formats=("PNG", "JPEG"))
+        file = path if data is None else io.BytesIO(data)
+        image = Image.open(file, formats=("PNG", "JPEG"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -260,6 +289,13 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
         return ""
     args = image.tile[0].args
     return args if isinstance(args, str) else str((args or ("",))[0])
+
+
+def _check_png(image: ImageFile.ImageFile, path: str | Path) -> None:
+    if image.format != "PNG":
+        raise DataError(
+            [f"{path}: a {image.format} mask blurs its values; save it as PNG"]
+        )
 
 
 def _check_depth(image: ImageFile.ImageFile, path: str | Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_pipelines.images import DataError, is_turned, read_size
+from data_pipelines.names import name_fault
 
 PICTURES = (".jpg", ".jpeg", ".png")
 """Suffixes of frames; masks are `(".png",)`, which loses nothing."""
@@ -51,9 +52,15 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 def files_by_stem(
     folder: Path, suffixes: tuple[str, ...], faults: list[str]
 ) -> dict[str, Path]:
-    """A folder's files by stem, in natural order; none, or one twice, is a fault."""
+    """A folder's files by stem, in natural order.
+
+    A name that cannot be written elsewhere is a fault; so is a stem that is there
+    twice, and a folder without any.
+    """
     files: dict[str, Path] = {}
     for path in listed(folder, suffixes) if folder.is_dir() else []:
+        if fault := name_fault(path.name):
+            faults.append(f"{path}: the name {fault}; rename it")
         if path.stem in files:
             faults.append(f"{path}: same frame as {files[path.stem].name}; keep one")
         files.setdefault(path.stem, path)

@@ -9,6 +9,7 @@ is ever listed. What is found damaged moves to `damaged`, for a person to look a
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from pathlib import Path
@@ -171,8 +172,10 @@ def _digest(body: Any) -> str:
 def reason_of(error: BaseException) -> str:
     """The part of an error a person can act on, in one line."""
     text = str(error)
-    system = re.search(r"OS error \d+: ([^\]]+)\]", text)
-    if system:
-        return system[1]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"os_error_code='(\d+)'|OS error (\d+)", text)
+    if number:
+        return os.strerror(int(number[1] or number[2]))
     first = text.strip().splitlines()[0][:200] if text.strip() else ""
     return f"{type(error).__name__}: {first}"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_pipelines.endovis17.tables import FOLDS
+from data_pipelines.files import make_folder, write_text
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.metrics import format_table, mean_known
 from dmnet_jax.resume import check_resume
@@ -105,9 +106,9 @@ def write_average(folder: Path, runs: Sequence[Path]) -> str:
 
     summary = average(_read_results(runs))
     text = average_tables(summary)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / "summary.json", summary)
-    (folder / "summary.md").write_text(text + "\n")
+    write_text(folder / "summary.md", text + "\n")
     return text
 
 

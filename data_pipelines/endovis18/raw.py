@@ -146,6 +146,11 @@ def open_endovis18(
     return EndoVis18(task, on_unknown, tuple(videos), tuple(images), tuple(masks))
 
 
+def sequence_numbers(root: str | Path) -> list[int]:
+    """The sequences there are below `root`; nothing is opened."""
+    return list(_survey(Path(root), [])[0]) if Path(root).is_dir() else []
+
+
 def _survey(
     root: Path, faults: list[str]
 ) -> tuple[dict[int, Path], dict[tuple[int, str], Path]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipelines.frames import DataError, RawSource, read_image
 from data_pipelines.pairs import PICTURES, is_skipped
-from data_pipelines.prepare.layouts import DATASETS, Request, is_mask, is_picture
+from data_pipelines.prepare.layouts import ALL, DATASETS, Request, is_mask, is_picture
 
 
 def open_checked(root: Path, request: Request) -> RawSource:
@@ -19,7 +19,7 @@ def open_checked(root: Path, request: Request) -> RawSource:
     faults: list[str] = _number_faults(root, request)
     source = None
     try:
-        source = DATASETS[request.dataset].open(root, request)
+        source = DATASETS[request.dataset].open(root, request, ALL)
     except DataError as error:
         faults += error.faults
     if faults or source is None:

@@ -112,7 +112,7 @@ def untrained():
         model=ModelConfig(global_size=40),
     )
     model = models.build_dmnet(config)
-    names = ("background", "shaft", "wrist", "jaws")
+    names = ("background", "shaft", "wrist", "claspers")
     classes = [{"name": name, "color": [0, 0, 0]} for name in names]
     variables = models.initial_variables(model, config)
     return Trained(model, variables, config, {"classes": classes})
