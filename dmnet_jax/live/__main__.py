@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data_pipelines.names import shown
 from dmnet_jax.command_line import exit_with_error, parse_flags
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def serve(flags: Flags) -> int:
         except KeyboardInterrupt:
             print()
     if engine.failure:
-        print(f"error: {flags.source}: {engine.failure}", file=sys.stderr)
+        print(shown(f"error: {flags.source}: {engine.failure}"), file=sys.stderr)
     return 1 if engine.failure else 0
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from data_pipelines.files import naming
 from dmnet_jax import overlay
 from dmnet_jax.overlay import PALETTE, Color, legend, numbered, save_indexed_png
 from dmnet_jax.results import write_json
@@ -84,14 +85,14 @@ class Outputs:
         rate: frames a second of the overlay video.
 
     Raises:
-        OSError: also by the methods: what cannot be written, by name.
+        WriteError: also by the methods: names the folder or file, and says why.
     """
 
     def __init__(self, folder: Path, classes: Sequence[dict[str, Any]], rate: float):
         self._folder = folder
         self._names = [info["name"] for info in classes]
         self._colors = colors_of(classes)
-        with _named(folder):
+        with naming(folder):
             (folder / "masks").mkdir(parents=True)
             self._lines = (folder / "frames.jsonl").open("w", encoding="utf-8")
             try:
@@ -111,7 +112,7 @@ class Outputs:
             seconds: when the overlay video shows it.
             more: for the frame's line.
         """
-        with _named(self._folder):
+        with naming(self._folder):
             self._add(captured, result, seconds, more)
         self.written += 1
 
@@ -158,7 +159,7 @@ class Outputs:
 
     def close(self, summary: dict[str, Any]) -> None:
         """Completes the files and writes `summary.json`."""
-        with _named(self._folder), contextlib.ExitStack() as last:
+        with naming(self._folder), contextlib.ExitStack() as last:
             # Whatever fails, the others are completed.
             last.callback(write_json, self._folder / "summary.json", summary)
             if self._video is not None:
@@ -175,17 +176,6 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _named(folder: Path) -> Iterator[None]:
-    """Errors of writing that name where; those of a full disk name nothing."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename or error.strerror is None:
-            raise
-        raise OSError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def _finite(value: float) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.names import shown
 from dmnet_jax.predict.outputs import Outputs
 from dmnet_jax.provenance import versions, weights_sha256
 from dmnet_jax.streaming import Policy, Session, Trained, compile
@@ -77,7 +78,7 @@ def run(
         either way.
 
     Raises:
-        ValueError, OSError: nothing could be read, or not written.
+        ValueError: nothing could be read, or not written.
     """
     first = first_frame(source, stopping)
     if first is None:
@@ -118,7 +119,7 @@ def run(
                 "versions": versions(),
             }
             outputs.close(summary)
-    print(told(summary, out))
+    print(shown(told(summary, out)))
     return lost
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from data_pipelines.names import shown
 from dmnet_jax.streaming.clock import Clock
 from dmnet_jax.streaming.sources import RATE, Captured, Source, SourceError
 
@@ -28,7 +29,7 @@ class Timed(NamedTuple):
 
 def tell(text: str) -> None:
     """A line on standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 @dataclass

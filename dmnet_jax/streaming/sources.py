@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from data_pipelines.images import DataError, read_image, read_size
+from data_pipelines.names import name_fault
 from data_pipelines.pairs import PICTURES, listed
 from data_pipelines.synthetic import endless
 
@@ -164,6 +165,10 @@ def _folder(path: Path) -> Folder:
     files = listed(path)
     if not files:
         raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files")
+    for file in files:
+        fault = name_fault(file.name)
+        if fault:
+            raise SourceError(f"{path}: the name {file.name!r} {fault}; rename it")
     stems = Counter(file.stem for file in files)
     twice = next((stem for stem, count in stems.items() if count > 1), None)
     if twice is not None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import WriteError
 from dmnet_jax.streaming.containers import (
     TIMEOUT,
     decoded,
@@ -123,7 +124,7 @@ class VideoWriter:
 
     Raises:
         SourceError: PyAV is missing.
-        OSError: also by the methods: the file cannot be written, or the encoder
+        WriteError: also by the methods: the file cannot be written, or the encoder
             refuses such frames.
     """
 
@@ -181,7 +182,9 @@ class VideoWriter:
         try:
             yield
         except (self._av.FFmpegError, OSError, ValueError) as error:
-            raise OSError(f"{self._path}: cannot be written ({said(error)})") from error
+            raise WriteError(
+                f"{self._path}: cannot be written ({said(error)})"
+            ) from error
 
     def __enter__(self) -> "VideoWriter":
         return self

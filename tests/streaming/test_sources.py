@@ -1,5 +1,6 @@
 """Folders, videos and what is wrong with them; frames in real time; lost cameras."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_pipelines.files import WriteError
 from dmnet_jax.streaming.capture import Every, Latest, Reconnecting, first_frame
 from dmnet_jax.streaming.sources import (
     Captured,
@@ -311,6 +313,16 @@ def test_pictures_are_those_that_training_takes(tmp_path):
     assert [frame.name for frame in open_source(str(tmp_path))] == ["0", "1", "2"]
 
 
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "a\x1b[31m.png", os.fsdecode(b"\xff.png")]
+)
+def test_names_that_no_terminal_may_get_are_refused(tmp_path, name):
+    Image.fromarray(scene(0)).save(tmp_path / "right.png")
+    (tmp_path / name).write_bytes((tmp_path / "right.png").read_bytes())
+    with pytest.raises(SourceError, match="the name .*; rename it"):
+        open_source(str(tmp_path))
+
+
 @pytest.mark.parametrize("broken", [0, 2, 5])
 def test_a_picture_that_cannot_be_read_keeps_its_place(tmp_path, broken):
     for index in range(6):
@@ -330,10 +342,10 @@ def test_pictures_none_of_which_can_be_read(tmp_path):
 
 
 def test_what_the_encoder_refuses_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(OSError, match="wide.mp4: cannot be written"):
+    with pytest.raises(WriteError, match="wide.mp4: cannot be written"):
         with VideoWriter(tmp_path / "wide.mp4", 25) as writer:
             writer.add(np.zeros((4, 20_000, 3), np.uint8), 0.0)
-    with pytest.raises(OSError, match="nowhere.*cannot be written"):
+    with pytest.raises(WriteError, match="nowhere.*cannot be written"):
         with VideoWriter(tmp_path / "nowhere" / "a.mp4", 25) as writer:
             writer.add(scene(0), 0.0)
     with VideoWriter(tmp_path / "10:30.mp4", 25) as writer:
