@@ -114,7 +114,11 @@ def upright(frame: Any, image: np.ndarray) -> np.ndarray:
     Returns:
         [H, W, 3] or [W, H, 3]. Angles between the right ones are left alone.
     """
-    data = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # there is another kind beside it that PyAV does not know
+        turns, rest = divmod(frame.rotation, 90)
+        return image if rest else np.ascontiguousarray(np.rot90(image, turns))
     if data is None:
         return image
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()

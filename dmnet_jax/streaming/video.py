@@ -107,9 +107,9 @@ class Camera:
         with opened(
             address, address, format=form, timeout=TIMEOUT, options=options
         ) as stream:
-            # A growing file has no end, so it is live until it is known to have one.
             if address.partition("://")[0].lower() in _RECORDED:
-                self.live = stream.duration is None and stream.size <= 0
+                listed = stream.format.name in ("hls", "dash")  # and so has a length
+                self.live = stream.duration is None and (listed or stream.size <= 0)
             yield from decoded(stream, address, self.faults, live=self.live)
 
 

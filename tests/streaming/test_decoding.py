@@ -11,6 +11,7 @@ from dmnet_jax.streaming.sources import SourceError
 from tests.clips import rewritten, spoiled, video
 
 av = pytest.importorskip("av", reason="needs PyAV: the extra video")
+from dmnet_jax.streaming.decoding import upright  # noqa: E402
 from dmnet_jax.streaming.video import VideoFile  # noqa: E402
 
 KINDS = {
@@ -222,6 +223,44 @@ def test_frames_are_as_they_are_to_be_shown(turn, wanted, clips, tmp_path):
     stored = next(iter(VideoFile(clips("h264")))).image
     shown = next(iter(VideoFile(path))).image
     np.testing.assert_array_equal(shown, wanted(stored))
+
+
+def test_a_turn_beside_side_data_that_pyav_does_not_know():
+    class Frame:
+        rotation = -90
+
+        @property
+        def side_data(self):
+            raise ValueError("55 is not a valid Type")
+
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    np.testing.assert_array_equal(upright(Frame(), image), np.rot90(image, 3))
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "settings"),
+    [
+        ("libx264", "a.mp4", {"options": {"x264-params": "interlaced=1"}}),
+        ("libx264", "a.mkv", {"options": {"x264-params": "slices=4:open-gop=1"}}),
+        ("libx264", "a.mp4", {"pix_fmt": "yuv422p10le"}),
+        ("libx264", "a.mp4", {"pix_fmt": "gray"}),
+        ("libx265", "a.mp4", {"pix_fmt": "yuv420p10le"}),
+        ("libvpx-vp9", "a.webm", {}),
+        ("ffv1", "a.mkv", {}),
+        ("huffyuv", "a.avi", {"pix_fmt": "yuv422p"}),
+    ],
+)
+def test_whole_videos_of_other_kinds_are_as_ffmpeg_decodes_them(
+    codec, name, settings, tmp_path
+):
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no {codec}")
+    path = video(tmp_path / name, codec, 8, **settings)
+    with av.open(str(path)) as container:
+        wanted = [x.to_ndarray(format="rgb24") for x in container.decode(video=0)]
+    found = list(VideoFile(path))
+    assert not any(frame.damage for frame in found)
+    np.testing.assert_array_equal([frame.image for frame in found], wanted)
 
 
 def test_names_that_look_like_addresses(clips, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Folders, videos and what is wrong with them; frames in real time; lost cameras."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from dmnet_jax.streaming.sources import (
     SourceError,
     open_source,
 )
+from tests import clips
 from tests.tiny_run import ROOT
 
 av = pytest.importorskip("av", reason="needs PyAV: pip install 'dmnet-jax[video]'")
@@ -303,6 +305,30 @@ def test_a_recording_behind_an_address_is_not_opened_again(movie, tmp_path):
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format, *args):
         """Says nothing."""
+
+
+class Endless(Quiet):
+    """Sends a video as a camera does: without saying how long it is."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+
+def test_what_has_no_length_is_live_and_is_opened_again(tmp_path):
+    path = clips.video(tmp_path / "a.ts", "mpeg2video", 8)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.content = path.read_bytes()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        source = open_source(f"http://127.0.0.1:{server.server_port}/stream")
+        frames = Reconnecting(source, wait=lambda _: None, told=lambda _: None)
+        names = [frame.name for frame in itertools.islice(frames, 20)]
+        assert source.live and frames.losses == 2 and names[-1] == "000019"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_pictures_are_those_that_training_takes(tmp_path):
