@@ -7,7 +7,7 @@ from typing import Any
 
 from data_pipelines.images import size_fault
 from dmnet_jax.streaming.clock import Clock
-from dmnet_jax.streaming.decoding import Decoder, upright
+from dmnet_jax.streaming.decoding import Decoder, Display
 from dmnet_jax.streaming.sources import RATE, Captured, SourceError
 
 INSTALL = "pip install 'dmnet-jax[video]'"
@@ -106,7 +106,8 @@ def decoded(
     """
     av, stream = pyav(), stream_of(container)
     rate = rate_of(stream) or RATE
-    decoder, clock = Decoder(av, stream), Clock(1 / rate)
+    decoder, display = Decoder(av, stream), Display()
+    clock = Clock(1 / rate)
     before = dict(faults)
     index, seconds, heard = 0, 0.0, time.monotonic()
     failed: Exception | None = None
@@ -119,7 +120,7 @@ def decoded(
             fault = size_fault(frame.height, frame.width)
             if fault:
                 raise SourceError(f"{name}: frame {index}: {fault}")
-            image = upright(frame, frame.to_ndarray(format="rgb24"))
+            image = display.upright(frame, frame.to_ndarray(format="rgb24"))
             seconds = index / rate if frame.time is None else float(frame.time)
             shown = clock.read(seconds)
             faults["clock_jumps"] = before["clock_jumps"] + clock.jumps

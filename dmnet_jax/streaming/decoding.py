@@ -70,7 +70,6 @@ class Decoder:
         """What comes out when `packet` goes in; an empty packet gives what is left."""
         number = self._count
         self._count += 1
-        packet.opaque = number
         try:
             frames = self._decode(packet, number)
         except self._av.FFmpegError as error:
@@ -78,12 +77,15 @@ class Decoder:
             yield from self._leniently(packet)
             return
         for frame in frames:
-            damage = self._damaged.pop(frame.opaque, "")
+            number = frame.opaque[0] if frame.opaque else -1
+            damage = self._damaged.pop(number, "")
             yield Decoded(frame, CONCEALED if frame.is_corrupt else damage)
 
     def _decode(self, packet: Any, number: int) -> list[Any]:
         if not self._logs:
             return self._codec.decode(packet)
+        # PyAV finds it again by its identity, so it must be one of its own.
+        packet.opaque = [number]
         with _log.heard(self._av.logging) as spoken:
             frames = self._codec.decode(packet)
         said = _damage_in(spoken, self._av.logging.ERROR)
@@ -104,32 +106,52 @@ class Decoder:
             yield Decoded(frame, REFUSED)
 
 
-def upright(frame: Any, image: np.ndarray) -> np.ndarray:
-    """A frame's picture turned and mirrored as its display matrix says.
+class Display:
+    """Turns and mirrors the pictures of one stream as its display matrix says.
 
-    Args:
-        frame: PyAV's.
-        image: its pixels, [H, W, 3].
-
-    Returns:
-        [H, W, 3] or [W, H, 3]. Angles between the right ones are left alone.
+    Angles between the right ones are left alone.
     """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[bool, int, int]] = {}  # by PyAV's rotation
+
+    def upright(self, frame: Any, image: np.ndarray) -> np.ndarray:
+        """A frame as it is to be shown.
+
+        Args:
+            frame: PyAV's.
+            image: its pixels, [H, W, 3].
+
+        Returns:
+            [H, W, 3] or [W, H, 3].
+        """
+        # Of the first frame alone: side data that was asked for holds a frame's memory
+        # until the garbage collector comes.
+        angle = frame.rotation
+        if angle not in self._known:
+            self._known[angle] = _orientation(frame)
+        transposed, down, right = self._known[angle]
+        if transposed:
+            image = image.transpose(1, 0, 2)
+        return np.ascontiguousarray(image[::down, ::right])
+
+
+def _orientation(frame: Any) -> tuple[bool, int, int]:
+    """Whether rows and columns change places, and then the steps through both."""
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # there is another kind beside it that PyAV does not know
         turns, rest = divmod(frame.rotation, 90)
-        return image if rest else np.ascontiguousarray(np.rot90(image, turns))
+        way = (False, 1, 1), (True, -1, 1), (False, -1, -1), (True, 1, -1)
+        return way[0 if rest else turns % 4]
     if data is None:
-        return image
+        return False, 1, 1
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32).tolist()
     if b == c == 0 and a and d:
-        turned = image
-    elif a == d == 0 and b and c:
-        turned = image.transpose(1, 0, 2)
-        a, d = c, b
-    else:
-        return image
-    return np.ascontiguousarray(turned[:: 1 if d > 0 else -1, :: 1 if a > 0 else -1])
+        return False, 1 if d > 0 else -1, 1 if a > 0 else -1
+    if a == d == 0 and b and c:
+        return True, 1 if b > 0 else -1, 1 if c > 0 else -1
+    return False, 1, 1
 
 
 def _set_up(av: Any, codec: Any, **options: str) -> None:

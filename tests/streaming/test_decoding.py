@@ -1,5 +1,6 @@
 """Damaged, odd and broken-off videos: which frames are marked, and which are not."""
 
+import gc
 import random
 import shutil
 import threading
@@ -11,7 +12,7 @@ from dmnet_jax.streaming.sources import SourceError
 from tests.clips import rewritten, spoiled, video
 
 av = pytest.importorskip("av", reason="needs PyAV: the extra video")
-from dmnet_jax.streaming.decoding import upright  # noqa: E402
+from dmnet_jax.streaming.decoding import Display  # noqa: E402
 from dmnet_jax.streaming.video import VideoFile  # noqa: E402
 
 KINDS = {
@@ -225,16 +226,37 @@ def test_frames_are_as_they_are_to_be_shown(turn, wanted, clips, tmp_path):
     np.testing.assert_array_equal(shown, wanted(stored))
 
 
-def test_a_turn_beside_side_data_that_pyav_does_not_know():
+@pytest.mark.parametrize("rotation", [0, 90, -90, -180, 45])
+def test_a_turn_beside_side_data_that_pyav_does_not_know(rotation):
     class Frame:
-        rotation = -90
+        def __init__(self):
+            self.rotation = rotation
 
         @property
         def side_data(self):
             raise ValueError("55 is not a valid Type")
 
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    np.testing.assert_array_equal(upright(Frame(), image), np.rot90(image, 3))
+    wanted = image if rotation == 45 else np.rot90(image, rotation // 90)
+    np.testing.assert_array_equal(Display().upright(Frame(), image), wanted)
+
+
+@pytest.mark.parametrize("kind", ["h264", "hevc", "mjpeg"])
+def test_frames_are_freed_as_they_are_read(kind, clips):
+    """Not when the garbage collector comes, which may be hundreds of frames later."""
+
+    def held():
+        return sum(type(x).__name__ == "VideoFrame" for x in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = held()
+        for _ in VideoFile(clips(kind)):
+            pass
+        assert held() - before <= 2
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
