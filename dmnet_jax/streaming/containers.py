@@ -104,10 +104,16 @@ def decoded(
     Raises:
         SourceError: it cannot be read on, or ends before its end.
     """
+    with Decoder(pyav(), stream_of(container)) as decoder:
+        yield from _frames(decoder, container, name, faults, live)
+
+
+def _frames(
+    decoder: Decoder, container: Any, name: str, faults: dict[str, int], live: bool
+) -> Iterator[Captured]:
     av, stream = pyav(), stream_of(container)
     rate = rate_of(stream) or RATE
-    decoder, display = Decoder(av, stream), Display()
-    clock = Clock(1 / rate)
+    display, clock = Display(), Clock(1 / rate)
     before = dict(faults)
     index, seconds, heard = 0, 0.0, time.monotonic()
     failed: Exception | None = None

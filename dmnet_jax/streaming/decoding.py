@@ -47,6 +47,8 @@ class Decoded(NamedTuple):
 class Decoder:
     """The frames of one video stream, in the order in which they are shown.
 
+    To be entered as a context.
+
     Args:
         av: the module.
         stream: PyAV's, of an open container, nothing of it decoded yet.
@@ -65,6 +67,15 @@ class Decoder:
         self._lenient = _like(av, self._codec) if self._codec.codec.intra_only else None
         strict = {"err_detect": "explode"} if self._lenient else {}
         _set_up(av, self._codec, **strict)
+
+    def __enter__(self) -> "Decoder":
+        if self._logs:
+            _log.begin(self._av.logging)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._logs:
+            _log.end()
 
     def frames(self, packet: Any) -> Iterator[Decoded]:
         """What comes out when `packet` goes in; an empty packet gives what is left."""
@@ -180,41 +191,44 @@ def _damage_in(spoken: list[tuple[int, str, str]], limit: int) -> str:
 
 
 class _Listening:
-    """PyAV's log while somebody reads it; its settings are put back afterwards.
+    """PyAV's log at the level of warnings while somebody listens, then as it was.
 
-    They are the whole process's, so what others log meanwhile goes where it went
+    The level is the whole process's; what others log meanwhile goes where it went
     before: nowhere, if the log was off.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listeners = 0
+        self._others: list[Any] = []
         self._restore = ExitStack()
+
+    def begin(self, log: Any) -> None:
+        with self._lock:
+            self._listeners += 1
+            if self._listeners > 1:
+                return
+            level, skip = log.get_level(), log.get_skip_repeated()
+            if level is None:
+                everything = log.Capture(local=False)
+                self._others = self._restore.enter_context(everything)
+            self._restore.callback(log.set_skip_repeated, skip)
+            self._restore.callback(log.set_level, level)
+            log.set_skip_repeated(False)
+            log.set_level(max(log.WARNING, level or 0))
 
     @contextmanager
     def heard(self, log: Any) -> Iterator[list[tuple[int, str, str]]]:
         """What this thread's decoder logs inside."""
-        with self._lock:
-            if not self._listeners:
-                self._begin(log)
-            self._listeners += 1
-        try:
-            with log.Capture() as spoken:
-                yield spoken
-        finally:
-            with self._lock:
-                self._listeners -= 1
-                if not self._listeners:
-                    self._restore.close()
+        with log.Capture() as spoken:
+            yield spoken
+        self._others.clear()
 
-    def _begin(self, log: Any) -> None:
-        level, skip = log.get_level(), log.get_skip_repeated()
-        if level is None:
-            self._restore.enter_context(log.Capture(local=False))
-        self._restore.callback(log.set_skip_repeated, skip)
-        self._restore.callback(log.set_level, level)
-        log.set_skip_repeated(False)
-        log.set_level(max(log.WARNING, level or 0))
+    def end(self) -> None:
+        with self._lock:
+            self._listeners -= 1
+            if not self._listeners:
+                self._restore.close()
 
 
 _log = _Listening()
