@@ -7,8 +7,8 @@ help where a decoder does not know:
 
 - codecs whose pictures stand alone (MJPEG and others) are decoded strictly; what that
   refuses is decoded again leniently, to be shown, and marked;
-- HEVC's decoder only writes to its log, so that is read, for this thread and this
-  packet alone, and the frame that the packet became is marked.
+- the decoders of HEVC and FFV1 only write to their log, so that is read, for this
+  thread and this packet alone, and the frame that the packet became is marked.
 
 A packet that gives no frame at all is left out and counted. Frames after a damaged one
 may show remains of it until the next key frame.
@@ -27,7 +27,10 @@ from data_pipelines.images import MAX_PIXELS
 CONCEALED = "the decoder filled in what is damaged or missing"
 REFUSED = "the decoder refused it as damaged"
 
-# What HEVC's decoder logs of a picture, unlike of what comes along with pictures.
+# Decoders that say only in their log that a picture is damaged.
+_LOGGING = ("hevc", "ffv1")
+
+# What they log of what comes along with pictures.
 _HARMLESS = re.compile(r"SEI|VPS|RPU|dovi|hdr|T\.?35", re.IGNORECASE)
 _LOST_SLICE = re.compile(r"undecodable NALU: ([12]?\d|3[01])\b")
 
@@ -63,7 +66,7 @@ class Decoder:
         self.refused, self.reason = 0, ""
         self._damaged: dict[int, str] = {}  # by the packet's number
         self._count = 0
-        self._logs = self._codec.name == "hevc"
+        self._logs = self._codec.name in _LOGGING
         self._lenient = _like(av, self._codec) if self._codec.codec.intra_only else None
         strict = {"err_detect": "explode"} if self._lenient else {}
         _set_up(av, self._codec, **strict)

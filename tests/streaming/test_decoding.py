@@ -101,6 +101,18 @@ def test_hevc_marks_what_its_decoder_only_logs(clips, tmp_path):
     assert av.logging.get_level() is None and av.logging.get_skip_repeated()
 
 
+def test_ffv1_marks_slices_whose_checksum_is_wrong(tmp_path):
+    whole = video(tmp_path / "a.mkv", "ffv1", 4, options={"level": "3"})
+
+    def inside(index, content):
+        half = len(content) // 2
+        middle = bytes(20) if index == 2 else content[half : half + 20]
+        return content[:half] + middle + content[half + 20 :]
+
+    bad = rewritten(whole, tmp_path / "bad.mkv", inside)
+    assert [bool(frame.damage) for frame in VideoFile(bad)] == [0, 0, 1, 0]
+
+
 def test_frames_that_miss_a_reference_are_marked(clips, tmp_path):
     clean = read(clips("hevc"))
     path = rewritten(
