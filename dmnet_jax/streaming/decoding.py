@@ -180,8 +180,10 @@ def _set_up(av: Any, codec: Any, **options: str) -> None:
 
 
 def _like(av: Any, codec: Any) -> Any:
+    """Another decoder for the same stream; some know its size from the file alone."""
     twin = av.CodecContext.create(codec.codec, "r")
-    twin.extradata = codec.extradata
+    for name in ("extradata", "width", "height", "bits_per_coded_sample", "codec_tag"):
+        setattr(twin, name, getattr(codec, name))
     _set_up(av, twin)
     return twin
 
@@ -223,9 +225,11 @@ class _Listening:
     @contextmanager
     def heard(self, log: Any) -> Iterator[list[tuple[int, str, str]]]:
         """What this thread's decoder logs inside."""
-        with log.Capture() as spoken:
-            yield spoken
-        self._others.clear()
+        try:
+            with log.Capture() as spoken:
+                yield spoken
+        finally:
+            self._others.clear()
 
     def end(self) -> None:
         with self._lock:
