@@ -65,12 +65,14 @@ class Policy:
             check_positive(name, getattr(self, name))
 
 
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
 def check_positive(name: str, value: Any) -> None:
     """Raises ValueError for what is neither None nor a finite number above zero."""
-    if value is None:
-        return
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
+    if value is not None and not (_is_finite(value) and value > 0):
         raise ValueError(f"{name} is {value!r}; it must be a finite number above 0")
 
 
@@ -184,8 +186,8 @@ class FrameCheck:
             if self._policy.other_sizes == "letterbox" and frame.shape[2:] == (3,):
                 return f"frame is {canvas_fault(frame.shape[:2], (height, width))}"
             return f"frame is {list(frame.shape)}; it must be [{height}, {width}, 3]"
-        if timestamp is not None and not np.isfinite(timestamp):
-            return f"timestamp is {timestamp}; it must be finite"
+        if timestamp is not None and not _is_finite(timestamp):
+            return f"timestamp is {timestamp!r}; it must be a finite number"
         return ""
 
     def _behind(self, timestamp: float) -> float | None:

@@ -194,6 +194,14 @@ def test_options_are_checked_when_they_are_given(wrong):
         Policy(**wrong)
 
 
+@pytest.mark.parametrize("timestamp", ["12:00", float("inf"), True, [1.0], 1j])
+def test_timestamps_that_are_none_are_refused(timestamp):
+    session = Recorder().session()
+    result = session.step(FRAMES[0], timestamp)
+    assert result.status == "refused" and "must be a finite number" in result.reason
+    assert session.step(FRAMES[0], 1.0).status == "ok"
+
+
 def test_options_of_a_session_are_checked_too():
     with pytest.raises(ValueError, match="deadline is nan"):
         Recorder().session(deadline=float("nan"))
