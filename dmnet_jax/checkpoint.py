@@ -33,6 +33,7 @@ from dmnet_jax.checkpoint_folder import (
     bodies,
     candidates,
     clear_leftovers,
+    damaged_steps,
     listed,
     prune,
     publish,
@@ -159,15 +160,28 @@ class Checkpoints:
         found = body["step"]
         try:
             state = fit(arrays, body["leaves"], target)
-        except ValueError as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"{self._directory / str(found)}: {error}") from error
         for number, reason in bad.items():
             set_aside(self._directory, number, reason)
         return Restored(found, state, body["metadata"], body["metric"])
 
     def steps(self) -> list[int]:
-        """Saved steps whose metadata is intact, oldest first."""
-        return [body["step"] for body in bodies(self._directory)]
+        """Saved steps whose metadata is intact, oldest first.
+
+        Raises:
+            CheckpointError: steps were saved, and every one of them is damaged. To
+                begin anew then would lose what could still be mended by hand.
+        """
+        found = [body["step"] for body in bodies(self._directory)]
+        lost = damaged_steps(self._directory)
+        if not found and lost:
+            raise CheckpointError(
+                f"{self._directory}: nothing can be resumed: every saved step is "
+                f"damaged (in {self._directory / 'damaged'}: {', '.join(lost)}); to "
+                "begin anew remove that folder or choose another run directory"
+            )
+        return found
 
     def latest_metadata(self) -> dict[str, Any]:
         """Metadata of the newest step; see `read_metadata`."""
@@ -280,14 +294,18 @@ def load_variables(
     """
     directory = Path(run_dir).absolute() / _FOLDER
     body, arrays = _first_good(directory, which, _read_all, {})
-    tree = nest(arrays)
+    place = directory / str(body["step"])
+    try:
+        tree = nest(arrays)
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(f"{place}: a leaf is a group as well") from error
     if not isinstance(tree.get("variables"), dict):
-        raise CheckpointError(f"{directory / str(body['step'])}: holds no `variables`")
+        raise CheckpointError(f"{place}: holds no `variables`")
     for name, value in (tree["variables"].get("thresholds") or {}).items():
         if np.isnan(value).any():
             raise CheckpointError(
-                f"{directory / str(body['step'])}: the threshold {name} is NaN, and a "
-                "memory admits nothing by it; set model." + name + " and train anew"
+                f"{place}: the threshold {name} is NaN, and a memory admits nothing by "
+                f"it; set model.{name} and train the last stage again"
             )
     return tree["variables"], body["metadata"]
 

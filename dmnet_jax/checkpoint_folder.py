@@ -9,6 +9,7 @@ is ever listed. What is found damaged moves to `damaged`, for a person to look a
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -73,15 +74,39 @@ def candidates(directory: Path, which: int | Which) -> list[int]:
 def read_body(directory: Path, step: int) -> dict[str, Any]:
     """What a step says of itself, or `Damaged`."""
     try:
-        text = (directory / str(step) / "meta" / "metadata").read_text()
+        text = (directory / str(step) / "meta" / "metadata").read_bytes()
         envelope = json.loads(text)
         body = envelope["body"]
-        intact = envelope["sha256"] == _digest(body) and body["step"] == step
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        intact = envelope["sha256"] == _digest(body)
+        told = _fault_of(body, step)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise Damaged(f"its metadata cannot be read: {reason_of(error)}") from error
     if not intact:
         raise Damaged("its metadata does not match its checksum")
+    if told:
+        raise Damaged(f"its metadata cannot be used: {told}")
     return body
+
+
+def _fault_of(body: dict[str, Any], step: int) -> str:
+    """What a body says that none can, whoever sealed it; empty if nothing."""
+    metric, leaves = body["metric"], body["leaves"]
+    if type(body["step"]) is not int or body["step"] != step:
+        return "it is of another step"
+    if metric is not None and not (type(metric) is float and math.isfinite(metric)):
+        return "its metric is no number"
+    if not isinstance(body["metadata"], dict) or not isinstance(leaves, dict):
+        return "it does not describe a state"
+    for name, leaf in leaves.items():
+        shape = leaf["shape"]
+        sizes = isinstance(shape, list) and all(
+            type(size) is int and 0 <= size < 1 << 40 for size in shape
+        )
+        texts = [leaf["dtype"], leaf["sha256"]]
+        texts += [leaf[field] for field in ("key", "impl") if leaf[field] is not None]
+        if not sizes or not all(isinstance(text, str) for text in texts):
+            return f"{name!r} is not described"
+    return ""
 
 
 def bodies(directory: Path) -> list[dict[str, Any]]:
@@ -163,6 +188,13 @@ def set_aside(directory: Path, step: int, reason: str) -> None:
 def sealed(body: dict[str, Any]) -> dict[str, Any]:
     """The JSON that `read_body` reads: a body and its digest."""
     return {"sha256": _digest(body), "body": body}
+
+
+def damaged_steps(directory: Path) -> list[str]:
+    """Names of the steps that were found damaged and lie aside."""
+    folder = directory / _DAMAGED
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(names)
 
 
 def _digest(body: Any) -> str:

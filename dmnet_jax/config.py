@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from data_pipelines.images import size_fault
 from data_pipelines.names import name_fault
 from dmnet_jax.config_data import DataConfig as DataConfig
 from dmnet_jax.config_data import SyntheticConfig as SyntheticConfig
@@ -209,6 +210,11 @@ def validate(config: Config) -> Config:
             "data.size",
             "positive multiples of 32",
         ),
+        (
+            not size_fault(*data.size),
+            "data.size",
+            f"a picture's size: {size_fault(*data.size)}",
+        ),
         (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
         (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
         (
@@ -223,7 +229,11 @@ def validate(config: Config) -> Config:
         ),
         (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < least <= greatest"),
         (0 <= data.photometric <= 1, "data.photometric", "in [0, 1]"),
-        (min(data.synthetic.size) >= 1, "data.synthetic.size", "positive"),
+        (
+            not size_fault(*data.synthetic.size),
+            "data.synthetic.size",
+            f"a picture's size: {size_fault(*data.synthetic.size)}",
+        ),
         (data.synthetic.sequences, "data.synthetic.sequences", "at least one number"),
         (
             model.local_size >= 1 or model.local == "none",
@@ -319,7 +329,7 @@ def from_json(text: str) -> Config:
     """
     try:
         tree = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not JSON: {error}") from error
     return from_plain(Config, tree, "")
 

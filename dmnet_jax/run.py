@@ -4,7 +4,6 @@ Every process of a job holds a `Run` and calls the same methods; the first alone
 and writes the directory.
 """
 
-import json
 import logging
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,9 +13,10 @@ from data_pipelines.files import write_text
 from data_pipelines.frames import FrameSource
 from dmnet_jax import parallel
 from dmnet_jax.checkpoint import Checkpoints
-from dmnet_jax.config import Config, from_json, to_json
+from dmnet_jax.config import Config, to_json
 from dmnet_jax.evaluation import CHUNK, Prediction
 from dmnet_jax.process import Stopped, StopRequest, run_lock
+from dmnet_jax.provenance import checked
 from dmnet_jax.results import are_written
 from dmnet_jax.resume import check_data, check_resume, environment_changes
 from dmnet_jax.run_log import RunLog
@@ -72,7 +72,7 @@ class Run:
         assert self._checkpoints is not None
         if self._checkpoints.steps():
             saved = self._checkpoints.latest_metadata()
-            check_resume(from_json(json.dumps(saved["config"])), self.config)
+            check_resume(checked(saved, self.folder), self.config)
             check_data(saved, self._about)
             changes = environment_changes(saved, self._about)
             if changes:

@@ -12,6 +12,7 @@ from data_pipelines.endovis17.tables import FOLDS
 from data_pipelines.files import make_folder, write_text
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.metrics import format_table, mean_known
+from dmnet_jax.results_file import ResultsError, read_results
 from dmnet_jax.resume import check_resume
 from dmnet_jax.typed import ConfigError
 
@@ -80,9 +81,9 @@ def finished(config: Config) -> bool:
         ConfigError: another recipe ran in its directory.
     """
     try:
-        results = json.loads((config.run_directory / "results.json").read_text())
+        results = json.loads((config.run_directory / "results.json").read_bytes())
         made = from_json(json.dumps(results["about"]["config"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
     check_resume(made, config)
     return made.train.epochs == config.train.epochs
@@ -117,9 +118,9 @@ def _read_results(folders: Sequence[Path]) -> list[dict[str, Any]]:
     for folder in folders:
         path = folder / "results.json"
         try:
-            found.append(json.loads(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error})") from error
+            found.append(read_results(path, to_average=True))
+        except ResultsError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.reason})") from error
     return found
 
 
@@ -144,7 +145,9 @@ def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ValueError: the runs were scored by different rules or classes, or are not one
             of each fold and seed.
     """
-    rules = [(run["scoring"], run["classes"]) for run in results]
+    rules = [
+        (run["scoring"], run["classes"], sorted(run["protocols"])) for run in results
+    ]
     for rule in rules:
         for first, other in zip(rules[0], rule, strict=True):
             if first != other:

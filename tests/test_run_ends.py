@@ -87,6 +87,19 @@ def test_the_network_is_saved_before_its_pictures_are(again, whole, capsys):
     assert [record["step"] for record in records(run)] == steps
 
 
+def test_a_run_of_damaged_steps_alone_is_not_begun_anew(again, capsys):
+    run, main = again
+    kept = records(run)
+    for path in run.glob("checkpoints/*/meta/metadata"):
+        path.write_bytes(path.read_bytes()[:-9])
+    for _ in range(2):
+        line = refusal(main, capsys)
+        assert "nothing can be resumed: every saved step is damaged" in line
+        assert str(run / "checkpoints" / "damaged") in line
+    assert records(run) == kept
+    shutil.rmtree(run / "checkpoints" / "damaged")
+
+
 def test_a_run_whose_folder_is_deleted_says_so(again, capsys):
     run, main = again
     (run / "results.json").unlink()

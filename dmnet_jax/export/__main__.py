@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
+from data_pipelines.files import write_text
 from dmnet_jax.command_line import exit_with_error
 from dmnet_jax.config import Config, from_json
 
@@ -67,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write(flags: Flags) -> None:
     """Loads, checks, writes, and prints what was written."""
     from dmnet_jax.checkpoint import load_variables
+    from dmnet_jax.provenance import checked
 
     variables, about = load_variables(flags.checkpoint, flags.which)
+    checked(about, flags.checkpoint)
     about = {**about, "config": _portable(about["config"])}
     out = Path(flags.out or Path(flags.checkpoint) / "export")
     out.mkdir(parents=True, exist_ok=True)
@@ -221,23 +224,13 @@ def _computed_in(dtype: str) -> str:
 
 def _record(path: Path, name: str, report: dict[str, Any]) -> None:
     """Puts the report of one file beside those of the others."""
-    reports: Any = {}
-    try:
-        reports = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        pass
-    except (ValueError, RecursionError):
-        reports = None
-    if not isinstance(reports, dict):
-        # As a full disk leaves it; the other exports' own files are whole.
-        print(f"note: {path} was damaged; it is written anew", file=sys.stderr)
-        reports = {}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps({**reports, name: report}, indent=1) + "\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    reports = {}
+    if path.is_file():
+        try:
+            reports = dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError, RecursionError):
+            print(f"note: {path} was damaged; it is written anew", file=sys.stderr)
+    write_text(path, json.dumps({**reports, name: report}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

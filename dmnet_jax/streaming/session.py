@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from data_pipelines.names import text_fault
 from dmnet_jax import models
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config, from_json
@@ -116,10 +117,31 @@ def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
 
     Raises:
         CheckpointError: no good checkpoint.
+        ValueError: it does not tell what was trained, or that was no DMNet.
     """
     variables, about = load_variables(run, which)
-    config = from_json(json.dumps(about["config"]))
+    try:
+        config = from_json(json.dumps(about["config"]))
+        _check_classes(about["classes"], config.data.num_classes)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{run}: its checkpoint does not tell what was trained ({what})"
+        ) from error
     return Trained(models.build_dmnet(config), variables, config, about)
+
+
+def _check_classes(classes: Any, count: int) -> None:
+    """Names are shown and colors painted with."""
+    if len(classes) != count:
+        raise ValueError(f"{len(classes)} classes, not {count}")
+    for info in classes:
+        fault = text_fault(info["name"])
+        if fault:
+            raise ValueError(f"the class {info['name']!r} {fault}")
+        red, green, blue = info["color"]
+        if not all(type(x) is int and 0 <= x < 256 for x in (red, green, blue)):
+            raise ValueError(f"the color of {info['name']!r} is none")
 
 
 class Session:

@@ -1,7 +1,6 @@
 """From runs to a table: trains what is missing, reads scores, counts, and writes."""
 
 import csv
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from data_pipelines.files import replaced, write_text
 from dmnet_jax.config import Config, to_json
 from dmnet_jax.process import StopRequest
+from dmnet_jax.results_file import read_results
 from dmnet_jax.series import SeriesFlags, average, finished, planned
 from dmnet_jax.tables.rows import Row, parts
 
@@ -96,7 +96,8 @@ def scores_of(config: Config, row: Row, flags: SeriesFlags) -> dict[str, Any]:
     """
     planned_runs = [parts(run, row)[-1] for run in planned(config, flags)]
     runs = [run for run in planned_runs if finished(run)]
-    read = [json.loads((r.run_directory / "results.json").read_text()) for r in runs]
+    files = [run.run_directory / "results.json" for run in runs]
+    read = [read_results(file, to_average=True) for file in files]
     try:
         found = average(read) if read else None
     except ValueError:

@@ -245,6 +245,28 @@ def test_random_bytes_of_prepared_files_end_in_the_one_error(copy):
         path.write_bytes(whole)
 
 
+def test_random_damage_of_classes_json_is_told_with_its_name(tmp_path):
+    rng = np.random.default_rng(2)
+    write_videos(tmp_path, frames=1)
+    path = tmp_path / "classes.json"
+    whole = path.read_bytes()
+    refused = 0
+    for number in range(200):
+        data = bytearray(whole)
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data))] if number % 5 == 0 else data)
+        try:
+            open_folder(tmp_path)
+        except DataError as error:
+            refused += 1
+            assert all(str(path) in line for line in error.faults)
+    assert refused > 100
+    path.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="classes.json: not valid JSON"):
+        open_folder(tmp_path)
+
+
 def test_a_record_with_another_picture_is_refused(copy):
     """Of 16 bits, of a class that there is not, and of a size that is none."""
     write_png(copy / "deep.png", np.full((64, 64, 1), 3), 0, 16)
