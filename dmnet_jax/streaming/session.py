@@ -133,7 +133,7 @@ def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
 
 def _check_classes(classes: Any, count: int) -> None:
     """Names are shown and colors painted with."""
-    if len(classes) != count:
+    if len(classes) < count:
         raise ValueError(f"{len(classes)} classes, not {count}")
     for info in classes:
         fault = text_fault(info["name"])
