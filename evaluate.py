@@ -11,14 +11,13 @@ overlays. For research use; not a medical device.
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from dmnet_jax.command_line import exit_with_error, load_config, parse_flags
-from dmnet_jax.config import Config, from_json
+from dmnet_jax.config import Config
 from dmnet_jax.series import Fold, folds, write_average
 
 
@@ -102,19 +101,20 @@ def evaluate(run: Path, flags: Flags) -> Path:
     """Loads, evaluates, prints and writes; returns the folder of the results."""
     from dmnet_jax import evaluation, models, provenance, results
     from dmnet_jax.checkpoint import load_variables
-    from dmnet_jax.datasets import open_videos
+    from dmnet_jax.datasets import check_masks, open_videos
 
     scoring = evaluation.Scoring(
         flags.score_at, flags.enlarge, flags.tolerance_px, flags.seed
     )
     variables, about = load_variables(run, flags.which)
-    config = from_json(json.dumps(about["config"]))
+    config = provenance.checked(about, run)
     data = dataclasses.replace(config.data, root=flags.root or config.data.root)
     videos = open_videos(data, flags.videos or about["val_videos"])
     try:
         provenance.check_unseen(about, videos)
     except ValueError as error:
         raise ValueError(f"{run} {error}") from None
+    check_masks(data, None, videos)
     network = models.build(config)
 
     out = Path(flags.out or run / "evaluation")

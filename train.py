@@ -50,7 +50,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     import jax
 
     from dmnet_jax import evaluation, models, parallel, results, training
-    from dmnet_jax.datasets import open_split, stage_loaders
+    from dmnet_jax.datasets import check_masks, open_split, stage_loaders
     from dmnet_jax.feature_cache import encoded_once
     from dmnet_jax.provenance import describe
     from dmnet_jax.run import Run
@@ -62,6 +62,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
 
     # ---- data
     train_videos, val_videos = open_split(config.data)
+    unusual = check_masks(config.data, train_videos, val_videos)
     stages = stage_loaders(
         train_videos, config, process_index=process, process_count=processes
     )
@@ -77,7 +78,10 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             key=jax.random.key(config.train.seed),
         )
         start, state, scored = run.restore(state)
-        if start == total and scored:
+        for line in unusual:
+            run.say(f"note: {line}")
+        over = start == total and scored
+        if over and run.has_results(state.variables):
             run.say(f"finished; results, tables and overlays: {run_dir}")
             return
 
@@ -92,7 +96,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
 
         # ---- stages
         for stage in stages:
-            if start > stage.end:
+            if start > stage.end or over:
                 continue
             tx = training.make_optimizer(config.optim, stage)
             alone = stage.part == "single_frame"
@@ -123,7 +127,12 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             start, scored = stage.end, True
 
         # ---- thresholds of the finished network, then what it is worth
-        variables = calibrated(jax.device_get(state.variables))
+        # Saved before anything is measured or written: whatever fails, the network is
+        # there, and the same command does the rest.
+        variables = jax.device_get(state.variables)
+        if not over:
+            variables = calibrated(variables)
+            run.save(total, state.replace(variables=variables))
         overlays = (
             None if process else results.Overlays(run_dir / "overlays", val_videos)
         )
@@ -135,11 +144,14 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
 
         found = evaluation.evaluate(network, variables, val_videos, on_frame=on_frame)
         thresholds = training.plain(variables.get("thresholds", {}))
-        run.record(total, val_iou=found.score, **thresholds)
+        if not over:
+            run.record(total, val_iou=found.score, **thresholds)
+            run.save(total, state.replace(variables=variables), score=found.score)
+        run.settle()
         if overlays is not None:
             overlays.finish()
             results.write_results(run_dir, found, val_videos.classes, about)
-        run.save(total, state.replace(variables=variables), score=found.score)
+        run.check_there()
         run.say(f"\n{results.tables(found, val_videos.classes)}")
         run.say(f"\nresults, tables and overlays: {run_dir}")
 

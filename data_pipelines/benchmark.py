@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from data_pipelines.clips import ClipSpec
 from data_pipelines.frames import FrameSource, cached, resized
 from data_pipelines.loader import ClipLoader
+from data_pipelines.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.records import open_prepared
 
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=5.0, help="of each measurement"
     )
     args = parser.parse_args(argv)
+    escape_what_streams_cannot_hold()
     try:
         source = open_prepared(args.data)
         size = source.manifest.frames[0].image_size
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -9,10 +9,38 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_pipelines.images import DataError, read_size
+from data_pipelines.images import DataError, is_turned, read_size
+from data_pipelines.names import name_fault
 
 PICTURES = (".jpg", ".jpeg", ".png")
 """Suffixes of frames; masks are `(".png",)`, which loses nothing."""
+
+
+def is_skipped(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's.
+
+    Hidden ones, and what macOS puts beside files in archives and on foreign disks:
+    `__MACOSX` and, for each picture, `._PICTURE` with its suffix.
+    """
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def listed(folder: Path, suffixes: tuple[str, ...] = PICTURES) -> list[Path]:
+    """A folder's files of these suffixes in natural order, skipped ones left out.
+
+    The one rule by which training, prediction and the live view see a folder.
+
+    Raises:
+      OSError: the folder cannot be listed.
+    """
+    found = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes
+        and not is_skipped(path.name)
+        and not path.is_dir()
+    ]
+    return sorted(found, key=lambda path: natural_key(path.name))
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -24,11 +52,15 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 def files_by_stem(
     folder: Path, suffixes: tuple[str, ...], faults: list[str]
 ) -> dict[str, Path]:
-    """A folder's files by stem, in natural order; none, or one twice, is a fault."""
+    """A folder's files by stem, in natural order.
+
+    A name that cannot be written elsewhere is a fault; so is a stem that is there
+    twice, and a folder without any.
+    """
     files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*"), key=lambda path: natural_key(path.name)):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
+    for path in listed(folder, suffixes) if folder.is_dir() else []:
+        if fault := name_fault(path.name):
+            faults.append(f"{path}: the name {fault}; rename it")
         if path.stem in files:
             faults.append(f"{path}: same frame as {files[path.stem].name}; keep one")
         files.setdefault(path.stem, path)
@@ -91,16 +123,21 @@ def size_faults(files: Iterable[Path]) -> list[str]:
             sizes[path] = read_size(path)
         except DataError as error:
             faults += error.faults
+        except OSError as error:  # such as a link that leads nowhere
+            faults.append(str(error))
     if not sizes:
         return faults
     usual, _ = Counter(sizes.values()).most_common(1)[0]
-    example = next(path.name for path, size in sizes.items() if size == usual)
-    return faults + [
-        f"{path}: {_text(size)} but {example} is {_text(usual)}; a video and its masks "
-        "have one size: replace the file"
-        for path, size in sizes.items()
-        if size != usual
-    ]
+    example = next(path for path, size in sizes.items() if size == usual)
+    for path, size in sizes.items():
+        if size != usual:
+            tag = is_turned(path) or is_turned(example)
+            faults.append(
+                f"{path}: {_text(size)} but {example.name} is {_text(usual)}; a video "
+                "and its masks have one size: replace the file"
+                + (", or turn its pixels as the EXIF orientation tag says" * tag)
+            )
+    return faults
 
 
 def numbered_folders(

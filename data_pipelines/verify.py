@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data_pipelines.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.records import read_manifest, verify
 from data_pipelines.report import describe
 
@@ -17,10 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("dir", help="what python -m data_pipelines.prepare wrote")
     args = parser.parse_args(argv)
+    escape_what_streams_cannot_hold()
     try:
         videos, frames = verify(args.dir, lambda line: print(line, flush=True))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 2
     print("\n".join(describe(read_manifest(args.dir))))
     print(f"{args.dir}: {videos} videos, {frames} frames, all as in the manifest")

@@ -10,10 +10,12 @@ processes one alone opens `Checkpoints`; `parallel.from_process_0` gives the oth
 what it read.
 """
 
+import errno
 import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +33,7 @@ from dmnet_jax.checkpoint_folder import (
     bodies,
     candidates,
     clear_leftovers,
+    damaged_steps,
     listed,
     prune,
     publish,
@@ -43,6 +46,8 @@ from dmnet_jax.checkpoint_folder import (
 from dmnet_jax.host_state import fit, flatten, nest, to_host, verify
 
 _FOLDER = "checkpoints"
+# What a checkpoint takes beside its arrays, at most.
+_DESCRIPTION_BYTES = 1 << 20
 _PROCESS_0 = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -155,15 +160,28 @@ class Checkpoints:
         found = body["step"]
         try:
             state = fit(arrays, body["leaves"], target)
-        except ValueError as error:
+        except (ValueError, LookupError, TypeError) as error:
             raise CheckpointError(f"{self._directory / str(found)}: {error}") from error
         for number, reason in bad.items():
             set_aside(self._directory, number, reason)
         return Restored(found, state, body["metadata"], body["metric"])
 
     def steps(self) -> list[int]:
-        """Saved steps whose metadata is intact, oldest first."""
-        return [body["step"] for body in bodies(self._directory)]
+        """Saved steps whose metadata is intact, oldest first.
+
+        Raises:
+            CheckpointError: steps were saved, and every one of them is damaged. To
+                begin anew then would lose what could still be mended by hand.
+        """
+        found = [body["step"] for body in bodies(self._directory)]
+        lost = damaged_steps(self._directory)
+        if not found and lost:
+            raise CheckpointError(
+                f"{self._directory}: nothing can be resumed: every saved step is "
+                f"damaged (in {self._directory / 'damaged'}: {', '.join(lost)}); to "
+                "begin anew remove that folder or choose another run directory"
+            )
+        return found
 
     def latest_metadata(self) -> dict[str, Any]:
         """Metadata of the newest step; see `read_metadata`."""
@@ -203,6 +221,11 @@ class Checkpoints:
         self.close()
 
     def _write(self, step: int, arrays: dict[str, Any], body: dict[str, Any]) -> None:
+        # Asked first: out of space amid its writing, Orbax's storage prints traces from
+        # threads that nobody can catch. Arrays of weights do not compress.
+        size = sum(np.asarray(array).nbytes for array in arrays.values())
+        if shutil.disk_usage(self._directory).free < size + _DESCRIPTION_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         handler = ocp.CompositeCheckpointHandler(
             composite_options=ocp.CompositeOptions(multiprocessing_options=_PROCESS_0)
         )
@@ -211,6 +234,9 @@ class Checkpoints:
             meta=ocp.args.JsonSave(sealed(body)),
         )
         incoming = self._directory / INCOMING
+        # Orbax's threads tell each error in hundreds of lines before it is raised.
+        logger = logging.getLogger("absl")
+        logger.addFilter(_not_of_a_thread)
         try:
             # Orbax's own asynchronous writer leaves a thread waiting for minutes when
             # a save fails; this one fails at once, and the thread is ours.
@@ -222,8 +248,13 @@ class Checkpoints:
             _read_all(incoming, step)
             publish(self._directory, step)
         finally:
+            logger.removeFilter(_not_of_a_thread)
             remove_incoming(self._directory)
         prune(self._directory)
+
+
+def _not_of_a_thread(record: logging.LogRecord) -> bool:
+    return "_SignalingThread" not in record.getMessage()
 
 
 def read_metadata(
@@ -258,13 +289,24 @@ def load_variables(
         metadata.
 
     Raises:
-        CheckpointError: no good checkpoint, or its state has no `variables`.
+        CheckpointError: no good checkpoint, its state has no `variables`, or a
+            threshold of its memory is NaN.
     """
     directory = Path(run_dir).absolute() / _FOLDER
     body, arrays = _first_good(directory, which, _read_all, {})
-    tree = nest(arrays)
+    place = directory / str(body["step"])
+    try:
+        tree = nest(arrays)
+    except (AttributeError, TypeError) as error:
+        raise CheckpointError(f"{place}: a leaf is a group as well") from error
     if not isinstance(tree.get("variables"), dict):
-        raise CheckpointError(f"{directory / str(body['step'])}: holds no `variables`")
+        raise CheckpointError(f"{place}: holds no `variables`")
+    for name, value in (tree["variables"].get("thresholds") or {}).items():
+        if np.isnan(value).any():
+            raise CheckpointError(
+                f"{place}: the threshold {name} is NaN, and a memory admits nothing by "
+                f"it; set model.{name} and train the last stage again"
+            )
     return tree["variables"], body["metadata"]
 
 

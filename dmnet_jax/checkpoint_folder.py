@@ -9,6 +9,8 @@ is ever listed. What is found damaged moves to `damaged`, for a person to look a
 import hashlib
 import json
 import logging
+import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -72,15 +74,39 @@ def candidates(directory: Path, which: int | Which) -> list[int]:
 def read_body(directory: Path, step: int) -> dict[str, Any]:
     """What a step says of itself, or `Damaged`."""
     try:
-        text = (directory / str(step) / "meta" / "metadata").read_text()
+        text = (directory / str(step) / "meta" / "metadata").read_bytes()
         envelope = json.loads(text)
         body = envelope["body"]
-        intact = envelope["sha256"] == _digest(body) and body["step"] == step
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        intact = envelope["sha256"] == _digest(body)
+        told = _fault_of(body, step)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise Damaged(f"its metadata cannot be read: {reason_of(error)}") from error
     if not intact:
         raise Damaged("its metadata does not match its checksum")
+    if told:
+        raise Damaged(f"its metadata cannot be used: {told}")
     return body
+
+
+def _fault_of(body: dict[str, Any], step: int) -> str:
+    """What a body says that none can, whoever sealed it; empty if nothing."""
+    metric, leaves = body["metric"], body["leaves"]
+    if type(body["step"]) is not int or body["step"] != step:
+        return "it is of another step"
+    if metric is not None and not (type(metric) is float and math.isfinite(metric)):
+        return "its metric is no number"
+    if not isinstance(body["metadata"], dict) or not isinstance(leaves, dict):
+        return "it does not describe a state"
+    for name, leaf in leaves.items():
+        shape = leaf["shape"]
+        sizes = isinstance(shape, list) and all(
+            type(size) is int and 0 <= size < 1 << 40 for size in shape
+        )
+        texts = [leaf["dtype"], leaf["sha256"]]
+        texts += [leaf[field] for field in ("key", "impl") if leaf[field] is not None]
+        if not sizes or not all(isinstance(text, str) for text in texts):
+            return f"{name!r} is not described"
+    return ""
 
 
 def bodies(directory: Path) -> list[dict[str, Any]]:
@@ -164,6 +190,13 @@ def sealed(body: dict[str, Any]) -> dict[str, Any]:
     return {"sha256": _digest(body), "body": body}
 
 
+def damaged_steps(directory: Path) -> list[str]:
+    """Names of the steps that were found damaged and lie aside."""
+    folder = directory / _DAMAGED
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(names)
+
+
 def _digest(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
@@ -171,8 +204,10 @@ def _digest(body: Any) -> str:
 def reason_of(error: BaseException) -> str:
     """The part of an error a person can act on, in one line."""
     text = str(error)
-    system = re.search(r"OS error \d+: ([^\]]+)\]", text)
-    if system:
-        return system[1]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    number = re.search(r"os_error_code='(\d+)'|OS error (\d+)", text)
+    if number:
+        return os.strerror(int(number[1] or number[2]))
     first = text.strip().splitlines()[0][:200] if text.strip() else ""
     return f"{type(error).__name__}: {first}"

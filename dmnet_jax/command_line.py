@@ -17,8 +17,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError as error:
+    raise SystemExit(
+        f"error: {error.name} is not installed for {sys.executable}; run the command "
+        "with .venv/bin/python, or activate the environment first (README, Quick start)"
+    ) from error
 
+from data_pipelines.names import escape_what_streams_cannot_hold, shown
 from dmnet_jax.config import Config, from_json, to_json, validate
 from dmnet_jax.typed import ConfigError
 
@@ -83,6 +90,7 @@ def parse_command(
             one line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    escape_what_streams_cannot_hold()
     try:
         # The recipe first: its values are the defaults that the help shows.
         path = _config_path(arguments)
@@ -113,16 +121,29 @@ def parse_flags(
             error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    escape_what_streams_cannot_hold()
     kind = Annotated[type(default), tyro.conf.OmitArgPrefixes]
     try:
         return _quiet_cli(kind, default, arguments, prog, description)
     except ConfigError as error:
-        exit_with_error(error)
+        exit_with_error(f"{error}{_renamed(arguments, default)}")
+
+
+def _renamed(arguments: Sequence[str], flags: Any) -> str:
+    """Where a flag of `Config` was given whose like is called otherwise here."""
+    own = {item.name for item in dataclasses.fields(flags)}
+    found = {}
+    for argument in arguments:
+        given = argument.partition("=")[0]
+        group, _, leaf = given.removeprefix("--").rpartition(".")
+        if given.startswith("--") and group and leaf.replace("-", "_") in own:
+            found[given] = f"--{leaf}"
+    return "".join(f"; {given} is {here} here" for given, here in found.items())
 
 
 def exit_with_error(error: Exception | str) -> NoReturn:
     """Ends a command after a user's mistake: `error: ...` and exit status 2."""
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {shown(error)}", file=sys.stderr)
     raise SystemExit(2)
 
 

@@ -13,6 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from data_pipelines.images import size_fault
+from data_pipelines.names import name_fault
 from dmnet_jax.config_data import DataConfig as DataConfig
 from dmnet_jax.config_data import SyntheticConfig as SyntheticConfig
 from dmnet_jax.config_model import ModelConfig as ModelConfig
@@ -208,11 +210,30 @@ def validate(config: Config) -> Config:
             "data.size",
             "positive multiples of 32",
         ),
+        (
+            not size_fault(*data.size),
+            "data.size",
+            f"a picture's size: {size_fault(*data.size)}",
+        ),
         (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
         (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
+        (
+            data.mask_values == "class" or data.dataset in ("folder", "endovis15"),
+            "data.mask_values",
+            f'"class": the masks of {data.dataset} have their own values',
+        ),
+        (
+            data.mask_values != "binary" or data.num_classes == 2,
+            "data.num_classes",
+            '2 with data.mask_values "binary"',
+        ),
         (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < least <= greatest"),
         (0 <= data.photometric <= 1, "data.photometric", "in [0, 1]"),
-        (min(data.synthetic.size) >= 1, "data.synthetic.size", "positive"),
+        (
+            not size_fault(*data.synthetic.size),
+            "data.synthetic.size",
+            f"a picture's size: {size_fault(*data.synthetic.size)}",
+        ),
         (data.synthetic.sequences, "data.synthetic.sequences", "at least one number"),
         (
             model.local_size >= 1 or model.local == "none",
@@ -256,7 +277,11 @@ def validate(config: Config) -> Config:
         ),
         (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
         (config.workdir, "workdir", "a folder"),
-        (not set("/\\") & set(config.name), "name", "without slashes"),
+        (
+            not config.name or not name_fault(config.name),
+            "name",
+            "without slashes, dots alone or control characters: it names a folder",
+        ),
     ):
         _need(ok, config, path, need)
     if model.name != "dmnet":
@@ -308,7 +333,7 @@ def from_json(text: str) -> Config:
     """
     try:
         tree = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not JSON: {error}") from error
     return from_plain(Config, tree, "")
 

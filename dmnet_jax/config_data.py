@@ -37,6 +37,10 @@ class DataConfig:
         root: Where it lies.
         test_root: Where the validation videos lie, if apart: a test archive of EndoVis.
         masks: Name of the mask folders ("folder" only).
+        mask_values: What a mask's values mean ("folder" and "endovis15"): the class;
+            or of a binary mask, 0 and 255, class 0 and 1; or colors of classes.json.
+        absent_classes: Whether a class without a pixel in the training masks is
+            refused or accepted ("folder" only; published classes are accepted).
         task: What is told apart (EndoVis).
         size: Height and width the network sees, multiples of 32.
         train: Names of the training videos; empty: the fold or split says.
@@ -66,6 +70,8 @@ class DataConfig:
     root: str = ""
     test_root: str = ""
     masks: str = "masks"
+    mask_values: Literal["class", "binary", "colors"] = "class"
+    absent_classes: Literal["refuse", "accept"] = "refuse"
     task: Literal["types", "parts", "binary", "all"] = "types"
     size: tuple[int, int] = (512, 640)
     train: tuple[str, ...] = ()

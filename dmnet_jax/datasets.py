@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
+from data_pipelines.folder import other_ways
 from data_pipelines.frames import (
     DataError,
     FrameSource,
@@ -15,9 +16,11 @@ from data_pipelines.frames import (
     resized,
     select,
 )
+from data_pipelines.labels import check_labels
 from data_pipelines.leakage import check_disjoint
 from data_pipelines.loader import Batches, ClipLoader
-from data_pipelines.prepare import DATASETS, Request
+from data_pipelines.prepare import DATASETS, Chosen, Request
+from data_pipelines.prepare.layouts import OWN, Layout
 from data_pipelines.records import MANIFEST, open_prepared
 from data_pipelines.splits import Division, divisions, require
 from data_pipelines.synthetic import write_endovis17
@@ -28,11 +31,15 @@ from dmnet_jax.config import Config, DataConfig
 RENDERED_TRAIN = 2
 
 
-def open_dataset(data: DataConfig) -> FrameSource:
-    """All videos of the dataset, at their stored size.
+def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameSource:
+    """The videos of the dataset, at their stored size.
 
     The synthetic set is rendered on first use; nothing is ever downloaded. A folder
     made by `data_pipelines.prepare` is recognised by its manifest.
+
+    Args:
+        data: which dataset.
+        names: the videos that are needed, if that is known: no other is looked at.
 
     Raises:
         ValueError: the folder is missing, wrong or empty; tells what is expected.
@@ -57,20 +64,26 @@ def open_dataset(data: DataConfig) -> FrameSource:
         raise DataError(
             [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
         )
-    return _opened(data, root, "train")
+    return _opened(data, root, "train", names)
 
 
-def open_validation(data: DataConfig) -> FrameSource:
-    """All videos of the dataset that may validate, at their stored size.
+def open_validation(
+    data: DataConfig, names: Sequence[str] | None = None
+) -> FrameSource:
+    """The videos of the dataset that may validate, at their stored size.
 
     Those in `data.test_root` if it is set, else those of `open_dataset`.
+
+    Args:
+        data: which dataset.
+        names: as in `open_dataset`.
 
     Raises:
         ValueError: as `open_dataset`.
     """
     if data.test_root:
-        return _opened(data, data.test_root, "test")
-    return open_dataset(data)
+        return _opened(data, data.test_root, "test", names)
+    return open_dataset(data, names)
 
 
 def split_names(
@@ -91,12 +104,10 @@ def split_names(
     if data.train and data.val:
         return list(data.train), list(data.val)
     known = _names(train)
-    if data.train or data.val:
-        raise DataError(
-            [f"data.train and data.val: name both; there are {_list(known)}"]
-        )
-    if data.dataset == "rendered":
+    if data.dataset == "rendered" and not (data.train or data.val):
         return known[:RENDERED_TRAIN], known[RENDERED_TRAIN:]
+    if data.train or data.val or data.dataset in OWN:
+        raise _unnamed(data, known)
     if data.dataset == "synthetic":
         part = _rendered(data, known)
         return list(part.train), list(part.val)
@@ -105,10 +116,6 @@ def split_names(
         "endovis18": data.split,
         "camvid": "official",
     }
-    if data.dataset not in names:
-        raise DataError(
-            [f"data.train and data.val must name the videos; there are {_list(known)}"]
-        )
     published = divisions(data.dataset, known)
     name = names[data.dataset]
     if name not in published:
@@ -132,8 +139,17 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
         ValueError: as `open_dataset`; also if the config's class count is wrong, or
             a frame is in both parts (`data_pipelines.leakage`).
     """
-    source = _checked(open_dataset(data), data)
-    apart = _checked(open_validation(data), data) if data.test_root else None
+    if data.dataset in OWN and not (data.train and data.val):
+        known = DATASETS[data.dataset].names(Path(data.root), Request(data.dataset))
+        if known and not (Path(data.root) / MANIFEST).is_file():
+            raise _unnamed(data, known)
+    train_needed, val_needed = _needed(data)
+    if data.test_root:
+        source = _checked(open_dataset(data, train_needed), data)
+        apart = _checked(open_validation(data, val_needed), data)
+    else:
+        both = None if train_needed is None else [*train_needed, *(val_needed or ())]
+        source, apart = _checked(open_dataset(data, both), data), None
     train_names, val_names = split_names(data, source, apart)
     train, val = select(source, train_names), select(apart or source, val_names)
     if data.dataset != "rendered":  # whose scenes differ by their numbers
@@ -143,10 +159,56 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
 
 def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
     """The named videos of those that may validate, as `open_split` opens them."""
-    return _ready(select(_checked(open_validation(data), data), names), data)
+    source = _checked(open_validation(data, names), data)
+    return _ready(select(source, names), data)
 
 
-def _opened(data: DataConfig, root: str, subset: str) -> FrameSource:
+def check_masks(
+    data: DataConfig, train: FrameSource | None, val: FrameSource
+) -> list[str]:
+    """Looks at every mask before a run begins; see `data_pipelines.labels`.
+
+    Returns:
+        Lines that tell what is unusual and no fault.
+
+    Raises:
+        ValueError: a line for every fault.
+    """
+    try:
+        return check_labels(
+            train,
+            val,
+            every_class=data.dataset == "folder" and data.absent_classes == "refuse",
+            threads=data.threads,
+        )
+    except DataError as error:
+        own = data.dataset in OWN
+        ways = other_ways(error.faults, data.mask_values) if own else []
+        raise DataError([*error.faults, *ways]) from None
+
+
+def _unnamed(data: DataConfig, known: Sequence[str]) -> DataError:
+    """Of the videos there are, the config does not say which train and validate."""
+    need = "name both" if data.train or data.val else "must name the videos"
+    return DataError([f"data.train and data.val: {need}; there are {_list(known)}"])
+
+
+def _needed(
+    data: DataConfig,
+) -> tuple[Sequence[str] | None, Sequence[str] | None]:
+    """Names of the training and the validation videos, where the config says them."""
+    if data.train and data.val:
+        return data.train, data.val
+    if data.dataset == "camvid":
+        return ["train_"], ["val_"]
+    name = {"endovis17": f"fold {data.fold}", "endovis18": data.split}
+    division = divisions(data.dataset).get(name.get(data.dataset, ""))
+    return (None, None) if division is None else (division.train, division.val)
+
+
+def _opened(
+    data: DataConfig, root: str, subset: str, names: Sequence[str] | None
+) -> FrameSource:
     # The synthetic set is written as EndoVis17 is.
     dataset = "endovis17" if data.dataset == "synthetic" else data.dataset
     layout = DATASETS[dataset]
@@ -155,12 +217,21 @@ def _opened(data: DataConfig, root: str, subset: str) -> FrameSource:
         task=data.task if layout.tasks else "",
         masks=data.masks if dataset == "folder" else layout.masks,
         subset=subset,
+        mask_values=data.mask_values,
     )
     if not (Path(root) / MANIFEST).is_file():
-        return layout.open(Path(root), request)
+        return _opened_raw(data, layout, Path(root), request, names)
     prepared = open_prepared(root)
+    made = prepared.manifest.request.get("mask_values", "class")
+    if data.mask_values not in ("class", made):
+        raise DataError(
+            [
+                f"{root}: prepared with --mask-values {made}; data.mask_values is "
+                f"{data.mask_values}: leave it out or prepare the data anew"
+            ]
+        )
     for field in ("dataset", "task"):
-        found, wanted = prepared.manifest.request[field], getattr(request, field)
+        found, wanted = prepared.manifest.request.get(field), getattr(request, field)
         if found != wanted:
             raise DataError(
                 [
@@ -169,6 +240,32 @@ def _opened(data: DataConfig, root: str, subset: str) -> FrameSource:
                 ]
             )
     return prepared
+
+
+def _opened_raw(
+    data: DataConfig,
+    layout: Layout,
+    root: Path,
+    request: Request,
+    names: Sequence[str] | None,
+) -> FrameSource:
+    """Opens what is needed, or all where that is not known or not all there."""
+    if names and data.dataset == "camvid":  # is opened by splits, see its layout
+        names = [f"{name.partition('_')[0]}_" for name in names]
+    known = layout.names(root, request) if root.is_dir() and names else []
+    there = tuple(dict.fromkeys(name for name in names or () if name in known))
+    missing = [name for name in names or () if name not in known]
+    if data.dataset not in OWN and missing:
+        there = ()  # all are opened, and what lacks them tells which there are
+    opened = layout.open(root, request, Chosen(there or None, data.num_classes))
+    if missing and data.dataset in OWN:
+        raise DataError(
+            [
+                f"{root}: no video {_list([repr(name) for name in missing])}; the "
+                f"videos are {_list(known)}"
+            ]
+        )
+    return opened
 
 
 def _rendered(data: DataConfig, known: Sequence[str]) -> Division:

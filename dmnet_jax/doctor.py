@@ -164,8 +164,9 @@ def _video(name: str) -> Check:
 
     import numpy as np
 
+    from dmnet_jax.streaming.containers import INSTALL
     from dmnet_jax.streaming.sources import SourceError
-    from dmnet_jax.streaming.video import INSTALL, VideoFile, VideoWriter, pyav
+    from dmnet_jax.streaming.video import VideoFile, VideoWriter, pyav
 
     try:
         av = pyav()

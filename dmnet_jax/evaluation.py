@@ -21,11 +21,14 @@ from dmnet_jax.metrics import (
     normalised_surface_distance,
     summarize,
 )
+from dmnet_jax.models.dmnet import PAPER_MIN_CONFIDENCE
 from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.layers import enlarge
 from dmnet_jax.provenance import weights_sha256
 
 CHUNK = 10
+# Above any similarity of two frames that differ.
+NO_SIMILARITY = 0.0
 
 
 class Scoring(NamedTuple):
@@ -269,7 +272,8 @@ def calibrate(
     Section 3 sets both "by averaging r, s of all frames". s is taken to the frame
     before (every frame is admitted while measuring), since a reference that itself
     depends on the threshold would have no mean to converge to. `on_frame` is as in
-    `evaluate`.
+    `evaluate`. Both are finite always: where no video has two frames there is no s, and
+    beta is 0, at which a frame enters by its confidence alone.
     """
     everything = {
         "min_confidence": np.float32(-np.inf),
@@ -285,6 +289,14 @@ def calibrate(
             gates.append((result.confidence, result.similarity))
     confidence, similarity = np.array(gates).T
     return {
-        "min_confidence": np.float32(confidence.mean()),
-        "max_similarity": np.float32(similarity[np.isfinite(similarity)].mean()),
+        "min_confidence": _threshold(confidence, PAPER_MIN_CONFIDENCE),
+        "max_similarity": _threshold(similarity, NO_SIMILARITY),
     }
+
+
+def _threshold(values: np.ndarray, otherwise: float) -> np.float32:
+    """The mean of what is known, a finite float32; `otherwise` if nothing is."""
+    known = values[np.isfinite(values)].astype(np.float64)
+    limit = float(np.finfo(np.float32).max)
+    mean = known.mean() if known.size else otherwise
+    return np.float32(np.clip(mean, -limit, limit))

@@ -8,6 +8,7 @@ same clips that `ClipLoader` would draw, but for their augmentation.
 
 import dataclasses
 import functools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.files import make_folder, naming
 from data_pipelines.frames import IGNORE
 from data_pipelines.loader import Batch, ClipLoader, generator
 from dmnet_jax.datasets import Stage
@@ -84,7 +86,7 @@ class FeatureCache:
         log: Callable[[str], None],
     ):
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        make_folder(folder)
         self._loader, self._folder, self._views = loader, folder, views
         self.source = loader.source
         videos = self.source.videos
@@ -164,7 +166,11 @@ class FeatureCache:
     def _map(self, name: str, like: np.ndarray) -> np.ndarray:
         if name not in self._maps:
             shape = (self._views, int(self._first[-1]), *like.shape[1:])
-            self._maps[name] = np.memmap(
-                self._folder / name, like.dtype, "w+", shape=shape
-            )
+            path = self._folder / name
+            with naming(path), path.open("wb") as file:
+                # Taken now: writing to a map on a full disk would end the process.
+                size = int(np.prod(shape)) * like.dtype.itemsize
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(file.fileno(), 0, size)
+            self._maps[name] = np.memmap(path, like.dtype, "r+", shape=shape)
         return self._maps[name]

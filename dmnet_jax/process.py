@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -22,6 +22,10 @@ def cores() -> int:
 
 class RunInUseError(ValueError):
     """Another process writes to this run directory."""
+
+
+class RunGoneError(ValueError):
+    """The run directory was deleted, or replaced by another, while it was in use."""
 
 
 class Stopped(Exception):
@@ -79,8 +83,35 @@ class StopRequest:
         os.write(2, b"stopping after this step; signal again to stop at once\n")
 
 
+class RunLock:
+    """A run directory that is held; made by `run_lock`."""
+
+    def __init__(self, path: Path, file: IO[str]):
+        self._path, self._file = path, file
+
+    def check(self) -> None:
+        """Makes sure that the directory is the one that was locked.
+
+        What is written into a deleted directory is lost without an error, and a new
+        one in its place may be another process's.
+
+        Raises:
+            RunGoneError: it is not.
+        """
+        try:
+            now, held = self._path.stat(), os.fstat(self._file.fileno())
+            same = (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino)
+        except OSError:
+            same = False
+        if not same:
+            raise RunGoneError(
+                f"{self._path.parent}: the run directory was deleted or replaced while "
+                "the run went on, and what was saved in it is gone; begin again"
+            )
+
+
 @contextmanager
-def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
+def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[RunLock]:
     """Holds a run directory for one writer; the system frees it when a process dies.
 
     Args:
@@ -106,7 +137,10 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[None]:
                 f"{run_dir}: in use by {holder}; "
                 "stop it or choose another run directory"
             ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        yield
+        try:
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            lock.flush()
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be written ({error.strerror})") from error
+        yield RunLock(path, lock)

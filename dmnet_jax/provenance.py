@@ -13,7 +13,8 @@ import numpy as np
 
 import dmnet_jax
 from data_pipelines.frames import FrameSource
-from dmnet_jax.config import Config
+from data_pipelines.names import text_fault
+from dmnet_jax.config import Config, from_json
 from dmnet_jax.host_state import to_host
 from dmnet_jax.process import cores
 
@@ -48,6 +49,40 @@ def describe(config: Config, train: FrameSource, val: FrameSource) -> dict[str, 
         "cores": cores(),
         "processes": jax.process_count(),
     }
+
+
+def checked(about: Mapping[str, Any], run: object) -> Config:
+    """The config in a checkpoint's metadata, once all that is used of it is as it was.
+
+    Args:
+        about: of the checkpoint, by `describe`.
+        run: where it was read, for the error.
+
+    Raises:
+        ValueError: the metadata are not those of a run of this program.
+    """
+    try:
+        config = from_json(json.dumps(about["config"]))
+        names = [*about["train_videos"], *about["val_videos"]]
+        names += [info["name"] for info in about["classes"]]
+        colors = [part for info in about["classes"] for part in info["color"]]
+        digests = [
+            digest
+            for video in about.get("content", {}).get("train", {}).values()
+            for digest in video
+        ]
+        if not all(isinstance(text, str) for text in [*names, *digests]):
+            raise ValueError("a name that is no text")
+        if any(map(text_fault, names)):
+            raise ValueError("a name with control characters")
+        if not all(type(part) is int and 0 <= part <= 255 for part in colors):
+            raise ValueError("a color that is none")
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{run}: its checkpoint does not tell what was trained ({what})"
+        ) from error
+    return config
 
 
 def versions() -> dict[str, str]:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipelines.files import make_folder, replaced, write_text
 from data_pipelines.frames import ClassInfo, FrameSource, resize_image, resize_label
+from data_pipelines.names import file_name
 from dmnet_jax.evaluation import Evaluation, Prediction
 from dmnet_jax.metrics import confusion_matrix, counts_of
 from dmnet_jax.overlay import contact_sheet, side_by_side
-from dmnet_jax.provenance import versions
+from dmnet_jax.provenance import versions, weights_sha256
 from dmnet_jax.scores import measured, tables, tables_of
 
 __all__ = ["Overlays", "tables", "write_json", "write_results"]
@@ -39,7 +41,7 @@ def write_results(
     Returns:
         What `results.json` holds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     names = [info.name for info in classes]
     results = {
         "fold": about.get("fold"),
@@ -48,15 +50,25 @@ def write_results(
         **measured(evaluation, names),
         "about": about,
     }
-    write_json(folder / "results.json", results)
-    (folder / "results.md").write_text(tables_of(evaluation, results) + "\n")
+    write_text(folder / "results.md", tables_of(evaluation, results) + "\n")
     _write_frames(folder / "frames.csv", evaluation, names)
+    # The last: who finds it finds all of them.
+    write_json(folder / "results.json", results)
     return results
+
+
+def are_written(folder: Path, variables: Mapping[str, Any]) -> bool:
+    """Whether `folder` holds the results of these variables, complete."""
+    try:
+        text = (folder / "results.json").read_text(encoding="utf-8")
+        return json.loads(text)["weights_sha256"] == weights_sha256(variables)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
 
 
 def write_json(path: Path, tree: Any) -> None:
     """Writes indented JSON; an undefined score (NaN) becomes null."""
-    path.write_text(json.dumps(_no_nan(tree), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_no_nan(tree), indent=2, allow_nan=False) + "\n")
 
 
 def _no_nan(tree: Any) -> Any:
@@ -72,7 +84,7 @@ def _no_nan(tree: Any) -> Any:
 
 def _write_frames(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
     """A row a frame and class: pixel counts, from which every score follows."""
-    with path.open("w", newline="") as file:
+    with replaced(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
             ["video", "frame", "class", "intersection", "predicted", "labelled"]
@@ -111,7 +123,7 @@ class Overlays:
         self._pictures: list[Any] = []
         self._scored: list[tuple[float, int, int, bytes]] = []
         self._timeline: list[list[Any]] = []
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def __call__(self, video: int, result: Prediction) -> None:
         info = self._source.videos[video]
@@ -123,17 +135,21 @@ class Overlays:
         wanted = np.linspace(0, len(info.frames) - 1, OVERLAYS_A_VIDEO + 1)[1:]
         if result.frame in wanted.astype(int):
             picture = self._picture(video, result.frame, result.label, result.truth)
-            picture.save(self._folder / f"{info.name}_{info.frames[result.frame]}.png")
+            name = file_name(info.name, info.frames[result.frame], suffix=".png")
+            self._save(picture, name)
             self._pictures.append(picture)
 
     def finish(self) -> None:
         """Writes the contact sheet, the picked frames and the timeline."""
         if self._pictures:
             sheet = contact_sheet([[picture] for picture in self._pictures])
-            sheet.save(self._folder / "sheet.png")
+            self._save(sheet, "sheet.png")
         if self._timeline:
             header = ["video", "frame", "confidence", "similarity", "admitted"]
-            with (self._folder / "timeline.csv").open("w", newline="") as file:
+            with (
+                replaced(self._folder / "timeline.csv") as fresh,
+                fresh.open("w", newline="", encoding="utf-8") as file,
+            ):
                 csv.writer(file).writerows([header, *self._timeline])
         if self._scored:
             self._write_picked()
@@ -144,7 +160,7 @@ class Overlays:
         matrix = confusion_matrix(result.label, result.truth, len(self._names))
         counts = counts_of(matrix)[1:]
         union = counts[:, 1] + counts[:, 2] - counts[:, 0]
-        if union.any():
+        if counts[:, 2].any():  # without a labelled class there is no score
             score = float((counts[:, 0] / np.maximum(union, 1))[union > 0].mean())
             file = io.BytesIO()
             Image.fromarray(result.label).save(file, "PNG")
@@ -160,7 +176,7 @@ class Overlays:
             label = np.asarray(Image.open(io.BytesIO(png)))
             if truth is not None:
                 truth = resize_label(truth, label.shape)
-            self._picture(video, frame, label, truth).save(self._folder / f"{name}.png")
+            self._save(self._picture(video, frame, label, truth), f"{name}.png")
             info = self._source.videos[video]
             picked[name] = {
                 "video": info.name,
@@ -168,6 +184,10 @@ class Overlays:
                 "iou": score,
             }
         write_json(self._folder / "picked.json", picked)
+
+    def _save(self, picture: Image.Image, name: str) -> None:
+        with replaced(self._folder / name) as fresh:
+            picture.save(fresh, format="PNG")
 
     def _picture(
         self, video: int, frame: int, label: np.ndarray, truth: np.ndarray | None

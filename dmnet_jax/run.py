@@ -4,18 +4,20 @@ Every process of a job holds a `Run` and calls the same methods; the first alone
 and writes the directory.
 """
 
-import json
 import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.files import write_text
 from data_pipelines.frames import FrameSource
 from dmnet_jax import parallel
 from dmnet_jax.checkpoint import Checkpoints
-from dmnet_jax.config import Config, from_json, to_json
+from dmnet_jax.config import Config, to_json
 from dmnet_jax.evaluation import CHUNK, Prediction
 from dmnet_jax.process import Stopped, StopRequest, run_lock
+from dmnet_jax.provenance import checked
+from dmnet_jax.results import are_written
 from dmnet_jax.resume import check_data, check_resume, environment_changes
 from dmnet_jax.run_log import RunLog
 from dmnet_jax.tensorboard import Board
@@ -39,6 +41,7 @@ class Run:
 
     Raises:
         RunInUseError: another process writes there.
+        RunGoneError: when something is saved, if the directory is not there any more.
         ConfigError: what is saved there is another run.
         CheckpointError: what is saved there cannot be used.
     """
@@ -56,10 +59,10 @@ class Run:
         self.process, _ = parallel.processes()
         self._stop, self._about = stop, about
         self._open = ExitStack()
-        self._checkpoints = self._log = self._board = None
+        self._checkpoints = self._log = self._board = self._lock = None
         if self.process == 0:
             with ExitStack() as opening:
-                opening.enter_context(run_lock(folder))
+                self._lock = opening.enter_context(run_lock(folder))
                 self._checkpoints = opening.enter_context(Checkpoints(folder))
                 self._check()
                 self._open = opening.pop_all()
@@ -69,7 +72,7 @@ class Run:
         assert self._checkpoints is not None
         if self._checkpoints.steps():
             saved = self._checkpoints.latest_metadata()
-            check_resume(from_json(json.dumps(saved["config"])), self.config)
+            check_resume(checked(saved, self.folder), self.config)
             check_data(saved, self._about)
             changes = environment_changes(saved, self._about)
             if changes:
@@ -78,7 +81,7 @@ class Run:
                     self.folder,
                     "; ".join(changes),
                 )
-        (self.folder / "config.json").write_text(to_json(self.config) + "\n")
+        write_text(self.folder / "config.json", to_json(self.config) + "\n")
 
     def restore(self, state: TrainState) -> tuple[int, TrainState, bool]:
         """What the newest checkpoint holds, or what is given if there is none.
@@ -107,12 +110,37 @@ class Run:
     def save(self, step: int, state: TrainState, *, score: float | None = None) -> None:
         """Starts to write a checkpoint. All records of `step` must be made before."""
         if self._checkpoints is not None and self._log is not None:
+            self.check_there()
             self._log.sync()
             self._checkpoints.save(step, state, metadata=self._about, metric=score)
+
+    def settle(self) -> None:
+        """Returns once the last checkpoint is on the disk."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+            self.check_there()
+
+    def check_there(self) -> None:
+        """Makes sure that the run directory is still there.
+
+        Raises:
+            RunGoneError: it was deleted or replaced.
+        """
+        if self._lock is not None:
+            self._lock.check()
+
+    def has_results(self, variables: Any) -> bool:
+        """Whether the results of these variables are written."""
+        return bool(
+            parallel.from_process_0(
+                self.process == 0 and are_written(self.folder, variables)
+            )
+        )
 
     def record(self, step: int, **values: Any) -> None:
         """Keeps values that the same run would come to again."""
         if self._log is not None:
+            self.check_there()
             self._log.record(step, **values)
         self.show(step, **values)
 

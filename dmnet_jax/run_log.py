@@ -4,12 +4,13 @@ A record holds what a run would come to again, and no times of day or speeds: a 
 was killed and went on leaves the same bytes as one that was not.
 """
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,7 +29,7 @@ class RunLog:
             line that changes.
 
     Raises:
-        ValueError: the file holds a line that is no record.
+        ValueError: the file holds a line that is no record, or cannot be written.
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class RunLog:
             return record["step"] < step + (not redone)
 
         self._path = folder / "metrics.jsonl"
-        _keep_lines(self._path, stays)
-        self._file = self._path.open("a", encoding="utf-8")
+        with _naming(self._path):
+            _keep_lines(self._path, stays)
+            self._file = self._path.open("a", encoding="utf-8")
         self._first, self._total = step, total_steps
         self._stream = stream or sys.stdout
         self._began = time.monotonic()
@@ -58,12 +60,15 @@ class RunLog:
             name: None if isinstance(x, float) and not math.isfinite(x) else x
             for name, x in values.items()
         }
-        self._file.write(json.dumps({"step": step, **plain}, allow_nan=False) + "\n")
-        self._file.flush()
+        line = json.dumps({"step": step, **plain}, allow_nan=False)
+        with _naming(self._path):
+            self._file.write(f"{line}\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Returns once all records are on the disk; before a checkpoint is."""
-        os.fsync(self._file.fileno())
+        with _naming(self._path):
+            os.fsync(self._file.fileno())
 
     def progress(self, step: int, text: str) -> None:
         """Shows how far the run is."""
@@ -82,19 +87,29 @@ class RunLog:
         self._stream.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # what a full disk did not take was told
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _keep_lines(path: Path, stays: Callable[[dict[str, Any]], bool]) -> None:
     """Drops records, and a last line that a kill cut short. All or nothing."""
     if not path.exists():
         return
-    text, kept = path.read_text(encoding="utf-8"), []
+    # A byte that is not UTF-8 makes its line no record, whatever takes its place.
+    text, kept = path.read_text(encoding="utf-8", errors="replace"), []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), 1):
         try:
             if stays(json.loads(line)):
                 kept.append(f"{line}\n")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: line {number} is no record of a run; remove it"
             ) from error

@@ -16,10 +16,11 @@ from dmnet_jax.metrics import (
     format_table,
     mean_known,
     per_class,
-    per_video,
     summarize,
     ternaus_validation,
 )
+
+_NO_INTERVAL = float("nan"), float("nan")
 
 
 def tables(evaluation: Evaluation, classes: Sequence[ClassInfo]) -> str:
@@ -93,36 +94,39 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         names: of the classes, background first.
     """
     counts, videos = evaluation.counts, evaluation.videos
+    of_video = {str(v): np.flatnonzero(videos == v) for v in dict.fromkeys(videos)}
     protocols = {}
     for protocol, text in PROTOCOLS.items():
         letter, _, meaning = text.partition(": ")
         protocols[protocol] = {
             "letter": letter,
             "meaning": meaning,
-            **_plain(summarize(counts, protocol=protocol), names),
-            "interval_95": bootstrap(counts, videos, protocol=protocol, seed=0),
+            **_plain(_supported(counts, protocol), names),
+            "interval_95": bootstrap(counts, videos, protocol=protocol, seed=0)
+            if is_scored(counts)
+            else {"iou": _NO_INTERVAL, "dice": _NO_INTERVAL},
             "videos": {
-                str(video): _plain(summary, names)
-                for video, summary in per_video(
-                    counts, videos, protocol=protocol
-                ).items()
+                video: _plain(_supported(counts[frames], protocol), names)
+                for video, frames in of_video.items()
             },
         }
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         inflated = _plain(ternaus_validation(evaluation.confusion), names)
+    if not is_scored(counts):
+        inflated = _plain(_nothing(len(names)), names)
     inflated["warning"] = str(caught[0].message)
-
-    of_video = {str(v): np.flatnonzero(videos == v) for v in dict.fromkeys(videos)}
 
     def surface(frames: Any) -> dict[str, Any]:
         known = mean_known(evaluation.surface[frames], axis=0)[1:]
+        known = known if is_scored(counts[frames]) else np.full_like(known, np.nan)
         per_class = dict(zip(names[1:], known.tolist(), strict=True))
         return {"mean": float(mean_known(known)), "per_class": per_class}
 
     def flicker(frames: Any) -> float:
         changed, counted = evaluation.flicker[frames].sum(0)
-        return float(changed / counted) if counted else float("nan")
+        known = counted and is_scored(counts[frames])
+        return float(changed / counted) if known else float("nan")
 
     everything = np.arange(len(videos))
     borders, steadiness = bootstrap_interval(
@@ -154,6 +158,35 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         "admitted": float(evaluation.admitted.mean()),
         "thresholds": dict(evaluation.thresholds),
         "confusion": evaluation.confusion.tolist(),
+    }
+
+
+def is_scored(counts: np.ndarray) -> bool:
+    """Whether any frame has a labelled class but background.
+
+    A frame without one counts beside others, and some protocols give it 1; frames that
+    all lack one have no score.
+
+    Args:
+        counts: int [frames, num_classes, 3], of `metrics.frame_counts`.
+    """
+    return bool(counts[:, 1:, 2].any())
+
+
+def _supported(counts: np.ndarray, protocol: str) -> dict[str, Any]:
+    """`summarize`, NaN throughout where no class is labelled."""
+    if is_scored(counts):
+        return summarize(counts, protocol=protocol)
+    return _nothing(counts.shape[1])
+
+
+def _nothing(num_classes: int) -> dict[str, Any]:
+    unknown = np.full(num_classes, np.nan)
+    return {
+        "iou": float("nan"),
+        "dice": float("nan"),
+        "iou_per_class": unknown,
+        "dice_per_class": unknown,
     }
 
 

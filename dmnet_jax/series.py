@@ -9,8 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from data_pipelines.endovis17.tables import FOLDS
+from data_pipelines.files import make_folder, write_text
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.metrics import format_table, mean_known
+from dmnet_jax.results_file import ResultsError, read_results
 from dmnet_jax.resume import check_resume
 from dmnet_jax.typed import ConfigError
 
@@ -79,9 +81,9 @@ def finished(config: Config) -> bool:
         ConfigError: another recipe ran in its directory.
     """
     try:
-        results = json.loads((config.run_directory / "results.json").read_text())
+        results = json.loads((config.run_directory / "results.json").read_bytes())
         made = from_json(json.dumps(results["about"]["config"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
     check_resume(made, config)
     return made.train.epochs == config.train.epochs
@@ -105,9 +107,9 @@ def write_average(folder: Path, runs: Sequence[Path]) -> str:
 
     summary = average(_read_results(runs))
     text = average_tables(summary)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / "summary.json", summary)
-    (folder / "summary.md").write_text(text + "\n")
+    write_text(folder / "summary.md", text + "\n")
     return text
 
 
@@ -116,9 +118,9 @@ def _read_results(folders: Sequence[Path]) -> list[dict[str, Any]]:
     for folder in folders:
         path = folder / "results.json"
         try:
-            found.append(json.loads(path.read_text()))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error})") from error
+            found.append(read_results(path, to_average=True))
+        except ResultsError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.reason})") from error
     return found
 
 
@@ -143,7 +145,9 @@ def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ValueError: the runs were scored by different rules or classes, or are not one
             of each fold and seed.
     """
-    rules = [(run["scoring"], run["classes"]) for run in results]
+    rules = [
+        (run["scoring"], run["classes"], sorted(run["protocols"])) for run in results
+    ]
     for rule in rules:
         for first, other in zip(rules[0], rule, strict=True):
             if first != other:

@@ -1,5 +1,6 @@
 """Scalars and pictures of a run for TensorBoard, by tensorboardX: no TensorFlow."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ class Board:
         )
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:
-        """Adds the numbers among `values`."""
+        """Adds the numbers among `values`; what is undefined (NaN) is none."""
         for name, value in values.items():
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and not math.isnan(value):
                 self._writer.add_scalar(name, value, step)
 
     def prediction(

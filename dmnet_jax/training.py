@@ -346,17 +346,18 @@ def readable(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Means and ratios of a step's sums, for a log.
 
     "admitted" is the share of frames that the thresholds let into the global memory;
-    left out where there is none.
+    left out where there is none. "batch_iou" is NaN where no class is labelled.
     """
     overlap, predicted, actual = metrics["counts"].T
     iou = overlap / np.maximum(predicted + actual - overlap, 1)
     admitted, offered = metrics["admitted"]
     rate, share = metrics["lr"], {"admitted": float(admitted / max(1, offered))}
+    known = iou[1:][actual[1:] > 0]
     return {
         "loss": float(metrics["loss"] / metrics["rows"]),
         "lr": float("nan") if rate is None else float(rate),
         "grad_norm": float(metrics["grad_norm"]),
-        "batch_iou": float(iou[1:][actual[1:] > 0].mean()) if actual[1:].any() else 0.0,
+        "batch_iou": float(known.mean()) if known.size else float("nan"),
         "skipped": int(metrics["skipped"]),
         **(share if offered else {}),
     }

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import optax
 
+from data_pipelines.files import replaced
 from data_pipelines.frames import FrameSource
 from dmnet_jax import evaluation, parallel, training
 from dmnet_jax.datasets import Stage
@@ -127,7 +128,8 @@ def validate(
     variables = jax.device_get(state.variables)
     found = evaluation.evaluate(model, variables, videos, on_frame=on_frame)
     run.record(step, stage=stage.name, val_iou=found.score)
-    run.say(f"step {step}: validation IoU {found.score:.4f}")
+    score = "n/a" if np.isnan(found.score) else f"{found.score:.4f}"
+    run.say(f"step {step}: validation IoU {score}")
     run.save(step, state, score=found.score)
 
 
@@ -179,7 +181,8 @@ class _Watch:
         arrays: dict[str, Any] = stage.loader.batch(step - 1)
         videos = stage.loader.source.videos
         arrays["video_name"] = np.array([videos[i].name for i in arrays["video"]])
-        np.savez_compressed(path, **arrays)
+        with replaced(path) as fresh, fresh.open("wb") as file:
+            np.savez_compressed(file, **arrays)
         raise NotFiniteError(
             f"step {step}: loss or gradient was not finite {times} steps in a row "
             f"(train.max_skipped), so no weights changed; the last batch is in {path}; "

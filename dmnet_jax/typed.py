@@ -47,7 +47,7 @@ def from_plain(kind: Any, value: Any, path: str) -> Any:
             raise ConfigError(f"{here} is {value!r}; it must have {len(arguments)}")
         parts = zip(arguments, value, strict=True)
         return tuple(from_plain(k, v, f"{here}.{i}") for i, (k, v) in enumerate(parts))
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 1 << 1000:
         value = float(value)
     if type(value) is not kind:
         raise ConfigError(f"{here} is {value!r}; it must be {_NAMES[kind]}")

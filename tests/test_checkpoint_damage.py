@@ -1,5 +1,6 @@
 """Checkpoints that meet bit flips, half deletions, full disks and SIGKILL."""
 
+import json
 import logging
 import os
 import resource
@@ -16,7 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata
-from dmnet_jax.checkpoint_folder import CheckpointError
+from dmnet_jax.checkpoint_folder import CheckpointError, sealed
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,6 +95,38 @@ def test_no_damaged_file_is_used(tmp_path, harm, caplog):
             assert restored(run).step == 2
             assert (run / "checkpoints" / "damaged" / "2").is_dir()
     assert fell_back >= 3
+
+
+def test_random_edits_of_metadata_end_in_the_one_error(tmp_path):
+    """With the seal made anew, as whoever can write the folder can make it."""
+    rng = np.random.default_rng(0)
+    original = json.loads((saved(tmp_path, 1) / "1/meta/metadata").read_text())["body"]
+    path = tmp_path / "checkpoints/1/meta/metadata"
+    odd = [None, -1, 2**70, 1.5, "", "x", [], {}, [[]], True, float("nan"), [10**13]]
+    refused = 0
+    for _ in range(300):
+        body = json.loads(json.dumps(original))
+        node, key = body, ""
+        while isinstance(node, dict | list) and node:
+            keys = list(node) if isinstance(node, dict) else list(range(len(node)))
+            key = keys[rng.integers(len(keys))]
+            if not isinstance(node[key], dict | list) or rng.random() < 0.25:
+                break
+            node = node[key]
+        if not node:
+            continue
+        if rng.random() < 0.3:
+            del node[key]
+        else:
+            node[key] = odd[rng.integers(len(odd))]
+        path.write_text(json.dumps(sealed(body)))
+        for read in (read_metadata, load_variables):
+            try:
+                assert isinstance(read(tmp_path), dict | tuple)
+            except CheckpointError as error:
+                refused += 1
+                assert str(tmp_path) in str(error) and "\n" not in str(error)
+    assert refused > 200
 
 
 @_LATE

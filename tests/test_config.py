@@ -5,6 +5,7 @@ import json
 import math
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -272,3 +273,34 @@ def test_union_spellings_are_the_same():
     for kind in (Union[float, None], float | None):  # noqa: UP007
         assert from_plain(kind, None, "x") is None
         assert from_plain(kind, 2, "x") == 2.0
+
+
+def test_random_edits_of_a_stored_config_end_in_the_one_error():
+    rng = np.random.default_rng(0)
+    whole = json.loads(to_json(Config()))
+    odd = [None, -1, 2**70, 10**400, 1.5, "", "x", [], {}, [[]], True, [1, 2], "\x1b"]
+    refused = 0
+    for _ in range(400):
+        changed = json.loads(json.dumps(whole))
+        node, key = changed, ""
+        while isinstance(node, dict) and node:
+            key = list(node)[rng.integers(len(node))]
+            if not isinstance(node[key], dict) or rng.random() < 0.25:
+                break
+            node = node[key]
+        node[key] = odd[rng.integers(len(odd))]
+        try:
+            assert isinstance(validate(from_json(json.dumps(changed))), Config)
+        except ConfigError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 250
+    with pytest.raises(ConfigError, match="not JSON"):
+        from_json("[" * 100_000)
+
+
+@pytest.mark.parametrize("size", [(32, 640 * 32), (64000, 64000)])
+def test_sizes_that_no_picture_has_are_refused(size):
+    data = dataclasses.replace(Config().data, size=size)
+    with pytest.raises(ConfigError, match=r"data\.size is .* a picture's size"):
+        validate(dataclasses.replace(Config(), data=data))

@@ -3,6 +3,8 @@
 import json
 import runpy
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -103,3 +105,9 @@ def test_videos_that_are_unknown_or_were_trained_on(run, tmp_path, capsys):
     assert "was trained on one (here three)" in refusal(arguments, capsys)
     line = refusal(["--checkpoint", run, "--root", tmp_path / "gone"], capsys)
     assert "no such folder" in line
+
+
+def test_the_recipes_name_of_the_folder_is_told_to_be_root():
+    command = [sys.executable, "evaluate.py", "--data.root", "x"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "--data.root is --root here" in done.stderr

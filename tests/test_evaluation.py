@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from dmnet_jax.evaluation import (
     CHUNK,
+    NO_SIMILARITY,
     Scoring,
     calibrate,
     evaluate,
@@ -252,3 +253,9 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
     np.testing.assert_allclose(measured["min_confidence"], np.mean(r), rtol=1e-4)
     np.testing.assert_allclose(measured["max_similarity"], np.mean(s), rtol=1e-3)
     assert {value.dtype for value in measured.values()} == {np.dtype(np.float32)}
+    # Of stills nothing is known of neighbours; thresholds are numbers all the same.
+    stills = calibrate(model, fresh, Videos((1, 1, 1)))
+    assert stills["max_similarity"] == NO_SIMILARITY
+    assert np.isfinite(stills["min_confidence"])
+    mixed = calibrate(model, fresh, Videos((1, 4)))
+    assert np.isfinite(mixed["max_similarity"]) and mixed["max_similarity"] < 0

@@ -10,7 +10,7 @@ import pytest
 
 from dmnet_jax.checkpoint import Checkpoints, load_variables
 from dmnet_jax.datasets import open_split
-from dmnet_jax.export.__main__ import main
+from dmnet_jax.export.__main__ import _record, main
 from dmnet_jax.provenance import describe
 from dmnet_jax.streaming import Session
 from dmnet_jax.weights.files import read_metadata, read_weights
@@ -111,6 +111,18 @@ def test_a_step_that_differs_is_not_written(run, tmp_path, monkeypatch, capsys):
     assert [file.name for file in tmp_path.iterdir()] == ["parity.json"]
 
 
+@pytest.mark.parametrize("left", ["", "{", "[1]", "[" * 5000])
+def test_a_damaged_report_is_written_anew(tmp_path, capsys, left):
+    path = tmp_path / "parity.json"
+    path.write_text(left)
+    _record(path, "model.jax", {"passed": True})
+    _record(path, "model.onnx", {"passed": True})
+    assert sorted(json.loads(path.read_text())) == ["model.jax", "model.onnx"]
+    assert [file.name for file in tmp_path.iterdir()] == ["parity.json"]
+    told = capsys.readouterr().err
+    assert f"{path} was damaged" in told and told.count("\n") == 1
+
+
 def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
     arguments = ["--checkpoint", str(run), "--format", "safetensors"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
@@ -136,7 +148,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
 
 def test_help_needs_no_jax():
     code = (
-        "import sys; from dmnet_jax.export.__main__ import main\n"
+        "import sys; from dmnet_jax.export.__main__ import _record, main\n"
         "try: main(['--help'])\n"
         "finally: assert 'jax' not in sys.modules"
     )

@@ -185,6 +185,80 @@ def test_damage_in_any_file_is_found(artefact, tmp_path):
             load_artefact(tmp_path / artefact.name)
 
 
+def copied(artefact, folder, change):
+    """The artefact's files with another description and content, sealed again."""
+    contents = {file.suffix: file.read_bytes() for file in files_of(artefact)[:-2]}
+    body = json.loads(artefact.with_name(f"{artefact.name}.json").read_text())
+    change(contents, body)
+    path = folder / artefact.name
+    described = json.dumps(body).encode()
+    for suffix, content in contents.items():
+        path.with_suffix(suffix).write_bytes(content)
+    path.with_name(f"{path.name}.json").write_bytes(described)
+    sums = [hashlib.sha256(x).hexdigest() for x in (*contents.values(), described)]
+    path.with_name(f"{path.name}.sha256").write_text("\n".join(sums))
+    return path
+
+
+def more_slots(contents, body):
+    for part in ("memory", "inputs", "outputs"):
+        for tensor in body[part]:
+            if "global_" in tensor["name"] and len(tensor["shape"]) > 1:
+                tensor["shape"][1] += 2
+            if tensor["name"] == "draw":
+                tensor["shape"][1] += 2
+
+
+def other_labels(contents, body):
+    body["label_size"] = [64, 64]
+    for tensor in body["outputs"]:
+        if tensor["name"] == "labels":
+            tensor["shape"] = [1, 64, 64]
+
+
+def half(contents, body):
+    suffix = next(iter(contents))
+    contents[suffix] = contents[suffix][: len(contents[suffix]) // 2]
+
+
+@pytest.mark.parametrize("change", [more_slots, other_labels, half])
+def test_a_program_that_is_not_what_is_described_is_one_line(
+    artefact, tmp_path, change
+):
+    path = copied(artefact, tmp_path, change)
+    with pytest.raises(ArtefactError, match=f"{path.name}: cannot be opened") as caught:
+        load_artefact(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_weights_in_a_file_of_their_own_are_refused(artefact, tmp_path, inside):
+    """Of the graph, or of a node in a node's graph: no checksum covers that file."""
+    if artefact.suffix != ".onnx":
+        pytest.skip("is ONNX's")
+
+    def outside(contents, body):
+        model = onnx.load_model_from_string(contents[".onnx"])
+        tensor = max(model.graph.initializer, key=lambda x: len(x.raw_data))
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "weights.bin"
+        (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
+        tensor.ClearField("raw_data")
+        if inside:
+            node = model.graph.node.add(op_type="If", input=["active"], output=["x"])
+            graph = node.attribute.add(name="then_branch", type=5).g
+            graph.node.add(op_type="Constant").attribute.add(name="value").t.CopyFrom(
+                tensor
+            )
+            model.graph.initializer.remove(tensor)
+        contents[".onnx"] = model.SerializeToString()
+
+    path = copied(artefact, tmp_path, outside)
+    with pytest.raises(ArtefactError, match="lies in a file of its own"):
+        load_artefact(path)
+
+
 def test_missing_runtime_is_one_line_that_names_the_extra(artefact, monkeypatch):
     extra = {".onnx": "onnxruntime", ".xml": "openvino"}[artefact.suffix]
     monkeypatch.setitem(sys.modules, extra, None)

@@ -1,10 +1,11 @@
 """Prediction of whole sources on a tiny network: files, exactness, interruptions."""
 
-import functools
+import errno
 import json
 import os
 import signal
 import threading
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,7 +16,9 @@ from data_pipelines.images import resize_image
 from dmnet_jax import evaluation, streaming
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.predict.__main__ import main
-from dmnet_jax.streaming import Trained
+from dmnet_jax.streaming import Trained, capture
+from dmnet_jax.streaming.capture import Reconnecting
+from dmnet_jax.streaming.program import Memories, Program
 from dmnet_jax.streaming.sources import Captured, Rendered, SourceError, open_source
 from tests import tiny_run
 
@@ -153,8 +156,11 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
 ):
     monkeypatch.setattr(prediction, "OFFLINE", prediction.LIVE)
     monkeypatch.setattr(streaming.sources, "open_source", lambda text: Camera())
-    hurried = functools.partial(prediction.Reconnecting, wait=lambda seconds: None)
-    monkeypatch.setattr(prediction, "Reconnecting", hurried)
+    monkeypatch.setattr(
+        capture,
+        "Reconnecting",
+        lambda source, attempts, wait: Reconnecting(source, attempts, lambda _: None),
+    )
     out = tmp_path / "out"
     assert predict("0", out) == 1
     assert "given up" in capsys.readouterr().err
@@ -173,6 +179,78 @@ def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
     if (out / "overlay.mp4").exists():
         shown = list(open_source(str(out / "overlay.mp4")))
         assert len(shown) == summary["frames_written"]
+
+
+def test_a_picture_that_cannot_be_read_is_told_and_the_others_go_on(
+    folder, tmp_path, capsys
+):
+    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
+    (folder / "._4.png").write_bytes(b"of a Mac")
+    out = tmp_path / "out"
+    assert predict(folder, out) == 0
+    lines = lines_of(out)
+    assert [line["status"] for line in lines].count("ok") == FRAMES - 1
+    assert lines[3]["status"] == "suspect" and "3.png: damaged" in lines[3]["reason"]
+    assert len(list((out / "masks").iterdir())) == FRAMES - 1
+    assert "suspect 1" in capsys.readouterr().out
+    assert json.loads((out / "summary.json").read_text())["lost"] == ""
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1)])
+def test_a_strip_of_a_picture_is_refused_in_a_line(size, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", size[::-1]).save(tmp_path / "pictures" / "a.png")
+    with pytest.raises(SystemExit) as stop:
+        predict(tmp_path / "pictures", tmp_path / "out")
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and f"{size[1]}x{size[0]}" in err
+    assert err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_frames_too_large_when_padded_are_refused_before_anything_is_made():
+    with pytest.raises(ValueError, match="padded to the network's aspect"):
+        prediction.session_for(
+            Trained(None, None, tiny_run.tiny_config(), {}),  # pyright: ignore
+            (16_000, 1_500),
+        )
+
+
+def test_a_full_disk_is_named_and_what_was_complete_is_kept(
+    folder, tmp_path, monkeypatch, capsys
+):
+    from dmnet_jax.predict import outputs
+
+    save, out = outputs.save_indexed_png, tmp_path / "out"
+
+    def full(path, label, colors):
+        if len(list((out / "masks").glob("*.png"))) > 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(path, label, colors)
+
+    monkeypatch.setattr(outputs, "save_indexed_png", full)
+    with pytest.raises(SystemExit) as stop:
+        predict(folder, out)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1
+    assert f"{out}: cannot be written (No space left on device)" in err
+    names = sorted(path.name for path in (out / "masks").iterdir())
+    assert names == ["0.png", "1.png", "2.png"] and len(lines_of(out)) == 3
+    assert json.loads((out / "summary.json").read_text())["frames_written"] == 3
+
+
+def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
+    program = tiny_run.program(SIZE)
+    without = Program(
+        program.interface,
+        program.init_memory,
+        program._call,
+        memories=Memories(local=False, global_=False),
+    )
+    with mock.patch.object(prediction, "compile", lambda *_, **options: without):
+        assert predict(folder, tmp_path / "out", "--frames", "3") == 0
+    lines = lines_of(tmp_path / "out")
+    assert not any(line["admitted"] or line["similarity"] for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,84 @@ def test_what_cannot_be_read_is_one_line(run, damage, told, capsys):
     assert stop.value.code == 2 and told in message and "\n" not in message
 
 
+def told(run, capsys):
+    """The one line of a refused report; None if a page was written."""
+    try:
+        main([str(run), "--no-speed"])
+    except SystemExit as stop:
+        assert stop.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and "\x1b" not in line
+        return line
+    return None
+
+
+FILES = (
+    "results.json",
+    "frames.csv",
+    "config.json",
+    "metrics.jsonl",
+    "overlays/timeline.csv",
+    "overlays/picked.json",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_random_edits_of_a_run_are_one_line_that_names_the_file(run, name, capsys):
+    rng = np.random.default_rng(FILES.index(name))
+    path = run / name
+    whole = path.read_text()
+    cells = re.split(r"([,\n:\[\]{}]+)", whole)
+    odd = ["", "x", "-1", "1e999", "null", "[]", "{}", '"', "nan", "9" * 400, "\x1b[2J"]
+    odd += ["true", "-0.5", "\x00", '"../../x"', "[" * 3000]
+    refused = 0
+    for number in range(90):
+        text = list(cells)
+        if number % 3 == 0:
+            text = text[: rng.integers(len(text))]
+        for _ in range(rng.integers(1, 3)):
+            if text:
+                text[rng.integers(len(text))] = odd[rng.integers(len(odd))]
+        path.write_text("".join(text))
+        line = told(run, capsys)
+        refused += line is not None
+        assert line is None or name in line, line
+    assert refused > 40
+
+
+def test_picked_names_no_other_picture(run, capsys):
+    outside = run.parent / "secret.png"
+    (run / "overlays" / "best.png").rename(outside)
+    path = run / "overlays" / "picked.json"
+    picked = json.loads(path.read_text())
+    path.write_text(json.dumps({"../../../secret": picked["best"]}))
+    assert "picked.json: damaged or edited" in told(run, capsys)
+    path.write_text(json.dumps(picked))
+    (run / "overlays" / "best.png").symlink_to(outside)
+    assert "best.png is a link that leads out of the run" in told(run, capsys)
+    outside.unlink()
+    assert told(run, capsys) is None
+
+
+def test_a_network_without_memory_is_not_said_to_remember(run):
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps({**results, "thresholds": {}}))
+    page = page_of(run)
+    assert "<b>n/a</b><span class=soft>remembered" in page
+    assert "This network has no global memory" in page
+
+
+def test_scores_that_nothing_supports_are_absent_in_the_page(run):
+    found = evaluated()
+    counts = found.counts.copy()
+    counts[:, 1:, [0]] = counts[:, 1:, [2]] = 0
+    write_results(run, found._replace(counts=counts), SOURCE.classes, {})
+    (run / "overlays" / "picked.json").unlink()
+    page = page_of(run)
+    assert "<b>n/a</b><span class=soft>mean IoU, pixels pooled" in page
+    assert "1.000" not in page
+
+
 def test_ticks_are_round():
     assert ticks(-0.02, 1.05) == [0, 0.2, 0.4, 0.6, 0.8, 1]
     assert ticks(-64, -20) == [-60, -50, -40, -30, -20]

@@ -8,6 +8,7 @@ never holds another drive's frames, nor minutes-old ones as if they were the las
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -97,13 +98,14 @@ def decode_mask(path: Path) -> np.ndarray:
     return np.where(values == _UNLABELLED, IGNORE, values + 1).astype(np.uint8)
 
 
-def open_camvid(root: str | Path) -> CamVid:
-    """Opens CamVid, all its splits that are there.
+def open_camvid(root: str | Path, *, splits: Sequence[str] = SPLITS) -> CamVid:
+    """Opens CamVid, those of the splits that are there.
 
     File names and image headers are checked here; pixels are decoded when asked for.
 
     Args:
       root: holds the folders train, val or test, each with `frames` and `masks`.
+      splits: the folders that are looked at.
 
     Returns:
       The source; its videos are called SPLIT_SEQUENCE_FIRST, with the number of the
@@ -119,10 +121,11 @@ def open_camvid(root: str | Path) -> CamVid:
     faults: list[str] = []
     videos: list[Video] = []
     paths: list[tuple[tuple[Path, Path], ...]] = []
-    splits = [name for name in SPLITS if (root / name / "frames").is_dir()]
-    if not splits:
-        faults.append(f"{root}: no folders train/frames, val/frames or test/frames")
-    for split in splits:
+    found = [name for name in splits if (root / name / "frames").is_dir()]
+    if not found:
+        wanted = ", ".join(f"{name}/frames" for name in splits)
+        faults.append(f"{root}: no folders {wanted}")
+    for split in found:
         frames = files_by_stem(root / split / "frames", PICTURES, faults)
         masks = files_by_stem(root / split / "masks", (".png",), faults)
         faults += pairing_faults(frames, masks, root / split / "masks")

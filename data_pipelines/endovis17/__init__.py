@@ -16,7 +16,7 @@ from data_pipelines.endovis17.test_set import (
     decode_test_mask,
     open_endovis17_test,
 )
-from data_pipelines.endovis17.tree import cropped, picture_box
+from data_pipelines.endovis17.tree import cropped, picture_box, sequence_folders
 
 __all__ = [
     "CLASSES",
@@ -34,5 +34,6 @@ __all__ = [
     "open_endovis17_test",
     "part_classes",
     "picture_box",
+    "sequence_folders",
     "train_for_test",
 ]

@@ -28,7 +28,7 @@ from data_pipelines.frames import (
     read_grey,
     read_image,
 )
-from data_pipelines.pairs import numbered_folders, pairing_faults
+from data_pipelines.pairs import is_skipped, numbered_folders, pairing_faults
 
 _PARTS = (0, 10, 20, 30, 40)
 # Pillow writes and some tools re-save masks with values a few levels off; anything
@@ -183,7 +183,7 @@ def part_classes(values: np.ndarray, path: Path) -> np.ndarray:
 def _instrument_folders(truth: Path, faults: list[str]) -> list[Path]:
     folders = []
     for path in sorted(truth.glob("*"), key=lambda path: path.name):
-        if path.name.startswith(".") or not path.is_dir():
+        if is_skipped(path.name) or not path.is_dir():
             continue
         try:
             instrument_type(path.name)

@@ -25,7 +25,7 @@ from data_pipelines.endovis17.tree import (
     unique_folders,
 )
 from data_pipelines.frames import DataError, Video, read_grey, read_image
-from data_pipelines.pairs import numbered_folders, pairing_faults
+from data_pipelines.pairs import is_skipped, numbered_folders, pairing_faults
 
 KINDS = {
     "binary": "BinarySegmentation",
@@ -131,7 +131,7 @@ def open_endovis17_test(
         (k, inner)
         for k, path in folders
         for inner in (path / KINDS[task], *path.glob(f"*/{KINDS[task]}"))
-        if inner.is_dir()
+        if inner.is_dir() and not is_skipped(inner.parent.name)
     ]
     found, truth = unique_folders(pictures, faults), unique_folders(labels, faults)
     if not found:

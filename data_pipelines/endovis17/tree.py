@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import DataError, read_size
-from data_pipelines.pairs import files_by_stem, number_faults, size_faults
+from data_pipelines.pairs import files_by_stem, is_skipped, number_faults, size_faults
 
 PREFIX = "instrument_dataset_"
 """Of a sequence's folder, before its number."""
@@ -55,7 +55,7 @@ def sequence_folders(root: Path) -> list[tuple[int, Path]]:
     for depth in range(1, _DEPTH + 1):
         for path in root.glob("/".join(["*"] * depth)):
             match = re.fullmatch(r"instrument_dataset_(\d+)", path.name)
-            hidden = {part for part in path.parts if part == "__MACOSX"}
+            hidden = any(map(is_skipped, path.relative_to(root).parts))
             if match and path.is_dir() and not hidden:
                 found.append((int(match[1]), path))
     return sorted(found, key=lambda item: (item[0], str(item[1])))

@@ -1,6 +1,6 @@
 """EndoVis 2018, robotic scene segmentation, as the challenge distributes it."""
 
-from data_pipelines.endovis18.raw import EndoVis18, open_endovis18
+from data_pipelines.endovis18.raw import EndoVis18, open_endovis18, sequence_numbers
 from data_pipelines.endovis18.tables import (
     CLASSES,
     SEQUENCES,
@@ -19,4 +19,5 @@ __all__ = [
     "Split",
     "decode_colors",
     "open_endovis18",
+    "sequence_numbers",
 ]

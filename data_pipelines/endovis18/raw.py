@@ -18,6 +18,7 @@ from data_pipelines.endovis18.tables import CLASSES, UNKNOWN, decode_colors
 from data_pipelines.frames import DataError, Video, read_image
 from data_pipelines.pairs import (
     files_by_stem,
+    is_skipped,
     natural_key,
     number_faults,
     numbered_folders,
@@ -145,6 +146,11 @@ def open_endovis18(
     return EndoVis18(task, on_unknown, tuple(videos), tuple(images), tuple(masks))
 
 
+def sequence_numbers(root: str | Path) -> list[int]:
+    """The sequences there are below `root`; nothing is opened."""
+    return list(_survey(Path(root), [])[0]) if Path(root).is_dir() else []
+
+
 def _survey(
     root: Path, faults: list[str]
 ) -> tuple[dict[int, Path], dict[tuple[int, str], Path]]:
@@ -166,7 +172,7 @@ def _survey(
         elif folder.name.startswith("repairs"):
             for path in sorted(folder.glob("seq_*_frame*.png")):
                 named = re.fullmatch(r"seq_(\d+)_(frame\d+)", path.stem)
-                if named:
+                if named and not is_skipped(path.name):
                     repairs[int(named[1]), named[2]] = path
     if not found:
         faults.append(f"{root}: no folders seq_1, seq_2, ... in it")
@@ -179,8 +185,7 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
     if depth == 0:
         return
     for entry in sorted(os.scandir(root), key=lambda entry: natural_key(entry.name)):
-        skipped = entry.name.startswith(".") or entry.name in (
-            "__MACOSX",
+        skipped = is_skipped(entry.name) or entry.name in (
             "left_frames",
             "right_frames",
             "labels",

@@ -1,10 +1,27 @@
 """Your own videos: a folder of frames and a folder of masks for each of them."""
 
+from data_pipelines.folder.masks import (
+    MASK_VALUES,
+    MaskValues,
+    other_ways,
+    read_mask,
+)
 from data_pipelines.folder.reader import (
     FolderSource,
     named_classes,
     open_folder,
+    video_names,
 )
 from data_pipelines.frames import check
 
-__all__ = ["FolderSource", "check", "named_classes", "open_folder"]
+__all__ = [
+    "MASK_VALUES",
+    "other_ways",
+    "FolderSource",
+    "MaskValues",
+    "check",
+    "named_classes",
+    "open_folder",
+    "read_mask",
+    "video_names",
+]

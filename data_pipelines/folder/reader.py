@@ -1,17 +1,17 @@
 """Reads `ROOT/VIDEO/frames/NAME.jpg` with `ROOT/VIDEO/masks/NAME.png`.
 
-A mask's value (palette index or grey level) is the class. `ROOT/classes.json` may name
-the classes: `[{"name": "background", "color": [0, 0, 0]}, ...]`, value 0 first.
+A mask's value (palette index or grey level) is the class, unless it is asked to be read
+in another way, see `masks`. `ROOT/classes.json` may name the classes.
 """
 
-import colorsys
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.folder.classes import class_color, read_classes
+from data_pipelines.folder.masks import MASK_VALUES, MaskValues, read_mask
 from data_pipelines.frames import (
     IGNORE,
     ClassInfo,
@@ -19,14 +19,20 @@ from data_pipelines.frames import (
     Video,
     read_grey,
     read_image,
-    read_label,
 )
+from data_pipelines.names import name_fault
 from data_pipelines.pairs import (
     PICTURES,
     files_by_stem,
+    is_skipped,
     natural_key,
     pairing_faults,
     size_faults,
+)
+
+SPARSE = (
+    "for a video that is labelled in part or not at all, prepare the data with "
+    "python -m data_pipelines.prepare --allow-missing, and train on what that writes"
 )
 
 
@@ -39,6 +45,7 @@ class FolderSource:
     images: tuple[tuple[Path, ...], ...]
     masks: tuple[tuple[Path | None, ...], ...]
     ignore: tuple[int, ...]
+    mask_values: MaskValues = "class"
 
     def files(self, video: int, frame: int) -> tuple[Path, ...]:
         """The picture and, if there is one, its mask."""
@@ -58,7 +65,7 @@ class FolderSource:
         path = self.masks[video][frame]
         if path is None:
             return None
-        return read_label(path, len(self.classes), self.ignore)
+        return read_mask(path, self.classes, self.mask_values, self.ignore)
 
 
 def open_folder(
@@ -69,6 +76,7 @@ def open_folder(
     classes: Sequence[str | ClassInfo] | None = None,
     ignore: Sequence[int] = (),
     allow_missing: bool = False,
+    mask_values: MaskValues = "class",
 ) -> FolderSource:
     """Opens the videos under `root`, one folder each.
 
@@ -84,6 +92,7 @@ def open_folder(
         needs (then all masks are read once), called class_0, class_1, ...
       ignore: mask values that are not scored; they become `IGNORE`.
       allow_missing: accept frames without a mask, whose label is None.
+      mask_values: what a mask's values mean, see `folder.masks`.
 
     Returns:
       The source, videos and frames in natural order (frame_2 before frame_10).
@@ -99,6 +108,8 @@ def open_folder(
     if wrong:
         raise DataError([f"ignore={wrong}: mask values are 0..255"])
     faults: list[str] = []
+    if mask_values not in MASK_VALUES:
+        faults.append(f"mask_values={mask_values!r}: use {', '.join(MASK_VALUES)}")
     found: list[Video] = []
     image_paths: list[tuple[Path, ...]] = []
     mask_paths: list[tuple[Path | None, ...]] = []
@@ -106,7 +117,11 @@ def open_folder(
         frames = files_by_stem(root / name / "frames", PICTURES, faults)
         labels = _masks_of(root / name, masks, allow_missing, faults)
         place, every = root / name / masks, not allow_missing
-        faults += pairing_faults(frames, labels, place, every=every)
+        unpaired = pairing_faults(frames, labels, place, every=every)
+        without = sum(stem not in labels for stem in frames)
+        if unpaired and every and without:
+            unpaired[without - 1] += f"; {SPARSE}"
+        faults += unpaired
         paths = tuple(frames.values())
         pairs = tuple(labels.get(stem) for stem in frames)
         faults += size_faults(path for path in (*paths, *pairs) if path is not None)
@@ -114,11 +129,16 @@ def open_folder(
         found.append(Video(name, tuple(frames), missing))
         image_paths.append(paths)
         mask_paths.append(pairs)
-    table = _class_table(root, classes, mask_paths, tuple(ignore), faults)
+    table = _class_table(root, classes, mask_values, mask_paths, tuple(ignore), faults)
     if faults:
         raise DataError(faults)
     return FolderSource(
-        table, tuple(found), tuple(image_paths), tuple(mask_paths), tuple(ignore)
+        classes=table,
+        videos=tuple(found),
+        images=tuple(image_paths),
+        masks=tuple(mask_paths),
+        ignore=tuple(ignore),
+        mask_values=mask_values,
     )
 
 
@@ -128,27 +148,41 @@ def named_classes(root: str | Path) -> tuple[ClassInfo, ...]:
     `open_folder` says what is wrong with it.
     """
     file = Path(root) / "classes.json"
-    return _read_classes(file, []) if file.is_file() else ()
+    return read_classes(file, []) if file.is_file() else ()
+
+
+def video_names(root: str | Path) -> list[str]:
+    """The videos under `root` in natural order, by name; nothing is opened."""
+    folders = Path(root).iterdir() if Path(root).is_dir() else ()
+    names = (
+        path.name
+        for path in folders
+        if not is_skipped(path.name) and (path / "frames").is_dir()
+    )
+    return sorted(names, key=natural_key)
 
 
 def _video_names(
     root: Path, wanted: Sequence[str] | None, faults: list[str]
 ) -> list[str]:
-    known = sorted(
-        (path.name for path in root.iterdir() if (path / "frames").is_dir()),
-        key=natural_key,
-    )
+    known = video_names(root)
     if not known:
         faults.append(f"{root}: no videos; it must hold folders VIDEO/frames")
         return []
     if wanted is None:
-        return known
+        wanted = known
     unknown = [name for name in wanted if name not in known]
     faults += [
         f"{root / name}: no such video; the videos are {', '.join(known)}"
         for name in unknown
     ]
-    return [name for name in dict.fromkeys(wanted) if name in known]
+    found = [name for name in dict.fromkeys(wanted) if name in known]
+    faults += [
+        f"{root / name}: the name {fault}; rename it"
+        for name in found
+        if (fault := name_fault(name))
+    ]
+    return found
 
 
 def _masks_of(
@@ -161,30 +195,49 @@ def _masks_of(
         others = sorted(
             path.name
             for path in video.iterdir()
-            if path.is_dir() and path.name != "frames"
+            if path.is_dir() and path.name != "frames" and not is_skipped(path.name)
         )
         hint = f"name another (here: {', '.join(others)})" if others else "add it"
-        faults.append(f"{video}: no folder {masks!r}; {hint} or allow missing masks")
+        faults.append(f"{video}: no folder {masks!r}; {hint}, or {SPARSE}")
     return {}
 
 
 def _class_table(
     root: Path,
     classes: Sequence[str | ClassInfo] | None,
+    mask_values: MaskValues,
     masks: Sequence[Sequence[Path | None]],
     ignore: tuple[int, ...],
     faults: list[str],
 ) -> tuple[ClassInfo, ...]:
     file = root / "classes.json"
+    table: tuple[ClassInfo, ...] = ()
     if classes is not None:
         if not 2 <= len(classes) <= IGNORE:
             faults.append(f"classes: {len(classes)} given; 2 to {IGNORE} are possible")
-        return tuple(
-            item if isinstance(item, ClassInfo) else ClassInfo(item, _color(i))
+        table = tuple(
+            item if isinstance(item, ClassInfo) else ClassInfo(item, class_color(i))
             for i, item in enumerate(classes)
         )
-    if file.is_file():
-        return _read_classes(file, faults)
+    elif file.is_file():
+        table = read_classes(file, faults)
+    elif mask_values == "binary":
+        table = _numbered(2)
+    elif mask_values == "class":
+        return _numbered(_highest(masks, ignore, faults) + 1)
+    if mask_values == "colors" and not file.is_file():
+        faults.append(f"{file}: missing; it says which color is which class")
+    if mask_values == "colors" and len({info.color for info in table}) < len(table):
+        faults.append(f"{file}: two classes of one color; colors must differ")
+    if mask_values == "binary" and table and len(table) != 2:
+        faults.append(f"{root}: {len(table)} classes; binary masks have 2")
+    return table
+
+
+def _highest(
+    masks: Sequence[Sequence[Path | None]], ignore: tuple[int, ...], faults: list[str]
+) -> int:
+    """The largest class of any mask, at least 1."""
     highest = 1
     for path in (path for video in masks for path in video if path is not None):
         try:
@@ -192,51 +245,12 @@ def _class_table(
         except DataError as error:
             faults += [line for line in error.faults if line not in faults]
             continue
+        except OSError:  # is a fault already
+            continue
         kept = values[~np.isin(values, (*ignore, IGNORE))]
         highest = max(highest, *kept.tolist()) if kept.size else highest
-    return tuple(ClassInfo(f"class_{i}", _color(i)) for i in range(highest + 1))
+    return highest
 
 
-def _read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
-    example = '[{"name": "background", "color": [0, 0, 0]}, ...]'
-    try:
-        entries = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        faults.append(f"{file}: not valid JSON ({error}); write {example}")
-        return ()
-    if not isinstance(entries, list) or not 2 <= len(entries) <= IGNORE:
-        faults.append(f"{file}: must list 2 to {IGNORE} classes: {example}")
-        return ()
-    table = []
-    for i, entry in enumerate(entries):
-        fields = entry if isinstance(entry, dict) else {}
-        name, color = fields.get("name"), fields.get("color", list(_color(i)))
-        if not isinstance(name, str) or not name:
-            faults.append(f"{file}: class {i}: field name must be a text: {example}")
-        elif not _is_color(color):
-            faults.append(f"{file}: class {i}: field color must be 3 numbers 0..255")
-        else:
-            table.append(ClassInfo(name, (color[0], color[1], color[2])))
-    names = [info.name for info in table]
-    faults += [
-        f"{file}: class name {name!r} is used twice; names must differ"
-        for name in sorted(set(names))
-        if names.count(name) > 1
-    ]
-    return tuple(table)
-
-
-def _is_color(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(type(part) is int and 0 <= part <= 255 for part in value)
-    )
-
-
-def _color(index: int) -> tuple[int, int, int]:
-    """Black for the background, then hues a golden angle apart."""
-    if index == 0:
-        return (0, 0, 0)
-    red, green, blue = colorsys.hsv_to_rgb(0.618034 * index % 1, 0.75, 0.95)
-    return (round(255 * red), round(255 * green), round(255 * blue))
+def _numbered(count: int) -> tuple[ClassInfo, ...]:
+    return tuple(ClassInfo(f"class_{i}", class_color(i)) for i in range(count))

@@ -4,6 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data_pipelines.folder import MASK_VALUES
+from data_pipelines.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.prepare.layouts import DATASETS, Request
 from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.prepare.run import prepare
@@ -34,6 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="test: the test archives (endovis17, endovis18)",
     )
     parser.add_argument("--masks", help="name of the mask folders")
+    parser.add_argument(
+        "--mask-values",
+        choices=MASK_VALUES,
+        default="class",
+        help="what a mask's values mean (folder, endovis15): the class; binary: 0 and "
+        "255 are class 0 and 1; colors: RGB by classes.json",
+    )
     parser.add_argument("--format", choices=("png", "jpeg"), default="png")
     parser.add_argument(
         "--on-unknown",
@@ -48,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args(argv)
+    escape_what_streams_cannot_hold()
     layout = DATASETS[args.dataset]
     bar = ProgressBar()
     try:
@@ -62,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             on_unknown=args.on_unknown,
             allow_missing=args.allow_missing,
             subset=args.subset,
+            mask_values=args.mask_values,
         )
         prepare(
             args.raw,
@@ -73,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (ValueError, OSError) as error:
         bar.clear()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 2
     print(f"{args.out}: complete")
     return 0

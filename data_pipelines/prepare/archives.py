@@ -4,8 +4,12 @@ Refused are names that lead out of the folder, links, devices, encryption, and a
 that would unpack to more than the caps allow.
 """
 
+import bz2
+import errno
+import gzip
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -14,13 +18,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
+from data_pipelines.files import WriteError, reason
 from data_pipelines.frames import DataError
+from data_pipelines.names import name_fault
+from data_pipelines.pairs import is_skipped
 
 _ZIP = (".zip",)
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _CHUNK = 1 << 20
+# Bytes that a tar file may have behind its end: zeros, as many as its writer's blocks.
+_TAIL = 16 << 20
+
+# What the readers of archives raise on bytes that are none.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    UnicodeError,
+)
 
 
 @dataclass(frozen=True)
@@ -80,21 +107,25 @@ def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -
             members = _judged(archive, opened, caps)
             for member in members:
                 _write(archive, member, folder)
-    except (
-        zipfile.BadZipFile,
-        tarfile.TarError,
-        lzma.LZMAError,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-    ) as error:
-        raise DataError([f"{archive}: damaged ({error}); download it again"]) from error
+    except (DataError, WriteError):
+        raise
+    except _DAMAGE as error:
+        raise _damaged(archive, error) from error
+    except ValueError as error:  # numbers of a header
+        raise _damaged(archive, error) from error
     except OSError as error:
-        # The system's errors have a number; the decompressors raise bare ones.
-        if error.errno is not None:
-            raise
-        raise DataError([f"{archive}: damaged ({error}); download it again"]) from error
+        # The system's errors have a number; the decompressors raise bare ones, and a
+        # damaged header may ask for a place before the file.
+        if error.errno not in (None, errno.EINVAL):
+            place = error.filename or folder
+            raise WriteError(f"{place}: {reason(error)}") from error
+        raise _damaged(archive, error) from error
     return len(members)
+
+
+def _damaged(archive: Path, error: Exception) -> DataError:
+    what = " ".join(str(error).split()) or type(error).__name__
+    return DataError([f"{archive}: damaged ({what}); download it again"])
 
 
 @contextmanager
@@ -104,11 +135,53 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
         with zipfile.ZipFile(archive) as opened:
             yield opened
     elif name.endswith(_TAR):
-        with tarfile.open(archive) as opened:
-            yield opened
+        with _unpacked(archive) as stream:
+            guarded: Any = _Guarded(archive, stream)
+            with tarfile.open(fileobj=guarded, mode="r:") as opened:
+                yield opened
     else:
         kinds = ", ".join(_ZIP + _TAR)
         raise DataError([f"{archive}: not an archive; must be one of {kinds}"])
+
+
+def _unpacked(archive: Path) -> IO[bytes]:
+    """The tar file inside, whatever it is packed with: by content, not by name."""
+    with archive.open("rb") as file:
+        begin = file.read(6)
+    if begin.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.open(archive))
+    if begin.startswith(b"BZh"):
+        return cast(IO[bytes], bz2.open(archive))
+    if begin.startswith(b"\xfd7zXZ"):
+        return cast(IO[bytes], lzma.open(archive))
+    return archive.open("rb")
+
+
+class _Guarded:
+    """A tar file's bytes, never many at once.
+
+    The reader of tar files takes a header of any size into memory in one piece, though
+    the archive unfolds to it from nearly nothing; files are read in chunks.
+    """
+
+    def __init__(self, archive: Path, stream: IO[bytes]):
+        self._archive, self._stream = archive, stream
+        self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
+        self.seekable, self.name, self.mode = stream.seekable, str(archive), "rb"
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _CHUNK:
+            raise DataError(
+                [f"{self._archive}: a header of {size / 1e6:.0f} MB; refused"]
+            )
+        return self._stream.read(size)
+
+    def finish(self) -> None:
+        """Reads to the end, where gzip keeps the checksum of what was read."""
+        for _ in range(_TAIL // _CHUNK):
+            if not self._stream.read(_CHUNK):
+                return
+        raise DataError([f"{self._archive}: goes on behind its end; refused"])
 
 
 def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
@@ -123,6 +196,7 @@ def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
         if info.issym() or info.islnk():
             kind = "link"
         yield _Member(info.name, info.size, kind, partial(opened.extractfile, info))
+    cast(_Guarded, opened.fileobj).finish()
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
@@ -150,12 +224,14 @@ def _judged(
         over = _over(count, total, packed, caps)
         if over:
             raise DataError([f"{archive}: {over}; refused"])
+        path = PurePosixPath(member.name)
+        if member.kind == "folder" and member.name.startswith(".") and not path.parts:
+            continue  # "./", the folder itself, of `tar -czf x.tar.gz .`
         wrong = _name_fault(member.name)
         if wrong:
             faults.append(f"{archive}: member {member.name!r} {wrong}; refused")
             continue
-        path = PurePosixPath(member.name)
-        if any(part == "__MACOSX" or part[0] == "." for part in path.parts):
+        if any(map(is_skipped, path.parts)):
             continue
         if member.kind not in ("file", "folder"):
             what = {"link": "a link", "encrypted": "encrypted"}.get(
@@ -192,7 +268,7 @@ def _name_fault(name: str) -> str:
         return "leads out of the folder"
     if "\\" in name or any(ord(letter) < 32 for letter in name):
         return "has a name that is read differently on other systems"
-    return ""
+    return next(filter(None, map(name_fault, parts)), "")
 
 
 def _write(archive: Path, member: _Member, folder: Path) -> None:

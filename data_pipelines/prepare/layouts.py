@@ -1,12 +1,13 @@
 """The raw datasets that can be prepared: how each is opened, read and come by."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.camvid import decode_mask, open_camvid
+from data_pipelines.camvid import SPLITS, decode_mask, open_camvid
 from data_pipelines.endovis17 import (
     KINDS,
     decode_test_mask,
@@ -14,11 +15,19 @@ from data_pipelines.endovis17 import (
     open_endovis17,
     open_endovis17_test,
     part_classes,
+    sequence_folders,
 )
 from data_pipelines.endovis17.tables import OTHER
-from data_pipelines.endovis18 import decode_colors, open_endovis18
-from data_pipelines.folder import named_classes, open_folder
-from data_pipelines.frames import RawSource, read_grey, read_image, read_label
+from data_pipelines.endovis18 import decode_colors, open_endovis18, sequence_numbers
+from data_pipelines.folder import (
+    MaskValues,
+    named_classes,
+    open_folder,
+    read_mask,
+    video_names,
+)
+from data_pipelines.folder.classes import class_color
+from data_pipelines.frames import ClassInfo, RawSource, read_grey, read_image
 
 ENDOVIS15_CLASSES = ("background", "shaft", "manipulator")
 
@@ -37,6 +46,8 @@ class Request:
         "ignore" or "nearest".
       allow_missing: accept frames without a mask (datasets in the folder layout).
       subset: "train", or "test" for the test archives of EndoVis 2017 and 2018.
+      mask_values: what a mask's values mean (datasets in the folder layout), see
+        `data_pipelines.folder.masks`.
     """
 
     dataset: str
@@ -47,6 +58,23 @@ class Request:
     on_unknown: str = "error"
     allow_missing: bool = False
     subset: str = "train"
+    mask_values: MaskValues = "class"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a run needs of a raw dataset; the rest of the folder is not looked at.
+
+    Attributes:
+      videos: their names; None: all.
+      num_classes: how many classes, where nothing in the folder says it.
+    """
+
+    videos: Sequence[str] | None = None
+    num_classes: int | None = None
+
+
+ALL = Chosen()
 
 
 @dataclass(frozen=True)
@@ -58,6 +86,7 @@ class Layout:
       masks: default name of the mask folders; "" where it cannot be chosen.
       size: default size of stored images.
       pictures: name of the folders with pictures.
+      names: the videos of the raw folder by name, without opening them.
       open: opens the raw folder.
       read_mask: decodes one mask file.
       obtain: where the data come from, and the tree that is expected.
@@ -68,48 +97,99 @@ class Layout:
     masks: str
     size: tuple[int, int] | None
     pictures: str
-    open: Callable[[Path, Request], RawSource]
+    names: Callable[[Path, Request], list[str]]
+    open: Callable[[Path, Request, Chosen], RawSource]
     read_mask: Callable[[Path, Request], object]
     obtain: str
     subsets: tuple[str, ...] = ("train",)
 
 
-def _open_folder(root: Path, request: Request) -> RawSource:
-    return open_folder(root, masks=request.masks, allow_missing=request.allow_missing)
+def _names_folder(root: Path, request: Request) -> list[str]:
+    return video_names(root)
 
 
-def _open_endovis15(root: Path, request: Request) -> RawSource:
+def _open_folder(root: Path, request: Request, chosen: Chosen = ALL) -> RawSource:
+    classes = None
+    if chosen.num_classes and not (root / "classes.json").is_file():
+        classes = [f"class_{i}" for i in range(chosen.num_classes)]
+    return _open_own(root, request, chosen, classes)
+
+
+def _open_endovis15(root: Path, request: Request, chosen: Chosen = ALL) -> RawSource:
+    return _open_own(root, request, chosen, ENDOVIS15_CLASSES)
+
+
+def _open_own(
+    root: Path, request: Request, chosen: Chosen, classes: Sequence[str] | None
+) -> RawSource:
     return open_folder(
         root,
         masks=request.masks,
-        classes=ENDOVIS15_CLASSES,
+        videos=chosen.videos,
+        classes=classes,
         allow_missing=request.allow_missing,
+        mask_values=request.mask_values,
     )
 
 
-def _open_camvid(root: Path, request: Request) -> RawSource:
-    return open_camvid(root)
+def _names_camvid(root: Path, request: Request) -> list[str]:
+    """Prefixes of names: videos are runs without a gap, known once they are opened."""
+    return [f"{split}_" for split in SPLITS if (root / split / "frames").is_dir()]
 
 
-def _open_endovis17(root: Path, request: Request) -> RawSource:
+def _open_camvid(root: Path, request: Request, chosen: Chosen = ALL) -> RawSource:
+    if chosen.videos is None:
+        return open_camvid(root)
+    wanted = {name.partition("_")[0] for name in chosen.videos}
+    return open_camvid(root, splits=[split for split in SPLITS if split in wanted])
+
+
+def _names_endovis17(root: Path, request: Request) -> list[str]:
+    return [path.name for _, path in sequence_folders(root)]
+
+
+def _open_endovis17(root: Path, request: Request, chosen: Chosen = ALL) -> RawSource:
+    sequences = _numbers(chosen)
     if request.subset == "test":
-        return open_endovis17_test(root, task=request.task)
-    return open_endovis17(root, task=request.task)
+        return open_endovis17_test(root, task=request.task, sequences=sequences)
+    return open_endovis17(root, task=request.task, sequences=sequences)
 
 
-def _open_endovis18(root: Path, request: Request) -> RawSource:
+def _names_endovis18(root: Path, request: Request) -> list[str]:
+    prefix = "test_" if request.subset == "test" else ""
+    return [f"{prefix}seq_{k}" for k in sequence_numbers(root)]
+
+
+def _open_endovis18(root: Path, request: Request, chosen: Chosen = ALL) -> RawSource:
     return open_endovis18(
-        root, task=request.task, on_unknown=request.on_unknown, subset=request.subset
+        root,
+        task=request.task,
+        sequences=_numbers(chosen),
+        on_unknown=request.on_unknown,
+        subset=request.subset,
     )
+
+
+def _numbers(chosen: Chosen) -> list[int] | None:
+    """The numbers that the wanted videos' names end in."""
+    if chosen.videos is None:
+        return None
+    found = (re.search(r"\d+$", name) for name in chosen.videos)
+    return [int(match[0]) for match in found if match]
 
 
 def _read_endovis15(path: Path, request: Request) -> np.ndarray:
-    return read_label(path, len(ENDOVIS15_CLASSES))
+    classes = [
+        ClassInfo(name, class_color(i)) for i, name in enumerate(ENDOVIS15_CLASSES)
+    ]
+    return read_mask(path, classes, request.mask_values)
 
 
 def _read_folder(path: Path, request: Request) -> np.ndarray:
     named = named_classes(path.parents[2])
-    return read_label(path, len(named)) if named else read_grey(path)
+    if named or request.mask_values == "binary":
+        return read_mask(path, named, request.mask_values)
+    return read_grey(path)
 
 
 def _read_camvid(path: Path, request: Request) -> np.ndarray:
@@ -139,6 +219,7 @@ DATASETS: dict[str, Layout] = {
         masks="",
         size=(512, 640),
         pictures="left_frames",
+        names=_names_endovis17,
         open=_open_endovis17,
         read_mask=_read_endovis17,
         subsets=("train", "test"),
@@ -162,6 +243,7 @@ DATASETS: dict[str, Layout] = {
         masks="",
         size=(512, 640),
         pictures="left_frames",
+        names=_names_endovis18,
         open=_open_endovis18,
         read_mask=_read_endovis18,
         subsets=("train", "test"),
@@ -179,6 +261,7 @@ DATASETS: dict[str, Layout] = {
         masks="parts",
         size=(512, 640),
         pictures="frames",
+        names=_names_folder,
         open=_open_endovis15,
         read_mask=_read_endovis15,
         obtain=(
@@ -193,6 +276,7 @@ DATASETS: dict[str, Layout] = {
         masks="",
         size=None,
         pictures="frames",
+        names=_names_camvid,
         open=_open_camvid,
         read_mask=_read_camvid,
         obtain=(
@@ -208,12 +292,16 @@ DATASETS: dict[str, Layout] = {
         masks="masks",
         size=None,
         pictures="frames",
+        names=_names_folder,
         open=_open_folder,
         read_mask=_read_folder,
         obtain="Your own videos. " + _FOLDER_TREE.format(masks="masks"),
     ),
 }
 """By name on the command line."""
+
+OWN = ("folder", "endovis15")
+"""Those in the layout of a user's own folder, whose masks may mean several things."""
 
 
 def is_picture(path: Path, request: Request) -> bool:

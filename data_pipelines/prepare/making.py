@@ -2,8 +2,9 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,27 @@ def frame_records(
             log(f"{video.name}: {len(video.frames)} frames")
     if faults:
         raise DataError(faults)
+
+
+def blank_faults(entries: Sequence[FrameEntry]) -> list[str]:
+    """Videos whose masks have no foreground that counts, though they seem to."""
+    faults: list[str] = []
+    masks = [entry for entry in entries if entry.label_size is not None]
+    if masks and not any(any(entry.histogram[1:]) for entry in masks):
+        faults.append(
+            f"none of the {len(masks)} masks has a pixel of a class but background; "
+            "there is nothing to learn in them"
+        )
+    for video, group in groupby(masks, lambda entry: entry.video):
+        here = list(group)
+        ignored = sum(entry.ignored > 0 for entry in here)
+        if ignored and not any(any(entry.histogram[1:]) for entry in here):
+            faults.append(
+                f"{video}: the only foreground of its masks is {IGNORE}, which is not "
+                f"scored ({ignored} of {len(here)} masks): if they are binary masks, 0 "
+                f"and {IGNORE}, read them with --mask-values binary"
+            )
+    return faults
 
 
 def _frame(

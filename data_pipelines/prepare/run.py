@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import WriteError, held, unwritable
+from data_pipelines.folder import other_ways
 from data_pipelines.frames import DataError, RawSource
+from data_pipelines.images import size_fault
+from data_pipelines.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
-from data_pipelines.prepare.layouts import DATASETS, Request
-from data_pipelines.prepare.making import frame_records
+from data_pipelines.prepare.layouts import DATASETS, OWN, Request
+from data_pipelines.prepare.making import blank_faults, frame_records
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.records import (
     MANIFEST,
@@ -46,7 +50,7 @@ def prepare(
 
     Works in a hidden folder beside `out`, which is moved there when complete; what a
     killed run left is removed. If `out` holds this very request already, nothing is
-    done. One run at a time for one `out`.
+    done. A second run for the same `out` is refused.
 
     Args:
       raw: the raw folder, or a folder of archives, or archives.
@@ -62,6 +66,7 @@ def prepare(
     Raises:
       FileNotFoundError: the raw data are not there; says how to come by them.
       DataError: one line for every fault in the raw data; `out` is untouched then.
+      WriteError: `out` cannot be written, for instance for want of space.
     """
     _check_request(request)
     out = Path(out).resolve()
@@ -78,16 +83,28 @@ def prepare(
     if any(out == path or out in path.parents for path in raw):
         raise DataError([f"{out}: holds the raw data; choose another --out"])
     work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        manifest = _fill(work, raw, request, threads, log, progress)
-        if out.exists():
-            out.rmdir()
-        os.replace(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
+    with held(work) as ours:
+        if not ours:
+            raise DataError(
+                [f"{out}: another process prepares into it; wait, or choose another"]
+            )
+        try:
+            done = _already(out, request)
+            if done is not None:  # by who held the folder until now
+                shutil.rmtree(work)
+                return done
+            for path in work.iterdir():  # of a run that was killed
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            manifest = _fill(work, raw, request, threads, log, progress)
+            if out.exists():
+                out.rmdir()
+            os.replace(work, out)
+        except BaseException as error:
+            shutil.rmtree(work, ignore_errors=True)
+            why = unwritable(error)
+            if why and not isinstance(error, WriteError):
+                raise WriteError(f"{out}: cannot be written ({why})") from error
+            raise
     return manifest
 
 
@@ -116,6 +133,15 @@ def _check_request(request: Request) -> None:
         raise DataError([f"format {request.encoding!r}: use png or jpeg"])
     if request.size is not None and min(request.size) < 1:
         raise DataError([f"size {request.size}: height and width must be at least 1"])
+    if request.size is not None and (fault := size_fault(*request.size)):
+        raise DataError([f"size: {fault}"])
+    if request.mask_values != "class" and request.dataset not in OWN:
+        raise DataError(
+            [
+                f"mask values {request.mask_values!r}: the masks of {request.dataset} "
+                "have their own"
+            ]
+        )
 
 
 def _already(out: Path, request: Request) -> Manifest | None:
@@ -129,7 +155,8 @@ def _already(out: Path, request: Request) -> Manifest | None:
         raise DataError([f"{out}: not empty and without {MANIFEST}; use a new one"])
     manifest = read_manifest(out)
     for field, wanted in _plain(request).items():
-        found = manifest.request.get(field)
+        # A field that came later had its default before.
+        found = manifest.request.get(field, getattr(Request, field, None))
         if found != wanted:
             raise DataError(
                 [
@@ -165,8 +192,12 @@ def _fill(
         records = write_records(work, frames, request.encoding)
     except Exception:
         if faults:
-            raise DataError(dict.fromkeys(faults)) from None
+            raise _told(dict.fromkeys(faults), request) from None
         raise
+    if request.dataset in OWN:
+        faults += blank_faults(entries)
+    if faults:
+        raise DataError(faults)
     shutil.rmtree(work / "raw", ignore_errors=True)
     manifest = Manifest(
         request=_plain(request),
@@ -183,6 +214,10 @@ def _fill(
         frames=tuple(entries),
     )
     write_manifest(work, manifest)
+    try:
+        read_manifest(work)  # as those do who train with it
+    except DataError as error:
+        raise DataError(line.replace(f"{work}/", "") for line in error.faults) from None
     for line in describe(manifest):
         log(line)
     seconds = time.monotonic() - begun
@@ -192,6 +227,13 @@ def _fill(
         f"{1000 * seconds / total:.1f} s, {size / 1e3 / total:.1f} MB"
     )
     return manifest
+
+
+def _told(faults: Iterable[str], request: Request) -> DataError:
+    """The faults, and what else may be asked for if they are about masks' values."""
+    lines = list(faults)
+    ways = other_ways(lines, request.mask_values) if request.dataset in OWN else []
+    return DataError([*lines, *ways])
 
 
 def _opened(
@@ -204,10 +246,13 @@ def _opened(
     """
     archives = list(raw)
     if len(raw) == 1 and raw[0].is_dir():
-        inside = [path for path in raw[0].iterdir() if path.name[0] != "."]
+        inside = [path for path in raw[0].iterdir() if not is_skipped(path.name)]
         archives = sorted(path for path in inside if is_archive(path))
         if not archives or any(path.is_dir() for path in inside):
-            return open_checked(raw[0], request), raw[0]
+            try:
+                return open_checked(raw[0], request), raw[0]
+            except DataError as error:
+                raise _told(error.faults, request) from None
     faults: list[str] = []
     for archive in archives:
         if archive.is_dir():
@@ -224,7 +269,8 @@ def _opened(
     except DataError as error:
         faults += error.faults
     if faults or source is None:
-        raise DataError(line.replace(f"{unpacked}/", "") for line in faults)
+        lines = (line.replace(f"{unpacked}/", "") for line in faults)
+        raise _told(lines, request)
     return source, unpacked
 
 

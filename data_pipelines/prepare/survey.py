@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.frames import DataError, RawSource, read_image
-from data_pipelines.prepare.layouts import DATASETS, Request, is_mask, is_picture
+from data_pipelines.pairs import PICTURES, is_skipped
+from data_pipelines.prepare.layouts import ALL, DATASETS, Request, is_mask, is_picture
 
 
 def open_checked(root: Path, request: Request) -> RawSource:
@@ -18,7 +19,7 @@ def open_checked(root: Path, request: Request) -> RawSource:
     faults: list[str] = _number_faults(root, request)
     source = None
     try:
-        source = DATASETS[request.dataset].open(root, request)
+        source = DATASETS[request.dataset].open(root, request, ALL)
     except DataError as error:
         faults += error.faults
     if faults or source is None:
@@ -30,11 +31,8 @@ def open_checked(root: Path, request: Request) -> RawSource:
 
 def _files(root: Path, request: Request) -> Iterator[Path]:
     for path in sorted(root.rglob("*"), key=str):
-        hidden = any(
-            part[0] == "." or part == "__MACOSX"
-            for part in path.relative_to(root).parts
-        )
-        if hidden or path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        hidden = any(map(is_skipped, path.relative_to(root).parts))
+        if hidden or path.suffix.lower() not in PICTURES or path.is_dir():
             continue
         if is_picture(path, request) or is_mask(path, request):
             yield path

@@ -1,4 +1,8 @@
-"""`manifest.json`: what prepared data were made from and what they must decode to."""
+"""`manifest.json`: what prepared data were made from and what they must decode to.
+
+Its hashes find damage, not malice: whoever can write the folder can seal it anew. So
+what is read here is checked as a stranger's, see `checking`.
+"""
 
 import hashlib
 import json
@@ -9,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import write_text
 from data_pipelines.frames import ClassInfo, DataError
+from data_pipelines.names import shown
+from data_pipelines.records import checking
 
 MANIFEST = "manifest.json"
 _VERSION = 2
@@ -83,7 +90,7 @@ def write_manifest(folder: str | Path, manifest: Manifest) -> None:
     content = json.loads(json.dumps({"version": _VERSION, **asdict(manifest)}))
     sealed = {"sha256": _seal(content), **content}
     text = json.dumps(sealed, indent=1) + "\n"
-    (Path(folder) / MANIFEST).write_text(text, encoding="utf-8")
+    write_text(Path(folder) / MANIFEST, text)
 
 
 def read_manifest(folder: str | Path) -> Manifest:
@@ -100,21 +107,31 @@ def read_manifest(folder: str | Path) -> Manifest:
             "python -m data_pipelines.prepare"
         )
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_bytes())
         seal = content.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DataError(
-            [f"{file}: damaged ({error}); prepare the data again"]
-        ) from None
-    if seal != _seal(content):
+        intact = seal == _seal(content)
+    except checking.UNREADABLE as error:
+        raise _damaged(file, error) from None
+    if not intact:
         raise DataError([f"{file}: damaged or edited; prepare the data again"])
-    if content.pop("version") != _VERSION:
+    if content.pop("version", None) != _VERSION:
         raise DataError([f"{file}: of another version; prepare the data again"])
-    classes = tuple(
-        ClassInfo(info["name"], tuple(info["color"])) for info in content.pop("classes")
-    )
-    frames = tuple(_entry(fields) for fields in content.pop("frames"))
-    return Manifest(classes=classes, frames=frames, **content)
+    try:
+        checking.check_manifest(content)
+        classes = tuple(
+            ClassInfo(info["name"], tuple(info["color"]))
+            for info in content.pop("classes")
+        )
+        frames = tuple(_entry(fields) for fields in content.pop("frames"))
+        return Manifest(classes=classes, frames=frames, **content)
+    except checking.UNREADABLE as error:
+        raise _damaged(file, error) from None
+
+
+def _damaged(file: Path, error: Exception) -> DataError:
+    what = f"no {error}" if isinstance(error, KeyError) else str(error)
+    what = shown(" ".join(what.split())) or type(error).__name__
+    return DataError([f"{file}: damaged ({what}); prepare the data again"])
 
 
 def _entry(fields: dict[str, Any]) -> FrameEntry:

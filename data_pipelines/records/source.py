@@ -1,15 +1,15 @@
 """Prepared data as a source of frames, and the check that they are undamaged."""
 
-import io
 import threading
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from data_pipelines.frames import DataError, Video
+from data_pipelines.frames import IGNORE, DataError, Video
+from data_pipelines.images import decode
+from data_pipelines.names import shown
 from data_pipelines.records.manifest import (
     FrameEntry,
     Manifest,
@@ -63,6 +63,9 @@ class Prepared:
         array = self._decoded(video, frame, "label", "L")
         if array.shape != entry.label_size:
             raise self._damaged(entry, f"label of {array.shape}")
+        wrong = array[(array >= len(self.classes)) & (array != IGNORE)]
+        if wrong.size:
+            raise self._damaged(entry, f"label of class {wrong[0]}")
         return array
 
     def _index(self, video: int, frame: int) -> int:
@@ -76,11 +79,10 @@ class Prepared:
             with self._reading:
                 record = self._records[self._index(video, frame)]
             found = record["video"].decode(), record["frame"].decode(), record["index"]
-            picture = Image.open(io.BytesIO(record[field]), formats=("PNG", "JPEG"))
-            array = np.array(picture if picture.mode == mode else picture.convert(mode))
+            array = decode(bytes(record[field]), field, mode)
         except Exception as error:
             # Damage shows as whatever the record library and the decoder raise.
-            raise self._damaged(entry, f"{field}: {error}") from error
+            raise self._damaged(entry, str(error)) from error
         if found != (entry.video, entry.frame, entry.index):
             raise self._damaged(entry, f"record of {found[0]}, frame {found[1]}")
         return array
@@ -89,7 +91,7 @@ class Prepared:
         return DataError(
             [
                 f"{self._folder}: video {entry.video}, frame {entry.frame}: damaged "
-                f"({' '.join(found.split())}); prepare the data again"
+                f"({shown(' '.join(found.split()))}); prepare the data again"
             ]
         )
 
@@ -111,7 +113,7 @@ def open_prepared(folder: str | Path) -> Prepared:
         records = open_records(place)
         count = len(records)
     except Exception as error:
-        line = " ".join(str(error).split())
+        line = shown(" ".join(str(error).split()))
         raise DataError(
             [f"{place}: records cannot be read ({line}); prepare the data again"]
         ) from error

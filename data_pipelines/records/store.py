@@ -3,13 +3,21 @@
 Pictures go in as encoded bytes and come out as such: handed over as arrays they would
 be encoded by TensorFlow, and decoding them here keeps the numbers the same whichever
 decoders are installed beside.
+
+The library would read which classes describe the records from the folder, and import
+whatever it names. So a folder's `features.json` is only compared with the description
+that is made here, and nothing else beside the records is looked at.
 """
 
 import contextlib
+import functools
 import importlib
 import io
+import json
+import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -41,24 +49,11 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features
         return tfds.core.DatasetInfo(
             builder=self,
             description="Video frames with class labels; see manifest.json.",
             disable_shuffling=True,
-            features=features.FeaturesDict(
-                {
-                    "image": features.Image(
-                        shape=(None, None, 3), encoding_format=self._encoding
-                    ),
-                    "label": features.Image(
-                        shape=(None, None, 1), encoding_format="png"
-                    ),
-                    "video": features.Text(),
-                    "frame": features.Text(),
-                    "index": np.int64,
-                }
-            ),
+            features=_features(self._encoding),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -110,11 +105,95 @@ def write_records(
 def open_records(folder: str | Path) -> Records:
     """The records in `folder`, images and labels as encoded bytes.
 
-    Raises what the record library raises where files are missing or damaged.
+    Raises:
+      ValueError: the folder describes its records otherwise than this program does, or
+        files are missing.
+
+    Raises what the record library raises where files are damaged.
     """
-    skip = tfds.decode.SkipDecoding()
-    builder: Any = tfds.builder_from_directory(str(folder))
-    return builder.as_data_source(split=_SPLIT, decoders={"image": skip, "label": skip})
+    folder = Path(folder)
+    described = json.loads((folder / "features.json").read_bytes())
+    if described not in (_description("png"), _description("jpeg")):
+        raise ValueError("features.json is not of this program")
+    for kind, opened in (("array_record", _array_records), ("parquet", _Parquet)):
+        shards = _shards(folder, kind)
+        if shards:
+            return _Decoded(opened([str(path) for path in shards]))
+    raise ValueError("no file of records")
+
+
+def _features(encoding: str) -> Any:
+    features = tfds.features
+    return features.FeaturesDict(
+        {
+            "image": features.Image(shape=(None, None, 3), encoding_format=encoding),
+            "label": features.Image(shape=(None, None, 1), encoding_format="png"),
+            "video": features.Text(),
+            "frame": features.Text(),
+            "index": np.int64,
+        }
+    )
+
+
+@functools.cache
+def _description(encoding: str) -> Any:
+    """What `features.json` holds beside records with these images."""
+    with tempfile.TemporaryDirectory() as folder:
+        _features(encoding).save_config(folder)
+        return json.loads((Path(folder) / "features.json").read_bytes())
+
+
+def _shards(folder: Path, kind: str) -> list[Path]:
+    """The files of a folder's records, in order; none if it has none of this kind.
+
+    Raises:
+      ValueError: some are missing.
+    """
+    name = re.compile(rf"{PreparedFrames.name}-{_SPLIT}\.{kind}-(\d{{5}})-of-(\d{{5}})")
+    found = {path.name: path for path in folder.iterdir() if name.fullmatch(path.name)}
+    matches = [match for match in map(name.fullmatch, sorted(found)) if match]
+    numbers = [(int(match[1]), int(match[2])) for match in matches]
+    if numbers != [(i, len(numbers)) for i in range(len(numbers))]:
+        raise ValueError("some of the files of records are missing")
+    return [found[match[0]] for match in matches]
+
+
+class _Decoded:
+    """Records as dicts, of a source of their bytes."""
+
+    def __init__(self, stored: Any):
+        self._stored = stored
+        # One description will do: pictures stay encoded, however they are.
+        self._features = _features("png")
+        skip = tfds.decode.SkipDecoding()
+        self._decoders = {"image": skip, "label": skip}
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._features.deserialize_example_np(
+            self._stored[index], decoders=self._decoders
+        )
+
+
+def _array_records(files: list[str]) -> Any:
+    source = importlib.import_module("array_record.python.array_record_data_source")
+    return source.ArrayRecordDataSource(files)
+
+
+class _Parquet:
+    """The bytes of records in Parquet files, which have one column."""
+
+    def __init__(self, files: list[str]):
+        parquet = importlib.import_module("pyarrow.parquet")
+        self._table = parquet.ParquetDataset(files).read()
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: int) -> bytes:
+        return self._table.column(0)[index].as_py()
 
 
 def _printing_to(

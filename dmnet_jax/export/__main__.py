@@ -22,8 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
-import tyro
-
+from data_pipelines.files import write_text
 from dmnet_jax.command_line import exit_with_error
 from dmnet_jax.config import Config, from_json
 
@@ -53,6 +52,8 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    import tyro
+
     parser = Annotated[Flags, tyro.conf.OmitArgPrefixes]
     flags = tyro.cli(
         parser, prog="python -m dmnet_jax.export", description=__doc__, args=argv
@@ -67,8 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def write(flags: Flags) -> None:
     """Loads, checks, writes, and prints what was written."""
     from dmnet_jax.checkpoint import load_variables
+    from dmnet_jax.provenance import checked
 
     variables, about = load_variables(flags.checkpoint, flags.which)
+    checked(about, flags.checkpoint)
     about = {**about, "config": _portable(about["config"])}
     out = Path(flags.out or Path(flags.checkpoint) / "export")
     out.mkdir(parents=True, exist_ok=True)
@@ -221,8 +224,13 @@ def _computed_in(dtype: str) -> str:
 
 def _record(path: Path, name: str, report: dict[str, Any]) -> None:
     """Puts the report of one file beside those of the others."""
-    reports = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**reports, name: report}, indent=1) + "\n")
+    reports = {}
+    if path.is_file():
+        try:
+            reports = dict(json.loads(path.read_bytes()))
+        except (ValueError, TypeError, RecursionError):
+            print(f"note: {path} was damaged; it is written anew", file=sys.stderr)
+    write_text(path, json.dumps({**reports, name: report}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

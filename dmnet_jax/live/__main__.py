@@ -11,11 +11,21 @@ this machine alone. For research use; not a medical device.
 
 import dataclasses
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from data_pipelines.names import shown
 from dmnet_jax.command_line import exit_with_error, parse_flags
+
+if TYPE_CHECKING:
+    from dmnet_jax.live.engine import Engine
+    from dmnet_jax.live.server import Server
+
+LAST_WORDS = 2.0
+"""Seconds for which the page is still served after the video stopped."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(flags: Flags) -> int:
-    """Serves the page until Ctrl-C."""
+    """Serves the page until Ctrl-C, or until there is nothing more to show.
+
+    Returns:
+        The exit status: 1 if the engine failed.
+    """
     from dmnet_jax.live.engine import Engine
     from dmnet_jax.live.server import Server
     from dmnet_jax.streaming import load_network
@@ -58,16 +72,26 @@ def serve(flags: Flags) -> int:
     )
     trained = load_network(run, flags.which) if run else untrained()
     about = {"source": flags.source, "checkpoint": str(run or "")}
-    with (
-        Engine(trained, source, about) as engine,
-        Server(engine, flags.port) as server,
-    ):
+    # The server first: without a port nothing is to begin.
+    engine = Engine(trained, source, about)
+    with Server(engine, flags.port) as server, engine:
         print(f"{run or 'an untrained network'}: open {server.address}", flush=True)
+        watch = threading.Thread(target=_watch, args=(engine, server), daemon=True)
+        watch.start()
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
-    return 0
+    if engine.failure:
+        print(shown(f"error: {flags.source}: {engine.failure}"), file=sys.stderr)
+    return 1 if engine.failure else 0
+
+
+def _watch(engine: "Engine", server: "Server") -> None:
+    """Ends the server after the engine has ended, once the page had time to say so."""
+    engine.join()
+    time.sleep(LAST_WORDS)
+    server.shutdown()
 
 
 def newest_run(name: str) -> Path | None:
@@ -89,7 +113,7 @@ def untrained():
         model=ModelConfig(global_size=40),
     )
     model = models.build_dmnet(config)
-    names = ("background", "shaft", "wrist", "jaws")
+    names = ("background", "shaft", "wrist", "claspers")
     classes = [{"name": name, "color": [0, 0, 0]} for name in names]
     variables = models.initial_variables(model, config)
     return Trained(model, variables, config, {"classes": classes})

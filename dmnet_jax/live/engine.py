@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.images import DataError, resize_label
+from data_pipelines.images import resize_label
 from dmnet_jax.overlay import places
 from dmnet_jax.predict.outputs import areas, colors_of
-from dmnet_jax.predict.run import LIVE, first_frame, session_for
+from dmnet_jax.predict.run import LIVE, session_for
 from dmnet_jax.streaming import Result, Session, Trained
-from dmnet_jax.streaming.capture import Latest
+from dmnet_jax.streaming.capture import Every, Latest, first_frame
 from dmnet_jax.streaming.sources import RATE, Captured, Source, SourceError
 
 HISTORY = 300
@@ -43,6 +43,9 @@ class Engine:
         trained: the network.
         source: of frames.
         about: JSON for the page: "source" and "checkpoint".
+
+    Attributes:
+        failure: why it plays no more; empty while it does.
     """
 
     def __init__(self, trained: Trained, source: Source, about: dict[str, Any]):
@@ -56,8 +59,10 @@ class Engine:
                 {"name": name, "color": list(color)}
                 for name, color in zip(self._names, self._colors, strict=True)
             ],
-            "global_size": trained.model.global_size,
-            "live": source.live,
+            "local_memory": trained.model.local != "none",
+            "global_size": (
+                trained.model.global_size if trained.model.global_memory else 0
+            ),
         }
         self._changed = threading.Condition()
         self._orders: deque[dict[str, Any]] = deque()
@@ -67,6 +72,7 @@ class Engine:
         self._thumb_of: dict[int, str] = {}  # by the frame's number in the memory
         self._used = self._dropped = 0
         self._paused = False
+        self.failure = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -98,23 +104,36 @@ class Engine:
         else:
             raise ValueError("no such order")
 
+    def join(self) -> None:
+        """Waits until it plays no more."""
+        self._thread.join()
+
     def _run(self) -> None:
         try:
             self._play()
-        except (SourceError, DataError, OSError, ValueError) as error:
-            self._publish({**self._event, "error": str(error)})
+            told = "" if self._stop.is_set() else "the source has ended"
+        except (SourceError, OSError, ValueError) as error:
+            told = str(error)
+        except Exception as error:  # whatever it is, the page and the command tell it
+            told = repr(error)
+        if told:
+            self.failure = told
+            self._publish({**self._event, "error": told})
 
     def _play(self) -> None:
-        size = first_frame(self._source).image.shape[:2]
+        first = first_frame(self._source, self._stop.is_set)
+        if first is None:
+            return
+        size = first.image.shape[:2]
         deadline = 1 / (self._source.rate or RATE)
         session = session_for(self._trained, size, policy=LIVE, deadline=deadline)
         self._calibrated = _limited(session.thresholds)
+        self._session = session
         with session:
             for captured, arrived in (
                 self._live() if self._source.live else self._file()
             ):
-                while self._orders:
-                    self._obey(session, self._orders.popleft())
+                self._obey()
                 if captured is None:
                     session.reset()  # a file begins again
                 else:
@@ -182,11 +201,20 @@ class Engine:
         picture.save(file, "PNG", transparency=0, compress_level=1)
         return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
-    def _obey(self, session: Session, order: dict[str, Any]) -> None:
-        if "forget" in order:
-            session.reset(order["forget"])
-        else:
-            session.set_thresholds(**order)
+    def _obey(self) -> dict[str, Any]:
+        """Does what was asked for; what the page can show of it at once."""
+        shown: dict[str, Any] = {}
+        while self._orders:
+            order = self._orders.popleft()
+            if "forget" not in order:
+                self._session.set_thresholds(**order)
+                shown["thresholds"] = _limited(self._session.thresholds)
+                continue
+            self._session.reset(order["forget"])
+            shown["local"] = []
+            if order["forget"] == "reset-all":
+                shown |= {"global": [], "global_count": 0}
+        return shown
 
     def _publish(self, event: dict[str, Any]) -> None:
         with self._changed:
@@ -197,8 +225,9 @@ class Engine:
     def _wait_while_paused(self) -> None:
         told = False
         while self._paused and not self._stop.is_set():
-            if not told and self._event:
-                self._publish({**self._event, "paused": True})
+            shown = self._obey()
+            if self._event and (shown or not told):
+                self._publish({**self._event, **shown, "paused": True})
                 told = True
             self._stop.wait(0.05)
 
@@ -207,7 +236,7 @@ class Engine:
             while not self._stop.is_set():
                 self._wait_while_paused()
                 try:
-                    timed = latest.next(timeout=0.5)
+                    timed = latest.next(0.5, self._stop.is_set)
                 except TimeoutError:
                     continue
                 if timed is None:
@@ -218,13 +247,16 @@ class Engine:
     def _file(self) -> Iterator[tuple[Captured | None, float | None]]:
         due, period = time.monotonic(), 1 / (self._source.rate or RATE)
         while True:
-            for captured in self._source:
-                self._wait_while_paused()
-                self._stop.wait(max(0.0, due - time.monotonic()))
-                if self._stop.is_set():
-                    return
-                due = max(due + period, time.monotonic())
-                yield captured, None
+            with Every(self._source) as frames:
+                while (timed := frames.next(stopping=self._stop.is_set)) is not None:
+                    self._wait_while_paused()
+                    self._stop.wait(max(0.0, due - time.monotonic()))
+                    if self._stop.is_set():
+                        return
+                    due = max(due + period, time.monotonic())
+                    yield timed.captured, None
+            if self._stop.is_set():
+                return
             yield None, None
 
     def __enter__(self) -> "Engine":

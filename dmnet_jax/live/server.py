@@ -35,11 +35,14 @@ class Server(ThreadingHTTPServer):
 
     Raises:
         OSError: the port is taken.
+        ValueError: there is no such port.
     """
 
     daemon_threads = True
 
     def __init__(self, engine: Engine, port: int):
+        if not 0 <= port <= 65535:
+            raise ValueError(f"--port {port}: must be 0 to 65535; 0 is any free one")
         self.engine = engine
         self.page = files("dmnet_jax.live").joinpath("page.html").read_bytes()
         self.viewers = threading.BoundedSemaphore(MAX_VIEWERS)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from data_pipelines.names import shown
 from dmnet_jax.command_line import exit_with_error, parse_flags
 
 
@@ -54,6 +55,8 @@ def predict(flags: Flags) -> int:
     for name in ("checkpoint", "source", "out"):
         if not getattr(flags, name):
             raise ValueError(f"--{name} is missing; see --help")
+    if flags.frames < 0:
+        raise ValueError(f"--frames {flags.frames}: must be 0, for all, or more")
     out = Path(flags.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out}: is not an empty folder; name another --out")
@@ -70,7 +73,7 @@ def predict(flags: Flags) -> int:
     with StopRequest() as stop:
         lost = run(trained, source, out, options, lambda: stop.requested)
     if lost:
-        print(f"error: {flags.source}: {lost}", file=sys.stderr)
+        print(shown(f"error: {flags.source}: {lost}"), file=sys.stderr)
         return 1
     return stop.exit_code
 

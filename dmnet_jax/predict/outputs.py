@@ -1,14 +1,17 @@
 """What `predict` writes of each frame: an overlay, a mask, a line."""
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from data_pipelines.files import naming
 from dmnet_jax import overlay
 from dmnet_jax.overlay import PALETTE, Color, legend, numbered, save_indexed_png
 from dmnet_jax.results import write_json
@@ -80,19 +83,23 @@ class Outputs:
         folder: made if missing.
         classes: of the checkpoint, background first.
         rate: frames a second of the overlay video.
+
+    Raises:
+        WriteError: also by the methods: names the folder or file, and says why.
     """
 
     def __init__(self, folder: Path, classes: Sequence[dict[str, Any]], rate: float):
         self._folder = folder
         self._names = [info["name"] for info in classes]
         self._colors = colors_of(classes)
-        (folder / "masks").mkdir(parents=True)
-        try:
-            self._video = VideoWriter(folder / "overlay.mp4", rate)
-        except SourceError:  # no PyAV
-            self._video = None
-            (folder / "overlay").mkdir()
-        self._lines = (folder / "frames.jsonl").open("w", encoding="utf-8")
+        with naming(folder):
+            (folder / "masks").mkdir(parents=True)
+            self._lines = (folder / "frames.jsonl").open("w", encoding="utf-8")
+            try:
+                self._video = VideoWriter(folder / "overlay.mp4", rate)
+            except SourceError:  # no PyAV
+                self._video = None
+                (folder / "overlay").mkdir()
         self._size: tuple[int, int] | None = None
         self.written = 0
 
@@ -105,11 +112,22 @@ class Outputs:
             seconds: when the overlay video shows it.
             more: for the frame's line.
         """
+        with naming(self._folder):
+            self._add(captured, result, seconds, more)
+        self.written += 1
+
+    def _add(
+        self,
+        captured: Captured,
+        result: Result,
+        seconds: float,
+        more: dict[str, Any],
+    ) -> None:
         image = captured.image
         picture = painted(image, result, self._names, self._colors)
         if self._video is None:
-            path = self._folder / "overlay" / f"{captured.name}.png"
-            Image.fromarray(picture).save(path)
+            with _replacing(self._folder / "overlay" / f"{captured.name}.png") as path:
+                Image.fromarray(picture).save(path)
         else:
             self._size = self._size or picture.shape[:2]
             if picture.shape[:2] != self._size:
@@ -119,8 +137,8 @@ class Outputs:
         found = {}
         if result.labels is not None:
             found = areas(result.labels, self._names)
-            path = self._folder / "masks" / f"{captured.name}.png"
-            save_indexed_png(path, result.labels, self._colors)
+            with _replacing(self._folder / "masks" / f"{captured.name}.png") as path:
+                save_indexed_png(path, result.labels, self._colors)
         line = {
             "frame": captured.name,
             "index": result.index,
@@ -138,14 +156,26 @@ class Outputs:
         }
         self._lines.write(json.dumps(line, allow_nan=False) + "\n")
         self._lines.flush()
-        self.written += 1
 
     def close(self, summary: dict[str, Any]) -> None:
         """Completes the files and writes `summary.json`."""
-        self._lines.close()
-        if self._video is not None:
-            self._video.close()
-        write_json(self._folder / "summary.json", summary)
+        with naming(self._folder), contextlib.ExitStack() as last:
+            # Whatever fails, the others are completed.
+            last.callback(write_json, self._folder / "summary.json", summary)
+            if self._video is not None:
+                last.callback(self._video.close)
+            last.callback(self._lines.close)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A file to write instead of `path`, put in its place once it is complete."""
+    partial = path.with_name(f".partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _finite(value: float) -> float | None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.names import shown
 from dmnet_jax.predict.outputs import Outputs
 from dmnet_jax.provenance import versions, weights_sha256
 from dmnet_jax.streaming import Policy, Session, Trained, compile
-from dmnet_jax.streaming.capture import Latest, Reconnecting
-from dmnet_jax.streaming.letterbox import padded_size
-from dmnet_jax.streaming.sources import RATE, Captured, Source, SourceError
+from dmnet_jax.streaming.capture import Every, Latest, first_frame
+from dmnet_jax.streaming.letterbox import canvas_fault, label_size
+from dmnet_jax.streaming.sources import RATE, Source, SourceError
 
 OFFLINE = Policy(skip_blank=False, skip_frozen=False, other_sizes="letterbox")
 """Nothing is skipped, so that labels are those of `evaluate.py`."""
@@ -40,13 +41,18 @@ class Options:
 def session_for(trained: Trained, size: tuple[int, int], **options: Any) -> Session:
     """A session whose labels have the size of frames [*size, 3], exactly.
 
-    Frames of other sizes are letterboxed too, and their labels the nearest pixels'.
+    Frames of other sizes are letterboxed too, and their labels the nearest pixels', as
+    are those of more than `MAX_LABELS` pixels.
+
+    Raises:
+        ValueError: such frames are too large or too long.
     """
     network = trained.config.data.size
-    label_size = padded_size(size, network)
-    program = compile(
-        trained.model, trained.variables, size=network, label_size=label_size
-    )
+    fault = canvas_fault(size, network)
+    if fault:
+        raise ValueError(f"frames cannot be used: {fault}")
+    labels = label_size(size, network)
+    program = compile(trained.model, trained.variables, size=network, label_size=labels)
     return Session(program, **options)
 
 
@@ -64,32 +70,37 @@ def run(
         source: of `open_source`.
         out: folder for the files.
         options: how.
-        stopping: asked before each frame; True ends in good order.
+        stopping: asked before each frame, and while one is waited for; True ends in
+            good order.
 
     Returns:
         Why the source was lost before its end; empty if it was not. Files are complete
         either way.
 
     Raises:
-        ValueError, OSError: nothing could be read, or not written.
+        ValueError: nothing could be read, or not written.
     """
+    first = first_frame(source, stopping)
+    if first is None:
+        print("stopped before the first frame; nothing was written")
+        return ""
+    size = first.image.shape[:2]
     rate = source.rate or RATE
-    first = first_frame(source)
     deadline = 1 / rate if options.live else None
     policy = LIVE if options.live else OFFLINE
-    size = first.image.shape[:2]
-    outputs = Outputs(out, trained.about["classes"], rate)
     counts: dict[str, int] = {}
     lost = ""
     with session_for(trained, size, policy=policy, deadline=deadline) as session:
+        outputs = Outputs(out, trained.about["classes"], rate)
         began = time.monotonic()
         way = _live if options.live else _offline
+        frames = way(session, source, outputs, counts, stopping)
         try:
-            with contextlib.closing(way(session, source, outputs, counts)) as frames:
+            with contextlib.closing(frames):
                 for _ in frames:
                     if stopping() or outputs.written == options.frames:
                         break
-        except (SourceError, OSError) as error:
+        except SourceError as error:
             lost = str(error)
         finally:
             seconds = time.monotonic() - began
@@ -108,7 +119,7 @@ def run(
                 "versions": versions(),
             }
             outputs.close(summary)
-    print(told(summary, out))
+    print(shown(told(summary, out)))
     return lost
 
 
@@ -134,39 +145,49 @@ def told(summary: dict[str, Any], out: Path) -> str:
             f"missed {latency['deadline_misses']}, silences {summary['silences']}, "
             f"camera lost {summary['losses']}"
         )
+    faults = {
+        "undecodable": "packets that gave no frame",
+        "clock_jumps": "jumps of the clock that were bridged",
+    }
+    seen += [
+        f"{text} {summary[name]}" for name, text in faults.items() if summary.get(name)
+    ]
     lines += [", ".join(seen)] if seen else []
     return "\n".join([*lines, f"{out}"])
 
 
-def first_frame(source: Source) -> Captured:
-    """A frame, to know the size by; cameras are waited for.
-
-    Raises:
-        SourceError: there is none.
-    """
-    for captured in Reconnecting(source, attempts=4):
-        return captured
-    raise SourceError("the source has no frame")
-
-
 def _offline(
-    session: Session, source: Source, outputs: Outputs, counts: dict[str, int]
+    session: Session,
+    source: Source,
+    outputs: Outputs,
+    counts: dict[str, int],
+    stopping: Callable[[], bool],
 ) -> Generator[None, None, None]:
-    for captured in Reconnecting(source):
-        result = session.step(captured.image, damage=captured.damage)
-        outputs.add(captured, result, captured.seconds)
-        yield
+    counts.update(faults_of(source))
+    began = None
+    with Every(source) as frames:
+        while (timed := frames.next(stopping=stopping)) is not None:
+            captured = timed.captured
+            began = captured.seconds if began is None else began
+            result = session.step(captured.image, damage=captured.damage)
+            outputs.add(captured, result, captured.seconds - began)
+            counts.update(faults_of(source))
+            yield
 
 
 def _live(
-    session: Session, source: Source, outputs: Outputs, counts: dict[str, int]
+    session: Session,
+    source: Source,
+    outputs: Outputs,
+    counts: dict[str, int],
+    stopping: Callable[[], bool],
 ) -> Generator[None, None, None]:
-    counts.update(captured=0, dropped=0, losses=0, silences=0)
+    counts.update(captured=0, dropped=0, losses=0, silences=0, **faults_of(source))
     began = None
     with Latest(source) as latest:
         while True:
             try:
-                timed = latest.next(SILENCE)
+                timed = latest.next(SILENCE, stopping)
             except TimeoutError as error:
                 counts["silences"] += 1
                 print(f"{error}; waiting", flush=True)
@@ -177,6 +198,7 @@ def _live(
                     captured=latest.captured,
                     dropped=latest.dropped,
                     losses=latest.losses,
+                    **faults_of(source),
                 )
             if timed is None:
                 return
@@ -186,3 +208,8 @@ def _live(
             age = time.monotonic() - arrived
             outputs.add(captured, result, arrived - began, age_ms=round(1e3 * age, 3))
             yield
+
+
+def faults_of(source: Source) -> dict[str, int]:
+    """What a source counts of its own: "undecodable" packets, "clock_jumps"."""
+    return dict(getattr(source, "faults", {}))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import tyro
 
+from data_pipelines.files import write_text
 from dmnet_jax.command_line import exit_with_error, parse_flags
 
 
@@ -59,7 +60,7 @@ def write(flags: Flags) -> Path:
 
         speed = measure(flags.run)
     out = Path(flags.out or Path(flags.run) / "report.html")
-    out.write_text(page(record, speed), encoding="utf-8")
+    write_text(out, page(record, speed))
     return out
 
 

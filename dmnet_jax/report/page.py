@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipelines.images import read_image
 from dmnet_jax.metrics import bootstrap_interval, summarize
 from dmnet_jax.report.charts import Line, bars, chart, smoothed
 from dmnet_jax.report.record import Record
@@ -53,6 +54,7 @@ def _head(title: str, record: Record) -> str:
     results, pooled = record.results, record.results["protocols"]["global"]
     data = record.config["data"]
     flicker = results.get("flicker", {}).get("share")
+    admitted = _nan(results["admitted"])
     surface = results.get("surface_distance", {})
     tiles = {
         "mean IoU, pixels pooled": _score(pooled["iou"]),
@@ -62,7 +64,7 @@ def _head(title: str, record: Record) -> str:
         ),
         "flicker": _score(flicker),
         "frames scored": str(len(record.counts)),
-        "remembered": f"{results['admitted']:.0%}",
+        "remembered": "n/a" if not _remembers(record) else f"{admitted:.0%}",
     }
     shown = "".join(
         f"<div><b>{value}</b><span class=soft>{escape(name)}</span></div>"
@@ -207,7 +209,7 @@ def _frames(record: Record) -> str:
         path = record.evaluated / "overlays" / f"{name}.png"
         if path.is_file():
             said = f"{name}: {about['video']}, {about['frame']}, "
-            said += f"mean IoU {about['iou']:.3f}"
+            said += f"mean IoU {_score(about['iou'])}"
             figures.append(
                 f"<figure><figcaption>{escape(said)}</figcaption>"
                 f'<div class=scroll><img alt="{escape(said)}" '
@@ -237,7 +239,9 @@ def _memory(record: Record) -> str:
             charts.append(
                 chart(lines, title=title, limits=limits, x_title="frame", span=span)
             )
-    if not charts:
+    if not _remembers(record):
+        body = "<p class=soft>This network has no global memory.</p>"
+    elif not charts:
         body = _MISSING
     else:
         body = (
@@ -246,6 +250,11 @@ def _memory(record: Record) -> str:
             f"first always does.</p><div class=grid2>{''.join(charts)}</div>"
         )
     return _section("The memory over time", body)
+
+
+def _remembers(record: Record) -> bool:
+    """Whether the network has a global memory; older results do not tell."""
+    return record.results.get("thresholds") != {}
 
 
 def _speed(speed: dict[str, Any] | None) -> str:
@@ -318,8 +327,7 @@ def _table(
 
 def _embedded(path: Any) -> str:
     """A picture as a JPEG data address, at most as wide as the page needs."""
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
+    picture = Image.fromarray(read_image(path))
     if picture.width > 2 * _WIDEST:
         height = round(picture.height * 2 * _WIDEST / picture.width)
         picture = picture.resize((2 * _WIDEST, height))

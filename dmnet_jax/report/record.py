@@ -2,11 +2,27 @@
 
 import csv
 import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from data_pipelines.names import shown, text_fault
+from dmnet_jax.metrics.protocols import checked_counts
+from dmnet_jax.results_file import (
+    ANY,
+    NUMBER,
+    SCORE,
+    TEXT,
+    ResultsError,
+    check,
+    read_json,
+    read_results,
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,18 @@ class Record:
     picked: dict[str, dict[str, Any]]
 
 
+PICKED = ("best", "median", "worst")
+"""The frames that a page shows, by name; `overlays/NAME.png` are their pictures."""
+
+_CONFIG = {"name": ANY, "data": {"dataset": TEXT}}
+_PICKED = {"video": TEXT, "frame": TEXT, "iou": SCORE}
+# Of metrics.jsonl; other fields are not shown.
+_CURVES = ("loss", "batch_iou", "grad_norm", "val_iou")
+
+# What reading an edited CSV file can raise.
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, csv.Error)
+
+
 def read_run(run: Path) -> Record:
     """Reads a run directory.
 
@@ -51,62 +79,140 @@ def read_run(run: Path) -> Record:
         raise ValueError(
             f"{run}: has no results yet; python evaluate.py --checkpoint {run}"
         )
-    results = _json(evaluated / "results.json")
-    try:
-        videos, counts = _counts(evaluated / "frames.csv", results["classes"])
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"{evaluated / 'frames.csv'}: {error}") from error
-    picked = evaluated / "overlays" / "picked.json"
+    results = read_results(evaluated / "results.json")
+    file = evaluated / "frames.csv"
+    with _naming(file):
+        videos, counts = _counts(file, results["classes"])
+    file = run / "config.json"
+    config = read_json(file)
+    with _naming(file):
+        check(config, _CONFIG, "")
+        if not isinstance(config["name"], str):
+            raise ValueError("name must be text")
+    file = run / "metrics.jsonl"
+    with _naming(file):
+        metrics = _metrics(file)
+    file = evaluated / "overlays" / "timeline.csv"
+    with _naming(file):
+        timeline = _timeline(file)
     return Record(
         run=run,
         evaluated=evaluated,
-        config=_json(run / "config.json"),
-        metrics=_metrics(run / "metrics.jsonl"),
+        config=config,
+        metrics=metrics,
         results=results,
         videos=videos,
         counts=counts,
-        timeline=_timeline(evaluated / "overlays" / "timeline.csv"),
-        picked=_json(picked) if picked.is_file() else {},
+        timeline=timeline,
+        picked=_picked(run, evaluated / "overlays"),
     )
 
 
-def _json(path: Path) -> Any:
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Inside, whatever an edited file leads to is a `ResultsError` that names it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); evaluate again") from error
+        yield
+    except _UNREADABLE as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        what = shown(" ".join(what.split()))
+        raise ResultsError(
+            path, f"damaged or edited ({what}); evaluate again"
+        ) from error
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{path}: a line is no record ({error})") from error
+    lines = []
+    for number, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            line = json.loads(text)
+            check(line, {"step": NUMBER}, "")
+            if not isinstance(line["step"], int):
+                raise ValueError("step must be a whole number")
+            for field in _CURVES:
+                check(line.get(field), SCORE, field)
+            check(line.get("stage", "-"), TEXT, "stage")
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise ValueError(f"line {number}: {error}") from error
+        lines.append(line)
+    return lines
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file that has these columns, each with a cell in all of them."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in columns if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"no column {', '.join(missing)}")
+        rows = list(reader)
+    for row in rows:
+        for name in columns:
+            if not isinstance(row[name], str):
+                raise ValueError(f"a row is cut short before {name}")
+        for name in ("video", "frame"):
+            if fault := text_fault(row[name]):
+                raise ValueError(f"a {name}'s name {fault}")
+    return rows
 
 
 def _counts(path: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
     fields = ("intersection", "predicted", "labelled")
+    rows = _rows(path, ("video", "frame", "class", *fields))
+    if not rows or len(rows) % len(names):
+        raise ValueError(f"{len(rows)} rows; want one for each frame and class")
+    for i, row in enumerate(rows):
+        first = rows[i - i % len(names)]
+        same = (row["video"], row["frame"]) == (first["video"], first["frame"])
+        if not same or row["class"] != names[i % len(names)]:
+            raise ValueError(f"row {i + 1} is not of the frame and class in its turn")
     flat = np.array([[int(row[field]) for field in fields] for row in rows])
-    counts = flat.reshape(-1, len(names), 3)
+    counts = checked_counts(flat.reshape(-1, len(names), 3))
     return np.array([row["video"] for row in rows[:: len(names)]]), counts
 
 
 def _timeline(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    by_video: dict[str, list[dict[str, str]]] = {}
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            by_video.setdefault(row["video"], []).append(row)
     columns = ("confidence", "similarity", "admitted")
+    by_video: dict[str, list[dict[str, str]]] = {}
+    for row in _rows(path, ("video", "frame", *columns)):
+        by_video.setdefault(row["video"], []).append(row)
     return {
         video: (
             [row["frame"] for row in rows],
-            *(np.array([float(row[column]) for row in rows]) for column in columns),
+            *(np.array([_finite(row[column]) for row in rows]) for column in columns),
         )
         for video, rows in by_video.items()
     }
+
+
+def _finite(text: str) -> float:
+    """A number; what cannot be drawn, such as the -inf of a first frame, is NaN."""
+    value = float(text)
+    return value if abs(value) < 1e30 else math.nan
+
+
+def _picked(run: Path, overlays: Path) -> dict[str, dict[str, Any]]:
+    """Which frames are shown: by their own names, pictures that lie in the run alone.
+
+    Whoever sends a run directory must not choose which files of the reader's disk go
+    into the page.
+    """
+    file = overlays / "picked.json"
+    if not file.is_file():
+        return {}
+    picked = read_json(file)
+    with _naming(file):
+        check(picked, {}, "")
+        strange = [name for name in picked if name not in PICKED]
+        if strange:
+            raise ValueError(f"{strange[0]!r}: a page shows {', '.join(PICKED)}")
+        for name, about in picked.items():
+            check(about, _PICKED, name)
+            place = (overlays / f"{name}.png").resolve()
+            if place.exists() and not place.is_relative_to(run.resolve()):
+                raise ValueError(f"{name}.png is a link that leads out of the run")
+    return picked

@@ -1,8 +1,8 @@
 """Live video: the fastest step, and a session around it.
 
 `compile` makes one program from a trained network; `Session` runs it, or an exported
-file, on one camera and handles what cameras do; frames of any size with
-`Policy(other_sizes="letterbox")`. `sources` and `capture` read videos and cameras.
+file, on one camera and handles what cameras do; frames may have any size. `sources` and
+`capture` read videos and cameras.
 Several cameras: compile with `streams=B` and call `Program.step` with masks.
 """
 

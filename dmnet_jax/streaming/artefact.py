@@ -6,13 +6,16 @@
     FILE.sha256        for `sha256sum -c`
     FILE.json          sizes, inputs and outputs by name, config, versions
 
-The checksum is what makes the file safe to use: a damaged one mostly still loads and
-runs. JAX reads its files for six months; weights are archived as safetensors.
+The checksum finds damage: a damaged file mostly still loads and runs. It finds no
+malice, since whoever changes the file can write another one: an exported file is a
+program, to be trusted as one. JAX reads its files for six months; weights are archived
+as safetensors.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,21 @@ import jax
 from jax import export
 
 from dmnet_jax.streaming import runtimes
+from dmnet_jax.streaming.bytecode import check_bytecode
+from dmnet_jax.streaming.described import (
+    FILES,
+    MAX_TEXT,
+    Description,
+    Tensor,
+    check_declared,
+    read_description,
+)
 from dmnet_jax.streaming.program import OUTPUTS, Interface, Labelled, Program
 
 Contents = dict[str, bytes]
 """What the files of one artefact hold, by suffix; the first is the one to open."""
+
+_MAX_PROGRAM = 2**31  # bytes of a file; more no runtime takes from memory
 
 
 class ArtefactError(ValueError):
@@ -76,36 +90,49 @@ def load_artefact(path: str | os.PathLike[str]) -> Program:
     if path.suffix not in kinds:
         raise ArtefactError(f"{path}: must be a {', '.join(kinds)} file")
     try:
-        described = _beside(path, ".json").read_bytes()
-        body = json.loads(described)
-        contents = {s: path.with_suffix(s).read_bytes() for s in body["files"]}
-        lines = _beside(path, ".sha256").read_text().splitlines()
-        interface = Interface(
-            tuple(body["size"]),
-            body["streams"],
-            body["num_classes"],
-            tuple(body["label_size"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtefactError(
-            f"{path}: cannot be read with its .sha256 and .json ({error}); export it "
-            "again with python -m dmnet_jax.export"
-        ) from error
-    found = [_digest(content) for content in (*contents.values(), described)]
-    if found != [line.split(" ")[0] for line in lines]:
-        raise ArtefactError(
-            f"{path}: sha256 differs from the one beside it; the file is damaged or "
-            "was changed: copy all of its files again"
-        )
-    try:
-        return kinds[path.suffix](contents, interface, body)
+        contents, description = _read(path)
+        return kinds[path.suffix](contents, description)
     except ImportError as error:
         extra = {".onnx": "onnx", ".xml": "openvino"}.get(path.suffix, "")
         raise ArtefactError(
             f"{path}: {error.name} is not installed; pip install 'dmnet-jax[{extra}]'"
         ) from error
+    except ArtefactError:
+        raise
     except Exception as error:  # many kinds, all of one meaning
-        raise ArtefactError(f"{path}: cannot be opened ({error})") from error
+        text = " ".join(f"{error}".split())[:500] or type(error).__name__
+        raise ArtefactError(f"{path}: cannot be opened ({text})") from error
+
+
+def _read(path: Path) -> tuple[Contents, Description]:
+    """All files of an artefact, each read once, and what one of them says of it."""
+    try:
+        described = _content(_beside(path, ".json"), MAX_TEXT)
+        sums = _content(_beside(path, ".sha256"), MAX_TEXT).decode()
+        contents = {
+            suffix: _content(path.with_suffix(suffix), _MAX_PROGRAM)
+            for suffix in FILES[path.suffix]
+        }
+    except (OSError, ValueError) as error:
+        raise ArtefactError(
+            f"{path}: cannot be read with its .sha256 and .json ({error}); export it "
+            "again with python -m dmnet_jax.export"
+        ) from error
+    found = [_digest(content) for content in (*contents.values(), described)]
+    if found != [line.split(" ")[0] for line in sums.splitlines()]:
+        raise ArtefactError(
+            f"{path}: sha256 differs from the one beside it; the file is damaged or "
+            "was changed: copy all of its files again"
+        )
+    return contents, read_description(described, path.suffix)
+
+
+def _content(path: Path, most: int) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"{path.name} is larger than {most} bytes")
+    return content
 
 
 def files_of(path: Path) -> list[Path]:
@@ -115,13 +142,19 @@ def files_of(path: Path) -> list[Path]:
     return [*programs, _beside(path, ".json"), _beside(path, ".sha256")]
 
 
-def _open_jax(contents: Contents, interface: Interface, body: dict) -> Program:
+def _open_jax(contents: Contents, description: Description) -> Program:
     exported = export.deserialize(bytearray(contents[".jax"]))
     backend = jax.default_backend()
     platform = {"gpu": "cuda"}.get(backend, backend)
     if platform not in exported.platforms:
         raise ValueError(f"is for {' and '.join(exported.platforms)}, not {platform}")
-    leaves = len(body["memory"])
+    check_declared(
+        description,
+        _declared(description.inputs, exported.in_avals),
+        _declared(description.outputs, exported.out_avals),
+    )
+    check_bytecode(exported.mlir_module_serialized)
+    leaves = len(description.memory)
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in exported.in_avals]
     donated = tuple(range(leaves))
     call = jax.jit(exported.call, donate_argnums=donated).lower(*shapes).compile()
@@ -132,7 +165,21 @@ def _open_jax(contents: Contents, interface: Interface, body: dict) -> Program:
         labelled = dict(zip(OUTPUTS, outputs, strict=True))
         return memory, Labelled(probabilities=None, **labelled)
 
-    return Program(interface, runtimes.empty_memory(body, interface.streams), step)
+    return Program(
+        description.interface,
+        runtimes.empty_memory(description),
+        step,
+        memories=description.memories,
+    )
+
+
+def _declared(named: Sequence[Tensor], avals: Sequence[Any]) -> list[Tensor]:
+    """StableHLO's arrays have no names; they get those of their places."""
+    names = [tensor.name for tensor in named] + [""] * len(avals)
+    return [
+        Tensor(name, tuple(aval.shape), str(aval.dtype))
+        for name, aval in zip(names, avals, strict=False)
+    ]
 
 
 def _digest(content: bytes) -> str:

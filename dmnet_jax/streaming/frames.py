@@ -4,17 +4,19 @@ A frame that is not used is counted, gives no labels and leaves the memory alone
 that nothing of it is ever read later.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from dmnet_jax.streaming.letterbox import letterbox
+from dmnet_jax.streaming.letterbox import canvas_fault, letterbox
 
 Forget = Literal["keep", "reset-local", "reset-all"]
 Status = Literal["ok", "refused", "late", "blank", "frozen", "suspect"]
 
 _ORDER: list[Forget] = ["keep", "reset-local", "reset-all"]
+_DISAGREEING = 3  # late frames in a row, each newer than the last: the clock was wrong
 _THINNED = slice(None, None, 8)  # rows and columns that judge a picture's content
 
 
@@ -32,7 +34,10 @@ class Policy:
             begins another scene and `on_cut` applies. None: cuts are not looked for.
         on_cut: What is forgotten at a scene cut.
         other_sizes: What is done with a frame of another size or aspect than the
-            network's: it is refused, or letterboxed and its labels mapped back.
+            network's: it is letterboxed and its labels mapped back, or refused.
+
+    Raises:
+        ValueError: an option has a value that it cannot have; names both.
     """
 
     skip_blank: bool = True
@@ -42,7 +47,33 @@ class Policy:
     on_gap: Forget = "reset-local"
     scene_cut: float | None = None
     on_cut: Forget = "reset-all"
-    other_sizes: Literal["refuse", "letterbox"] = "refuse"
+    other_sizes: Literal["refuse", "letterbox"] = "letterbox"
+
+    def __post_init__(self) -> None:
+        for name, choices in {
+            "on_gap": get_args(Forget),
+            "on_cut": get_args(Forget),
+            "other_sizes": ("refuse", "letterbox"),
+            "skip_blank": (True, False),
+            "skip_frozen": (True, False),
+        }.items():
+            value = getattr(self, name)
+            if value not in choices:
+                some = ", ".join(map(repr, choices))
+                raise ValueError(f"{name} is {value!r}; it must be one of {some}")
+        for name in ("period", "max_gap", "scene_cut"):
+            check_positive(name, getattr(self, name))
+
+
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises ValueError for what is neither None nor a finite number above zero."""
+    if value is not None and not (_is_finite(value) and value > 0):
+        raise ValueError(f"{name} is {value!r}; it must be a finite number above 0")
 
 
 class Verdict(NamedTuple):
@@ -76,6 +107,7 @@ class FrameCheck:
         self.counts: dict[str, int] = {
             **dict.fromkeys(("refused", "late", "blank", "frozen", "suspect"), 0),
             **dict.fromkeys(("lost", "gaps", "scene_cuts", "letterboxed"), 0),
+            "clock_rebased": 0,
         }
         self._shape: tuple[int, int, int] = (*size, 3)
         self._policy = policy
@@ -83,10 +115,13 @@ class FrameCheck:
         self._seen = False
         self._arrived: float | None = None  # timestamp of the last frame in order
         self._used: float | None = None  # and of the last one that was used
+        self._late: list[float] = []  # timestamps since then that were not newer
+        self._lost = 0  # what the last timestamp in order added to the lost ones
 
     def forget(self) -> None:
         """The next frame is the first of a video: nothing is compared with it."""
         self._seen, self._arrived, self._used = False, None, None
+        self._late, self._lost = [], 0
 
     def fitted(self, frame: Any) -> Any:
         """The frame at the network's size, where the policy says so."""
@@ -97,7 +132,7 @@ class FrameCheck:
             or frame.ndim != 3
             or frame.shape[-1] != 3
             or frame.shape == self._shape
-            or not frame.size
+            or canvas_fault(frame.shape[:2], self._shape[:2])
         ):
             return frame
         self.counts["letterboxed"] += 1
@@ -121,14 +156,9 @@ class FrameCheck:
         if wrong:
             return Verdict("refused", wrong)
         if timestamp is not None:
-            if self._arrived is not None:
-                since = timestamp - self._arrived
-                if since <= 0:
-                    return Verdict("late", f"{-since:.3f} s behind the frame before")
-                if self._policy.period is not None:
-                    lost = round(since / self._policy.period) - 1
-                    self.counts["lost"] += max(0, lost)
-            self._arrived = timestamp
+            behind = self._behind(timestamp)
+            if behind is not None:
+                return Verdict("late", f"{behind:.3f} s behind the frame before")
         if damage:
             return Verdict("suspect", f"damaged: {damage}")
         thin = frame[_THINNED, _THINNED].astype(np.float32)
@@ -153,10 +183,34 @@ class FrameCheck:
             return f"frame is {kind}; it must be a uint8 array"
         if frame.shape != self._shape:
             height, width, _ = self._shape
+            if self._policy.other_sizes == "letterbox" and frame.shape[2:] == (3,):
+                return f"frame is {canvas_fault(frame.shape[:2], (height, width))}"
             return f"frame is {list(frame.shape)}; it must be [{height}, {width}, 3]"
-        if timestamp is not None and not np.isfinite(timestamp):
-            return f"timestamp is {timestamp}; it must be finite"
+        if timestamp is not None and not _is_finite(timestamp):
+            return f"timestamp is {timestamp!r}; it must be a finite number"
         return ""
+
+    def _behind(self, timestamp: float) -> float | None:
+        """By how much a frame is late; None if it is in order, which is then noted.
+
+        Where frames go on behind the clock, in an order of their own, the clock was
+        wrong: they are in order, and what the wrong timestamp counted is taken back.
+        """
+        if self._arrived is not None and timestamp <= self._arrived:
+            newer = not self._late or timestamp > self._late[-1]
+            self._late = [*self._late, timestamp] if newer else [timestamp]
+            if len(self._late) < _DISAGREEING:
+                return self._arrived - timestamp
+            self.counts["clock_rebased"] += 1
+            self.counts["lost"] -= self._lost
+            self._arrived, self._used = self._late[-2], None
+        self._late, self._lost = [], 0
+        if self._arrived is not None and self._policy.period is not None:
+            frames = round((timestamp - self._arrived) / self._policy.period)
+            self._lost = max(0, frames - 1)
+            self.counts["lost"] += self._lost
+        self._arrived = timestamp
+        return None
 
     def _gap(self, timestamp: float | None) -> list[tuple[Forget, str]]:
         limit = self._policy.max_gap

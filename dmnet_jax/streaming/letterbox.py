@@ -7,9 +7,12 @@ A frame that has the network's aspect is resized alone, as `evaluation` does.
 
 import numpy as np
 
-from data_pipelines.images import resize_image, resize_label
+from data_pipelines.images import resize_image, resize_label, size_fault
 
 Size = tuple[int, int]
+
+MAX_LABELS = 2**24
+"""Pixels of a label map that a program computes; larger frames get enlarged labels."""
 
 
 def padded_size(size: Size, network: Size) -> Size:
@@ -18,6 +21,32 @@ def padded_size(size: Size, network: Size) -> Size:
     return max(height, round(width * across / along)), max(
         width, round(height * along / across)
     )
+
+
+def canvas_fault(size: Size, network: Size) -> str:
+    """Why frames of `size` are not letterboxed for `network`; empty if they are.
+
+    A strip of a picture, padded to the network's aspect, is a huge one.
+    """
+    fault = size_fault(*size)
+    if fault:
+        return fault
+    height, width = padded_size(size, network)
+    fault = size_fault(height, width)
+    if fault:
+        frame = f"{size[1]}x{size[0]} (width x height)"
+        return f"{frame} padded to the network's aspect: {fault}"
+    return ""
+
+
+def label_size(size: Size, network: Size) -> Size:
+    """At which size to compute labels of letterboxed frames of `size`.
+
+    That of the padded frame, up to `MAX_LABELS` pixels.
+    """
+    height, width = padded_size(size, network)
+    scale = min(1.0, (MAX_LABELS / (height * width)) ** 0.5)
+    return max(1, int(height * scale)), max(1, int(width * scale))
 
 
 def letterbox(frame: np.ndarray, network: Size) -> np.ndarray:

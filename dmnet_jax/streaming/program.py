@@ -18,11 +18,13 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
+from data_pipelines.images import size_fault
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.nn.layers import enlarge, likeliest
 from dmnet_jax.streaming import network
 from dmnet_jax.streaming.folding import Weights, fold
+from dmnet_jax.streaming.letterbox import MAX_LABELS
 
 NO_LABEL = 255
 OUTPUTS = ("labels", "confidence", "similarity", "admitted")
@@ -64,6 +66,18 @@ class Interface(NamedTuple):
     label_size: tuple[int, int]
 
 
+class Memories(NamedTuple):
+    """Which memories a network has; its stream's state has both, one then unread.
+
+    Attributes:
+        local: of the last few frames.
+        global_: of admitted frames.
+    """
+
+    local: bool = True
+    global_: bool = True
+
+
 class Program:
     """A compiled step, from `compile` or from an exported file.
 
@@ -74,6 +88,7 @@ class Program:
         thresholds: "min_confidence" and "max_similarity"; None if not known.
         with_thresholds: the same program with others, nothing compiled; None if it
             has none to change.
+        memories: which the network has.
     """
 
     def __init__(
@@ -83,8 +98,10 @@ class Program:
         call: Callable[..., tuple[Any, Labelled]],
         thresholds: dict[str, float] | None = None,
         with_thresholds: Callable[[dict[str, float]], "Program"] | None = None,
+        memories: Memories = Memories(),  # noqa: B008  (immutable)
     ) -> None:
         self.interface = interface
+        self.memories = memories
         self.init_memory = init
         self.thresholds = thresholds
         self.with_thresholds = with_thresholds
@@ -160,6 +177,7 @@ def compile(
             lambda *inputs: compiled(weights, *inputs),
             jax.tree.map(float, weights["thresholds"]),
             with_thresholds,
+            Memories(model.local != "none", model.global_memory),
         )
 
     return program_of(weights)
@@ -181,6 +199,9 @@ def input_shapes(model: DMNet, interface: Interface) -> tuple[Any, ...]:
             f"streams is {streams} and label_size {interface.label_size}; "
             "they must be positive"
         )
+    fault = size_fault(*interface.label_size, MAX_LABELS)
+    if fault:
+        raise ValueError(f"label_size: {fault}")
     memory = jax.eval_shape(
         lambda: network.init_memory(model, streams, interface.size, jax.random.key(0))
     )

@@ -8,7 +8,7 @@ input's own buffer, and both runtimes then copy nothing.
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,21 +18,30 @@ from jax import Array
 
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import RESET_ALL
-from dmnet_jax.streaming.program import OUTPUTS, Interface, Labelled, Program
+from dmnet_jax.streaming.described import Description, Tensor, check_declared
+from dmnet_jax.streaming.program import OUTPUTS, Labelled, Program
 
 Tensors = dict[str, np.ndarray]
 Infer = Callable[[Tensors, Tensors], Tensors]
 """(inputs, outputs that are to be written in place) -> the other outputs, by name."""
 
 
-def open_onnx(
-    contents: dict[str, bytes], interface: Interface, body: dict[str, Any]
-) -> Program:
-    """A program that ONNX Runtime runs on the CPU."""
+def open_onnx(contents: dict[str, bytes], description: Description) -> Program:
+    """A program that ONNX Runtime runs on the CPU.
+
+    Raises:
+        ValueError: it takes weights from another file, or is not what is described.
+    """
     import onnxruntime
 
+    _check_self_contained(contents[".onnx"])
     session = onnxruntime.InferenceSession(
-        contents[".onnx"], providers=["CPUExecutionProvider"]
+        contents[".onnx"],
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # which prints, and tries the same again
+    )
+    check_declared(
+        description, *map(_of_onnx, (session.get_inputs(), session.get_outputs()))
     )
     value = onnxruntime.OrtValue.ortvalue_from_numpy
 
@@ -40,7 +49,7 @@ def open_onnx(
         binding = session.io_binding()
         for name, x in inputs.items():
             binding.bind_ortvalue_input(name, value(x))
-        names = [tensor["name"] for tensor in body["outputs"]]
+        names = [tensor.name for tensor in description.outputs]
         for name in names:
             if name in in_place:
                 binding.bind_ortvalue_output(name, value(in_place[name]))
@@ -50,27 +59,30 @@ def open_onnx(
         outputs = dict(zip(names, binding.get_outputs(), strict=True))
         return {n: x.numpy() for n, x in outputs.items() if n not in in_place}
 
-    return _program(interface, body, infer)
+    return _program(description, infer)
 
 
-def open_ir(
-    contents: dict[str, bytes], interface: Interface, body: dict[str, Any]
-) -> Program:
+def open_ir(contents: dict[str, bytes], description: Description) -> Program:
     """A program that OpenVINO runs on the CPU, in the precision it was exported for.
 
     Where the processor has no bfloat16 that is float32, and a warning says so.
+
+    Raises:
+        ValueError: it is not what is described.
     """
     openvino = import_openvino()
     core = openvino.Core()
-    precision = {"fp32": "f32", "bf16": "bf16"}[body["dtype"]]
+    precision = {"fp32": "f32", "bf16": "bf16"}[description.dtype]
     if precision == "bf16" and not has_bf16():
         warnings.warn(
             "this processor has no bfloat16; OpenVINO runs the step in float32",
             stacklevel=2,
         )
         precision = "f32"
+    model = core.read_model(contents[".xml"], contents[".bin"])
+    check_declared(description, *map(_of_ir, (model.inputs, model.outputs)))
     compiled = core.compile_model(
-        core.read_model(contents[".xml"], contents[".bin"]),
+        model,
         "CPU",
         {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"},
     )
@@ -82,12 +94,12 @@ def open_ir(
                 request.set_tensor(name, openvino.Tensor(x, shared_memory=True))
             request.infer()
             return {
-                tensor["name"]: request.get_tensor(tensor["name"]).data.copy()
-                for tensor in body["outputs"]
-                if tensor["name"] not in in_place
+                tensor.name: request.get_tensor(tensor.name).data.copy()
+                for tensor in description.outputs
+                if tensor.name not in in_place
             }
 
-    return _program(interface, body, infer)
+    return _program(description, infer)
 
 
 def has_bf16() -> bool:
@@ -108,36 +120,91 @@ def import_openvino() -> Any:
     return openvino
 
 
-def empty_memory(body: dict[str, Any], streams: int) -> Callable[[Array], Any]:
+def empty_memory(description: Description) -> Callable[[Array], Any]:
     """The function of a PRNG key that gives an exported step's empty memory.
 
     Args:
-        body: of the artefact; "memory" says what its leaves are.
-        streams: B.
+        description: of the step.
     """
 
     @jax.jit
     def init(key: Array) -> tuple[Array, ...]:
-        keys = jax.random.split(key, streams)
+        keys = jax.random.split(key, description.interface.streams)
         raw = jax.random.key_data(jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
         return tuple(
             raw
-            if leaf["name"] == ".key"
+            if leaf.name == ".key"
             else jnp.full(
-                leaf["shape"],
-                mem.EMPTY if leaf["name"].endswith(".stamp") else 0,
-                leaf["dtype"],
+                leaf.shape,
+                mem.EMPTY if leaf.name.endswith(".stamp") else 0,
+                leaf.dtype,
             )
-            for leaf in body["memory"]
+            for leaf in description.memory
         )
 
     return init
 
 
-def _program(interface: Interface, body: dict[str, Any], infer: Infer) -> Program:
-    names = [leaf["name"] for leaf in body["memory"]]
-    init = empty_memory(body, interface.streams)
-    shapes = {tensor["name"]: tensor["shape"] for tensor in body["inputs"]}
+def _check_self_contained(content: bytes) -> None:
+    """Refuses weights in files of their own, which no checksum covers."""
+    import onnx
+
+    def visit(graph: onnx.GraphProto) -> None:
+        tensors = [*graph.initializer]
+        for sparse in graph.sparse_initializer:
+            tensors += [sparse.values, sparse.indices]
+        for node in graph.node:
+            visit_attributes(node, tensors)
+        for tensor in tensors:
+            outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+            if outside or tensor.external_data:
+                raise ValueError(
+                    f"its tensor {tensor.name[:80]!r} lies in a file of its own; "
+                    "export it again, which puts all into one"
+                )
+
+    def visit_attributes(node: onnx.NodeProto, tensors: list[onnx.TensorProto]) -> None:
+        for attribute in node.attribute:
+            tensors += [attribute.t, *attribute.tensors]
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                tensors += [sparse.values, sparse.indices]
+            for graph in (attribute.g, *attribute.graphs):
+                visit(graph)
+
+    model = onnx.load_model_from_string(content)
+    if model.functions or model.training_info:
+        raise ValueError("it holds functions or training, which no exported step does")
+    visit(model.graph)
+
+
+_ONNX_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
+_IR_TYPES = {"f32": "float32", "i32": "int32", "u8": "uint8", "boolean": "bool"}
+
+
+def _of_onnx(arguments: Sequence[Any]) -> list[Tensor]:
+    return [
+        Tensor(x.name, tuple(x.shape), _ONNX_TYPES.get(str(x.type), str(x.type)))
+        for x in arguments
+    ]
+
+
+def _of_ir(ports: Sequence[Any]) -> list[Tensor]:
+    kinds = [str(port.get_element_type().get_type_name()) for port in ports]
+    return [
+        Tensor(port.get_any_name(), tuple(port.get_shape()), _IR_TYPES.get(kind, kind))
+        for port, kind in zip(ports, kinds, strict=True)
+    ]
+
+
+def _program(description: Description, infer: Infer) -> Program:
+    names = [leaf.name for leaf in description.memory]
+    init = empty_memory(description)
+    shapes = {tensor.name: tensor.shape for tensor in description.inputs}
     in_place = [name for name in names if name.startswith(".global_.slots")]
 
     @jax.jit
@@ -162,4 +229,9 @@ def _program(interface: Interface, body: dict[str, Any], infer: Infer) -> Progra
         labelled = Labelled(probabilities=None, **given)
         return tuple(after[name] for name in names), labelled
 
-    return Program(interface, lambda key: tuple(map(np.array, init(key))), step)
+    return Program(
+        description.interface,
+        lambda key: tuple(map(np.array, init(key))),
+        step,
+        memories=description.memories,
+    )

@@ -1,7 +1,7 @@
 """One live video: frames in as they come, results out, faults handled and counted.
 
     with Session.from_checkpoint("runs/endovis17/fold0-seed0") as session:
-        for frame in camera:  # uint8 [H, W, 3], RGB
+        for frame in camera:  # uint8 [H, W, 3], RGB (OpenCV's: frame[..., ::-1])
             result = session.step(frame)
             if result.labels is not None:
                 show(result.labels)
@@ -12,19 +12,27 @@ Not a medical device: for research use.
 import dataclasses
 import json
 import os
+import threading
 import time
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from data_pipelines.names import text_fault
 from dmnet_jax import models
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
 from dmnet_jax.models import DMNet
 from dmnet_jax.streaming.artefact import load_artefact
-from dmnet_jax.streaming.frames import Forget, FrameCheck, Policy, Status
+from dmnet_jax.streaming.frames import (
+    Forget,
+    FrameCheck,
+    Policy,
+    Status,
+    check_positive,
+)
 from dmnet_jax.streaming.latency import Latency
 from dmnet_jax.streaming.letterbox import restore
 from dmnet_jax.streaming.program import Program, compile
@@ -46,12 +54,13 @@ class Result:
             this stream), "late", "blank", "frozen", "suspect" (it was decoded with
             errors, or the network's output is not finite).
         reason: the rule in words; empty for a plain frame.
-        labels: uint8 [h, w], at the program's label size, or at the frame's size if
-            frames are letterboxed; None unless the status is "ok": a label map is
-            always of its own frame, never an older one.
+        labels: uint8 [h, w], at the frame's size if other sizes are letterboxed, else
+            at the program's label size; None unless the status is "ok": a label map
+            is always of its own frame, never an older one.
         probabilities: float32 [h, w, num_classes], if the program gives them.
         confidence: the paper's r; NaN without labels.
-        similarity: the paper's s; -inf before anything was admitted.
+        similarity: the paper's s; -inf before anything was admitted, and without a
+            global memory.
         admitted: whether the frame entered the global memory.
         forgot: what the memory forgot before this frame.
         seconds: from the frame in host memory to its labels in host memory.
@@ -78,6 +87,8 @@ class Remembered(NamedTuple):
     Attributes:
         local: of the window.
         global_: of the admitted ones.
+
+    Empty for a memory that the network does not have.
     """
 
     local: tuple[int, ...]
@@ -105,27 +116,49 @@ def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
 
     Raises:
         CheckpointError: no good checkpoint.
+        ValueError: it does not tell what was trained, or that was no DMNet.
     """
     variables, about = load_variables(run, which)
-    config = from_json(json.dumps(about["config"]))
+    try:
+        config = from_json(json.dumps(about["config"]))
+        _check_classes(about["classes"], config.data.num_classes)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(
+            f"{run}: its checkpoint does not tell what was trained ({what})"
+        ) from error
     return Trained(models.build_dmnet(config), variables, config, about)
+
+
+def _check_classes(classes: Any, count: int) -> None:
+    """Names are shown and colors painted with."""
+    if len(classes) < count:
+        raise ValueError(f"{len(classes)} classes, not {count}")
+    for info in classes:
+        fault = text_fault(info["name"])
+        if fault:
+            raise ValueError(f"the class {info['name']!r} {fault}")
+        red, green, blue = info["color"]
+        if not all(type(x) is int and 0 <= x < 256 for x in (red, green, blue)):
+            raise ValueError(f"the color of {info['name']!r} is none")
 
 
 class Session:
     """A stream of frames through a program, with its own memory.
 
     Sessions share nothing but the program. The first step, which is slower, is made
-    here and forgotten.
+    here and forgotten. Threads may share a session: its methods wait for one another.
 
     Args:
         program: for one stream.
-        policy: rules for frames that are not simply the next one.
+        policy: rules for frames that are not simply the next one. None: `Policy()`;
+            for a program with a label size of its own, other sizes are refused.
         deadline: seconds a step may take; longer ones are counted.
         seed: of the memory's random reads, which are those that `evaluation` makes
             in its first video.
 
     Raises:
-        ValueError: the program is for several streams.
+        ValueError: the program is for several streams, or the deadline is no time.
     """
 
     def __init__(
@@ -141,11 +174,15 @@ class Session:
                 f"the program is for {program.interface.streams} streams; a session "
                 "needs one compiled with streams=1"
             )
+        check_positive("deadline", deadline)
+        whole = program.interface.label_size == program.interface.size
+        policy = policy or Policy(other_sizes="letterbox" if whole else "refuse")
         self.program = program
+        self._lock = threading.RLock()
         self._latency = Latency(deadline)
-        self._check = FrameCheck(program.interface.size, policy or Policy())
+        self._check = FrameCheck(program.interface.size, policy)
         self._index = 0
-        self._letterbox = policy is not None and policy.other_sizes == "letterbox"
+        self._letterbox = policy.other_sizes == "letterbox"
         key = jax.random.fold_in(jax.random.key(seed), 0)
         self._memory: Any = program.init_memory(key)
         blank = np.zeros((1, *program.interface.size, 3), np.uint8)
@@ -201,8 +238,7 @@ class Session:
         """Segments one frame, or says by which rule it does not.
 
         Args:
-            frame: uint8 [H, W, 3], RGB, of the program's size unless the policy
-                letterboxes; not kept.
+            frame: uint8 [H, W, 3], RGB, of any size that the policy takes; not kept.
             timestamp: seconds, on a clock of the caller's; enables the rules about
                 late and lost frames and gaps.
             damage: what the decoder complained about; such a frame is not used.
@@ -210,6 +246,10 @@ class Session:
         Raises:
             ValueError: the session is closed.
         """
+        with self._lock:
+            return self._step(frame, timestamp, damage)
+
+    def _step(self, frame: Any, timestamp: float | None, damage: str) -> Result:
         if self._memory is None:
             raise ValueError("the session is closed")
         index, self._index = self._index, self._index + 1
@@ -231,7 +271,7 @@ class Session:
         missed = self._latency.add(seconds)
         finite = bool(np.isfinite(out.confidence[0]))
         self._check.counts["suspect"] += not finite
-        given = out.probabilities
+        given, kept = out.probabilities, self.program.memories
         return Result(
             index=index,
             status="ok" if finite else "suspect",
@@ -239,8 +279,8 @@ class Session:
             labels=labels if finite else None,
             probabilities=np.array(given[0]) if finite and given is not None else None,
             confidence=float(out.confidence[0]),
-            similarity=float(out.similarity[0]),
-            admitted=bool(out.admitted[0]),
+            similarity=float(out.similarity[0]) if kept.global_ else -np.inf,
+            admitted=bool(out.admitted[0]) and kept.global_,
             forgot=forget,
             seconds=seconds,
             missed_deadline=missed,
@@ -250,10 +290,17 @@ class Session:
         """Forgets the window, or everything, before the next frame.
 
         After "reset-all" the session answers as a new one of the same seed.
+
+        Raises:
+            ValueError: there is no such thing to forget.
         """
-        self._forget = max(self._forget, forget, key=list(_FORGET).index)
-        if forget == "reset-all":
-            self._check.forget()
+        if forget not in _FORGET:
+            some = ", ".join(map(repr, _FORGET))
+            raise ValueError(f"forget is {forget!r}; it must be one of {some}")
+        with self._lock:
+            self._forget = max(self._forget, forget, key=list(_FORGET).index)
+            if forget == "reset-all":
+                self._check.forget()
 
     @property
     def thresholds(self) -> dict[str, float] | None:
@@ -271,7 +318,8 @@ class Session:
             raise ValueError(f"thresholds are {values}; they must be finite")
         if self.program.with_thresholds is None:
             raise ValueError("thresholds of an exported program cannot be changed")
-        self.program = self.program.with_thresholds(values)
+        with self._lock:
+            self.program = self.program.with_thresholds(values)
 
     def remembered(self) -> Remembered:
         """Which frames the memories hold, by their numbers.
@@ -279,23 +327,33 @@ class Session:
         Raises:
             ValueError: the session is closed, or its program was exported.
         """
-        if not isinstance(self._memory, DualMemory):
-            raise ValueError("only the memory of an open, compiled session is known")
-        rings = self._memory.local, self._memory.global_
-        stamps = jax.device_get([ring.stamp[0] for ring in rings])
-        return Remembered(*(tuple(sorted(s[s >= 0].tolist())) for s in stamps))
+        with self._lock:
+            if not isinstance(self._memory, DualMemory):
+                raise ValueError(
+                    "only the memory of an open, compiled session is known"
+                )
+            rings = self._memory.local, self._memory.global_
+            stamps = jax.device_get([ring.stamp[0] for ring in rings])
+        return Remembered(
+            *(
+                tuple(sorted(stamp[stamp >= 0].tolist())) if there else ()
+                for stamp, there in zip(stamps, self.program.memories, strict=True)
+            )
+        )
 
     def stats(self) -> dict[str, Any]:
         """JSON: frames given, what became of them, and how long the steps took."""
-        return {
-            "frames": self._index,
-            **self._check.counts,
-            "latency": self._latency.summary(),
-        }
+        with self._lock:
+            return {
+                "frames": self._index,
+                **self._check.counts,
+                "latency": self._latency.summary(),
+            }
 
     def close(self) -> None:
         """Gives the memory back; a closed session steps no more."""
-        self._memory = None
+        with self._lock:
+            self._memory = None
 
     def __enter__(self) -> "Session":
         return self

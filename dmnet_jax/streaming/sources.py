@@ -7,6 +7,8 @@ Folders and rendered video need nothing more; the others need PyAV, see `video`.
 """
 
 import itertools
+import stat
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from data_pipelines.images import read_image
-from data_pipelines.pairs import natural_key
+from data_pipelines.images import DataError, read_image, read_size
+from data_pipelines.names import name_fault
+from data_pipelines.pairs import PICTURES, listed
 from data_pipelines.synthetic import endless
 
 RENDERED = "synthetic"
-PICTURES = (".png", ".jpg", ".jpeg")
 RATE = 25.0
 """Frames a second of what does not say its own rate."""
 
@@ -31,7 +33,8 @@ class Captured(NamedTuple):
         image: uint8 [H, W, 3], RGB.
         seconds: on the source's clock.
         name: for files about this frame; unique in its source.
-        damage: what the decoder complained about; empty for a clean frame.
+        damage: what is wrong with it; empty for a clean frame. A frame that cannot be
+            decoded at all may be a black picture.
     """
 
     image: np.ndarray
@@ -63,15 +66,43 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """The PNG and JPEG pictures of a folder, in natural order of their names."""
+    """The PNG and JPEG pictures of a folder, in natural order of their names.
+
+    One that cannot be read is a black picture with damage, so that the others keep
+    their places.
+
+    Raises:
+        SourceError: when iterated: none can be read.
+    """
 
     paths: tuple[Path, ...]
     rate: float | None = RATE
     live: bool = False
 
     def __iter__(self) -> Iterator[Captured]:
+        blank: np.ndarray | None = None
         for index, path in enumerate(self.paths):
-            yield Captured(read_image(path), index / RATE, path.stem)
+            damage = ""
+            try:
+                image = read_image(path)
+            except (DataError, OSError) as error:
+                damage = " ".join(str(error).split())
+                if blank is None:
+                    blank = np.zeros((*self._some_size(damage), 3), np.uint8)
+                image = blank
+            else:
+                blank = np.zeros_like(image)
+            yield Captured(image, index / RATE, path.stem, damage)
+
+    def _some_size(self, damage: str) -> tuple[int, int]:
+        """That of the first picture that can be read."""
+        for path in self.paths:
+            try:
+                read_image(path)
+                return read_size(path)
+            except (DataError, OSError):
+                continue
+        raise SourceError(f"no picture can be read; the first: {damage}")
 
 
 @dataclass(frozen=True)
@@ -109,27 +140,37 @@ def open_source(text: str) -> Source:
     if text == RENDERED:
         return Rendered()
     path = Path(text)
-    if path.is_dir():
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError):  # a name that no file can have
+        kind = 0
+    if stat.S_ISDIR(kind):
         return _folder(path)
     from dmnet_jax.streaming.video import Camera, VideoFile
 
-    if text.isdecimal() or text.startswith("/dev/") or "://" in text:
+    if text.isdecimal():
         return Camera(text)
-    if not path.is_file():
-        raise SourceError(
-            f"{text}: no such file or folder; give a video, a folder of pictures, a "
-            f'camera\'s number, an address (rtsp://...) or "{RENDERED}"'
-        )
-    return VideoFile(path)
+    if stat.S_ISREG(kind):
+        return VideoFile(path)
+    if text.startswith("/dev/") or "://" in text:
+        return Camera(text)
+    raise SourceError(
+        f"{text}: no such file or folder; give a video, a folder of pictures, a "
+        f'camera\'s number, an address (rtsp://...) or "{RENDERED}"'
+    )
 
 
 def _folder(path: Path) -> Folder:
-    files = [file for file in path.iterdir() if file.suffix.lower() in PICTURES]
-    files.sort(key=lambda file: natural_key(file.name))
+    """The pictures of a folder that training would take too."""
+    files = listed(path)
     if not files:
         raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files")
-    stems = [file.stem for file in files]
-    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    for file in files:
+        fault = name_fault(file.name)
+        if fault:
+            raise SourceError(f"{path}: the name {file.name!r} {fault}; rename it")
+    stems = Counter(file.stem for file in files)
+    twice = next((stem for stem, count in stems.items() if count > 1), None)
     if twice is not None:
         raise SourceError(f"{path}: two pictures are called {twice}; rename one")
     return Folder(tuple(files))

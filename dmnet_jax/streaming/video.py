@@ -1,85 +1,101 @@
-"""Video in and out by PyAV (`pip install 'dmnet-jax[video]'`); nothing else needs it.
+"""Video in and out by PyAV (the extra "video"); nothing else needs it.
 
-A damaged video does not fail: its decoder fills in what is missing and writes to its
-log. So the log is listened to, and a frame during whose decoding it spoke is marked.
-Frames after it may show remains of the damage until the next key frame.
+A damaged video does not fail: what is damaged in it is marked, see `decoding`, what
+gives no frame is left out and counted, and where the file ends too early that is an
+error after its last frame.
 """
 
 import math
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dmnet_jax.streaming.sources import RATE, Captured, SourceError
-
-INSTALL = "pip install 'dmnet-jax[video]'"
-TIMEOUT = (10.0, 5.0)
-"""Seconds to wait for a stream to open, and for its next packet."""
+from data_pipelines.files import WriteError
+from dmnet_jax.streaming.containers import (
+    TIMEOUT,
+    decoded,
+    no_faults,
+    opened,
+    pyav,
+    rate_of,
+    said,
+    stream_of,
+)
+from dmnet_jax.streaming.sources import Captured
 
 _TICK = Fraction(1, 1000)
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
-
-
-def pyav() -> Any:
-    """The module `av`.
-
-    Raises:
-        SourceError: it is not installed.
-    """
-    try:
-        import av
-        import av.logging
-    except ImportError as error:
-        raise SourceError(f"video needs PyAV: {INSTALL} ({error})") from error
-    return av
+_RECORDED = ("http", "https", "ftp", "sftp", "file")  # schemes that may be either
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video file, every frame.
+    """A video file, every frame, as it is to be shown: turned by its display matrix.
+
+    Attributes:
+        path: of the file.
+        faults: of the newest iteration so far: packets that gave no frame, and jumps
+            of the clock that were bridged.
 
     Raises:
-        SourceError: when made: PyAV is missing, or the file holds no video.
+        SourceError: when made: PyAV is missing, or the file holds no video. When
+            iterated: the file cannot be read on, or ends before its end.
     """
 
     path: Path
     live: bool = False
+    faults: dict[str, int] = field(default_factory=no_faults, compare=False)
 
     def __post_init__(self) -> None:
-        with _opened(str(self.path)):
+        with self._opened():
             pass
 
     @property
     def rate(self) -> float | None:
-        with _opened(str(self.path)) as container:
-            rate = container.streams.video[0].average_rate
-            return float(rate) if rate else None
+        with self._opened() as container:
+            return rate_of(stream_of(container))
 
     def __iter__(self) -> Iterator[Captured]:
-        with _opened(str(self.path)) as container:
-            yield from _decoded(container, str(self.path))
+        self.faults.update(no_faults())
+        with self._opened() as container:
+            yield from decoded(container, str(self.path), self.faults)
+
+    def _opened(self) -> Any:
+        # With its scheme, or a name such as 10:30.mp4 is read as an address.
+        return opened(f"file:{self.path}", str(self.path))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Camera:
     """A camera (its number or device) or an address; iterating connects.
 
+    Attributes:
+        address: as the user gives it.
+        live: whether frames are lost when nobody looks. What a web server sends is if
+            it says neither its length nor its duration, which is known once it is open.
+        faults: of `VideoFile`, of all iterations.
+
     Raises:
-        SourceError: when made: PyAV is missing.
+        SourceError: when made: PyAV is missing. When iterated: as `VideoFile`, and if
+            nothing can be decoded for some seconds.
     """
 
     address: str
     rate: float | None = None
-    live: bool = True
+    live: bool = field(init=False)
+    faults: dict[str, int] = field(default_factory=no_faults, compare=False)
 
     def __post_init__(self) -> None:
         pyav()
+        scheme = self.address.partition("://")[0].lower()
+        self.live = "://" not in self.address or scheme not in _RECORDED
 
     def __iter__(self) -> Iterator[Captured]:
         address, form = self.address, None
@@ -88,48 +104,13 @@ class Camera:
             form = _CAMERAS.get(sys.platform)
             if address.isdecimal() and sys.platform.startswith("linux"):
                 address = f"/dev/video{address}"
-        with _opened(address, format=form, timeout=TIMEOUT, options=options) as stream:
-            yield from _decoded(stream, address)
-
-
-def _opened(address: str, **options: Any) -> Any:
-    av = pyav()
-    try:
-        container = av.open(address, **options)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"{address}: cannot be opened ({_said(error)})") from error
-    if not container.streams.video:
-        container.close()
-        raise SourceError(f"{address}: holds no video")
-    return container
-
-
-def _decoded(container: Any, address: str) -> Iterator[Captured]:
-    """Frames of an open container, none of them held back by threads."""
-    av = pyav()
-    stream = container.streams.video[0]
-    stream.thread_type = "SLICE"
-    rate = float(stream.average_rate or RATE)
-    av.logging.set_level(av.logging.WARNING)
-    index = 0
-    with av.logging.Capture(local=False) as spoken:
-        try:
-            for frame in container.decode(stream):
-                damage = spoken[0][2].strip() if spoken else ""
-                spoken.clear()
-                image = frame.to_ndarray(format="rgb24")
-                spoken.clear()  # the converter's remarks on colour are no damage
-                seconds = index / rate if frame.time is None else float(frame.time)
-                yield Captured(image, seconds, f"{index:06}", damage)
-                index += 1
-        except av.FFmpegError as error:
-            raise SourceError(
-                f"{address}: cannot be read after frame {index} ({_said(error)})"
-            ) from error
-
-
-def _said(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+        with opened(
+            address, address, format=form, timeout=TIMEOUT, options=options
+        ) as stream:
+            if address.partition("://")[0].lower() in _RECORDED:
+                listed = stream.format.name in ("hls", "dash")  # and so has a length
+                self.live = stream.duration is None and (listed or stream.size <= 0)
+            yield from decoded(stream, address, self.faults, live=self.live)
 
 
 class VideoWriter:
@@ -143,20 +124,22 @@ class VideoWriter:
 
     Raises:
         SourceError: PyAV is missing.
-        OSError: the file cannot be written.
+        WriteError: also by the methods: the file cannot be written, or the encoder
+            refuses such frames.
     """
 
     def __init__(self, path: str | os.PathLike[str], rate: float) -> None:
-        self._av = pyav()
-        self._container = self._av.open(
-            os.fspath(path),
-            "w",
-            format="mp4",
-            options={
-                "movflags": "frag_keyframe+empty_moov+default_base_moof",
-                "flush_packets": "1",
-            },
-        )
+        self._av, self._path = pyav(), os.fspath(path)
+        with self._told():
+            self._container = self._av.open(
+                f"file:{self._path}",
+                "w",
+                format="mp4",
+                options={
+                    "movflags": "frag_keyframe+empty_moov+default_base_moof",
+                    "flush_packets": "1",
+                },
+            )
         self._rate = Fraction(rate).limit_denominator(1001)
         self._stream: Any = None
         self._ticks = -1
@@ -165,12 +148,13 @@ class VideoWriter:
         """Appends a frame, uint8 [H, W, 3], RGB, to be shown at `seconds`."""
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._stream is None:
-            self._stream = self._started(*image.shape[:2])
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
         self._ticks = max(self._ticks + 1, round(seconds / _TICK))
         frame.pts, frame.time_base = self._ticks, _TICK
-        self._container.mux(self._stream.encode(frame))
+        with self._told():
+            if self._stream is None:
+                self._stream = self._started(*image.shape[:2])
+            self._container.mux(self._stream.encode(frame))
 
     def _started(self, height: int, width: int) -> Any:
         codecs = self._av.codecs_available
@@ -186,9 +170,21 @@ class VideoWriter:
 
     def close(self) -> None:
         """Writes what is left."""
-        if self._stream is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
+        with self._told():
+            try:
+                if self._stream is not None and self._stream.codec_context.is_open:
+                    self._container.mux(self._stream.encode())
+            finally:
+                self._container.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._av.FFmpegError, OSError, ValueError) as error:
+            raise WriteError(
+                f"{self._path}: cannot be written ({said(error)})"
+            ) from error
 
     def __enter__(self) -> "VideoWriter":
         return self

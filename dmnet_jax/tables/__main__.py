@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from data_pipelines.files import make_folder, replaced
 from dmnet_jax.command_line import exit_with_error, parse_command
 from dmnet_jax.config import Config
 from dmnet_jax.series import SeriesFlags, finished, folds
@@ -108,7 +109,7 @@ def make(name: Name, config: Config, flags: Flags) -> int:
     rows = chosen(name, flags.methods)
     cells = [cell_config(config, row, flags.encoders) for row in rows]
     folder = _folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if flags.train:
         for row, cell in zip(rows, cells, strict=True):
             status = tables.train_row(cell, row, flags, folder)
@@ -173,12 +174,13 @@ def draw(name: str, config: Config, flags: FigureFlags) -> int:
     if flags.frames < 1:
         raise ValueError(f"--frames is {flags.frames}; it must be at least 1")
     folder = _folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if name == "figure2":
         figure = figures.figure2(runs, flags.frames)
     else:
         figure = figures.figure3(runs[0][1], flags.video)
-    figure.save(folder / f"{name}.png", dpi=(300, 300))
+    with replaced(folder / f"{name}.png") as fresh:
+        figure.save(fresh, format="PNG", dpi=(300, 300))
     print(folder / f"{name}.png")
     return 0
 

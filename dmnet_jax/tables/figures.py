@@ -1,6 +1,5 @@
 """The paper's figures 2 and 3 from finished runs, as pictures."""
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,10 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from data_pipelines.frames import FrameSource, resize_image
 from dmnet_jax import evaluation, models
 from dmnet_jax.checkpoint import load_variables
-from dmnet_jax.config import Config, from_json
+from dmnet_jax.config import Config
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.evaluation import Prediction
 from dmnet_jax.overlay import contact_sheet, legend, overlay
+from dmnet_jax.provenance import checked
 from dmnet_jax.report.charts import ticks
 
 INK, FAINT, PAPER = (20, 20, 20), (205, 205, 205), (255, 255, 255)
@@ -27,7 +27,7 @@ def opened(run: Config) -> tuple[Any, Any, FrameSource]:
         ValueError: there is no such run.
     """
     variables, about = load_variables(run.run_directory, "newest")
-    config = from_json(json.dumps(about["config"]))
+    config = checked(about, run.run_directory)
     return models.build(config), variables, open_videos(run.data, about["val_videos"])
 
 

@@ -1,15 +1,16 @@
 """From runs to a table: trains what is missing, reads scores, counts, and writes."""
 
 import csv
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.files import replaced, write_text
 from dmnet_jax.config import Config, to_json
 from dmnet_jax.process import StopRequest
+from dmnet_jax.results_file import read_results
 from dmnet_jax.series import SeriesFlags, average, finished, planned
 from dmnet_jax.tables.rows import Row, parts
 
@@ -52,7 +53,7 @@ def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int
         if finished(run):
             continue
         recipe = folder / f"{run.name}.json"
-        recipe.write_text(to_json(run) + "\n")
+        write_text(recipe, to_json(run) + "\n")
         print(f"{row.method}: {run.run_directory}", flush=True)
         status = train_process(recipe)
         if status or not finished(run):  # 0 without results: asked to stop
@@ -95,7 +96,8 @@ def scores_of(config: Config, row: Row, flags: SeriesFlags) -> dict[str, Any]:
     """
     planned_runs = [parts(run, row)[-1] for run in planned(config, flags)]
     runs = [run for run in planned_runs if finished(run)]
-    read = [json.loads((r.run_directory / "results.json").read_text()) for r in runs]
+    files = [run.run_directory / "results.json" for run in runs]
+    read = [read_results(file, to_average=True) for file in files]
     try:
         found = average(read) if read else None
     except ValueError:
@@ -156,7 +158,10 @@ def write_table(
     names = ["method"]
     names += [key for _, ours, _, paper in BESIDE for key in (ours, paper)]
     names += [key for _, key in OURS]
-    with (folder / f"{name}.csv").open("w", newline="") as file:
+    with (
+        replaced(folder / f"{name}.csv") as fresh,
+        fresh.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(rows)
@@ -175,7 +180,7 @@ def write_table(
         [[line[i] for i in kept] for line in cells], [headers[i] for i in kept]
     )
     text = f"{table}\n\n{_notes(about)}\n"
-    (folder / f"{name}.md").write_text(text)
+    write_text(folder / f"{name}.md", text)
     return text
 
 

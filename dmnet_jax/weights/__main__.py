@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.names import escape_what_streams_cannot_hold, shown
+
 if TYPE_CHECKING:
     from dmnet_jax.weights.checks import Difference
 
@@ -16,10 +18,11 @@ _COLUMNS = f"{'largest diff':>14}{'over largest':>14}{'relative rms':>14}"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; 0 done and exact, 1 not exact, 2 the user's mistake."""
     options = _parser().parse_args(arguments)
+    escape_what_streams_cannot_hold()
     try:
         return options.command(options)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {shown(error)}", file=sys.stderr)
         return 2
 
 

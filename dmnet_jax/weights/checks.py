@@ -107,9 +107,11 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        index = json.loads(path.read_text())
-        names = list(index.keys())
-    except (ValueError, AttributeError) as error:
+        index = json.loads(path.read_bytes())
+        names = [name for name in index if isinstance(index[name], dict)]
+        if len(names) < len(index):
+            raise ValueError("a record is no group of fields")
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: not an index of models: {error}") from error
     if strange := [name for name in names if name not in VARIANTS]:
         raise WeightsError(f"{path}: unknown model {strange[0]}; know {[*VARIANTS]}")

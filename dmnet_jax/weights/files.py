@@ -2,21 +2,46 @@
 
 import hashlib
 import json
-import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, save
 
+from data_pipelines.files import replaced, write_text
 from dmnet_jax.weights.layout import WeightsError, flatten
 from dmnet_jax.weights.torch_file import read_torch
 
 MAX_NPZ_BYTES = 4 << 30
 _MAX_HEADER_BYTES = 16 << 20
+
+
+# Whose names end so are variances, in any framework.
+_VARIANCES = ("var", "running_var", "moving_variance")
+
+# What NumPy and safetensors raise on bytes that are no file of theirs.
+_DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
@@ -26,24 +51,57 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: no such file.
-        WeightsError: another suffix, a damaged file, or a checksum that differs.
+        WeightsError: another suffix, a damaged file, a checksum that differs, or
+            numbers that no network has: NaN, infinity, a negative variance.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if path.suffix == ".npz":
-        return _read_npz(path)
-    if path.suffix == ".safetensors":
-        _check_sum(path)
+        arrays = _read_npz(path)
+    elif path.suffix == ".safetensors":
         try:
-            return load_file(path)
-        except (SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise WeightsError(f"{path}: damaged safetensors file: {error}") from error
-    if path.suffix in (".pth", ".pt"):
-        return read_torch(path)
-    raise WeightsError(
-        f"{path}: weights are read from .npz, .safetensors, .pth and .pt files"
-    )
+            # Read once: what is hashed is what is used.
+            data = path.read_bytes()
+            _check_sum(path, data)
+            arrays = load(data)
+        except WeightsError:
+            raise
+        except _DAMAGE as error:
+            raise _damaged(path, "safetensors", error) from error
+    elif path.suffix in (".pth", ".pt"):
+        arrays = read_torch(path)
+    else:
+        raise WeightsError(
+            f"{path}: weights are read from .npz, .safetensors, .pth and .pt files"
+        )
+    for name, array in arrays.items():
+        if fault := _fault_of(name, array):
+            raise WeightsError(f"{path}: {ascii(name)[1:-1]} {fault}")
+    return arrays
+
+
+def _fault_of(name: str, array: np.ndarray) -> str:
+    """What is wrong with an array's numbers, in words; empty if nothing is."""
+    if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+        return f"holds {array.dtype}, no numbers of a network"
+    with np.errstate(over="ignore"):
+        values = np.asarray(array, np.float32)
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        return (
+            f"holds {values[wrong].flat[0]} ({np.count_nonzero(wrong)} of "
+            f"{values.size} numbers are not finite); its training came apart"
+        )
+    last = name.replace(".", "/").rpartition("/")[2]
+    if last in _VARIANCES and values.size and values.min() < 0:
+        return f"holds {values.min():g}, but a variance is not negative"
+    return ""
+
+
+def _damaged(path: Path, kind: str, error: BaseException) -> WeightsError:
+    what = " ".join(ascii(str(error))[1:-1].split())[:200] or type(error).__name__
+    return WeightsError(f"{path}: damaged {kind} file: {what}")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -60,9 +118,10 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         if length > _MAX_HEADER_BYTES:
             raise WeightsError(f"{path}: damaged safetensors file: header too large")
         try:
-            return json.loads(file.read(length)).get("__metadata__", {})
-        except (ValueError, AttributeError) as error:
-            raise WeightsError(f"{path}: damaged safetensors file: {error}") from error
+            notes = json.loads(file.read(length)).get("__metadata__", {})
+            return {str(name): str(text) for name, text in notes.items()}
+        except _DAMAGE as error:
+            raise _damaged(path, "safetensors", error) from error
 
 
 def write_safetensors(
@@ -83,6 +142,7 @@ def write_safetensors(
 
     Raises:
         WeightsError: another suffix, or no such folder.
+        WriteError: it cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -90,14 +150,11 @@ def write_safetensors(
     if not path.parent.is_dir():
         raise WeightsError(f"{path}: folder {path.parent} does not exist")
     arrays = {n: np.asarray(a, order="C") for n, a in flatten(variables).items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(save(arrays, metadata=dict(metadata)))
-        digest = _sha256(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sidecar(path).write_text(f"{digest}  {path.name}\n")
+    data = save(arrays, metadata=dict(metadata))
+    digest = hashlib.sha256(data).hexdigest()
+    with replaced(path) as partial:
+        partial.write_bytes(data)
+    write_text(_sidecar(path), f"{digest}  {path.name}\n")
     return digest
 
 
@@ -110,25 +167,20 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except WeightsError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, MemoryError) as error:
-        raise WeightsError(f"{path}: damaged .npz file: {error}") from error
+    except _DAMAGE as error:
+        raise _damaged(path, ".npz", error) from error
 
 
-def _check_sum(path: Path) -> None:
+def _check_sum(path: Path, data: bytes) -> None:
     sidecar = _sidecar(path)
     if not sidecar.is_file():
         return
-    expected = sidecar.read_text().split()[:1]
-    if expected != [_sha256(path)]:
+    expected = sidecar.read_text(errors="replace").split()[:1]
+    if expected != [hashlib.sha256(data).hexdigest()]:
         raise WeightsError(
             f"{path}: sha256 differs from {sidecar.name}; the file is damaged or was "
             "changed: fetch both again"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sidecar(path: Path) -> Path:

@@ -1,10 +1,13 @@
 """Archives from strangers: good ones unpack whole, others leave nothing."""
 
+import gzip
 import io
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 
+import numpy as np
 import pytest
 
 from data_pipelines.frames import DataError
@@ -168,3 +171,83 @@ def test_two_archives_may_share_a_file_only_if_it_is_the_same(tmp_path):
         extract(make_zip(tmp_path / "c.zip", {"three.json": b"[]"}), tmp_path / "out")
     with pytest.raises(DataError, match="a file and a folder"):
         extract(make_zip(tmp_path / "d.zip", {"three.json/x": b""}), tmp_path / "out")
+
+
+def test_a_tar_of_a_folders_content_unpacks(tmp_path):
+    here = tar_member(".", kind=tarfile.DIRTYPE)
+    inner = [tar_member(f"./{name}", data) for name, data in FILES.items()]
+    archive = make_tar(tmp_path / "a.tar.gz", [here, *inner])
+    assert extract(archive, tmp_path / "out") == len(FILES)
+    assert unpacked(tmp_path / "out") == FILES
+
+
+def test_every_changed_bit_of_a_packed_tar_is_found(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = {f"{i}.bin": rng.bytes(700) for i in range(4)}
+    whole = make_tar(
+        tmp_path / "a.tar.gz", [tar_member(*item) for item in noise.items()]
+    )
+    data = whole.read_bytes()
+    bad = tmp_path / "bad.tgz"
+    # Behind the header of gzip, which has a time and a name that nothing depends on.
+    for place in rng.integers(40, len(data), 60):
+        changed = bytearray(data)
+        changed[place] ^= 1 << rng.integers(8)
+        bad.write_bytes(changed)
+        refused(bad, tmp_path / "out", r"bad\.tgz: ")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_many_megabytes_is_not_unfolded(tmp_path, kind):
+    archive = tmp_path / "bomb.tar.gz"
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = kind, 200 << 20
+    with gzip.open(archive, "wb", compresslevel=1) as file:
+        file.write(info.tobuf())
+        for _ in range(200):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    refused(archive, tmp_path / "out", "a header of 210 MB")
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
+def test_chains_of_headers_and_data_behind_the_end_are_refused(tmp_path):
+    pax = tarfile.TarInfo("pax")
+    pax.type, text = tarfile.XHDTYPE, b"13 path=a.bin\n"
+    pax.size = len(text)
+    chain = (pax.tobuf() + text.ljust(512, b"\0")) * 3000
+    with gzip.open(tmp_path / "chain.tar.gz", "wb") as file:
+        file.write(chain)
+    refused(tmp_path / "chain.tar.gz", tmp_path / "out", r"chain\.tar\.gz: damaged")
+    with gzip.open(tmp_path / "long.tar.gz", "wb", compresslevel=1) as file:
+        file.write(bytes(40 << 20))
+    refused(tmp_path / "long.tar.gz", tmp_path / "out", "behind its end")
+
+
+@pytest.mark.parametrize(
+    "name", ["a/\x1b[2J.png", "nul", "a/CON.png", "x/a\u202egnp.exe", "b/\udcff.png"]
+)
+def test_names_that_no_terminal_or_disk_should_see_are_refused(tmp_path, name):
+    archive = make_tar(tmp_path / "a.tar", [tar_member(name, b"1")])
+    refused(archive, tmp_path / "out", "; refused")
+
+
+def test_random_damage_of_archives_ends_in_the_one_error(tmp_path):
+    rng = np.random.default_rng(0)
+    tar = [tar_member(name, data) for name, data in FILES.items()]
+    wholes = [make_zip(tmp_path / "a.zip", FILES), make_tar(tmp_path / "a.tar", tar)]
+    wholes.append(make_tar(tmp_path / "b.tar.gz", tar))
+    for number in range(450):
+        whole = wholes[number % 3]
+        data = bytearray(whole.read_bytes())
+        for place in rng.integers(0, len(data), rng.integers(1, 6)):
+            data[place] = rng.integers(256)
+        if number % 5 == 0:
+            del data[rng.integers(len(data)) :]
+        bad = tmp_path / f"bad{whole.name}"
+        bad.write_bytes(data)
+        try:
+            extract(bad, tmp_path / f"out{number}")
+        except DataError as error:
+            assert bad.name in str(error)

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from dmnet_jax import streaming
+from dmnet_jax.live import __main__ as command
 from dmnet_jax.live.__main__ import newest_run
 from dmnet_jax.live.engine import Engine
 from dmnet_jax.live.server import Server
@@ -127,6 +129,69 @@ def test_no_other_orders(trained, order):
 def test_source_that_fails_is_told(trained):
     with Engine(trained, Film(3, fails=True), ABOUT) as engine:
         assert "torn" in until(engine, lambda event: "error" in event)["error"]
+
+
+class Unforeseen(Film):
+    def __iter__(self):
+        yield from super().__iter__()
+        raise ZeroDivisionError("in the driver")
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_whatever_ends_the_engine_is_told_on_the_page(trained, live):
+    with Engine(trained, Unforeseen(3, live=live), ABOUT) as engine:
+        told = until(engine, lambda event: "error" in event)["error"]
+        assert "in the driver" in told and engine.failure == told
+        engine.join()
+
+
+def test_failure_of_a_step_is_told_too(trained, monkeypatch):
+    monkeypatch.setattr(Engine, "_step", lambda *_: 1 / 0)
+    with Engine(trained, Film(), ABOUT) as engine:
+        engine.join()
+        assert "ZeroDivisionError" in engine.wait(0, 0)[1]["error"]
+
+
+def test_the_command_ends_with_an_error_when_the_engine_does(
+    trained, monkeypatch, capsys
+):
+    monkeypatch.setattr(streaming, "load_network", lambda *_: trained)
+    monkeypatch.setattr(
+        streaming.sources, "open_source", lambda _: Unforeseen(2, live=True)
+    )
+    monkeypatch.setattr(command, "LAST_WORDS", 0.0)
+    assert command.main(["--checkpoint", "RUN", "--source", "0", "--port", "0"]) == 1
+    assert "error: 0: " in (err := capsys.readouterr().err) and "driver" in err
+
+
+def test_a_port_that_is_none(trained, monkeypatch, capsys):
+    monkeypatch.setattr(streaming, "load_network", lambda *_: trained)
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--checkpoint", "RUN", "--port", "70000"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and "--port 70000" in err and err.count("\n") == 1
+
+
+def test_forgetting_while_paused_is_shown(trained):
+    with Engine(trained, Film(100_000), ABOUT) as engine:
+        until(engine, lambda event: event["global_count"] > 1)
+        engine.order({"paused": True})
+        until(engine, lambda event: event["paused"])
+        engine.order({"forget": "reset-local"})
+        assert until(engine, lambda event: not event["local"])["global_count"] > 1
+        engine.order({"forget": "reset-all"})
+        shown = until(engine, lambda event: not event["global"])
+        assert shown["global_count"] == 0 and shown["paused"]
+        engine.order({"min_confidence": -1.0, "max_similarity": -2.0})
+        until(engine, lambda event: event["thresholds"]["max_similarity"] == -2)
+
+
+def test_the_page_knows_which_memories_there_are(trained):
+    without = trained.model.clone(local="none", global_memory=False)
+    about = Engine(trained._replace(model=without), Film(), ABOUT).about
+    assert about["global_size"] == 0 and about["local_memory"] is False
+    about = Engine(trained, Film(), ABOUT).about
+    assert about["global_size"] == 8 and about["local_memory"] is True
 
 
 def test_camera_is_followed_in_real_time(trained):

@@ -2,7 +2,9 @@
 
 import dataclasses
 import gc
+import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -14,12 +16,13 @@ from dmnet_jax.export.stablehlo import export_step, leaf_names
 from dmnet_jax.streaming import (
     NO_LABEL,
     ArtefactError,
+    Policy,
     Session,
     compile,
     load_artefact,
 )
 from dmnet_jax.streaming.artefact import write_artefact
-from dmnet_jax.streaming.program import Interface
+from dmnet_jax.streaming.program import Interface, Memories, Program
 from tests import tiny_run
 
 SIZE = (32, 64)
@@ -149,7 +152,7 @@ def test_unusable_frames_leave_no_trace(single, position):
     """With a black, a damaged, a repeated and a wrong frame among them, the others
     come to the same bits."""
     wanted = played(Session(single), range(7))
-    with Session(single) as session:
+    with Session(single, policy=Policy(other_sizes="refuse")) as session:
         got = []
         for index in range(7):
             frame = tiny_run.picture(index, SIZE)[0]
@@ -198,6 +201,33 @@ def test_thresholds_change_between_frames_and_nothing_is_compiled(single):
         assert played(other, [0])[0][3], "other sessions keep theirs"
         with pytest.raises(ValueError, match="finite"):
             session.set_thresholds(min_confidence=np.nan, max_similarity=0.0)
+
+
+def test_threads_step_and_ask_one_session(single):
+    """None of them finds the memory gone, which a step takes and gives back."""
+    with Session(single) as session, ThreadPoolExecutor(3) as pool:
+        session.step(tiny_run.picture(0, SIZE)[0])
+        asked = [pool.submit(session.remembered) for _ in range(40)]
+        played = [
+            pool.submit(session.step, tiny_run.picture(i % 8, SIZE, i)[0])
+            for i in range(1, 40)
+        ]
+        assert {job.result().status for job in played} == {"ok"}
+        assert all(job.result().global_ for job in asked)
+        assert session.stats()["frames"] == 40
+
+
+def test_a_network_without_memory_remembers_nothing(single):
+    """Its program has both memories all the same, and says what would be admitted."""
+    parts = single.interface, single.init_memory, single._call
+    program = Program(*parts, memories=Memories(False, False))
+    assert single.memories == (True, True)
+    with Session(program) as session:
+        results = [session.step(tiny_run.picture(i, SIZE)[0]) for i in range(3)]
+        assert {result.status for result in results} == {"ok"}
+        assert not any(result.admitted for result in results)
+        assert {result.similarity for result in results} == {-np.inf}
+        assert session.remembered() == ((), ())
 
 
 def watch(single, frames):
@@ -320,6 +350,46 @@ def test_damaged_artefact_is_refused(artefact, tmp_path, where):
         (tmp_path / "model.jax.json").write_text("{}")
     with pytest.raises(ArtefactError, match="model.jax"):
         load_artefact(path)
+
+
+def resealed(artefact, folder, change):
+    """A copy whose description was changed and whose checksum is right again."""
+    content = artefact.read_bytes()
+    body = body_of(artefact)
+    content = change(bytearray(content), body) or content
+    path = folder / artefact.name
+    path.write_bytes(content)
+    described = json.dumps(body).encode()
+    path.with_name("model.jax.json").write_bytes(described)
+    sums = [hashlib.sha256(x).hexdigest() for x in (content, described)]
+    path.with_name("model.jax.sha256").write_text("\n".join(sums))
+    return path
+
+
+def wider(content, body):
+    """More slots than the program has, everywhere in the description."""
+    for part in ("memory", "inputs", "outputs"):
+        for tensor in body[part]:
+            if tensor["name"].startswith(".global_") and len(tensor["shape"]) > 1:
+                tensor["shape"][1] += 1
+
+
+def cut(content, body):
+    return bytes(content[: len(content) * 2 // 3])
+
+
+def scrambled(content, body):
+    place = content.index(b"ML\xefR")
+    content[place + 23 : place + 40] = bytes(range(100, 117))
+    return bytes(content)
+
+
+@pytest.mark.parametrize("change", [wider, cut, scrambled])
+def test_resealed_damage_is_one_line(artefact, tmp_path, change):
+    path = resealed(artefact, tmp_path, change)
+    with pytest.raises(ArtefactError, match="model.jax: cannot be opened") as caught:
+        load_artefact(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
 
 KEY0 = jax.random.key(0)

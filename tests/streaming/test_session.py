@@ -1,13 +1,17 @@
 """What cameras do, and what a session makes of it: no network is needed for that."""
 
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from dmnet_jax.streaming import Policy, Session
+from dmnet_jax.config import to_json
+from dmnet_jax.streaming import Policy, Session, load_network, session
 from dmnet_jax.streaming.latency import KEPT, Latency
 from dmnet_jax.streaming.program import Interface, Labelled, Program
+from tests import tiny_run
 
 SIZE = (32, 64)
 RNG = np.random.default_rng(0)
@@ -58,7 +62,7 @@ def refused(kind):
 )
 def test_what_is_no_frame_of_the_stream_is_refused(kind):
     recorder = Recorder()
-    session = recorder.session()
+    session = recorder.session(policy=Policy(other_sizes="refuse"))
     assert session.step(FRAMES[0]).status == "ok"
     result = session.step(refused(kind))
     assert result.status == "refused" and "must be" in result.reason
@@ -155,6 +159,97 @@ def test_output_that_is_not_finite_is_withheld():
     assert session.stats()["suspect"] == 1
 
 
+def test_a_clock_that_every_frame_disagrees_with_is_rebased():
+    session = Recorder().session(policy=Policy(period=0.04, max_gap=1.0))
+    times = [0.04 * i for i in range(40)]
+    times[10] = 1e9
+    statuses = [session.step(FRAMES[i], t).status for i, t in enumerate(times)]
+    assert statuses == ["ok"] * 11 + ["late"] * 2 + ["ok"] * 27
+    stats = session.stats()
+    assert stats["clock_rebased"] == 1 and stats["late"] == 2
+    assert stats["lost"] == 0, "what the wrong timestamp counted is taken back"
+
+
+def test_a_clock_set_back_goes_on_and_one_late_frame_stays_late():
+    session = Recorder().session()
+    times = [5.0, 5.1, 1.0, 1.1, 1.2, 1.3, 1.25, 1.4]
+    statuses = [session.step(FRAMES[i], t).status for i, t in enumerate(times)]
+    assert statuses == ["ok", "ok", "late", "late", "ok", "ok", "late", "ok"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"other_sizes": "resize"},
+        {"max_gap": float("nan")},
+        {"max_gap": -1.0},
+        {"scene_cut": float("nan")},
+        {"scene_cut": "40"},
+        {"period": 0},
+        {"period": True},
+        {"on_gap": "reset"},
+        {"on_cut": None},
+        {"skip_blank": "no"},
+    ],
+)
+def test_options_are_checked_when_they_are_given(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*must be"):
+        Policy(**wrong)
+
+
+@pytest.mark.parametrize("timestamp", ["12:00", float("inf"), True, [1.0], 1j])
+def test_timestamps_that_are_none_are_refused(timestamp):
+    session = Recorder().session()
+    result = session.step(FRAMES[0], timestamp)
+    assert result.status == "refused" and "must be a finite number" in result.reason
+    assert session.step(FRAMES[0], 1.0).status == "ok"
+
+
+def test_options_of_a_session_are_checked_too():
+    with pytest.raises(ValueError, match="deadline is nan"):
+        Recorder().session(deadline=float("nan"))
+    with pytest.raises(ValueError, match="forget is 'window'"):
+        Recorder().session().reset("window")
+
+
+@pytest.mark.parametrize("size", [(1, 20_000), (20_000, 4), (16_000, 16_000, 3)])
+def test_frames_that_would_need_a_huge_canvas_are_refused(size):
+    frame = np.broadcast_to(np.zeros(3, np.uint8), (*size[:2], 3))  # takes no memory
+    recorder = Recorder()
+    result = recorder.session().step(frame)
+    assert result.status == "refused" and f"{size[1]}x{size[0]}" in result.reason
+    assert not recorder.resets
+
+
+def test_threads_share_a_session():
+    recorder = Recorder(seconds=0.001)
+    inside, most = [], []
+    call = recorder.program._call
+
+    def counted(*inputs):
+        inside.append(1)
+        most.append(len(inside))
+        try:
+            return call(*inputs)
+        finally:
+            inside.pop()
+
+    recorder.program._call = counted
+    session = recorder.session()
+
+    def steps(thread):
+        rng = np.random.default_rng(thread)
+        for _ in range(8):
+            frame = rng.integers(0, 256, (*SIZE, 3), np.uint8)
+            assert session.step(frame).status == "ok"
+            session.stats()
+            session.reset("reset-local")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(steps, range(4)))
+    assert max(most) == 1 and session.stats()["frames"] == 32
+
+
 def test_missed_deadlines_are_counted():
     recorder = Recorder()
     session = recorder.session(deadline=0.05)
@@ -190,3 +285,35 @@ def test_session_is_for_one_stream():
     program = Program(Interface(SIZE, 2, 3, SIZE), recorder.init, recorder.call)
     with pytest.raises(ValueError, match="streams=1"):
         Session(program)
+
+
+ABOUT = {
+    "config": json.loads(to_json(tiny_run.tiny_config())),
+    "classes": [{"name": name, "color": [9, 9, 9]} for name in tiny_run.CLASSES],
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": None},
+        {"config": {"model": 3}},
+        {"classes": None},
+        {"classes": ABOUT["classes"][:1]},
+        {"classes": [{"name": "a\x1b[31m", "color": [9, 9, 9]}] * 3},
+        {"classes": [{"name": 3, "color": [9, 9, 9]}] * 3},
+        {"classes": [{"name": "a", "color": [9, 9, 900]}] * 3},
+        {"classes": [{"name": "a", "color": "red"}] * 3},
+        {"classes": ["a", "b", "c"]},
+    ],
+)
+def test_a_run_whose_metadata_are_damaged_is_told_in_a_line(damage, monkeypatch):
+    monkeypatch.setattr(session, "load_variables", lambda *_: ({}, ABOUT | damage))
+    with pytest.raises(ValueError, match="RUN: its checkpoint does not tell") as caught:
+        load_network("RUN")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_network_of_a_run(monkeypatch):
+    monkeypatch.setattr(session, "load_variables", lambda *_: ({}, ABOUT))
+    assert load_network("RUN").model.num_classes == 3

@@ -1,21 +1,27 @@
 """Folders, videos and what is wrong with them; frames in real time; lost cameras."""
 
+import itertools
+import os
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dmnet_jax.streaming.capture import Latest, Reconnecting
+from data_pipelines.files import WriteError
+from dmnet_jax.streaming.capture import Every, Latest, Reconnecting, first_frame
 from dmnet_jax.streaming.sources import (
     Captured,
     Rendered,
     SourceError,
     open_source,
 )
+from tests import clips
 from tests.tiny_run import ROOT
 
 av = pytest.importorskip("av", reason="needs PyAV: pip install 'dmnet-jax[video]'")
@@ -204,3 +210,170 @@ def test_failure_of_the_source_reaches_the_reader():
     with Latest(Flaky(), attempts=1) as latest:
         with pytest.raises(SourceError, match="given up after 1"):
             latest.next(timeout=20)
+
+
+class Failing:
+    """A source whose code fails in a way nobody thought of."""
+
+    rate, live = 25.0, True
+
+    def __iter__(self):
+        yield Captured(scene(0), 0.0, "0")
+        raise ZeroDivisionError("in the driver")
+
+
+@pytest.mark.parametrize("reader", [Latest, Every])
+def test_unforeseen_failure_of_the_thread_is_no_end(reader):
+    with reader(Failing()) as frames:
+        assert frames.next(timeout=20) is not None
+        with pytest.raises(SourceError, match="ZeroDivisionError.*in the driver"):
+            frames.next(timeout=20)
+
+
+def test_every_frame_comes_however_slow_the_reader():
+    with Every(Rendered((64, 96), frames=6)) as frames:
+        names = []
+        while (timed := frames.next(timeout=20)) is not None:
+            time.sleep(0.02)
+            names.append(timed.captured.name)
+    assert len(names) == 6 and frames.dropped == 0
+
+
+class Dead:
+    """A camera that takes long to say that it is not there."""
+
+    rate, live = None, True
+
+    def __iter__(self):
+        time.sleep(3)
+        raise SourceError("no such device")
+        yield
+
+
+def test_waiting_for_a_camera_can_be_stopped():
+    began = time.monotonic()
+    assert first_frame(Dead(), lambda: time.monotonic() - began > 0.2) is None
+    assert time.monotonic() - began < 2
+
+
+def test_a_missing_camera_is_told_in_the_terminal(capsys):
+    frames = Reconnecting(Flaky(), attempts=2, wait=lambda _: None)
+    with pytest.raises(SourceError, match="given up"):
+        list(frames)
+    assert "no such device; trying again in 0.5 s" in capsys.readouterr().err
+
+
+class Jumpy:
+    """A recording whose clock jumps as a recorder's that was switched off."""
+
+    rate, live = 100.0, False
+
+    def __iter__(self):
+        for index in range(20):
+            yield Captured(scene(index), index / 100 + 9000 * (index > 9), str(index))
+
+
+def test_a_jump_of_the_clock_is_not_waited_for():
+    began = time.monotonic()
+    with Latest(Jumpy()) as latest:
+        while latest.next(timeout=5) is not None:
+            pass
+    assert latest.captured == 20 and time.monotonic() - began < 2
+
+
+def test_a_recording_behind_an_address_is_not_opened_again(movie, tmp_path):
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(movie.parent))
+    )
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        source = open_source(f"http://127.0.0.1:{server.server_port}/{movie.name}")
+        with Every(source) as frames:
+            count = 0
+            while frames.next(timeout=20) is not None:
+                count += 1
+        assert count == 60 and not source.live and frames.losses == 0
+        missing = open_source(f"http://127.0.0.1:{server.server_port}/no.mp4")
+        with pytest.raises(SourceError, match="cannot be opened"):
+            first_frame(missing)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert open_source("rtsp://127.0.0.1/cam").live and open_source("0").live
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format, *args):
+        """Says nothing."""
+
+
+class Endless(Quiet):
+    """Sends a video as a camera does: without saying how long it is."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+
+def test_what_has_no_length_is_live_and_is_opened_again(tmp_path):
+    path = clips.video(tmp_path / "a.ts", "mpeg2video", 8)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
+    server.content = path.read_bytes()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        source = open_source(f"http://127.0.0.1:{server.server_port}/stream")
+        frames = Reconnecting(source, wait=lambda _: None, told=lambda _: None)
+        names = [frame.name for frame in itertools.islice(frames, 20)]
+        assert source.live and frames.losses == 2 and names[-1] == "000019"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_pictures_are_those_that_training_takes(tmp_path):
+    for index in range(3):
+        Image.fromarray(scene(index)).save(tmp_path / f"{index}.jpg")
+        (tmp_path / f"._{index}.jpg").write_bytes(b"\0\5\26\7 of a Mac")
+    (tmp_path / "folder.png").mkdir()
+    assert [frame.name for frame in open_source(str(tmp_path))] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "a\x1b[31m.png", os.fsdecode(b"\xff.png")]
+)
+def test_names_that_no_terminal_may_get_are_refused(tmp_path, name):
+    Image.fromarray(scene(0)).save(tmp_path / "right.png")
+    (tmp_path / name).write_bytes((tmp_path / "right.png").read_bytes())
+    with pytest.raises(SourceError, match="the name .*; rename it"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("broken", [0, 2, 5])
+def test_a_picture_that_cannot_be_read_keeps_its_place(tmp_path, broken):
+    for index in range(6):
+        Image.fromarray(scene(index)).save(tmp_path / f"{index}.jpg")
+    path = tmp_path / f"{broken}.jpg"
+    path.write_bytes(path.read_bytes()[:300] if broken == 2 else b"")
+    frames = list(open_source(str(tmp_path)))
+    assert [bool(frame.damage) for frame in frames] == [i == broken for i in range(6)]
+    assert str(path) in frames[broken].damage and "\n" not in frames[broken].damage
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+
+
+def test_pictures_none_of_which_can_be_read(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(SourceError, match="no picture can be read.*a.png"):
+        list(open_source(str(tmp_path)))
+
+
+def test_what_the_encoder_refuses_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(WriteError, match="wide.mp4: cannot be written"):
+        with VideoWriter(tmp_path / "wide.mp4", 25) as writer:
+            writer.add(np.zeros((4, 20_000, 3), np.uint8), 0.0)
+    with pytest.raises(WriteError, match="nowhere.*cannot be written"):
+        with VideoWriter(tmp_path / "nowhere" / "a.mp4", 25) as writer:
+            writer.add(scene(0), 0.0)
+    with VideoWriter(tmp_path / "10:30.mp4", 25) as writer:
+        writer.add(scene(0), 0.0)
+    assert len(list(VideoFile(tmp_path / "10:30.mp4"))) == 1

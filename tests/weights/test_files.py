@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmnet_jax.weights.__main__ import main
 from dmnet_jax.weights.files import read_metadata, read_weights, write_safetensors
 from dmnet_jax.weights.layout import WeightsError, flatten, rearrange, unflatten
 
@@ -121,3 +122,78 @@ def test_rearrange_turns_kernels() -> None:
     )
     for name, expected in zip("abcd", [kernel, depthwise] * 2, strict=True):
         np.testing.assert_array_equal(ours[name], expected)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("a.weight", np.nan, "nan"),
+        ("a/kernel", np.inf, "inf"),
+        ("bn/moving_mean", -np.inf, "-inf"),
+        ("bn.running_var", -1e-3, "variance is not negative"),
+        ("batch_stats/stem_norm/var", -1.0, "variance is not negative"),
+    ],
+)
+def test_numbers_that_no_network_has_are_refused(
+    tmp_path: Path, suffix: str, name: str, value: float, said: str
+) -> None:
+    array = np.ones((3, 4), np.float32)
+    array[1, 2] = value
+    path = tmp_path / f"w.{suffix}"
+    if suffix == "npz":
+        np.savez(path, **{name: array, "good": np.ones(2, np.float32)})
+    else:
+        write_safetensors(path, {name: array}, {})
+    with pytest.raises(WeightsError, match=rf"w\.{suffix}: {name} holds .*{said}"):
+        read_weights(path)
+    out = tmp_path / "out.safetensors"
+    assert main(["convert", str(path), str(out)]) == 2 and not out.exists()
+
+
+def test_arrays_of_no_numbers_are_refused(tmp_path: Path) -> None:
+    for array in (np.array(["text"]), np.array([1j]), np.array([0], "M8[s]")):
+        np.savez(tmp_path / "w.npz", w=array)
+        with pytest.raises(WeightsError, match="no numbers of a network"):
+            read_weights(tmp_path / "w.npz")
+    np.save(tmp_path / "w.npy", np.ones(3))
+    (tmp_path / "w.npy").rename(tmp_path / "w.npz")
+    with pytest.raises(WeightsError, match="damaged .npz"):
+        read_weights(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_random_damage_ends_in_the_one_error(tmp_path: Path, suffix: str) -> None:
+    rng = np.random.default_rng(0)
+    whole = tmp_path / f"whole.{suffix}"
+    arrays = {f"a/{i}/var": rng.random((2, 3, i + 1), np.float32) for i in range(4)}
+    if suffix == "npz":
+        np.savez(whole, **arrays)
+    else:
+        write_safetensors(whole, arrays, {"encoder": "keras"})
+    data, bad = whole.read_bytes(), tmp_path / f"bad.{suffix}"
+    for number in range(600):
+        changed = bytearray(data)
+        # Half of them in the header, where a number means a size.
+        most = len(data) if number % 2 else 200
+        for place in rng.integers(0, most, rng.integers(1, 5)):
+            changed[place] = rng.integers(256)
+        bad.write_bytes(
+            changed[: rng.integers(len(data))] if not number % 7 else changed
+        )
+        try:
+            found = read_weights(bad)
+            read_metadata(bad)
+            assert all(np.isfinite(array).all() for array in found.values())
+        except WeightsError as error:
+            assert str(bad) in str(error) and "\n" not in str(error)
+
+
+def test_a_header_that_nests_or_claims_too_much_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    huge = b'{"a":{"dtype":"F32","shape":[10000000000000],"data_offsets":[0,4]}}'
+    for header in (b"[" * 50_000 + b"]" * 50_000, huge, b'{"__metadata__":[1]}', b"1"):
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+        with pytest.raises(WeightsError, match=r"w\.safetensors: damaged"):
+            read_weights(path)
+            read_metadata(path)

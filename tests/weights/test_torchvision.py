@@ -34,6 +34,8 @@ def classifier(table, variables, path):
     for theirs, ours in table.items():
         kind, _, name = ours.partition("/")
         array = rng.standard_normal(flat[f"{kind}/{name}"].shape).astype(np.float32)
+        if theirs.endswith("running_var"):
+            array = np.abs(array)
         if array.ndim == 4:
             array = np.ascontiguousarray(array.transpose(3, 2, 0, 1))
         state[theirs] = array

@@ -1,0 +1,112 @@
+"""Files that are complete or absent: written beside their place, then renamed."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class WriteError(ValueError):
+    """Something could not be written; one line names the file and says why."""
+
+
+@contextmanager
+def replaced(path: str | Path) -> Iterator[Path]:
+    """A place to write a file to, which then takes the place of `path`.
+
+        with replaced(folder / "results.json") as fresh:
+            fresh.write_text(text, encoding="utf-8")
+
+    What was at `path` stays until the new file is on the disk, and if anything goes
+    wrong.
+
+    Raises:
+      WriteError: it cannot be written: no space, no permission, no folder.
+    """
+    path = Path(path)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with naming(path):
+        try:
+            yield fresh
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes a UTF-8 file, complete or not at all.
+
+    Raises:
+      WriteError: as `replaced`.
+    """
+    with replaced(path) as fresh:
+        fresh.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: str | Path) -> None:
+    """Makes a folder and those above it, if they are not there.
+
+    Raises:
+      WriteError: it cannot be made.
+    """
+    with naming(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Inside, what the system refuses is a `WriteError` that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[bool]:
+    """Holds a folder, which is made, for one process; the system frees it.
+
+    Yields:
+      Whether it is held; False if another process holds it.
+
+    Raises:
+      WriteError: it cannot be made.
+    """
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        place = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between the two lines its holder may have ended and moved it.
+            same = os.fstat(place).st_ino == folder.stat().st_ino
+        except OSError:
+            same = False
+        yield same
+    finally:
+        os.close(place)
+
+
+def unwritable(error: BaseException) -> str:
+    """The system's reason, if that is why a library failed in writing; else empty."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:
+            return reason(seen)
+        for number in _UNWRITABLE:
+            if os.strerror(number) in str(seen):
+                return os.strerror(number)
+        seen = seen.__cause__ or seen.__context__
+    return ""
+
+
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def reason(error: OSError) -> str:
+    """The system's reason in words, "No space left on device", without a number."""
+    return error.strerror or " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,229 @@
+"""What lies beside an exported program, checked before anything is made by it.
+
+The description says which arrays go in and come out, and memory is allocated by it, so
+nothing of it is believed that does not follow from the rest or is not what the program
+itself declares. Damage and mistakes are found so; a program that is made to harm is
+not: an exported file is to be trusted as any program is.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from data_pipelines.images import size_fault
+from dmnet_jax.streaming.letterbox import MAX_LABELS
+from dmnet_jax.streaming.program import NO_LABEL, OUTPUTS, Interface, Memories
+
+FILES = {".jax": [".jax"], ".onnx": [".onnx"], ".xml": [".xml", ".bin"]}
+"""The files of a program, by the suffix of the one to open."""
+
+MAX_BYTES = 2**36
+"""Of the memory of all streams, and of their frames."""
+
+MAX_TEXT = 2**22
+"""Bytes of a description or a list of checksums."""
+
+_ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4, "uint8": 1}
+_MAX_STREAMS = 4096
+_MAX_LEAVES = 64
+
+
+class Tensor(NamedTuple):
+    """A named array of a step.
+
+    Attributes:
+        name: of the leaf, input or output.
+        shape: all of its sides known.
+        dtype: such as "float32".
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Description(NamedTuple):
+    """What is known of a step.
+
+    Attributes:
+        interface: its sizes.
+        memory: leaves of its state, in order.
+        inputs: in order.
+        outputs: in order.
+        dtype: of an OpenVINO step: what it computes in, "fp32" or "bf16".
+    """
+
+    interface: Interface
+    memory: tuple[Tensor, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    dtype: str
+
+    @property
+    def memories(self) -> Memories:
+        """Those with slots to keep something in."""
+        names = [leaf.name for leaf in self.memory]
+        return Memories(
+            any(name.startswith(".local.slots") for name in names),
+            any(name.startswith(".global_.slots") for name in names),
+        )
+
+
+def read_description(content: bytes, suffix: str) -> Description:
+    """Reads the JSON beside the program whose file ends in `suffix`.
+
+    Raises:
+        ValueError: it is damaged, or says what cannot be; names the field.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its .json is no JSON ({error})") from error
+    if not isinstance(body, dict):
+        raise ValueError("its .json is no object")
+    if body.get("files") != FILES[suffix]:
+        raise ValueError(
+            f"files: must be {FILES[suffix]}, not {_short(body.get('files'))}"
+        )
+    interface = Interface(
+        _size(body, "size"),
+        _number(body, "streams", 1, _MAX_STREAMS),
+        _number(body, "num_classes", 2, NO_LABEL),
+        _size(body, "label_size"),
+    )
+    _check_sizes(interface)
+    memory = _tensors(body, "memory")
+    _check_memory(memory, interface.streams)
+    inputs, outputs = _expected(interface, memory, suffix)
+    for name, wanted in (("inputs", inputs), ("outputs", outputs)):
+        _check_same(name, _tensors(body, name), wanted)
+    dtype = body.get("dtype", "fp32")
+    if dtype not in ("fp32", "bf16"):
+        raise ValueError(f"dtype: must be fp32 or bf16, not {_short(dtype)}")
+    return Description(interface, memory, inputs, outputs, dtype)
+
+
+def check_declared(
+    description: Description, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
+) -> None:
+    """Compares the description with what the program says of itself.
+
+    Raises:
+        ValueError: they differ; names the array.
+    """
+    _check_same("inputs", inputs, description.inputs)
+    _check_same("outputs", outputs, description.outputs)
+
+
+def _check_same(where: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    if len(found) != len(wanted):
+        raise ValueError(f"{where}: there must be {len(wanted)}, not {len(found)}")
+    for one, other in zip(found, wanted, strict=True):
+        if one != other:
+            raise ValueError(f"{where}: must be {_told(other)}, not {_told(one)}")
+
+
+def _told(tensor: Tensor) -> str:
+    return f"{tensor.name[:80]!r} {tensor.dtype[:20]}{list(tensor.shape)}"
+
+
+def _number(body: dict[str, Any], name: str, least: int, most: int) -> int:
+    value = body.get(name)
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"{name}: must be {least} to {most}, not {_short(value)}")
+    return value
+
+
+def _size(body: dict[str, Any], name: str) -> tuple[int, int]:
+    match body.get(name):
+        case [int(height), int(width)] if bool not in (type(height), type(width)):
+            return height, width
+        case value:
+            raise ValueError(f"{name}: must be [height, width], not {_short(value)}")
+
+
+def _check_sizes(interface: Interface) -> None:
+    for name, size in zip(
+        ("size", "label_size"), (interface.size, interface.label_size), strict=True
+    ):
+        fault = size_fault(*size, MAX_LABELS) if min(size) > 0 else "must be positive"
+        if fault:
+            raise ValueError(f"{name}: {fault}")
+        if 3 * size[0] * size[1] * interface.streams > MAX_BYTES:
+            raise ValueError(f"{name}: too large for {interface.streams} streams")
+    if any(side % 32 for side in interface.size):
+        raise ValueError(f"size: {list(interface.size)} are no multiples of 32")
+
+
+def _tensors(body: dict[str, Any], name: str) -> tuple[Tensor, ...]:
+    """The arrays of a list, their types checked, their sizes not."""
+    found = body.get(name)
+    if not isinstance(found, list) or len(found) > _MAX_LEAVES:
+        raise ValueError(f"{name}: must be a list of up to {_MAX_LEAVES} arrays")
+    tensors = []
+    for item in found:
+        if not isinstance(item, dict) or set(item) != {"name", "shape", "dtype"}:
+            raise ValueError(f"{name}: must hold name, shape and dtype of each array")
+        label, shape, dtype = item["name"], item["shape"], item["dtype"]
+        right = isinstance(label, str) and isinstance(dtype, str)
+        if not right or not isinstance(shape, list) or len(shape) > 8:
+            raise ValueError(f"{name}: {_short(item)} is no array")
+        if not all(type(side) is int and 0 <= side < 2**31 for side in shape):
+            raise ValueError(f"{name}: {_short(label)} has the shape {_short(shape)}")
+        tensors.append(Tensor(label, tuple(shape), dtype))
+    return tuple(tensors)
+
+
+def _check_memory(memory: tuple[Tensor, ...], streams: int) -> None:
+    names = [leaf.name for leaf in memory]
+    if len(set(names)) != len(names):
+        raise ValueError("memory: a leaf is there twice")
+    needed = {
+        ".key": ((streams, 2), "uint32"),
+        ".frame": ((streams,), "int32"),
+    }
+    found = {leaf.name: (leaf.shape, leaf.dtype) for leaf in memory}
+    for name, what in needed.items():
+        if found.get(name) != what:
+            raise ValueError(f"memory: must hold {_told(Tensor(name, *what))}")
+    total = 0
+    for leaf in memory:
+        if leaf.dtype not in _ITEM_BYTES:
+            raise ValueError(f"memory: {_told(leaf)} is of no kind that is kept")
+        if leaf.shape[:1] != (streams,):
+            raise ValueError(f"memory: {_told(leaf)} is not for {streams} streams")
+        total += math.prod(leaf.shape) * _ITEM_BYTES[leaf.dtype]
+    if total > MAX_BYTES:
+        raise ValueError(f"memory: {total / 1e9:.1f} GB; that is too much")
+
+
+def _expected(
+    interface: Interface, memory: tuple[Tensor, ...], suffix: str
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of a step with these sizes and this memory."""
+    streams = interface.streams
+    given = [
+        Tensor("frames", (streams, *interface.size, 3), "uint8"),
+        Tensor("active", (streams,), "bool"),
+        Tensor("reset", (streams,), "uint8"),
+    ]
+    kinds = ("uint8", "float32", "float32", "bool")
+    shapes = ((streams, *interface.label_size), *((streams,),) * 3)
+    made = list(map(Tensor, OUTPUTS, shapes, kinds))
+    if suffix == ".jax":
+        return (*memory, *given), (*memory, *made)
+    held = [leaf for leaf in memory if leaf.name != ".key"]
+    slots = [leaf for leaf in held if leaf.name.startswith(".global_.slots")]
+    if any(len(leaf.shape) < 2 for leaf in slots):
+        raise ValueError("memory: .global_.slots must be [streams, slots, ...]")
+    # What is read of the global memory is drawn by these numbers.
+    draw = [Tensor("draw", (1, slots[0].shape[1]), "float32")] if slots else []
+    before = [leaf._replace(name=f"memory{leaf.name}") for leaf in held]
+    after = [leaf._replace(name=f"next_memory{leaf.name}") for leaf in held]
+    return (*before, *given, *draw), (*after, *made)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
