@@ -137,6 +137,9 @@ def _renamed(arguments: Sequence[str], flags: Any) -> str:
 
 def exit_with_error(error: Exception | str) -> NoReturn:
     """Ends a command after a user's mistake: `error: ...` and exit status 2."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        error = f"{where}{error.strerror}"
     print(f"error: {shown(error)}", file=sys.stderr)
     raise SystemExit(2)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
+from data_pipelines.files import naming
 from data_pipelines.folder import other_ways
 from data_pipelines.frames import (
     DataError,
@@ -44,13 +45,14 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
     if data.dataset == "synthetic":
         made = data.synthetic
         root = root or "datasets/synthetic"
-        write_endovis17(
-            root,
-            seed=made.seed,
-            sequences=made.sequences,
-            frames=made.frames,
-            size=made.size,
-        )
+        with naming(root):
+            write_endovis17(
+                root,
+                seed=made.seed,
+                sequences=made.sequences,
+                frames=made.frames,
+                size=made.size,
+            )
     if not root:
         raise DataError(
             [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
