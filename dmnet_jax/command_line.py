@@ -160,6 +160,8 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             return from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             raise ConfigError(f"{path}: {error}") from error
+    if file.suffix != ".py":
+        raise ConfigError(f"{path}: a recipe is a .py file, or a saved .json")
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
     except (Exception, SystemExit) as error:
