@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.frames import FrameSource
-from data_pipelines.loader import ClipLoader
 from dmnet_jax import complexity, models, training
 from dmnet_jax.benchmark.machine import product_peak
 from dmnet_jax.config import Config
@@ -48,12 +47,11 @@ def of_stage(stage: Stage, network: Any, variables: Any, config: Config) -> Need
     """What a step of a stage needs; the step is traced, not compiled.
 
     Args:
-        stage: its loader gives clips.
+        stage: its loader has rows, a size and a clip's `spec`, as `ClipLoader` has.
         network: of the run.
         variables: its variables, or their shapes.
         config: of the run.
     """
-    assert isinstance(stage.loader, ClipLoader)
     alone = stage.part == "single_frame"
     model = models.single_frame(network) if alone else network
     model = model.clone(axis_name=None)
