@@ -94,6 +94,12 @@ def check_labels(
     notes: list[str] = []
     if train is not None:
         found = tally(train, faults, threads=threads)
+        notes += [
+            f"{video.only_ignored} of the {video.masks} masks of {video.video} have no "
+            f"foreground but {IGNORE}, which is not scored"
+            for video in found
+            if video.only_ignored and video.pixels[1:].any()
+        ]
         faults += _empty("training", found)
         pixels = sum((video.pixels for video in found), np.zeros(1, np.int64))
         absent = [

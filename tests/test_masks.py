@@ -128,6 +128,16 @@ def test_values_above_the_class_count_and_absent_classes_come_in_one_report(tmp_
         assert part in report
 
 
+def test_a_few_masks_of_255_alone_are_told(tmp_path):
+    def one_white(label, frame):
+        return white(label, frame) if frame == 1 else label.clip(0, 1)
+
+    _, notes = looked_at(write(tmp_path, one_white))
+    assert notes == [
+        "1 of the 3 masks of one have no foreground but 255, which is not scored"
+    ]
+
+
 def test_black_masks_are_refused(tmp_path):
     root = write(tmp_path, lambda label, _: np.zeros_like(label))
     report = refused(root)
