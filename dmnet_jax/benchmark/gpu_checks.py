@@ -23,6 +23,8 @@ from dmnet_jax.nn.layers import likeliest
 from dmnet_jax.streaming import compile
 from dmnet_jax.weights.checks import check_authors, read_index
 
+GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
+
 
 def prepare(
     case: LiveCase, folder: Path, kind: str
@@ -85,12 +87,11 @@ def prepare(
             "labels": float((found != truth).mean()),
             "admitted": float((entered != decisions).mean()),
         }
-    golden = Path(__file__).parents[2] / "tests" / "golden"
-    if (golden / "index.json").is_file():
+    if (GOLDEN / "index.json").is_file():
         with jax.default_matmul_precision("highest"):
             report["golden"] = {
-                name: max(d.relative for d in check_authors(golden, name))
-                for name in read_index(golden)
-                if (golden / f"{name}.npz").is_file()
+                name: max(d.relative for d in check_authors(GOLDEN, name))
+                for name in read_index(GOLDEN)
+                if (GOLDEN / f"{name}.npz").is_file()
             }
     return report, dict
