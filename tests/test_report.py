@@ -169,6 +169,21 @@ def test_picked_names_no_other_picture(run, capsys):
     assert told(run, capsys) is None
 
 
+def test_a_damaged_picture_is_named(run, capsys):
+    path = run / "overlays" / "worst.png"
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        data = bytearray(whole)
+        for place in rng.integers(0, min(len(data), 400), 6):
+            data[place] = rng.integers(256)
+        path.write_bytes(data[: rng.integers(len(data))] if number % 3 == 0 else data)
+        line = told(run, capsys)
+        assert line is None or "worst.png: damaged" in line
+    path.write_bytes(b"")
+    assert "worst.png: damaged" in told(run, capsys)
+
+
 def test_a_network_without_memory_is_not_said_to_remember(run):
     results = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps({**results, "thresholds": {}}))
