@@ -141,7 +141,7 @@ def test_random_edits_of_a_run_are_one_line_that_names_the_file(run, name, capsy
     odd = ["", "x", "-1", "1e999", "null", "[]", "{}", '"', "nan", "9" * 400, "\x1b[2J"]
     odd += ["true", "-0.5", "\x00", '"../../x"', "[" * 3000]
     refused = 0
-    for number in range(90):
+    for number in range(50):
         text = list(cells)
         if number % 3 == 0:
             text = text[: rng.integers(len(text))]
@@ -152,7 +152,7 @@ def test_random_edits_of_a_run_are_one_line_that_names_the_file(run, name, capsy
         line = told(run, capsys)
         refused += line is not None
         assert line is None or name in line, line
-    assert refused > 40
+    assert refused > 20
 
 
 def test_picked_names_no_other_picture(run, capsys):
