@@ -1,12 +1,14 @@
 """The GPU benchmark: parts are measured once, kept, resumed and reported."""
 
 import json
+from functools import partial
 
 import pytest
 
 from dmnet_jax.benchmark import __main__ as command
 from dmnet_jax.benchmark import gpu, gpu_checks, live, training
 from dmnet_jax.benchmark.live_case import LiveCase
+from dmnet_jax.config import Config, ModelConfig
 from tests import tiny_run
 
 CHECKS = {
@@ -98,6 +100,8 @@ def test_numbers_of_two_machines_are_not_mixed(measured, tmp_path):
 def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
     # The authors' outputs have tests of their own; here they cost a minute.
     monkeypatch.setattr(gpu_checks, "GOLDEN", tmp_path)
+    random = partial(Config, model=ModelConfig(pretrained="none"))
+    monkeypatch.setattr(gpu_checks, "Config", random)
     with tiny_run.shallow():
         found, _ = gpu_checks.prepare(LiveCase((64, 96)), tmp_path, "jax checks")
     assert found["stream"] == {"labels": 0.0, "admitted": 0.0}
