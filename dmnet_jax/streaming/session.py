@@ -24,7 +24,6 @@ from dmnet_jax import models
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
-from dmnet_jax.models import DMNet
 from dmnet_jax.streaming.artefact import load_artefact
 from dmnet_jax.streaming.frames import (
     Forget,
@@ -106,7 +105,7 @@ class Trained(NamedTuple):
         about: metadata of the checkpoint, by `provenance.describe`.
     """
 
-    model: DMNet
+    model: Any
     variables: Any
     config: Config
     about: dict[str, Any]
@@ -123,7 +122,7 @@ def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
 
     Raises:
         CheckpointError: no good checkpoint.
-        ValueError: it does not tell what was trained, or that was no DMNet.
+        ValueError: it does not tell what was trained.
     """
     if run == PRETRAINED:
         variables, about = read_rendered()
@@ -137,7 +136,7 @@ def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
         raise ValueError(
             f"{run}: its checkpoint does not tell what was trained ({what})"
         ) from error
-    return Trained(models.build_dmnet(config), variables, config, about)
+    return Trained(models.build(config), variables, config, about)
 
 
 def _check_classes(classes: Any, count: int) -> None:
@@ -360,6 +359,8 @@ class Session:
             ValueError: the session is closed, or its program was exported.
         """
         with self._lock:
+            if not any(self.program.memories) and self._memory is not None:
+                return Remembered((), ())
             if not isinstance(self._memory, DualMemory):
                 raise ValueError(
                     "only the memory of an open, compiled session is known"
