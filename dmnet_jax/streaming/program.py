@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from data_pipelines.images import size_fault
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.nn.layers import enlarge, likeliest
+from dmnet_jax.nn.resizing import enlarge, likeliest
 from dmnet_jax.streaming import network
 from dmnet_jax.streaming.folding import Weights, fold
 from dmnet_jax.streaming.letterbox import MAX_LABELS
