@@ -23,7 +23,7 @@ from dmnet_jax.metrics import (
 )
 from dmnet_jax.models.dmnet import PAPER_MIN_CONFIDENCE
 from dmnet_jax.models.protocol import VideoSegmenter
-from dmnet_jax.nn.layers import enlarge
+from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.provenance import weights_sha256
 
 CHUNK = 10

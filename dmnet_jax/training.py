@@ -21,7 +21,7 @@ from dmnet_jax.losses import combined_loss
 from dmnet_jax.models import clips
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.models.dmnet import FEATURES, DMNet, Features
-from dmnet_jax.nn.layers import enlarge
+from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.parallel import device_key
 
 Part = Literal["all", "memory", "single_frame"]

@@ -24,7 +24,7 @@ from dmnet_jax.metrics import (
     summarize,
 )
 from dmnet_jax.models.protocol import Output
-from dmnet_jax.nn.layers import enlarge
+from dmnet_jax.nn.resizing import enlarge
 from tests.tiny_run import Videos, network, picture, shallow
 
 

@@ -19,7 +19,7 @@ from dmnet_jax.benchmark.live_case import (
     scenes,
 )
 from dmnet_jax.config import Config, DataConfig
-from dmnet_jax.nn.layers import likeliest
+from dmnet_jax.nn.resizing import likeliest
 from dmnet_jax.streaming import compile
 from dmnet_jax.weights.checks import check_authors, read_index
 
@@ -36,7 +36,8 @@ def prepare(
     rounded: the same step with the device's default products (TF32 on a GPU).
     bfloat16: labels of the bfloat16 step against float32.
     golden: largest relative difference of the authors' outputs, if tests/golden is
-        beside this checkout; the files are made with PyTorch on a CPU.
+        beside this checkout; the files are made with PyTorch on a CPU. In float64 on
+        a CPU; in full float32 on a GPU, whose libraries lack products of float64.
     """
     config = Config(data=DataConfig(num_classes=CLASSES))
     model = models.build_dmnet(config)
@@ -88,10 +89,10 @@ def prepare(
             "admitted": float((entered != decisions).mean()),
         }
     if (GOLDEN / "index.json").is_file():
-        with jax.default_matmul_precision("highest"):
-            report["golden"] = {
-                name: max(d.relative for d in check_authors(GOLDEN, name))
-                for name in read_index(GOLDEN)
-                if (GOLDEN / f"{name}.npz").is_file()
-            }
+        dtype = "float64" if jax.default_backend() == "cpu" else "float32"
+        report["golden"] = {
+            name: max(d.relative for d in check_authors(GOLDEN, name, dtype))
+            for name in read_index(GOLDEN)
+            if (GOLDEN / f"{name}.npz").is_file()
+        }
     return report, dict

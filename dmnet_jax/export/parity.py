@@ -22,7 +22,7 @@ from dmnet_jax.export.stablehlo import leaf_names
 from dmnet_jax.memory import KEEP, RESET_ALL, DualMemory
 from dmnet_jax.metrics import frame_counts, summarize
 from dmnet_jax.models.protocol import Output
-from dmnet_jax.nn.layers import enlarge
+from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.streaming.program import Program
 
 FRAMES = 64

@@ -13,7 +13,7 @@ from jax import Array
 
 from dmnet_jax import memory as mem
 from dmnet_jax.models.protocol import Output
-from dmnet_jax.nn.layers import enlarge
+from dmnet_jax.nn.resizing import enlarge
 
 MULTIPLE = 32
 

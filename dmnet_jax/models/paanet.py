@@ -17,8 +17,9 @@ from jax import Array
 
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, norm_relu
-from dmnet_jax.nn.layers import Conv3x3, Dense1x1, enlarge
+from dmnet_jax.nn.layers import Conv3x3, Dense1x1
 from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.nn.resnet import RESNET34, ResNet
 
 

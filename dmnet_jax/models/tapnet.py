@@ -25,9 +25,10 @@ from jax import Array, lax
 from data_pipelines.flow import dense_flow
 from dmnet_jax.models.compared import ComparedNetwork, padded_size
 from dmnet_jax.models.ternausnet import DECODERS
-from dmnet_jax.nn.convolution import max_pool_2x2
-from dmnet_jax.nn.layers import Dense1x1, enlarge
+from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.pooling import max_pool_2x2
+from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.nn.vgg import VGG, DeconvBlock, conv_relu
 
 DILATION = 10

@@ -16,9 +16,9 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.models.compared import ComparedNetwork
-from dmnet_jax.nn.convolution import max_pool_2x2
 from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.pooling import max_pool_2x2
 from dmnet_jax.nn.vgg import VGG, DeconvBlock, conv_relu
 
 # (hidden, out) channels of the decoder's blocks, centre first, over the width 64.

@@ -1,11 +1,9 @@
 """Batch normalisation whose statistics and gradient are written out.
 
-The same function and variables as `flax.linen.BatchNorm`. XLA's CPU backend takes sums
-over the leading axes of a large map column by column, and differentiating Flax's layer
-makes six of them; here there are two forward and two backward, a row at a time.
+The same function and variables as `flax.linen.BatchNorm`. Differentiating Flax's
+layer makes six sums over positions; here there are two forward and two backward.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,8 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-SMALL = 2**16
-"""Elements of a map below which a loop over rows is not worth its time to compile."""
+from dmnet_jax.nn.operators import position_means
 
 
 class BatchNorm(nn.Module):
@@ -69,7 +66,7 @@ def _normalise(
     x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
 ) -> tuple[Array, Array, Array]:
     """The result, and mean and variance, which pass no gradient."""
-    means = _position_means(lambda x: (x, x * x), x)
+    means = position_means(lambda x: (x, x * x), x)
     mean, square = _over_devices(means, axis_name)
     var = jnp.maximum(square - mean * mean, 0)
     return _affine(x, mean, var, scale, bias, epsilon), mean, var
@@ -96,7 +93,7 @@ def _normalise_backward(
     x, scale, mean, inverse = residuals
     # What computed the gradient must not be fused into, and so repeated in, the sums.
     gradient = lax.optimization_barrier(gradients[0])
-    here = _position_means(lambda g, x: (g, g * (x - mean)), gradient, x)
+    here = position_means(lambda g, x: (g, g * (x - mean)), gradient, x)
     count = x.size // x.shape[-1]
     to_bias, to_scale = here[0] * count, here[1] * inverse * count
     shift, slope = _over_devices(here, axis_name)
@@ -110,27 +107,3 @@ _normalise.defvjp(_normalise_forward, _normalise_backward)
 
 def _over_devices(values: Any, axis_name: str | None) -> Any:
     return values if axis_name is None else lax.pmean(values, axis_name)
-
-
-def _position_means(
-    terms: Callable[..., tuple[Array, ...]], *maps: Array
-) -> tuple[Array, ...]:
-    """Means [C] over all positions of `terms` of maps [..., W, C], float32 at least."""
-    maps = tuple(x.reshape(-1, *x.shape[-2:]) for x in maps)
-    rows, width, features = maps[0].shape
-    dtype = jnp.promote_types(maps[0].dtype, jnp.float32)
-
-    def of(*maps: Array) -> tuple[Array, ...]:
-        return terms(*(x.astype(dtype) for x in maps))
-
-    if jax.default_backend() != "cpu" or maps[0].size < SMALL:
-        return tuple(x.mean((0, 1)) for x in of(*maps))
-
-    def add(row: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:
-        here = of(*(lax.dynamic_index_in_dim(x, row, keepdims=False) for x in maps))
-        return tuple(total + term for total, term in zip(sums, here, strict=True))
-
-    number = len(jax.eval_shape(of, *(x[0] for x in maps)))
-    zeros = (jnp.zeros((width, features), dtype),) * number
-    sums = lax.fori_loop(0, rows, add, zeros)
-    return tuple(x.sum(0) / (rows * width) for x in sums)

@@ -1,6 +1,6 @@
-"""Convolutions of other shapes, transposed ones, and pooling of the compared networks.
+"""Convolutions of other shapes, and transposed ones, of the compared networks.
 
-As `layers.py`: NHWC, PyTorch's numerics, the formulation that XLA runs fastest.
+As in `layers.py`: NHWC, PyTorch's numerics.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from jax import Array
 
 from dmnet_jax.nn.batch_norm import BatchNorm
 from dmnet_jax.nn.layers import KERNEL_INIT
-from dmnet_jax.nn.taps import convolve
+from dmnet_jax.nn.operators import Window, convolve
 
 # He's, for convolutions under a ReLU without batch norm (torchvision's VGG has it):
 # with PyTorch's default nothing would be left of a signal after ten of them.
@@ -38,7 +38,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         pad = self.padding, self.padding
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-        y = convolve(x, kernel, self.stride, (pad, pad))
+        y = convolve(x, kernel, Window((pad, pad), self.stride))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
             y += bias.astype(self.dtype)
@@ -75,7 +75,7 @@ class Deconv(nn.Module):
         taps = kernel.reshape(2, 2, 2, 2, inputs, self.features)[::-1, :, ::-1]
         pairs = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, -1)
         x, pairs = x.astype(self.dtype), pairs.astype(self.dtype)
-        y = convolve(x, pairs, pads=((1, 1), (1, 1)))
+        y = convolve(x, pairs, Window(((1, 1), (1, 1))))
         batch, height, width, _ = y.shape
         y = y.reshape(batch, height, width, 2, 2, self.features)
         y = y.transpose(0, 1, 3, 2, 4, 5)
@@ -84,25 +84,6 @@ class Deconv(nn.Module):
         y = y[:, self.padding : ends[0], self.padding : ends[1]]
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return y + bias.astype(self.dtype)
-
-
-def max_pool_2x2(x: Array) -> Array:
-    """[B, H, W, C] -> [B, H/2, W/2, C], for even sizes.
-
-    As a maximum over an axis: XLA's gradient of a window's is serial on CPU.
-    """
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
-
-
-def max_pool_3x3(x: Array) -> Array:
-    """Windows of 3x3 with stride 2, padded by one: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
-    height, width = x.shape[1], x.shape[2]
-    rows = [padded[:, i : i + height : 2] for i in range(3)]
-    tallest = jnp.maximum(jnp.maximum(rows[0], rows[1]), rows[2])
-    columns = [tallest[:, :, i : i + width : 2] for i in range(3)]
-    return jnp.maximum(jnp.maximum(columns[0], columns[1]), columns[2])
 
 
 def norm_relu(x: Array, name: str, *, train: bool, axis_name: str | None) -> Array:

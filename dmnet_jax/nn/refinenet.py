@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dmnet_jax.nn.layers import Conv3x3, Dense1x1, max_pool_5x5, relu6, upsample_2x
+from dmnet_jax.nn.layers import Conv3x3, Dense1x1, relu6
+from dmnet_jax.nn.pooling import max_pool_5x5
+from dmnet_jax.nn.resizing import upsample_2x
 
 WIDTH = 256
 

@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dmnet_jax.nn.convolution import Conv, batch_norm, max_pool_3x3, norm_relu
+from dmnet_jax.nn.convolution import Conv, batch_norm, norm_relu
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1
+from dmnet_jax.nn.pooling import max_pool_3x3
 
 # Blocks of each stage.
 RESNET18 = (2, 2, 2, 2)

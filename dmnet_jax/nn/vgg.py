@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dmnet_jax.nn.convolution import HE, Deconv, max_pool_2x2
+from dmnet_jax.nn.convolution import HE, Deconv
 from dmnet_jax.nn.layers import Conv3x3
+from dmnet_jax.nn.pooling import max_pool_2x2
 
 # Convolutions of each stage, by the number of layers that the network had in all.
 STAGES = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}

@@ -25,15 +25,10 @@ from dmnet_jax.memory import DualMemory, RingBuffer
 from dmnet_jax.models.dmnet import DMNet, Features, Output
 from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.attention import KeyValue, NonLocal
-from dmnet_jax.nn.layers import (
-    Conv3x3,
-    Dense1x1,
-    Depthwise3x3,
-    max_pool_5x5,
-    relu6,
-    upsample_2x,
-)
+from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3, relu6
+from dmnet_jax.nn.pooling import max_pool_5x5
 from dmnet_jax.nn.refinenet import WIDTH
+from dmnet_jax.nn.resizing import upsample_2x
 from dmnet_jax.streaming.folding import Weights
 
 

@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from data_pipelines.images import size_fault
-from dmnet_jax.nn.layers import enlarge, likeliest
+from dmnet_jax.nn.resizing import enlarge, likeliest
 from dmnet_jax.streaming.forms import Memories, StreamForm, stream_form
 from dmnet_jax.streaming.letterbox import MAX_LABELS
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,8 @@ _LAST = (
     "Conv_1_bn/gamma",
     "Conv_1_bn/beta",
 )
+
+Precision = Literal["float32", "float64"]
 
 
 class Variant(NamedTuple):
@@ -154,11 +156,13 @@ def draw_frames(record: Mapping[str, Any]) -> np.ndarray:
     return generator.standard_normal(shape).astype(np.float32)
 
 
-@jax.enable_x64(True)
-def run_variant(name: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Imports drawn weights and runs `clips.clip` on drawn frames, in float64.
+def run_variant(
+    name: str, record: Mapping[str, Any], dtype: Precision = "float64"
+) -> dict[str, np.ndarray]:
+    """Imports drawn weights and runs `clips.clip` on drawn frames.
 
-    What is left of a difference is then the reference's own rounding, on any machine.
+    In float64, what is left of a difference is the reference's own rounding. Not every
+    GPU has products of float64.
 
     Returns:
         Maps [B, C, h, w] as the reference has them: `logits`, the last frame's
@@ -172,8 +176,16 @@ def run_variant(name: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
         local_size=max(1, record["frames"] - variant.past - 1),
         num_reads=max(1, variant.past),
         encoder="torch",
-        dtype=jnp.float64,
+        dtype=jnp.dtype(dtype),
     )
+    # A GPU's default products of float32 have TF32's ten bits.
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        return _maps_of(model, variant, record)
+
+
+def _maps_of(
+    model: DMNet, variant: Variant, record: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     variables = from_authors(draw_state(record), model=model)
     frames = draw_frames(record).transpose(0, 1, 3, 4, 2)
     past, window = frames[:, : variant.past], frames[:, variant.past :]
@@ -195,7 +207,7 @@ def run_variant(name: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
         )
         return output.logits, dict(state["intermediates"])
 
-    logits, seen = run(jax.tree.map(lambda x: np.asarray(x, np.float64), variables))
+    logits, seen = run(jax.tree.map(lambda x: np.asarray(x, model.dtype), variables))
     current = seen["encode"][0]
     maps = {
         "logits": logits,
@@ -211,8 +223,10 @@ def run_variant(name: str, record: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: np.asarray(x).transpose(0, 3, 1, 2) for name, x in maps.items()}
 
 
-def check_authors(folder: Path, name: str) -> list[Difference]:
-    """Compares one model with `folder/NAME.npz`, map by map.
+def check_authors(
+    folder: Path, name: str, dtype: Precision = "float64"
+) -> list[Difference]:
+    """Compares one model, run in `dtype`, with `folder/NAME.npz`, map by map.
 
     Raises:
         FileNotFoundError: no such reference.
@@ -220,7 +234,7 @@ def check_authors(folder: Path, name: str) -> list[Difference]:
     """
     record = read_index(folder)[name]
     reference = read_weights(folder / f"{name}.npz")
-    maps = run_variant(name, record)
+    maps = run_variant(name, record, dtype)
     differences = []
     for map_name, expected in reference.items():
         # A defect of the release, kept on record by its name; nothing computes it.

@@ -19,7 +19,7 @@ from dmnet_jax.models.paanet import PAANetStyle
 from dmnet_jax.models.tapnet import TAPNet, flow_between, moved
 from dmnet_jax.models.tdnet import TDNet
 from dmnet_jax.models.ternausnet import TernausNet
-from dmnet_jax.nn.layers import enlarge
+from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.training import create_state, train_step
 from tests.drawn import drawn, quick_jit
 from tests.tiny_run import linear, picture

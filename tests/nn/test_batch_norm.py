@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dmnet_jax.nn import batch_norm
+from dmnet_jax.nn._cpu import sums
 from dmnet_jax.nn.batch_norm import BatchNorm
 
 
-@pytest.fixture(params=[0, batch_norm.SMALL], ids=["row by row", "at once"])
+@pytest.fixture(params=[0, sums.SMALL], ids=["row by row", "at once"])
 def small(request, monkeypatch):
-    monkeypatch.setattr(batch_norm, "SMALL", request.param)
+    monkeypatch.setattr(sums, "SMALL", request.param)
 
 
 def inputs(shape=(4, 6, 5, 7), seed=0):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from dmnet_jax.nn.convolution import Deconv, max_pool_2x2, max_pool_3x3
+from dmnet_jax.nn.convolution import Deconv
 from dmnet_jax.nn.layers import Conv3x3
+from dmnet_jax.nn.pooling import max_pool_2x2, max_pool_3x3
 from dmnet_jax.nn.pyramid import average, interpolation
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dmnet_jax.nn import layers
+from dmnet_jax.nn import layers, pooling, resizing
+from dmnet_jax.nn.operators import Window, depthwise_3x3
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -120,7 +121,7 @@ def test_max_pool_values_and_gradient_with_ties():
 
     @jax.jit
     def run(x, gradient):
-        pooled, pull = jax.vjp(layers.max_pool_5x5, x)
+        pooled, pull = jax.vjp(pooling.max_pool_5x5, x)
         pads = ((0, 0), (2, 2), (2, 2), (0, 0))
         plain = lax.reduce_window(x, -jnp.inf, lax.max, (1, 5, 5, 1), (1,) * 4, pads)
         return pooled, plain, pull(gradient)[0]
@@ -149,16 +150,16 @@ def test_upsample_is_aligned_corner_interpolation(size):
         return weights
 
     expected = np.einsum("ip,jq,bpqc->bijc", matrix(size[0]), matrix(size[1]), x)
-    np.testing.assert_allclose(jax.jit(layers.upsample_2x)(x), expected, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(resizing.upsample_2x)(x), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 20)])
 def test_likeliest_is_the_largest_of_the_enlarged(size):
     logits = jax.random.normal(jax.random.key(0), (2, 16, 24, 5))
-    enlarged = layers.enlarge(logits, size)
+    enlarged = resizing.enlarge(logits, size)
     best = jnp.sort(enlarged, -1)
     clear = best[..., -1] - best[..., -2] > 1e-5
-    label = jax.jit(layers.likeliest, static_argnums=1)(logits, size)
+    label = jax.jit(resizing.likeliest, static_argnums=1)(logits, size)
     assert label.dtype == jnp.uint8 and label.shape == (2, *size)
     assert clear.mean() > 0.99
     assert (label == enlarged.argmax(-1))[clear].all()
@@ -183,7 +184,7 @@ def test_bfloat16_is_near_float32(module):
 
 def test_pooling_and_enlarging_keep_bfloat16():
     x = jnp.asarray(normal(0, 1, 6, 6, 4), jnp.bfloat16)
-    pool, enlarge = jax.jit(layers.max_pool_5x5), jax.jit(layers.upsample_2x)
+    pool, enlarge = jax.jit(pooling.max_pool_5x5), jax.jit(resizing.upsample_2x)
     assert pool(x).dtype == enlarge(x).dtype == jnp.bfloat16
     exact = x.astype(jnp.float32)
     np.testing.assert_array_equal(pool(x).astype(jnp.float32), pool(exact))
@@ -199,8 +200,8 @@ def test_a_depthwise_gradient_in_bfloat16_is_added_up_in_float32():
 
     @jax.jit
     def gradient(kernel):
-        pads = [(1, 1), (1, 1)]
-        return jax.grad(lambda k: layers.depthwise_3x3(x, k, 1, pads).sum())(kernel)
+        window = Window(((1, 1), (1, 1)))
+        return jax.grad(lambda k: depthwise_3x3(x, k, window).sum())(kernel)
 
     found = gradient(kernel)
     assert found.dtype == jnp.bfloat16

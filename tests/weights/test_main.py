@@ -37,7 +37,7 @@ def test_verdict_on_the_authors_maps(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run_variant(name: str, record: dict) -> dict[str, np.ndarray]:
+    def run_variant(name: str, record: dict, dtype: str) -> dict[str, np.ndarray]:
         maps = read_weights(GOLDEN / f"{name}.npz")
         return maps | {"lstm": maps["lstm"] * np.float32(factor)}
 

@@ -1,23 +1,20 @@
-"""Depthwise 3x3 convolution for XLA's CPU backend, with its gradient.
+"""Depthwise 3x3 convolution as nine shifted multiply-adds, with its gradient.
 
-That backend has no fast path for grouped convolutions, so the convolution is nine
-shifted multiply-adds. Its gradient is written out since automatic differentiation
-keeps the nine shifts of the input, each as large as the output, and sums each
-separately: here the input alone is kept.
+XLA's CPU backend has no fast path for grouped convolutions. The gradient is written out
+since automatic differentiation keeps the nine shifts of the input, each as large as the
+output, and sums each separately: here the input alone is kept.
 """
 
 import functools
 from collections.abc import Iterable, Iterator
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def shifted_depthwise_3x3(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+def shifted(x: Array, kernel: Array, pads: Pads, stride: int) -> Array:
     """x [B, H, W, C] with kernel [3, 3, 1, C] -> [B, H/stride, W/stride, C]."""
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = (
@@ -41,25 +38,18 @@ def _range(first: int, count: int, step: int) -> slice:
     return slice(first, first + (count - 1) * step + 1, step)
 
 
-def _forward(
-    x: Array, kernel: Array, stride: int, pads: Pads
-) -> tuple[Array, tuple[Array, Array]]:
-    return shifted_depthwise_3x3(x, kernel, stride, pads), (x, kernel)
-
-
-def _backward(
-    stride: int, pads: Pads, residuals: tuple[Array, Array], gradient: Array
+def gradient(
+    x: Array, kernel: Array, pads: Pads, stride: int, cotangent: Array
 ) -> tuple[Array, Array]:
-    x, kernel = residuals
-    to_input: Array
+    """For x and kernel of `shifted`, of the output's gradient [B, H/s, W/s, C]."""
     if stride == 1:
         flipped = kernel[::-1, ::-1]
-        to_input = shifted_depthwise_3x3(gradient, flipped, 1, ((1, 1), (1, 1)))
+        to_x = shifted(cotangent, flipped, ((1, 1), (1, 1)), 1)
     else:
         (top, _), (left, _) = pads
-        to_padded = _spread(gradient, kernel)
-        to_input = to_padded[:, top : top + x.shape[1], left : left + x.shape[2]]
-    return to_input, _to_kernel(x, gradient, stride, pads)
+        to_padded = _spread(cotangent, kernel)
+        to_x = to_padded[:, top : top + x.shape[1], left : left + x.shape[2]]
+    return to_x, _to_kernel(x, cotangent, pads, stride)
 
 
 def _spread(gradient: Array, kernel: Array) -> Array:
@@ -86,7 +76,7 @@ def _spread(gradient: Array, kernel: Array) -> Array:
     return jnp.stack(rows, 2).reshape(batch, 2 * height + 2, 2 * width + 2, channels)
 
 
-def _to_kernel(x: Array, gradient: Array, stride: int, pads: Pads) -> Array:
+def _to_kernel(x: Array, gradient: Array, pads: Pads, stride: int) -> Array:
     """For each tap, the sum over positions of the shifted input times the gradient.
 
     One output row at a time, added up over rows in nine accumulators that stay in the
@@ -115,6 +105,3 @@ def _to_kernel(x: Array, gradient: Array, stride: int, pads: Pads) -> Array:
     totals = lax.fori_loop(0, batch * height, add_row, zeros)
     sums = [total.sum(0) for total in totals]
     return jnp.stack(sums).reshape(3, 3, 1, channels).astype(gradient.dtype)
-
-
-shifted_depthwise_3x3.defvjp(_forward, _backward)
