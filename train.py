@@ -49,12 +49,13 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     # After the command line, so that --help and mistakes in it answer at once.
     import jax
 
-    from dmnet_jax import evaluation, models, parallel, results, training
+    from dmnet_jax import evaluation, models, needs, parallel, results, training
     from dmnet_jax.datasets import check_masks, open_split, stage_loaders
     from dmnet_jax.feature_cache import encoded_once
     from dmnet_jax.provenance import describe
     from dmnet_jax.run import Run
     from dmnet_jax.training_loop import train_stage
+    from dmnet_jax.waiting import waiting
 
     parallel.initialise(config.distributed)
     process, processes = parallel.processes()
@@ -77,7 +78,14 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             training.make_optimizer(config.optim, stages[0]),
             key=jax.random.key(config.train.seed),
         )
-        start, state, scored = run.restore(state)
+        start, state, scored = run.restore(
+            state,
+            lambda step: needs.told(
+                *(stages, network, state.variables, config),
+                videos=(train_videos, val_videos),
+                start=step,
+            ),
+        )
         for line in unusual:
             run.say(f"note: {line}")
         over = start == total and scored
@@ -88,9 +96,10 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
         def calibrated(variables: dict) -> dict:
             if "thresholds" not in variables:  # there is no global memory
                 return variables
-            measured = evaluation.calibrate(
-                network, variables, train_videos, on_frame=run.leave_if_stopping
-            )
+            with waiting(run.say, "measuring the memory's thresholds"):
+                measured = evaluation.calibrate(
+                    network, variables, train_videos, on_frame=run.leave_if_stopping
+                )
             measured = parallel.from_process_0(measured)
             return {**variables, "thresholds": {**measured, **config.model.thresholds}}
 
@@ -142,7 +151,10 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             if overlays is not None:
                 overlays(video, result)
 
-        found = evaluation.evaluate(network, variables, val_videos, on_frame=on_frame)
+        with waiting(run.say, "evaluating the finished network"):
+            found = evaluation.evaluate(
+                network, variables, val_videos, on_frame=on_frame
+            )
         thresholds = training.plain(variables.get("thresholds", {}))
         if not over:
             run.record(total, val_iou=found.score, **thresholds)

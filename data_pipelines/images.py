@@ -78,9 +78,11 @@ def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
 
     Raises:
       FileNotFoundError: there is no such file.
-      DataError: it is no PNG or JPEG, or `size_fault` finds one.
+      DataError: it is no PNG or JPEG, has more than 8 bits a channel, or `size_fault`
+        finds a fault.
     """
     with _open(path, max_pixels) as image:
+        _check_depth(image, path)
         height, width = image.height, image.width
         on_side = _orientation(image) > _LAST_LEVEL
         return (width, height) if on_side else (height, width)

@@ -1,4 +1,4 @@
-"""What the masks of a run hold, all of them looked at before anything is trained.
+"""What the frames of a run hold, all of them looked at before anything is trained.
 
 A run whose masks teach nothing ends like any other: a loss of 0 and, by protocols that
 reward an empty frame, a perfect score. So what cannot be learned or scored is a fault,
@@ -34,22 +34,27 @@ class Tally:
 def tally(
     source: FrameSource, faults: list[str], *, threads: int = 1
 ) -> tuple[Tally, ...]:
-    """Reads every mask of `source` once.
+    """Reads every picture and mask of `source` once.
 
     Args:
-      source: labels as stored.
-      faults: what is wrong with masks is appended here, in the frames' order.
-      threads: masks read at a time.
+      source: its labels as they are stored. A `Cached` one keeps the pictures, so
+        reading them here costs a run nothing.
+      faults: what is wrong with files is appended here, in the frames' order.
+      threads: frames read at a time.
     """
     classes = len(source.classes)
 
     def one(place: tuple[int, int]) -> np.ndarray | list[str] | None:
-        try:
-            label = source.label(*place)
-        except DataError as error:
-            return list(error.faults)
-        except OSError as error:
-            return [str(error)]
+        label, wrong = None, []
+        for read in (source.image, source.label):
+            try:
+                label = read(*place)
+            except DataError as error:
+                wrong += error.faults
+            except OSError as error:
+                wrong.append(str(error))
+        if wrong:
+            return wrong
         return None if label is None else np.bincount(label.ravel(), minlength=256)
 
     found = []
@@ -76,7 +81,7 @@ def check_labels(
     every_class: bool,
     threads: int = 1,
 ) -> list[str]:
-    """Refuses masks that cannot be read, that teach nothing or that score nothing.
+    """Refuses frames that cannot be read, and masks that teach or score nothing.
 
     Args:
       train: the training videos; None if nothing is trained.
@@ -94,6 +99,12 @@ def check_labels(
     notes: list[str] = []
     if train is not None:
         found = tally(train, faults, threads=threads)
+        notes += [
+            f"{video.only_ignored} of the {video.masks} masks of {video.video} have no "
+            f"foreground but {IGNORE}, which is not scored"
+            for video in found
+            if video.only_ignored and video.pixels[1:].any()
+        ]
         faults += _empty("training", found)
         pixels = sum((video.pixels for video in found), np.zeros(1, np.int64))
         absent = [

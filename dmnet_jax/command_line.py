@@ -143,6 +143,9 @@ def _renamed(arguments: Sequence[str], flags: Any) -> str:
 
 def exit_with_error(error: Exception | str) -> NoReturn:
     """Ends a command after a user's mistake: `error: ...` and exit status 2."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        error = f"{where}{error.strerror}"
     print(f"error: {shown(error)}", file=sys.stderr)
     raise SystemExit(2)
 
@@ -163,6 +166,8 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             return from_json(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             raise ConfigError(f"{path}: {error}") from error
+    if file.suffix != ".py":
+        raise ConfigError(f"{path}: a recipe is a .py file, or a saved .json")
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
     except (Exception, SystemExit) as error:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
+from data_pipelines.files import naming
 from data_pipelines.folder import other_ways
 from data_pipelines.frames import (
     DataError,
@@ -19,13 +20,14 @@ from data_pipelines.frames import (
 from data_pipelines.labels import check_labels
 from data_pipelines.leakage import check_disjoint
 from data_pipelines.loader import Batches, ClipLoader
-from data_pipelines.prepare import DATASETS, Chosen, Request
-from data_pipelines.prepare.layouts import OWN, Layout
-from data_pipelines.records import MANIFEST, open_prepared
+from data_pipelines.prepare import DATASETS, Request
+from data_pipelines.prepare.layouts import OWN
+from data_pipelines.records import MANIFEST
 from data_pipelines.splits import Division, divisions, require
 from data_pipelines.synthetic import write_endovis17
 from data_pipelines.synthetic.stream import RenderedVideos, SceneStream
 from dmnet_jax.config import Config, DataConfig
+from dmnet_jax.opening import needed, opened, unnamed
 
 # Rendered scenes that stand for the endless training videos where some are asked for.
 RENDERED_TRAIN = 2
@@ -53,18 +55,19 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
     if data.dataset == "synthetic":
         made = data.synthetic
         root = root or "datasets/synthetic"
-        write_endovis17(
-            root,
-            seed=made.seed,
-            sequences=made.sequences,
-            frames=made.frames,
-            size=made.size,
-        )
+        with naming(root):
+            write_endovis17(
+                root,
+                seed=made.seed,
+                sequences=made.sequences,
+                frames=made.frames,
+                size=made.size,
+            )
     if not root:
         raise DataError(
             [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
         )
-    return _opened(data, root, "train", names)
+    return opened(data, root, "train", names)
 
 
 def open_validation(
@@ -82,7 +85,7 @@ def open_validation(
         ValueError: as `open_dataset`.
     """
     if data.test_root:
-        return _opened(data, data.test_root, "test", names)
+        return opened(data, data.test_root, "test", names)
     return open_dataset(data, names)
 
 
@@ -107,7 +110,7 @@ def split_names(
     if data.dataset == "rendered" and not (data.train or data.val):
         return known[:RENDERED_TRAIN], known[RENDERED_TRAIN:]
     if data.train or data.val or data.dataset in OWN:
-        raise _unnamed(data, known)
+        raise unnamed(data, known)
     if data.dataset == "synthetic":
         part = _rendered(data, known)
         return list(part.train), list(part.val)
@@ -142,8 +145,8 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
     if data.dataset in OWN and not (data.train and data.val):
         known = DATASETS[data.dataset].names(Path(data.root), Request(data.dataset))
         if known and not (Path(data.root) / MANIFEST).is_file():
-            raise _unnamed(data, known)
-    train_needed, val_needed = _needed(data)
+            raise unnamed(data, known)
+    train_needed, val_needed = needed(data)
     if data.test_root:
         source = _checked(open_dataset(data, train_needed), data)
         apart = _checked(open_validation(data, val_needed), data)
@@ -174,6 +177,8 @@ def check_masks(
     Raises:
         ValueError: a line for every fault.
     """
+    if data.dataset in ("synthetic", "rendered"):  # are drawn with their masks
+        return []
     try:
         return check_labels(
             train,
@@ -185,87 +190,6 @@ def check_masks(
         own = data.dataset in OWN
         ways = other_ways(error.faults, data.mask_values) if own else []
         raise DataError([*error.faults, *ways]) from None
-
-
-def _unnamed(data: DataConfig, known: Sequence[str]) -> DataError:
-    """Of the videos there are, the config does not say which train and validate."""
-    need = "name both" if data.train or data.val else "must name the videos"
-    return DataError([f"data.train and data.val: {need}; there are {_list(known)}"])
-
-
-def _needed(
-    data: DataConfig,
-) -> tuple[Sequence[str] | None, Sequence[str] | None]:
-    """Names of the training and the validation videos, where the config says them."""
-    if data.train and data.val:
-        return data.train, data.val
-    if data.dataset == "camvid":
-        return ["train_"], ["val_"]
-    name = {"endovis17": f"fold {data.fold}", "endovis18": data.split}
-    division = divisions(data.dataset).get(name.get(data.dataset, ""))
-    return (None, None) if division is None else (division.train, division.val)
-
-
-def _opened(
-    data: DataConfig, root: str, subset: str, names: Sequence[str] | None
-) -> FrameSource:
-    # The synthetic set is written as EndoVis17 is.
-    dataset = "endovis17" if data.dataset == "synthetic" else data.dataset
-    layout = DATASETS[dataset]
-    request = Request(
-        dataset=dataset,
-        task=data.task if layout.tasks else "",
-        masks=data.masks if dataset == "folder" else layout.masks,
-        subset=subset,
-        mask_values=data.mask_values,
-    )
-    if not (Path(root) / MANIFEST).is_file():
-        return _opened_raw(data, layout, Path(root), request, names)
-    prepared = open_prepared(root)
-    made = prepared.manifest.request.get("mask_values", "class")
-    if data.mask_values not in ("class", made):
-        raise DataError(
-            [
-                f"{root}: prepared with --mask-values {made}; data.mask_values is "
-                f"{data.mask_values}: leave it out or prepare the data anew"
-            ]
-        )
-    for field in ("dataset", "task"):
-        found, wanted = prepared.manifest.request.get(field), getattr(request, field)
-        if found != wanted:
-            raise DataError(
-                [
-                    f"{root}: prepared with {field} {found or 'none'}; data.{field} "
-                    f"is {wanted or 'none'}: change it or prepare the data for it"
-                ]
-            )
-    return prepared
-
-
-def _opened_raw(
-    data: DataConfig,
-    layout: Layout,
-    root: Path,
-    request: Request,
-    names: Sequence[str] | None,
-) -> FrameSource:
-    """Opens what is needed, or all where that is not known or not all there."""
-    if names and data.dataset == "camvid":  # is opened by splits, see its layout
-        names = [f"{name.partition('_')[0]}_" for name in names]
-    known = layout.names(root, request) if root.is_dir() and names else []
-    there = tuple(dict.fromkeys(name for name in names or () if name in known))
-    missing = [name for name in names or () if name not in known]
-    if data.dataset not in OWN and missing:
-        there = ()  # all are opened, and what lacks them tells which there are
-    opened = layout.open(root, request, Chosen(there or None, data.num_classes))
-    if missing and data.dataset in OWN:
-        raise DataError(
-            [
-                f"{root}: no video {_list([repr(name) for name in missing])}; the "
-                f"videos are {_list(known)}"
-            ]
-        )
-    return opened
 
 
 def _rendered(data: DataConfig, known: Sequence[str]) -> Division:

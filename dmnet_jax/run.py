@@ -5,6 +5,7 @@ and writes the directory.
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,15 @@ class Run:
                 )
         write_text(self.folder / "config.json", to_json(self.config) + "\n")
 
-    def restore(self, state: TrainState) -> tuple[int, TrainState, bool]:
+    def restore(
+        self, state: TrainState, needs: Callable[[int], str] = lambda step: ""
+    ) -> tuple[int, TrainState, bool]:
         """What the newest checkpoint holds, or what is given if there is none.
+
+        Args:
+            state: of a new run.
+            needs: of a step, what the rest of the run needs of this machine; said
+                where it begins.
 
         Returns:
             Step, state on this process's default device or the host, and whether the
@@ -104,7 +112,9 @@ class Run:
                 self._open.callback(self._board.close)
         step, scored, state = parallel.from_process_0((step, scored, state))
         begins = f"going on at step {step}" if step else "starting"
-        self.say(f"{self.folder}: {begins}")
+        if self._log is not None:
+            needed = needs(int(step))
+            self.say(f"{self.folder}: {begins}" + (f"; {needed}" if needed else ""))
         return int(step), state, bool(scored)
 
     def save(self, step: int, state: TrainState, *, score: float | None = None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import WriteError
 from data_pipelines.frames import FrameSource, resize_image
 from dmnet_jax.evaluation import Prediction
 from dmnet_jax.overlay import side_by_side
@@ -20,6 +21,7 @@ class Board:
 
     Raises:
         ValueError: tensorboardX is not installed.
+        WriteError: when something is added and nothing can be written any more.
     """
 
     def __init__(self, run_dir: Path, *, step: int):
@@ -36,6 +38,7 @@ class Board:
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:
         """Adds the numbers among `values`; what is undefined (NaN) is none."""
+        self._check()
         for name, value in values.items():
             if isinstance(value, int | float) and not math.isnan(value):
                 self._writer.add_scalar(name, value, step)
@@ -44,6 +47,7 @@ class Board:
         self, step: int, source: FrameSource, video: int, result: Prediction
     ) -> None:
         """Adds frame, prediction and truth side by side."""
+        self._check()
         info, classes = source.videos[video], source.classes
         picture = side_by_side(
             resize_image(source.image(video, result.frame), result.label.shape),
@@ -56,4 +60,24 @@ class Board:
         self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writes():
+            self._writer.close()
+
+    def _check(self) -> None:
+        """Makes sure that the library's thread still writes.
+
+        It ends at the first error, a full disk for instance, and whoever adds to its
+        queue then waits for ever.
+
+        Raises:
+            WriteError: it does not.
+        """
+        if not self._writes():
+            raise WriteError(
+                f"{self._writer.logdir}: cannot be written (the writing thread ended, "
+                "as it does without space); go on with train.tensorboard off"
+            )
+
+    def _writes(self) -> bool:
+        writer: Any = self._writer.file_writer
+        return writer is None or writer.event_writer._worker.is_alive()

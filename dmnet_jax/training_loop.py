@@ -24,6 +24,7 @@ from dmnet_jax.datasets import Stage
 from dmnet_jax.models import ComparedNetwork, DMNet
 from dmnet_jax.process import Stopped
 from dmnet_jax.run import Run
+from dmnet_jax.waiting import waiting
 
 # A norm below this teaches nothing: Dice alone gives it once every pixel is surely of
 # one class. The smallest of a healthy stage that was seen is 0.01.
@@ -92,15 +93,19 @@ def train_stage(
         validate(run, start, state, stage, model, videos)
     watch = _Watch(run, stage, start)
     batches = watch.waited_for(stage.loader.iterate(start, stage.end))
-    with contextlib.closing(batches):
+    compiling = f"{stage.name}: compiling the step and taking the first"
+    with contextlib.closing(batches), waiting(run.say, compiling) as first_is_there:
         # What a step came to is read while the next is being computed.
         unread: tuple[Any, ...] = ()
         for step, batch in enumerate(batches, start + 1):
             state, metrics = step_fn(state, parallel.shard_batch(batch))
             stopping = watch.read(*unread) if unread else False
+            if unread:
+                first_is_there()
             unread = step, metrics, run.asked()
             if stopping or every(save_every, step) or validates(step):
                 stopping = watch.read(*unread) or stopping
+                first_is_there()
                 unread = ()
                 run.save(step, state)
                 if stopping:
@@ -126,7 +131,8 @@ def validate(
         run.show_predictions(step, videos, video, result)
 
     variables = jax.device_get(state.variables)
-    found = evaluation.evaluate(model, variables, videos, on_frame=on_frame)
+    with waiting(run.say, f"step {step}: validating"):
+        found = evaluation.evaluate(model, variables, videos, on_frame=on_frame)
     run.record(step, stage=stage.name, val_iou=found.score)
     score = "n/a" if np.isnan(found.score) else f"{found.score:.4f}"
     run.say(f"step {step}: validation IoU {score}")

@@ -80,7 +80,7 @@ ROOMS = {
         f"dmnet_jax.{room}"
         for room in ("streaming", "models", "nn", "memory", "config", "checkpoint")
     )
-    + ("data_pipelines",),
+    + ("data_pipelines", "dmnet_jax.weights.rendered"),
     "dmnet_jax/losses.py": (),
     "dmnet_jax/benchmark/torch_": (
         "dmnet_jax.benchmark",
@@ -136,10 +136,10 @@ def test_public_names_of_the_memory_library():
     assert (
         memory.__all__
         == (
-            "AdmissionPolicy Candidate DualMemory EMPTY Readout RingBuffer admit "
-            "advance all_of always any_of confidence confident dissimilar every init "
-            "init_dual latest prefill prefill_local push read_all read_key read_last "
-            "read_top_k read_uniform similarity"
+            "AdmissionPolicy Candidate DualMemory EMPTY KEEP RESET_ALL RESET_LOCAL "
+            "Readout RingBuffer admit advance all_of always any_of confidence "
+            "confident dissimilar every init init_dual latest prefill prefill_local "
+            "push read_all read_key read_last read_top_k read_uniform reset similarity"
         ).split()
     )
 

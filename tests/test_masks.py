@@ -128,6 +128,33 @@ def test_values_above_the_class_count_and_absent_classes_come_in_one_report(tmp_
         assert part in report
 
 
+def test_pictures_that_cannot_be_read_are_in_the_report(tmp_path):
+    root = write(tmp_path, lambda label, _: label.clip(0, 1))
+    for name in ("one", "two"):
+        path = root / name / "frames" / "1.png"
+        path.write_bytes(path.read_bytes()[:-60])
+    Image.fromarray(np.full((64, 64), 9, np.uint8)).save(root / "one/masks/1.png")
+    report = refused(root)
+    for part in ("one/frames/1.png: damaged", "two/frames/1.png: damaged"):
+        assert part in report
+    assert "one/masks/1.png: mask value 9" in report
+    deep = np.full((64, 64), 700, np.uint16)
+    for frame in range(2):
+        Image.fromarray(deep).save(root / "two" / "frames" / f"{frame}.png")
+    report = refused(root)
+    assert report.count("16 bits a channel") == 2 and "two/frames/0.png" in report
+
+
+def test_a_few_masks_of_255_alone_are_told(tmp_path):
+    def one_white(label, frame):
+        return white(label, frame) if frame == 1 else label.clip(0, 1)
+
+    _, notes = looked_at(write(tmp_path, one_white))
+    assert notes == [
+        "1 of the 3 masks of one have no foreground but 255, which is not scored"
+    ]
+
+
 def test_black_masks_are_refused(tmp_path):
     root = write(tmp_path, lambda label, _: np.zeros_like(label))
     report = refused(root)

@@ -256,7 +256,7 @@ def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "--checkpoint is missing"),
+        ([], "--source is missing"),
         (["--checkpoint", "RUN", "--source", "x.mp4"], "--out is missing"),
         (["--checkpoint", "RUN", "--source", "x.mp4", "--out", "new"], "no such file"),
         (["--checkpoint", "RUN", "--source", "x", "--out", "."], "not an empty folder"),

@@ -42,7 +42,8 @@ def refusal(main, capsys) -> str:
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error: ")
     return line
 
 

@@ -31,6 +31,11 @@ def check_manifest(content: dict[str, Any]) -> None:
     if set(content) != wanted:
         raise ValueError(f"fields {_list(set(content) ^ wanted)}")
     _need(isinstance(content["request"], dict), "request", "a group of fields")
+    for field, value in content["request"].items():
+        plain = value is None or isinstance(value, str | int) or _numbers(value, 2)
+        _need(plain, f"request: {field}", "text, a number or two")
+        if isinstance(value, str) and value and (fault := text_fault(value)):
+            raise ValueError(f"request: {field} {fault}")
     _need(isinstance(content["resize"], str), "resize", "text")
     _need(_texts(content["versions"]), "versions", "texts")
     _need(isinstance(content["records"], str), "records", "a folder in this one")

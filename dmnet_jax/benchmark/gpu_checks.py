@@ -23,6 +23,8 @@ from dmnet_jax.nn.resizing import likeliest
 from dmnet_jax.streaming import compile
 from dmnet_jax.weights.checks import check_authors, read_index
 
+GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
+
 
 def prepare(
     case: LiveCase, folder: Path, kind: str
@@ -86,12 +88,11 @@ def prepare(
             "labels": float((found != truth).mean()),
             "admitted": float((entered != decisions).mean()),
         }
-    golden = Path(__file__).parents[2] / "tests" / "golden"
-    if (golden / "index.json").is_file():
+    if (GOLDEN / "index.json").is_file():
         dtype = "float64" if jax.default_backend() == "cpu" else "float32"
         report["golden"] = {
-            name: max(d.relative for d in check_authors(golden, name, dtype))
-            for name in read_index(golden)
-            if (golden / f"{name}.npz").is_file()
+            name: max(d.relative for d in check_authors(GOLDEN, name, dtype))
+            for name in read_index(GOLDEN)
+            if (GOLDEN / f"{name}.npz").is_file()
         }
     return report, dict

@@ -19,18 +19,25 @@ class Worker:
         kind: a key of `worker.KINDS`.
         case: a dataclass; what is measured.
         folder: where contestants leave files for each other.
+        xla_flags: of this process, beside those of the environment.
 
     Attributes:
         report: what it told of its preparation.
         gpu_memory: peak bytes on the GPU, known once it is closed; 0 without one.
     """
 
-    def __init__(self, kind: str, case: Any, folder: Path) -> None:
+    def __init__(
+        self, kind: str, case: Any, folder: Path, *, xla_flags: str = ""
+    ) -> None:
         # A file of its own: several workers may start at once.
         descriptor, name = tempfile.mkstemp(".json", "case", folder)
         path = Path(name)
         with os.fdopen(descriptor, "w") as file:
             json.dump(asdict(case), file)
+        environment = machine.environment()
+        if xla_flags:
+            flags = f"{environment.get('XLA_FLAGS', '')} {xla_flags}"
+            environment["XLA_FLAGS"] = flags.strip()
         self._name = kind
         self.gpu_memory = 0
         self._process = subprocess.Popen(
@@ -38,7 +45,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=machine.environment(),
+            env=environment,
         )
         self.report = self._read()
 

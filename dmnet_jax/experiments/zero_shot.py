@@ -16,8 +16,8 @@ from dmnet_jax.config import from_json
 
 HELP = """Scores trained weights on folders of labeled video, without training.
 
-    python -m dmnet_jax.experiments zero-shot --checkpoint RUN --root DIR \\
-        --masks parts --shaft 1 --manipulator 2
+    python -m dmnet_jax.experiments zero-shot --root DIR --masks parts --shaft 1 \\
+        --manipulator 2
     python -m dmnet_jax.experiments zero-shot --checkpoint RUN --root DIR --instrument 5
 
 DIR holds VIDEO/frames and VIDEO/MASKS. All instrument classes are merged and scored
@@ -30,7 +30,8 @@ class Flags:
     """What is scored, and which mask values mean what.
 
     Attributes:
-        checkpoint: Run directory of the network; trained on parts.
+        checkpoint: Run directory of a network that was trained on parts; "rendered" is
+            the shipped one.
         root: Folder of the labeled videos.
         masks: Name of the mask folders.
         shaft: Mask values of shafts.
@@ -43,8 +44,8 @@ class Flags:
         out: Folder for zero_shot.json and overlay pictures; empty for none.
     """
 
-    checkpoint: str
-    root: str
+    checkpoint: str = "rendered"
+    root: str = ""
     masks: str = "masks"
     shaft: tuple[int, ...] = ()
     manipulator: tuple[int, ...] = ()
@@ -59,7 +60,7 @@ class Flags:
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
-        Flags("", ""),
+        Flags(),
         prog="python -m dmnet_jax.experiments zero-shot",
         description=HELP,
     )
@@ -90,22 +91,25 @@ def score(flags: Flags) -> list[dict[str, Any]]:
     # After the command line, so that --help and mistakes in it answer at once.
     from dmnet_jax import evaluation, models, results
     from dmnet_jax.checkpoint import load_variables
+    from dmnet_jax.weights.rendered import read_rendered
 
-    if not flags.checkpoint or not flags.root:
-        raise ValueError("--checkpoint RUN and --root DIR are needed")
+    if not flags.root:
+        raise ValueError("--root DIR is missing; see --help")
     if flags.height < 32 or flags.height % 32:
         raise ValueError(f"--height is {flags.height}; use a multiple of 32")
     if not flags.shaft + flags.manipulator + flags.instrument:
         raise ValueError("say which mask values are instruments: --instrument 1")
-    variables, about = load_variables(Path(flags.checkpoint), flags.which)
-    config = from_json(json.dumps(about["config"]))
+    if flags.checkpoint == "rendered":
+        variables, about = read_rendered()
+    else:
+        variables, about = load_variables(flags.checkpoint, flags.which)
+    network = models.build(from_json(json.dumps(about["config"])))
     names = [info["name"] for info in about["classes"]]
     if "shaft" not in names:
         raise ValueError(
             f"{flags.checkpoint}: its classes are {', '.join(names)}; a network that "
             "was trained on parts is needed"
         )
-    network = models.build(config)
     rows = []
     opened = open_folder(
         flags.root,

@@ -128,7 +128,7 @@ def _write_step(
         raise ValueError(f"--dtype {flags.dtype} is for --format openvino alone")
     config = from_json(json.dumps(about["config"]))
     size = flags.size or config.data.size
-    model = models.build_dmnet(config)
+    model = models.build(config)
     videos = _labelled(flags.labelled, config, size, about) if flags.labelled else None
     interface = Interface(size, 1, model.num_classes, size)
     contents, notes = _contents(flags.format, model, variables, interface)
@@ -168,11 +168,18 @@ def _contents(
     format: str, model: Any, variables: Any, interface: Any
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The program's files by suffix, and what describes them."""
+    from dmnet_jax.models import DMNet
+
     if format == "jax":
         from dmnet_jax.export import stablehlo
 
         content, notes = stablehlo.export_step(model, variables, interface)
         return {".jax": content}, notes
+    if not isinstance(model, DMNet):
+        raise ValueError(
+            f"--format {format} is written for DMNet alone; --format jax takes every "
+            "network"
+        )
     try:
         from dmnet_jax.export import onnx_graph
 

@@ -25,7 +25,8 @@ from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.layers import pad_3x3
 from dmnet_jax.nn.refinenet import WIDTH
-from dmnet_jax.streaming.folding import Weights, fold
+from dmnet_jax.streaming.folding import Weights
+from dmnet_jax.streaming.forms import stream_form
 from dmnet_jax.streaming.program import NO_LABEL, Interface, input_shapes
 
 _NEVER = np.float32(-1e30)  # a logit that is not read
@@ -51,7 +52,8 @@ def export_step(
         )
     if interface.streams != 1:
         raise ValueError(f"streams is {interface.streams}; ONNX is written for one")
-    memory, frames, active, reset = input_shapes(model, interface)
+    form = stream_form(model, variables, interface.size)
+    memory, frames, active, reset = input_shapes(form, interface)
     leaves = dict(zip(leaf_names(memory), jax.tree.leaves(memory), strict=True))
     held = {name: x for name, x in leaves.items() if name != ".key"}
     inputs = {f"memory{name}": x for name, x in held.items()}
@@ -65,7 +67,7 @@ def export_step(
         "similarity": jax.ShapeDtypeStruct((1,), jnp.float32),
         "admitted": jax.ShapeDtypeStruct((1,), jnp.bool_),
     }
-    step = _Step(model, fold(model, variables), interface)
+    step = _Step(model, form.weights, interface)
     for name, x in inputs.items():
         step.g.input(name, x.shape, x.dtype)
     written = step.write({name: f"memory{name}" for name in held})

@@ -19,9 +19,9 @@ import numpy as np
 from data_pipelines.frames import FrameSource
 from dmnet_jax.evaluation import Scoring, predict_video
 from dmnet_jax.export.stablehlo import leaf_names
-from dmnet_jax.memory import KEEP, RESET_ALL
+from dmnet_jax.memory import KEEP, RESET_ALL, DualMemory
 from dmnet_jax.metrics import frame_counts, summarize
-from dmnet_jax.models.dmnet import DMNet, Output
+from dmnet_jax.models.protocol import Output
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.streaming.program import Program
 
@@ -40,6 +40,7 @@ class Parity:
 
     Attributes:
         frames: compared.
+        remembers: whether there is a global memory.
         resets: of the stream, on the way.
         wraps: frames that replaced the oldest of a full global memory.
         admitted: frames that entered it, wraps included.
@@ -53,6 +54,7 @@ class Parity:
     """
 
     frames: int = 0
+    remembers: bool = True
     resets: int = 0
     wraps: int = 0
     admitted: int = 0
@@ -70,7 +72,8 @@ class Parity:
         In bfloat16 a decision at the threshold may turn, and the memories are others
         from there on: it is held to its labels and scores.
         """
-        whole = self.frames >= FRAMES and self.resets > 0 and self.wraps > 0
+        whole = self.frames >= FRAMES and self.resets > 0
+        whole &= self.wraps > 0 or not self.remembers
         if self.miou_network is not None and self.miou_exported is not None:
             whole &= self.miou_network - self.miou_exported <= MAX_SCORE_LOSS
         if dtype == "bf16":
@@ -84,11 +87,11 @@ class Parity:
         )
 
 
-def compare(model: DMNet, variables: Any, program: Program, names: list[str]) -> Parity:
+def compare(model: Any, variables: Any, program: Program, names: list[str]) -> Parity:
     """Runs both over `FRAMES` pictures.
 
     Args:
-        model: the network.
+        model: any `models.protocol.VideoSegmenter`.
         variables: as trained.
         program: for one stream.
         names: of its memory's leaves, as the network's memory names its own.
@@ -99,16 +102,17 @@ def compare(model: DMNet, variables: Any, program: Program, names: list[str]) ->
         return model.init_memory(1, interface.size, jax.random.key(0))
 
     theirs, ours = new(), program.init_memory(jax.random.key(0))
-    found, mismatches = Parity(), 0
+    remembers = isinstance(theirs, DualMemory)
+    found, mismatches = Parity(remembers=remembers), 0
     for index in range(FRAMES):
         what = KEEP
-        if index in (FRAMES // 4, FRAMES // 2):
+        if remembers and index in (FRAMES // 4, FRAMES // 2):
             theirs, ours = _full(theirs), _full(ours, names)
         elif index == 3 * FRAMES // 4:
             theirs, what = new(), RESET_ALL
             found.resets += 1
         frame = picture(index, interface.size)[None]
-        full = int(theirs.global_.count[0]) >= model.global_size
+        full = remembers and int(theirs.global_.count[0]) >= model.global_size
         theirs, output, labels, tie = _reference(
             variables, theirs, frame, model=model, size=interface.label_size
         )
@@ -133,10 +137,10 @@ def compare(model: DMNet, variables: Any, program: Program, names: list[str]) ->
 
 @partial(jax.jit, static_argnames=("model", "size"))
 def _reference(
-    variables: Any, memory: Any, frame: Any, *, model: DMNet, size: tuple[int, int]
+    variables: Any, memory: Any, frame: Any, *, model: Any, size: tuple[int, int]
 ) -> tuple[Any, Output, Any, Any]:
     """The network's step: memory, output, labels, and where the best two tie."""
-    stepped: Any = model.apply(variables, memory, frame, method=DMNet.step)
+    stepped: Any = model.apply(variables, memory, frame, method="step")
     memory, output = stepped
     logits = enlarge(output.logits, size)
     best = jax.lax.top_k(logits, 2)[0]
@@ -145,7 +149,7 @@ def _reference(
 
 
 def score(
-    model: DMNet, variables: Any, program: Program, videos: FrameSource
+    model: Any, variables: Any, program: Program, videos: FrameSource
 ) -> tuple[float, float]:
     """Pooled IoU over foreground classes of network and program, 0..1.
 
@@ -199,7 +203,12 @@ def _named(memory: Any, names: list[str] | None = None) -> Leaves:
     """Leaves on the host by name; a PRNG key, which no step changes, left out."""
     names = names or leaf_names(memory)
     leaves = dict(zip(names, jax.tree.leaves(memory), strict=True))
-    return {n: np.array(x) for n, x in leaves.items() if n != ".key"}
+    held = {
+        n: x
+        for n, x in leaves.items()
+        if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    }
+    return {n: np.array(x) for n, x in held.items() if x.dtype != jnp.uint32}
 
 
 def _full(memory: Any, names: list[str] | None = None) -> Any:

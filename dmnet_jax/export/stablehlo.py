@@ -11,30 +11,48 @@ from typing import Any
 import jax
 from jax import Array, export
 
-from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.streaming.folding import fold
+from dmnet_jax.streaming.forms import stream_form
 from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labelled_step
 
 PLATFORMS = ("cpu", "cuda")
 
 
 def export_step(
-    model: DMNet, variables: Any, interface: Interface
+    model: Any, variables: Any, interface: Interface
 ) -> tuple[bytes, dict[str, Any]]:
-    """The step for every platform, serialised, and JSON that describes it."""
-    weights = fold(model, variables)
-    memory, *inputs = input_shapes(model, interface)
+    """The step for every platform, serialised, and JSON that describes it.
+
+    Args:
+        model: any `models.protocol.VideoSegmenter`.
+        variables: its variables.
+        interface: sizes.
+
+    Raises:
+        ValueError: a part of the step runs on the host, which no file can hold.
+    """
+    form = stream_form(model, variables, interface.size)
+    memory, *inputs = input_shapes(form, interface)
     leaves, structure = jax.tree.flatten(memory)
 
     def step(*arguments: Any) -> tuple[Array, ...]:
         held = jax.tree.unflatten(structure, arguments[: len(leaves)])
         rest = arguments[len(leaves) :]
-        held, labelled = labelled_step(model, weights, interface, False, held, *rest)
+        held, labelled = labelled_step(
+            form, form.weights, interface, False, held, *rest
+        )
         outputs = [getattr(labelled, name) for name in OUTPUTS]
         return (*jax.tree.leaves(held), *outputs)
 
     with _no_source_paths():
-        exported = export.export(jax.jit(step), platforms=PLATFORMS)(*leaves, *inputs)
+        try:
+            exported = export.export(jax.jit(step), platforms=PLATFORMS)(
+                *leaves, *inputs
+            )
+        except NotImplementedError as error:
+            raise ValueError(
+                f"{type(model).__name__} computes a part of its step on the host "
+                f"(optical flow), which no file can hold ({error})"
+            ) from error
     return bytes(exported.serialize()), _describe(exported, leaf_names(memory))
 
 

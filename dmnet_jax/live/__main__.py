@@ -3,10 +3,11 @@
     python -m dmnet_jax.live
     python -m dmnet_jax.live --checkpoint RUN --source video.mp4
 
-Without a source, the built-in synthetic video; without a checkpoint, the newest run
-in runs/ that fits it. Video, masks, what the memories hold, confidence and similarity
-with their thresholds, latency; pause, forget, change thresholds. The page is served to
-this machine alone. For research use; not a medical device.
+Without a source, the built-in synthetic video; without a checkpoint, the shipped
+network, which was trained on rendered scenes alone. Video, masks, what the memories
+hold, confidence and similarity with their thresholds, latency; pause, forget, change
+thresholds. The page is served to this machine alone. For research use; not a medical
+device.
 """
 
 import dataclasses
@@ -14,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data_pipelines.names import shown
@@ -33,13 +33,13 @@ class Flags:
     """What to watch.
 
     Attributes:
-        checkpoint: Run directory; empty: the newest one in runs/.
+        checkpoint: Run directory; "rendered" is the shipped network.
         source: Video file, folder of pictures, camera's number, address, "synthetic".
         which: Newest (the finished network), or best on the validation videos.
         port: Of the page; 0: any that is free.
     """
 
-    checkpoint: str = ""
+    checkpoint: str = "rendered"
     source: str = "synthetic"
     which: Literal["newest", "best"] = "newest"
     port: int = 8765
@@ -64,18 +64,15 @@ def serve(flags: Flags) -> int:
     from dmnet_jax.live.engine import Engine
     from dmnet_jax.live.server import Server
     from dmnet_jax.streaming import load_network
-    from dmnet_jax.streaming.sources import RENDERED, open_source
+    from dmnet_jax.streaming.sources import open_source
 
     source = open_source(flags.source)
-    run = flags.checkpoint or newest_run(
-        "synthetic" if flags.source == RENDERED else "*"
-    )
-    trained = load_network(run, flags.which) if run else untrained()
-    about = {"source": flags.source, "checkpoint": str(run or "")}
+    trained = load_network(flags.checkpoint, flags.which)
+    about = {"source": flags.source, "checkpoint": flags.checkpoint}
     # The server first: without a port nothing is to begin.
     engine = Engine(trained, source, about)
     with Server(engine, flags.port) as server, engine:
-        print(f"{run or 'an untrained network'}: open {server.address}", flush=True)
+        print(f"{flags.checkpoint}: open {server.address}", flush=True)
         watch = threading.Thread(target=_watch, args=(engine, server), daemon=True)
         watch.start()
         try:
@@ -92,31 +89,6 @@ def _watch(engine: "Engine", server: "Server") -> None:
     engine.join()
     time.sleep(LAST_WORDS)
     server.shutdown()
-
-
-def newest_run(name: str) -> Path | None:
-    """The run in runs/ that was saved to last, of recipes called `name`."""
-    saved = list(Path("runs").glob(f"{name}/*/checkpoints"))
-    newest = max(saved, key=lambda path: path.stat().st_mtime, default=None)
-    return newest and newest.parent
-
-
-def untrained():
-    """The network of configs/synthetic.py before training."""
-    from dmnet_jax import models
-    from dmnet_jax.config import Config, DataConfig, ModelConfig
-    from dmnet_jax.streaming import Trained
-
-    config = Config(
-        name="untrained",
-        data=DataConfig(num_classes=4, size=(128, 160)),
-        model=ModelConfig(global_size=40),
-    )
-    model = models.build_dmnet(config)
-    names = ("background", "shaft", "wrist", "claspers")
-    classes = [{"name": name, "color": [0, 0, 0]} for name in names]
-    variables = models.initial_variables(model, config)
-    return Trained(model, variables, config, {"classes": classes})
 
 
 if __name__ == "__main__":

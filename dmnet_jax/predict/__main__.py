@@ -1,6 +1,6 @@
 """Segments a video and writes what was seen.
 
-    python -m dmnet_jax.predict --checkpoint RUN --source video.mp4 --out DIR
+    python -m dmnet_jax.predict --source video.mp4 --out DIR
     python -m dmnet_jax.predict --checkpoint RUN --source 0 --mode live --out DIR
 
 Sources: a video file, a folder of pictures, a camera's number, an address
@@ -26,7 +26,7 @@ class Flags:
     """What to segment, and how.
 
     Attributes:
-        checkpoint: Run directory.
+        checkpoint: Run directory; "rendered" is the shipped network.
         source: Video file, folder of pictures, camera's number, address, "synthetic".
         out: Folder for the results; new or empty.
         mode: Every frame, or the latest one.
@@ -34,7 +34,7 @@ class Flags:
         frames: Stop after so many; 0: at the source's end.
     """
 
-    checkpoint: str = ""
+    checkpoint: str = "rendered"
     source: str = ""
     out: str = ""
     mode: Literal["offline", "live"] = "offline"
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(flags: Flags) -> int:
     """Opens, segments, writes, prints a summary; returns the exit status."""
-    for name in ("checkpoint", "source", "out"):
+    for name in ("source", "out"):
         if not getattr(flags, name):
             raise ValueError(f"--{name} is missing; see --help")
     if flags.frames < 0:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import struct
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.images import read_image
+from data_pipelines.images import MAX_PIXELS
 from dmnet_jax.metrics import bootstrap_interval, summarize
 from dmnet_jax.report.charts import Line, bars, chart, smoothed
 from dmnet_jax.report.record import Record
+from dmnet_jax.results_file import ResultsError
 
 _WIDEST = 1040
 _MISSING = "<p class=soft>Not in this run's evaluation; run evaluate.py again.</p>"
@@ -327,7 +329,16 @@ def _table(
 
 def _embedded(path: Any) -> str:
     """A picture as a JPEG data address, at most as wide as the page needs."""
-    picture = Image.fromarray(read_image(path))
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"more than {MAX_PIXELS / 1e6:g} million pixels")
+            picture = image.convert("RGB")
+    except (
+        *(OSError, SyntaxError, ValueError, EOFError, struct.error),
+        Image.DecompressionBombError,
+    ) as error:
+        raise ResultsError(path, f"damaged ({error}); evaluate again") from error
     if picture.width > 2 * _WIDEST:
         height = round(picture.height * 2 * _WIDEST / picture.width)
         picture = picture.resize((2 * _WIDEST, height))

@@ -10,13 +10,20 @@ from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
 from dmnet_jax.streaming.frames import Policy
 from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
-from dmnet_jax.streaming.session import Result, Session, Trained, load_network
+from dmnet_jax.streaming.session import (
+    PRETRAINED,
+    Result,
+    Session,
+    Trained,
+    load_network,
+)
 
 __all__ = [
     "ArtefactError",
     "KEEP",
     "Labelled",
     "NO_LABEL",
+    "PRETRAINED",
     "Policy",
     "Program",
     "RESET_ALL",

@@ -28,6 +28,10 @@ _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4, "uint8": 1}
 _MAX_STREAMS = 4096
 _MAX_LEAVES = 64
 
+# Leaves of a `DualMemory`; other networks have memories of their own, which only
+# StableHLO files hold.
+_DUAL = (".local", ".reference", ".global_", ".frame")
+
 
 class Tensor(NamedTuple):
     """A named array of a step.
@@ -94,7 +98,7 @@ def read_description(content: bytes, suffix: str) -> Description:
     )
     _check_sizes(interface)
     memory = _tensors(body, "memory")
-    _check_memory(memory, interface.streams)
+    _check_memory(memory, interface.streams, suffix)
     inputs, outputs = _expected(interface, memory, suffix)
     for name, wanted in (("inputs", inputs), ("outputs", outputs)):
         _check_same(name, _tensors(body, name), wanted)
@@ -175,14 +179,13 @@ def _tensors(body: dict[str, Any], name: str) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _check_memory(memory: tuple[Tensor, ...], streams: int) -> None:
+def _check_memory(memory: tuple[Tensor, ...], streams: int, suffix: str) -> None:
     names = [leaf.name for leaf in memory]
     if len(set(names)) != len(names):
         raise ValueError("memory: a leaf is there twice")
-    needed = {
-        ".key": ((streams, 2), "uint32"),
-        ".frame": ((streams,), "int32"),
-    }
+    needed: dict[str, tuple[tuple[int, ...], str]] = {}
+    if any(name.startswith(_DUAL) for name in names) or suffix != ".jax":
+        needed = {".key": ((streams, 2), "uint32"), ".frame": ((streams,), "int32")}
     found = {leaf.name: (leaf.shape, leaf.dtype) for leaf in memory}
     for name, what in needed.items():
         if found.get(name) != what:

@@ -19,11 +19,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from data_pipelines.images import size_fault
-from dmnet_jax import memory as mem
-from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.nn.resizing import enlarge, likeliest
-from dmnet_jax.streaming import network
-from dmnet_jax.streaming.folding import Weights, fold
+from dmnet_jax.streaming.forms import Memories, StreamForm, stream_form
 from dmnet_jax.streaming.letterbox import MAX_LABELS
 
 NO_LABEL = 255
@@ -64,18 +61,6 @@ class Interface(NamedTuple):
     streams: int
     num_classes: int
     label_size: tuple[int, int]
-
-
-class Memories(NamedTuple):
-    """Which memories a network has; its stream's state has both, one then unread.
-
-    Attributes:
-        local: of the last few frames.
-        global_: of admitted frames.
-    """
-
-    local: bool = True
-    global_: bool = True
 
 
 class Program:
@@ -132,7 +117,7 @@ class Program:
 
 
 def compile(
-    model: DMNet,
+    model: Any,
     variables: Any,
     *,
     size: tuple[int, int],
@@ -140,14 +125,14 @@ def compile(
     label_size: tuple[int, int] | None = None,
     probabilities: bool = False,
 ) -> Program:
-    """One optimised inference program from trained variables.
+    """One optimized inference program from trained variables.
 
-    The same labels as `DMNet.step` and `evaluation` give, up to rounding: see
-    `folding` and `network` for what is rewritten.
+    The same labels as the network's `step` and `evaluation` give, up to rounding; see
+    `forms` for what is rewritten.
 
     Args:
-        model: the network.
-        variables: its "params", "batch_stats" and "thresholds".
+        model: any `models.protocol.VideoSegmenter`.
+        variables: its "params", "batch_stats" and, of a DMNet, "thresholds".
         size: (H, W) of the frames, multiples of 32.
         streams: B, videos that are stepped together.
         label_size: of the label maps; None: the frames' size.
@@ -157,33 +142,35 @@ def compile(
         ValueError: a size or number that cannot be.
     """
     interface = Interface(size, streams, model.num_classes, label_size or size)
-    weights = jax.device_put(fold(model, variables))
-    memory, *inputs = input_shapes(model, interface)
+    form = stream_form(model, variables, size)
+    weights = jax.device_put(form.weights)
+    memory, *inputs = input_shapes(form, interface)
 
-    def call(weights: Weights, *inputs: Any) -> tuple[Any, Labelled]:
-        return labelled_step(model, weights, interface, probabilities, *inputs)
+    def call(weights: Any, *inputs: Any) -> tuple[Any, Labelled]:
+        return labelled_step(form, weights, interface, probabilities, *inputs)
 
     compiled = jax.jit(call, donate_argnums=1).lower(weights, memory, *inputs).compile()
-    init = jax.jit(lambda key: network.init_memory(model, streams, size, key))
+    init = jax.jit(lambda key: form.init_memory(streams, key))
 
-    def program_of(weights: Weights) -> Program:
+    def program_of(weights: Any, thresholds: dict[str, float] | None) -> Program:
         def with_thresholds(values: dict[str, float]) -> Program:
             arrays = jax.tree.map(np.float32, values)
-            return program_of({**weights, "thresholds": jax.device_put(arrays)})
+            changed = {**weights, "thresholds": jax.device_put(arrays)}
+            return program_of(changed, jax.tree.map(float, arrays))
 
         return Program(
             interface,
             init,
             lambda *inputs: compiled(weights, *inputs),
-            jax.tree.map(float, weights["thresholds"]),
-            with_thresholds,
-            Memories(model.local != "none", model.global_memory),
+            thresholds,
+            None if thresholds is None else with_thresholds,
+            form.memories,
         )
 
-    return program_of(weights)
+    return program_of(weights, form.thresholds)
 
 
-def input_shapes(model: DMNet, interface: Interface) -> tuple[Any, ...]:
+def input_shapes(form: StreamForm, interface: Interface) -> tuple[Any, ...]:
     """Of memory, frames, active and reset.
 
     Raises:
@@ -202,9 +189,7 @@ def input_shapes(model: DMNet, interface: Interface) -> tuple[Any, ...]:
     fault = size_fault(*interface.label_size, MAX_LABELS)
     if fault:
         raise ValueError(f"label_size: {fault}")
-    memory = jax.eval_shape(
-        lambda: network.init_memory(model, streams, interface.size, jax.random.key(0))
-    )
+    memory = jax.eval_shape(lambda: form.init_memory(streams, jax.random.key(0)))
     return (
         memory,
         jax.ShapeDtypeStruct((streams, height, width, 3), jnp.uint8),
@@ -214,8 +199,8 @@ def input_shapes(model: DMNet, interface: Interface) -> tuple[Any, ...]:
 
 
 def labelled_step(
-    model: DMNet,
-    weights: Weights,
+    form: StreamForm,
+    weights: Any,
     interface: Interface,
     probabilities: bool,
     memory: Any,
@@ -223,9 +208,8 @@ def labelled_step(
     active: Array,
     reset: Array,
 ) -> tuple[Any, Labelled]:
-    """`network.step` after a reset, its logits enlarged and made labels."""
-    memory = jax.vmap(mem.reset)(memory, reset)
-    memory, output = network.step(model, weights, memory, frames, active)
+    """The form's step, its logits resized and made labels."""
+    memory, output = form.step(weights, memory, frames, active, reset)
     size = interface.label_size
     labels = likeliest(output.logits, size)
     return memory, Labelled(

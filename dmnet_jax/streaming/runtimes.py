@@ -133,7 +133,7 @@ def empty_memory(description: Description) -> Callable[[Array], Any]:
         raw = jax.random.key_data(jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys))
         return tuple(
             raw
-            if leaf.name == ".key"
+            if leaf.name == ".key" and leaf.dtype == "uint32"  # bits of a PRNG key
             else jnp.full(
                 leaf.shape,
                 mem.EMPTY if leaf.name.endswith(".stamp") else 0,

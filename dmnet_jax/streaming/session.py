@@ -24,7 +24,6 @@ from dmnet_jax import models
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
-from dmnet_jax.models import DMNet
 from dmnet_jax.streaming.artefact import load_artefact
 from dmnet_jax.streaming.frames import (
     Forget,
@@ -36,6 +35,7 @@ from dmnet_jax.streaming.frames import (
 from dmnet_jax.streaming.latency import Latency
 from dmnet_jax.streaming.letterbox import restore
 from dmnet_jax.streaming.program import Program, compile
+from dmnet_jax.weights.rendered import read_rendered
 
 _FORGET: dict[Forget, int] = {
     "keep": KEEP,
@@ -105,20 +105,29 @@ class Trained(NamedTuple):
         about: metadata of the checkpoint, by `provenance.describe`.
     """
 
-    model: DMNet
+    model: Any
     variables: Any
     config: Config
     about: dict[str, Any]
 
 
+PRETRAINED = "rendered"
+"""In place of a run directory: the shipped network, trained on rendered surgery."""
+
+
 def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
     """The network of a run directory; `which` is "best", "newest" or a step.
 
+    `PRETRAINED` in place of a run is the shipped network.
+
     Raises:
         CheckpointError: no good checkpoint.
-        ValueError: it does not tell what was trained, or that was no DMNet.
+        ValueError: it does not tell what was trained.
     """
-    variables, about = load_variables(run, which)
+    if run == PRETRAINED:
+        variables, about = read_rendered()
+    else:
+        variables, about = load_variables(run, which)
     try:
         config = from_json(json.dumps(about["config"]))
         _check_classes(about["classes"], config.data.num_classes)
@@ -127,7 +136,7 @@ def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
         raise ValueError(
             f"{run}: its checkpoint does not tell what was trained ({what})"
         ) from error
-    return Trained(models.build_dmnet(config), variables, config, about)
+    return Trained(models.build(config), variables, config, about)
 
 
 def _check_classes(classes: Any, count: int) -> None:
@@ -203,7 +212,7 @@ class Session:
         """A session of a trained network.
 
         Args:
-            run: run directory.
+            run: run directory, or `PRETRAINED`.
             which: "best", "newest" or a step.
             size: (H, W) of the frames; None: what the network was trained at.
             label_size: (h, w) of the label maps; None: the frames' size.
@@ -222,6 +231,28 @@ class Session:
             probabilities=probabilities,
         )
         return cls(program, **options)
+
+    @classmethod
+    def pretrained(
+        cls,
+        *,
+        size: tuple[int, int] | None = None,
+        label_size: tuple[int, int] | None = None,
+        **options: Any,
+    ) -> "Session":
+        """A session of the shipped network, which needs no training.
+
+        It tells an instrument's shaft, wrist and claspers from everything else and was
+        trained on rendered scenes alone; docs/model_card.md has its scores.
+
+        Args:
+            size: (H, W) of the frames; None: what the network was trained at.
+            label_size: (h, w) of the label maps; None: the frames' size.
+            options: of `from_checkpoint`.
+        """
+        return cls.from_checkpoint(
+            PRETRAINED, size=size, label_size=label_size, **options
+        )
 
     @classmethod
     def from_artefact(cls, path: str | os.PathLike[str], **options: Any) -> "Session":
@@ -328,6 +359,8 @@ class Session:
             ValueError: the session is closed, or its program was exported.
         """
         with self._lock:
+            if not any(self.program.memories) and self._memory is not None:
+                return Remembered((), ())
             if not isinstance(self._memory, DualMemory):
                 raise ValueError(
                     "only the memory of an open, compiled session is known"

@@ -55,7 +55,8 @@ def write_rendered(
     """
     halves = {}
     for name, array in flatten(variables).items():
-        halves[name] = np.asarray(array).astype(np.float16)
+        with np.errstate(over="ignore"):
+            halves[name] = np.asarray(array).astype(np.float16)
         if not np.isfinite(halves[name]).all():
             raise WeightsError(f"{name}: has values that float16 cannot hold")
     kept = {name: about[name] for name in _KEPT}

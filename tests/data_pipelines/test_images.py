@@ -61,7 +61,7 @@ def test_16_bits_a_channel_are_refused_in_every_color_type(tmp_path, kind, highe
     pixels = np.full((6, 8, samples), highest)
     pixels[:3] = 0
     write_png(tmp_path / "deep.png", pixels, color_type, 16)
-    for read in (read_image, read_grey):
+    for read in (read_size, read_image, read_grey):
         with pytest.raises(DataError, match=r"deep\.png: 16 bits .* 8-bit"):
             read(tmp_path / "deep.png")
     write_png(tmp_path / "usual.png", pixels.clip(0, 9), color_type, 8)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -22,10 +23,11 @@ from data_pipelines.records import (
     write_manifest,
 )
 from data_pipelines.records.manifest import _seal
+from data_pipelines.report import describe
 from data_pipelines.verify import main as verify_main
 from dmnet_jax.config import Config, ConfigError, validate
 from tests.data_pipelines.test_images import write_png
-from tests.tiny_run import write_videos
+from tests.tiny_run import ROOT, write_videos
 
 BAD = {
     "../../escaped/x": "separator",
@@ -213,6 +215,7 @@ def test_random_damage_of_a_manifest_ends_in_the_one_error(copy):
             for video in range(len(source.videos)):
                 source.image(video, 0)
                 source.label(video, 0)
+            assert describe(source.manifest)
         except DataError as error:
             refused += 1
             assert str(copy) in str(error)
@@ -265,6 +268,19 @@ def test_random_damage_of_classes_json_is_told_with_its_name(tmp_path):
     path.write_text("[" * 100_000)
     with pytest.raises(DataError, match="classes.json: not valid JSON"):
         open_folder(tmp_path)
+
+
+def test_names_in_another_script_end_no_command_on_an_old_terminal(tmp_path):
+    write_videos(tmp_path / "raw", frames=1, names=("手術", "Ä"))
+    command = [sys.executable, "-m", "data_pipelines.prepare", "--dataset", "folder"]
+    done = subprocess.run(
+        [*command, "--raw", tmp_path / "raw", "--out", tmp_path / "out"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"\u624b\u8853: 1 frames" in done.stdout
 
 
 def test_a_record_with_another_picture_is_refused(copy):

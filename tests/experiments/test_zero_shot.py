@@ -48,7 +48,7 @@ def test_the_command_scores_a_run(tmp_path_factory, tmp_path, capsys) -> None:
     ("flags", "message"),
     [
         ([], "name an experiment first: zero-shot"),
-        (["zero-shot"], "--checkpoint RUN and --root DIR are needed"),
+        (["zero-shot"], "--root DIR is missing"),
         (
             ["zero-shot", "--checkpoint", "x", "--root", "y"],
             "say which mask values are instruments",

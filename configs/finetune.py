@@ -1,0 +1,39 @@
+"""Your own labeled frames on a laptop, from the shipped network.
+
+Starts from weights that already find instruments (`--model.pretrained rendered`) and
+trains the single-frame network, without memories: minutes on two CPU cores for a few
+hundred frames. `configs/endovis17.py` is the paper-sized recipe with memories.
+
+    python train.py --config configs/finetune.py --name mine --data.root ROOT \
+        --data.num-classes 2 --data.train video1 video2 --data.val video3
+"""
+
+from dmnet_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        name="finetune",
+        data=DataConfig(
+            dataset="folder",
+            size=(256, 320),
+            num_classes=2,
+            scale=(0.75, 1.35),
+            photometric=0.5,
+        ),
+        model=ModelConfig(local="none", global_memory=False, pretrained="rendered"),
+        optim=OptimConfig(
+            lr=5e-4,
+            drop_epochs=(7,),
+            warmup_steps=30,
+            cross_entropy_weight=0.5,
+            clip_norm=5.0,
+        ),
+        train=TrainConfig(epochs=10, batch_size=4, eval_every_epochs=5),
+    )

@@ -1,0 +1,114 @@
+"""Networks without a form of their own stream by their own step."""
+
+import jax
+import numpy as np
+import pytest
+
+from dmnet_jax.export.parity import compare
+from dmnet_jax.export.stablehlo import export_step, leaf_names
+from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
+from dmnet_jax.streaming import NO_LABEL, Session, compile
+from dmnet_jax.streaming.artefact import load_artefact, write_artefact
+from dmnet_jax.streaming.program import Interface
+from tests import tiny_run
+from tests.models.test_compared import SIZE, Small
+
+KEY = jax.random.key(0)
+NAMES = ("LWANet", "TD2", "TAPNet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    with tiny_run.shallow():
+        yield
+
+
+@pytest.fixture(scope="module")
+def small():
+    return {name: Small(name) for name in NAMES}
+
+
+def frame(index, seed=0):
+    return tiny_run.picture(index % 8, SIZE, seed)[0][None]
+
+
+def labels_of(network, frames):
+    """Of `step`, frame after frame from an empty memory."""
+    memory, found = network.model.init_memory(1, SIZE, KEY), []
+    for given in frames:
+        memory, output = network.step(network.variables, memory, given)
+        logits = jax.image.resize(
+            output.logits, (1, *SIZE, output.logits.shape[-1]), "linear"
+        )
+        found.append(np.argmax(logits, -1).astype(np.uint8))
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stream_is_the_networks_own_step(small, name):
+    network = small[name]
+    program = compile(network.model, network.variables, size=SIZE)
+    memory, frames = program.init_memory(KEY), [frame(i) for i in range(4)]
+    wanted = labels_of(network, frames)
+    for given, expected in zip(frames, wanted, strict=True):
+        memory, out = program.step(memory, given)
+        assert (np.asarray(out.labels) == expected).mean() > 0.99
+    # A reset of either kind is a new beginning; a stream without a frame is left alone.
+    for what in (RESET_LOCAL, RESET_ALL):
+        memory, out = program.step(memory, frames[0], reset=np.array([what], np.uint8))
+        assert (np.asarray(out.labels) == wanted[0]).mean() > 0.99
+    before = [np.array(x) for x in jax.tree.leaves(memory)]
+    memory, out = program.step(memory, frames[1], active=np.array([False]))
+    assert (np.asarray(out.labels) == NO_LABEL).all()
+    for old, new in zip(before, jax.tree.leaves(memory), strict=True):
+        np.testing.assert_array_equal(old, np.asarray(new))
+
+
+def test_streams_out_of_step_do_not_disturb_each_other(small):
+    """TDNet takes another path at every frame: each stream must take its own."""
+    network = small["TD2"]
+    program = compile(network.model, network.variables, size=SIZE, streams=2)
+    memory = program.init_memory(KEY)
+    alone = [labels_of(network, [frame(i, s) for i in range(3)]) for s in range(2)]
+    # The second stream begins one frame later.
+    for index in range(4):
+        frames = np.concatenate([frame(index % 3), frame(max(index - 1, 0), 1)])
+        active = np.array([index < 3, index > 0])
+        memory, out = program.step(memory, frames, active=active)
+        for stream, position in ((0, index), (1, index - 1)):
+            if active[stream]:
+                expected = alone[stream][position][0]
+                assert (np.asarray(out.labels)[stream] == expected).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["LWANet", "TD2"])
+def test_the_step_is_exported_and_passes_the_gate(small, name, tmp_path):
+    network, interface = small[name], Interface(SIZE, 1, 3, SIZE)
+    content, notes = export_step(network.model, network.variables, interface)
+    path = write_artefact(tmp_path, "model", {".jax": content}, interface, notes)
+    program = load_artefact(path)
+    names = leaf_names(network.model.init_memory(1, SIZE, KEY))
+    found = compare(network.model, network.variables, program, names)
+    assert found.passed() and not found.remembers and found.resets == 1
+
+
+def test_what_runs_on_the_host_is_not_exported(small):
+    network = small["TAPNet"]
+    with pytest.raises(ValueError, match="TAPNet computes a part of its step on the"):
+        export_step(network.model, network.variables, Interface(SIZE, 1, 3, SIZE))
+
+
+def test_a_session_of_such_a_network(small):
+    network = small["TD2"]
+    program = compile(network.model, network.variables, size=SIZE)
+    with Session(program) as session:
+        results = [session.step(frame(i)[0]) for i in range(3)]
+        assert [result.status for result in results] == ["ok"] * 3
+        assert not any(result.admitted for result in results)
+        assert session.thresholds is None
+        assert session.remembered() == ((), ())
+        session.reset()
+        again = session.step(frame(0)[0])
+    assert results[0].labels is not None and again.labels is not None
+    assert (again.labels == results[0].labels).mean() > 0.99
+    assert KEEP == 0

@@ -1,0 +1,81 @@
+"""The shipped network: it is there, opens as a run does, and finds instruments."""
+
+import numpy as np
+import pytest
+
+from data_pipelines.synthetic.stream import RenderedVideos
+from dmnet_jax import evaluation, models
+from dmnet_jax.config import Config, DataConfig, ModelConfig
+from dmnet_jax.streaming import PRETRAINED, load_network
+from dmnet_jax.weights.files import WeightsError, write_safetensors
+from dmnet_jax.weights.layout import flatten
+from dmnet_jax.weights.rendered import RENDERED, read_rendered, write_rendered
+
+
+def test_it_finds_instruments_in_scenes_it_never_saw() -> None:
+    trained = load_network(PRETRAINED)
+    videos = RenderedVideos(99, 6, 1, (128, 160))
+    found = evaluation.evaluate(trained.model, trained.variables, videos)
+    instrument = found.confusion[1:, 1:].sum() / found.confusion[1:].sum()
+    assert instrument > 0.75  # of its pixels, in any part's class
+    background = found.confusion[0, 0] / found.confusion[0].sum()
+    assert background > 0.95
+
+
+def test_it_is_small_and_says_how_it_was_made() -> None:
+    assert RENDERED.stat().st_size < 12e6
+    _, about = read_rendered()
+    assert about["config"]["data"]["dataset"] == "rendered"
+    names = [info["name"] for info in about["classes"]]
+    assert names == ["background", "shaft", "wrist", "claspers"]
+
+
+def test_what_is_written_is_read_back_but_for_rounding(tmp_path) -> None:
+    variables, about = read_rendered()
+    write_rendered(tmp_path / "again.safetensors", variables, about, "a card")
+    again, told = read_rendered(tmp_path / "again.safetensors")
+    assert told == about
+    for name, array in flatten(again).items():
+        np.testing.assert_array_equal(array, flatten(variables)[name])
+
+
+def test_values_beyond_float16_are_refused(tmp_path) -> None:
+    variables, about = read_rendered()
+    variables["params"]["decoder"]["classifier"]["bias"][0] = 1e6
+    with pytest.raises(WeightsError, match="classifier/bias.*float16 cannot hold"):
+        write_rendered(tmp_path / "x.safetensors", variables, about)
+
+
+@pytest.mark.parametrize("notes", [{}, {"about": "{}"}, {"about": "no JSON"}])
+def test_a_file_without_a_description_is_one_error(tmp_path, notes) -> None:
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, {"params": {"x": np.zeros(1)}}, notes)
+    with pytest.raises(WeightsError, match="header without"):
+        read_rendered(path)
+
+
+def start(**model) -> dict:
+    config = Config(
+        data=DataConfig(num_classes=model.pop("classes", 4)),
+        model=ModelConfig(pretrained="rendered", **model),
+    )
+    return flatten(models.initial_variables(models.build(config), config))
+
+
+def test_training_starts_from_all_of_it_that_fits() -> None:
+    shipped = flatten(read_rendered()[0])
+    begun = start(classes=8)
+    for name, array in shipped.items():
+        if name.startswith("thresholds"):
+            continue
+        if "classifier" in name:
+            assert begun[name].shape != array.shape
+        else:
+            np.testing.assert_array_equal(begun[name], array)
+    memory = [name for name in begun if name not in shipped]
+    assert any("recurrent" in name for name in memory)
+
+
+def test_another_encoder_cannot_start_from_it() -> None:
+    with pytest.raises(ValueError, match='is a DMNet with model.encoder "keras"'):
+        start(encoder="torch")
