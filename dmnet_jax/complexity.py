@@ -221,9 +221,10 @@ def _projection(model: Any, size: tuple[int, int]) -> int:
     import jax
 
     from dmnet_jax.nn.attention import KeyValueProjection
-    from dmnet_jax.nn.refinenet import WIDTH
 
-    top = jax.ShapeDtypeStruct((1, size[0] // 32, size[1] // 32, WIDTH), "float32")
+    top = jax.ShapeDtypeStruct(
+        (1, size[0] // 32, size[1] // 32, model.width), "float32"
+    )
     projection = KeyValueProjection(model.key_channels, model.value_channels)
     variables = jax.eval_shape(projection.init, jax.random.key(0), top)
     return count(projection.apply, variables, top).convolution

@@ -245,6 +245,16 @@ def validate(config: Config) -> Config:
             "model.global_size",
             f"at least model.num_reads, {model.num_reads}",
         ),
+        (
+            2 * model.value_channels == model.width or model.name != "dmnet",
+            "model.width",
+            f"twice model.value_channels, {2 * model.value_channels}",
+        ),
+        (
+            model.pretrained != "rendered" or model.width == 256,
+            "model.width",
+            '256, the shipped network\'s, with model.pretrained "rendered"',
+        ),
         (0 <= model.attention_dropout < 1, "model.attention_dropout", "in [0, 1)"),
         (
             model.pretrained,

@@ -21,7 +21,8 @@ class ModelConfig:
         num_reads: Frames read from the global memory (n).
         global_size: Slots of the global memory; the oldest frame leaves a full one.
         key_channels: Width of keys.
-        value_channels: Width of values; half the decoder's width.
+        value_channels: Width of values; half of `width`.
+        width: Channels of what the memories hold and of the decoder.
         share_key_value: One key/value projection for both memories.
         attention_dropout: On affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, of MobileNetV2 alone),
@@ -53,6 +54,7 @@ class ModelConfig:
     global_size: int = 225
     key_channels: int = 64
     value_channels: int = 128
+    width: int = 256
     share_key_value: bool = False
     attention_dropout: float = 0.1
     pretrained: str = "imagenet"

@@ -317,3 +317,13 @@ def test_every_shipped_recipe_is_valid_and_named_after_its_file(path: Path) -> N
     config = load_config(str(path))
     assert validate(config) == config
     assert config.name == path.stem
+
+
+def test_a_networks_width_is_twice_its_values():
+    narrow = ModelConfig(width=64, value_channels=32)
+    assert validate(Config(model=narrow)).model.width == 64
+    with pytest.raises(ConfigError, match="model.width.*twice model.value_channels"):
+        validate(Config(model=ModelConfig(width=64)))
+    rendered = ModelConfig(width=64, value_channels=32, pretrained="rendered")
+    with pytest.raises(ConfigError, match="model.width.*shipped network"):
+        validate(Config(model=rendered))

@@ -41,10 +41,13 @@ def shallow():
         yield
 
 
+NARROW = {"width": 64, "value_channels": 32}
+
+
 def network(**settings):
     """A network of random weights, whose features are of the size of one."""
     small = {"num_classes": 3, "local_size": 2, "num_reads": 2, "global_size": 5}
-    model = DMNet(**(small | settings))
+    model = DMNet.tiny(**(small | settings))
     memory = model.init_memory(1, SIZE, jax.random.key(0))
     frames = np.zeros((1, 1, *SIZE, 3), np.uint8)
     shapes = jax.eval_shape(model.init, jax.random.key(1), memory, frames)
@@ -104,11 +107,12 @@ def test_the_papers_network_passes_the_gate(artefact, paper):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"local": "nl", "share_key_value": True, "num_reads": 7, "encoder": "torch"},
+        {"local": "nl", "share_key_value": True, "num_reads": 7, "encoder": "torch"}
+        | NARROW,
         pytest.param({"local": "none"}, marks=pytest.mark.soak),
-        pytest.param({"local": "clstm"}, marks=pytest.mark.soak),
+        pytest.param({"local": "clstm"} | NARROW, marks=pytest.mark.soak),
         pytest.param(
-            {"local": "blstm", "global_memory": False}, marks=pytest.mark.soak
+            {"local": "blstm", "global_memory": False} | NARROW, marks=pytest.mark.soak
         ),
     ],
     ids=lambda settings: settings["local"],
@@ -123,11 +127,11 @@ def test_every_kind_of_network_is_exported_exactly(settings, tmp_path, monkeypat
 
 
 def test_what_cannot_be_exported_is_refused():
-    model = DMNet(num_classes=3, dtype=jax.numpy.bfloat16)
+    model = DMNet.tiny(num_classes=3, dtype=jax.numpy.bfloat16)
     with pytest.raises(ValueError, match="float32"):
         onnx_graph.export_step(model, {}, Interface(SIZE, 1, 3, SIZE))
     with pytest.raises(ValueError, match="streams is 2"):
-        onnx_graph.export_step(DMNet(3), {}, Interface(SIZE, 2, 3, SIZE))
+        onnx_graph.export_step(DMNet.tiny(3), {}, Interface(SIZE, 2, 3, SIZE))
 
 
 def test_a_stream_without_a_frame_is_left_alone_and_resets_forget(artefact):

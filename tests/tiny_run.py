@@ -56,20 +56,21 @@ def get_config():
 
 @contextmanager
 def shallow() -> Iterator[None]:
-    """Inside, a network has one block a stage and one pooling a level.
+    """Inside, the DMNet of a config is a tiny one.
 
     Compiling is most of what these tests cost, so little is optimised either.
     """
     import jax
 
-    from dmnet_jax.nn import mobilenet, refinenet
+    from dmnet_jax import models
+    from dmnet_jax.models.dmnet import TINY
 
-    stages = [(1, width, 1, stride) for _, width, _, stride in mobilenet.STAGES]
-    pooling = functools.partial(refinenet.ChainedResidualPooling, stages=1)
-    with (
-        mock.patch.object(mobilenet, "STAGES", tuple(stages)),
-        mock.patch.object(refinenet, "ChainedResidualPooling", pooling),
-    ):
+    build = models.build_dmnet
+
+    def tiny(config: Any, **options: Any) -> Any:
+        return build(config, **options).clone(**TINY)
+
+    with mock.patch.object(models, "build_dmnet", tiny):
         before = jax.config.read("jax_disable_most_optimizations")
         jax.config.update("jax_disable_most_optimizations", True)
         yield
@@ -136,14 +137,15 @@ def tiny_config() -> Any:
 
 @functools.cache
 def network() -> tuple[Any, Any]:
-    """A shallow network without dropout and its fresh variables."""
+    """A tiny network without dropout and its fresh variables."""
     import jax
     import jax.numpy as jnp
 
     from dmnet_jax import models
+    from dmnet_jax.models.dmnet import TINY
 
     config = tiny_config()
-    model = models.build(config).clone(attention_dropout=0.0)
+    model = models.build(config).clone(attention_dropout=0.0, **TINY)
     memory = model.init_memory(1, (64, 64), jax.random.key(0))
     init = jax.jit(model.init, compiler_options=models.RUNS_ONCE)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)

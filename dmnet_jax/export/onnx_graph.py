@@ -24,7 +24,6 @@ from dmnet_jax.memory import RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.layers import pad_3x3
-from dmnet_jax.nn.refinenet import WIDTH
 from dmnet_jax.streaming.folding import Weights
 from dmnet_jax.streaming.forms import stream_form
 from dmnet_jax.streaming.program import NO_LABEL, Interface, input_shapes
@@ -163,7 +162,7 @@ class _Step:
             x = g.add(op, x, np.float32(values).reshape(1, -1, 1, 1))
         x = filtered(x, weights["stem"], 2, False)
         outputs, index = [], 0
-        for _, channels, repeats, first_stride in mobilenet.STAGES:
+        for _, channels, repeats, first_stride in self.model.stages:
             for repeat in range(repeats):
                 block = weights[f"block{index}"]
                 stride = first_stride if repeat == 0 else 1
@@ -240,7 +239,7 @@ class _Step:
         window, length = onnx_ring.window(g, ring, own), model.local_size + 1
         if model.local == "nl":
             return self.attend(own, window, length)
-        channels = WIDTH if model.local != "clstm" else 4 * WIDTH
+        channels = model.width if model.local != "clstm" else 4 * model.width
         frames = g.nchw(g.reshape(window[""], length, *self.grid, channels))
         inputs = g.split(frames, [1] * length, 0)
         if model.local == "clstm":
@@ -252,12 +251,12 @@ class _Step:
         return self.attend(query, query, 1)
 
     def bottleneck_lstm(self, inputs: list[str]) -> str:
-        g, weights = self.g, self.weights["recurrent"]
+        g, weights, width = self.g, self.weights["recurrent"], self.model.width
 
         def gates(x: str, count: int) -> list[str]:
-            kernel = weights["gates"]["kernel"][..., (4 - count) * WIDTH :]
+            kernel = weights["gates"]["kernel"][..., (4 - count) * width :]
             x = g.conv(x, weights["gate_filter"], depthwise=True)
-            return g.split(g.conv(x, {"kernel": kernel}), [WIDTH] * count, 1)
+            return g.split(g.conv(x, {"kernel": kernel}), [width] * count, 1)
 
         cell, hidden = self.lstm(None, *gates(inputs[0], 3))
         for x in inputs[1:]:
@@ -272,7 +271,7 @@ class _Step:
         for x in inputs:
             if before is not None:
                 x = g.add("Add", g.conv(hidden, self.weights["recurrent"]["hidden"]), x)
-            i, f, o, c = g.split(x, [WIDTH] * 4, 1)
+            i, f, o, c = g.split(x, [self.model.width] * 4, 1)
             forgotten = None if before is None else (f, before[1])
             cell, hidden = self.lstm(forgotten, i, c, o)
             before = f, cell
@@ -297,7 +296,7 @@ class _Step:
     def attend(
         self, query: Pair, items: Pair, rows: int, readable: str | None = None
     ) -> str:
-        """Readout beside the query's value, [1, 256, h, w]; readable bool [rows]."""
+        """Readout beside the query's value, [1, width, h, w]; readable bool [rows]."""
         g, model = self.g, self.model
         (h, w), positions = self.grid, self.grid[0] * self.grid[1]
         scale = np.float32(1 / np.sqrt(model.key_channels))
@@ -329,7 +328,7 @@ class _Step:
     ) -> tuple[str, str]:
         """Similarity to the latest admitted frame; whether this one is admitted."""
         g, thresholds = self.g, self.weights["thresholds"]
-        latest = g.reshape(ring.slots[""], 1, *self.grid, WIDTH)
+        latest = g.reshape(ring.slots[""], 1, *self.grid, self.model.width)
         axes = integers([1, 2, 3])
         apart = g.add("ReduceSumSquare", g.add("Sub", latest, top), axes, keepdims=0)
         similarity = g.add("Neg", g.add("Sqrt", apart))

@@ -113,6 +113,7 @@ def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
         share_key_value=model.share_key_value,
         attention_dropout=model.attention_dropout,
         encoder=model.encoder,
+        width=model.width,
         axis_name=axis_name,
         dtype=jnp.dtype(model.dtype),
     )

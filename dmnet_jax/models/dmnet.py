@@ -24,9 +24,9 @@ from dmnet_jax.memory import DualMemory
 from dmnet_jax.models.protocol import Output
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
-from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
+from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
-from dmnet_jax.nn.refinenet import WIDTH, RefineNetDecoder
+from dmnet_jax.nn.refinenet import RefineNetDecoder
 
 Local = Literal["none", "nl", "clstm", "blstm", "ela"]
 
@@ -51,7 +51,7 @@ class Features(struct.PyTreeNode):
         eighth: [B, H/8, W/8, 32].
         sixteenth_64: [B, H/16, W/16, 64].
         sixteenth_96: [B, H/16, W/16, 96].
-        top: [B, H/32, W/32, 256], the two deepest outputs fused; in [0, 6].
+        top: [B, H/32, W/32, width], the two deepest outputs fused; in [0, 6].
     """
 
     quarter: Array
@@ -62,6 +62,12 @@ class Features(struct.PyTreeNode):
 
 
 FEATURES = tuple(field.name for field in dataclasses.fields(Features))
+
+TINY: dict[str, Any] = {
+    "stages": tuple((1, channels, 1, stride) for _, channels, _, stride in STAGES),
+    "pooling_stages": 1,
+}
+"""Fields of a network with one block a stage and one pooling a level."""
 
 
 class DMNet(nn.Module):
@@ -78,13 +84,16 @@ class DMNet(nn.Module):
         global_size: slots of the global memory; 225, an EndoVis17 video, makes it
             the paper's unbounded memory there. Past it the oldest frame is replaced.
         key_channels: width of keys.
-        value_channels: width of values; twice it must be the decoder's 256.
+        value_channels: width of values; twice it must be `width`.
         share_key_value: one key/value projection for ELA and AGA, as the authors'
             release has it; the paper describes one each.
         attention_dropout: on affinities, in training.
         encoder: which framework's MobileNetV2 is imitated: "keras" (input scaled to
             [-1, 1], "SAME" padding, epsilon 1e-3) or "torch" (ImageNet mean and
             deviation, symmetric padding, epsilon 1e-5).
+        width: channels of what the memories hold and of the decoder.
+        stages: of the encoder, see `MobileNetV2`.
+        pooling_stages: of each chained residual pooling in the decoder.
         axis_name: device axis over which batch norm is synchronised in training.
         dtype: of features; scores, softmax and logits are float32 always.
     """
@@ -100,28 +109,40 @@ class DMNet(nn.Module):
     share_key_value: bool = False
     attention_dropout: float = 0.1
     encoder: Padding = "keras"
+    width: int = 256
+    stages: Stages = STAGES
+    pooling_stages: int = 4
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
+    @classmethod
+    def tiny(cls, num_classes: int, **fields: Any) -> "DMNet":
+        """A network that compiles in seconds: `TINY`, with other `fields` as given."""
+        return cls(num_classes, **{**TINY, **fields})
+
     def setup(self) -> None:
-        if 2 * self.value_channels != WIDTH:
+        if 2 * self.value_channels != self.width:
             raise ValueError(
                 f"value_channels is {self.value_channels}; readout and value together "
-                f"must fill the decoder's {WIDTH} channels, so it must be {WIDTH // 2}"
+                f"must fill the decoder's {self.width} channels, so it must be "
+                f"{self.width // 2}"
             )
         self.backbone = MobileNetV2(
             padding=self.encoder,
             epsilon=1e-3 if self.encoder == "keras" else 1e-5,
             axis_name=self.axis_name,
+            stages=self.stages,
             dtype=self.dtype,
         )
-        self.lateral7 = Dense1x1(WIDTH, dtype=self.dtype)
-        self.lateral8 = Dense1x1(WIDTH, dtype=self.dtype)
-        self.decoder = RefineNetDecoder(self.num_classes, dtype=self.dtype)
+        self.lateral7 = Dense1x1(self.width, dtype=self.dtype)
+        self.lateral8 = Dense1x1(self.width, dtype=self.dtype)
+        self.decoder = RefineNetDecoder(
+            self.num_classes, self.width, self.pooling_stages, dtype=self.dtype
+        )
         if self.local in ("ela", "blstm"):
-            self.recurrent = BottleneckLSTM(WIDTH, dtype=self.dtype)
+            self.recurrent = BottleneckLSTM(self.width, dtype=self.dtype)
         elif self.local == "clstm":
-            self.recurrent = ConvLSTM(WIDTH, dtype=self.dtype)
+            self.recurrent = ConvLSTM(self.width, dtype=self.dtype)
         if self.local in ("ela", "nl"):
             self.local_key_value = self._projection()
         if self.global_memory and not (self.share_key_value and self._local_attends):
@@ -144,7 +165,7 @@ class DMNet(nn.Module):
         )
 
     def remember(self, top: Array) -> KeyValue | dict:
-        """What the global memory stores of features [B, h, w, 256]: keys and values.
+        """What the global memory stores of features [B, h, w, width]: keys and values.
 
         Nothing (an empty pytree) without a global memory.
         """
@@ -182,7 +203,7 @@ class DMNet(nn.Module):
         Every leaf leads with [B]; each video draws its reads from its own key.
         """
         h, w = size[0] // 32, size[1] // 32
-        top = jax.ShapeDtypeStruct((h, w, WIDTH), self.dtype)
+        top = jax.ShapeDtypeStruct((h, w, self.width), self.dtype)
         stored: KeyValue | dict = {}
         if self.global_memory:
             stored = KeyValue(
@@ -247,11 +268,11 @@ class DMNet(nn.Module):
         return memory, Output(logits, confidence, similarity, admitted)
 
     def _aggregate_local(self, memory: DualMemory, top: Array, train: bool) -> Array:
-        """Local aggregation (section 2.2): [B, h, w, 256] -> same shape."""
+        """Local aggregation (section 2.2): [B, h, w, width] -> same shape."""
         if self.local == "none":
             return top
         readout = jax.vmap(lambda m: mem.read_last(m.local, self.local_size))(memory)
-        # [B, tau + 1, h, w, 256], oldest first
+        # [B, tau + 1, h, w, width], oldest first
         window = jnp.concatenate([readout.items, top[:, None]], axis=1)
         # Before the video's start its oldest frame stands in: a still picture.
         first = self.local_size - readout.mask.sum(axis=1)
@@ -277,7 +298,7 @@ class DMNet(nn.Module):
     def _aggregate_global(
         self, memory: DualMemory, x: Array, own: KeyValue, train: bool
     ) -> Array:
-        """Active global aggregation (section 2.3): [B, h, w, 256] -> same shape."""
+        """Active global aggregation (section 2.3): [B, h, w, width] -> same shape."""
 
         def read(m: DualMemory) -> mem.Readout:
             return mem.read_uniform(m.global_, self.num_reads, mem.read_key(m))

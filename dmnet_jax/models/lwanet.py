@@ -17,7 +17,7 @@ from jax import Array
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, batch_norm, norm_relu
 from dmnet_jax.nn.layers import Dense1x1, Depthwise3x3, Padding
-from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
+from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
 
 
 class LWANet(ComparedNetwork):
@@ -26,9 +26,11 @@ class LWANet(ComparedNetwork):
     Attributes:
         encoder: whose MobileNetV2 is imitated, as `DMNet.encoder`. The release has
             PyTorch's with inputs in [-1, 1]; here inputs are what its weights expect.
+        stages: of the encoder, see `MobileNetV2`.
     """
 
     encoder: Padding = "keras"
+    stages: Stages = STAGES
 
     @nn.compact
     def update(
@@ -38,6 +40,7 @@ class LWANet(ComparedNetwork):
             padding=self.encoder,
             epsilon=1e-3 if self.encoder == "keras" else 1e-5,
             first_expansion=False,
+            stages=self.stages,
             axis_name=self.axis_name,
             dtype=self.dtype,
             name="backbone",

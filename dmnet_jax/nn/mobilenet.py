@@ -12,8 +12,10 @@ from jax import Array
 from dmnet_jax.nn.batch_norm import BatchNorm
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3, Padding, relu6
 
-# expansion, channels, repeats, stride of the first repeat
-STAGES = (
+Stages = tuple[tuple[int, int, int, int], ...]
+"""Of each stage: expansion, channels, blocks, stride of the first block."""
+
+STAGES: Stages = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
     (6, 32, 3, 2),
@@ -66,6 +68,7 @@ class MobileNetV2(nn.Module):
         H/32, in this order.
 
     Attributes:
+        stages: the seven stages; how deep it is.
         first_expansion: whether the first block has its 1x1 expansion, from 32
             channels to 32, as in the light-weight RefineNet encoder; Keras and
             torchvision leave it out.
@@ -75,6 +78,7 @@ class MobileNetV2(nn.Module):
     epsilon: float = 1e-3
     first_expansion: bool = True
     axis_name: str | None = None
+    stages: Stages = STAGES
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -90,7 +94,7 @@ class MobileNetV2(nn.Module):
         x = Conv3x3(32, 2, padding=self.padding, dtype=self.dtype, name="stem")(x)
         x = relu6(norm(name="stem_norm")(x))
         outputs, index = [], 0
-        for expansion, features, repeats, first_stride in STAGES:
+        for expansion, features, repeats, first_stride in self.stages:
             for repeat in range(repeats):
                 x = InvertedResidual(
                     features,

@@ -10,8 +10,6 @@ from dmnet_jax.nn.layers import Conv3x3, Dense1x1, relu6
 from dmnet_jax.nn.pooling import max_pool_5x5
 from dmnet_jax.nn.resizing import upsample_2x
 
-WIDTH = 256
-
 
 class ChainedResidualPooling(nn.Module):
     """Four times 5x5 maximum then 1x1 convolution, all sums kept: [.., C] -> same."""
@@ -30,14 +28,21 @@ class ChainedResidualPooling(nn.Module):
 
 
 class RefineNetDecoder(nn.Module):
-    """Fuses a 256-channel map at 1/32 with the encoder's finer maps.
+    """Fuses a map of `width` channels at 1/32 with the encoder's finer maps.
 
     `__call__(top, quarter, eighth, sixteenth_64, sixteenth_96)` with top
-    [B, h, w, 256], quarter [B, 8h, 8w, 24], eighth [B, 4h, 4w, 32] and two maps
+    [B, h, w, width], quarter [B, 8h, 8w, 24], eighth [B, 4h, 4w, 32] and two maps
     [B, 2h, 2w, 64 and 96] gives logits [B, 8h, 8w, num_classes].
+
+    Attributes:
+        num_classes: outputs.
+        width: channels of all maps in it.
+        pooling_stages: of each chained residual pooling.
     """
 
     num_classes: int
+    width: int = 256
+    pooling_stages: int = 4
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -50,10 +55,10 @@ class RefineNetDecoder(nn.Module):
         sixteenth_96: Array,
     ) -> Array:
         def dense(name: str) -> Dense1x1:
-            return Dense1x1(WIDTH, dtype=self.dtype, name=name)
+            return Dense1x1(self.width, dtype=self.dtype, name=name)
 
         def pool(name: str) -> ChainedResidualPooling:
-            return ChainedResidualPooling(dtype=self.dtype, name=name)
+            return ChainedResidualPooling(self.pooling_stages, self.dtype, name=name)
 
         x = upsample_2x(dense("adapt4")(pool("crp4")(top)))
         x = relu6(dense("lateral5")(sixteenth_64) + dense("lateral6")(sixteenth_96) + x)

@@ -27,7 +27,6 @@ from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.attention import KeyValue, NonLocal
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3, relu6
 from dmnet_jax.nn.pooling import max_pool_5x5
-from dmnet_jax.nn.refinenet import WIDTH
 from dmnet_jax.nn.resizing import upsample_2x
 from dmnet_jax.streaming.folding import Weights
 
@@ -49,14 +48,14 @@ def init_memory(
     recent = {
         "none": {},
         "nl": key_value,
-        "clstm": map_of(4 * WIDTH),
-        "blstm": map_of(WIDTH),
-        "ela": map_of(WIDTH),
+        "clstm": map_of(4 * model.width),
+        "blstm": map_of(model.width),
+        "ela": map_of(model.width),
     }[model.local]
 
     def one(key: Array) -> DualMemory:
         memory = mem.init_dual(
-            map_of(WIDTH),
+            map_of(model.width),
             local_size=1,
             global_size=model.global_size,
             key=jax.random.key_data(key),
@@ -108,7 +107,7 @@ def encode(model: DMNet, weights: Weights, frames: Array) -> Features:
     x = mobilenet.normalise(frames, padding).astype(dtype)
     x = relu6(_conv(weights["stem"], x, dtype, stride=2, padding=padding))
     outputs, index = [], 0
-    for _, features, repeats, first_stride in mobilenet.STAGES:
+    for _, features, repeats, first_stride in model.stages:
         for repeat in range(repeats):
             block = weights[f"block{index}"]
             stride = first_stride if repeat == 0 else 1
@@ -131,7 +130,7 @@ def encode(model: DMNet, weights: Weights, frames: Array) -> Features:
 
 
 def decode(weights: Weights, top: Array, features: Features, dtype: Any) -> Array:
-    """Logits [B, H/4, W/4, num_classes] of top [B, h, w, 256] and the finer maps."""
+    """Logits [B, H/4, W/4, num_classes] of top [B, h, w, width] and the finer maps."""
 
     def dense(name: str, x: Array) -> Array:
         return _dense(weights[name], x, dtype)
@@ -158,7 +157,7 @@ def decode(weights: Weights, top: Array, features: Features, dtype: Any) -> Arra
 
 
 def key_value(model: DMNet, weights: Weights, x: Array) -> KeyValue:
-    """Key and value by one convolution: [B, h, w, 256] -> leaves [B, h, w, ...]."""
+    """Key and value by one convolution: [B, h, w, width] -> leaves [B, h, w, ...]."""
     both = _conv(weights, x, model.dtype)
     return KeyValue(*jnp.split(both, [model.key_channels], axis=-1))
 
@@ -208,15 +207,16 @@ def _aggregate_local(
 
 
 def _bottleneck_lstm(weights: Weights, window: Array, dtype: Any) -> Array:
-    """Window of input projections [B, T, h, w, 256] -> hidden state [B, h, w, 256]."""
+    """Input projections [B, T, h, w, width] -> hidden state [B, h, w, width]."""
 
     def gates(x: Array, names: slice) -> list[Array]:
         layer = {"kernel": weights["gates"]["kernel"][..., names]}
         x = _apply(Depthwise3x3(dtype=dtype), weights["gate_filter"], x)
         x = _dense(layer, x, dtype)
-        return jnp.split(x, x.shape[-1] // WIDTH, axis=-1)
+        return jnp.split(x, x.shape[-1] // width, axis=-1)
 
-    i, c, o = gates(window[:, 0], slice(WIDTH, None))
+    width = window.shape[-1]
+    i, c, o = gates(window[:, 0], slice(width, None))
     cell = jax.nn.sigmoid(i) * jnp.tanh(c)
     for t in range(1, window.shape[1]):
         hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
@@ -227,7 +227,7 @@ def _bottleneck_lstm(weights: Weights, window: Array, dtype: Any) -> Array:
 
 
 def _conv_lstm(weights: Weights, window: Array, dtype: Any) -> Array:
-    """Window of input gates [B, T, h, w, 1024] -> hidden state [B, h, w, 256]."""
+    """Input gates [B, T, h, w, 4 width] -> hidden state [B, h, w, width]."""
     i, _, o, g = jnp.split(window[:, 0], 4, axis=-1)
     cell = jax.nn.sigmoid(i) * jnp.tanh(g)
     for t in range(1, window.shape[1]):

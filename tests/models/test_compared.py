@@ -13,6 +13,7 @@ from data_pipelines.flow import dense_flow
 from dmnet_jax import parallel
 from dmnet_jax.config import OptimConfig
 from dmnet_jax.losses import cross_entropy_loss
+from dmnet_jax.models.dmnet import TINY
 from dmnet_jax.models.linknet import LinkNet
 from dmnet_jax.models.lwanet import LWANet
 from dmnet_jax.models.paanet import PAANetStyle
@@ -34,7 +35,7 @@ SMALL = {
     "LinkNet": partial(LinkNet, blocks=SHALLOW, width=8),
     "RAUNet": partial(LinkNet, blocks=SHALLOW, width=8, attention=True),
     "PAANet-style": partial(PAANetStyle, blocks=SHALLOW, width=8),
-    "LWANet": LWANet,
+    "LWANet": partial(LWANet, stages=TINY["stages"]),
     "TD2": partial(TDNet, paths=2, blocks=SHALLOW, width=8, norm_size=(8, 8)),
     "TD4": partial(TDNet, paths=4, blocks=SHALLOW, width=8, norm_size=(8, 8)),
     "TAPNet": partial(TAPNet, width=8),
@@ -52,8 +53,6 @@ def some(*names):
 
 
 UNLIKE = some("LinkNet", "TD2", "TAPNet")
-
-pytestmark = pytest.mark.usefixtures("shallow_encoder")
 
 
 class Small:

@@ -20,11 +20,9 @@ ADMIT_ALL = {
     "max_similarity": jnp.float32(jnp.inf),
 }
 # Fewer slots than frames: a stream replaces its oldest ones, and reads 4 of 5.
-MODEL = DMNet(num_classes=3, global_size=5)
+MODEL = DMNet.tiny(num_classes=3, global_size=5)
 KEY = jax.random.key(0)
 ALL = {n: np.ones((2, n), bool) for n in (4, 5)}
-
-pytestmark = pytest.mark.usefixtures("shallow_encoder")
 
 
 def draw(shapes):
@@ -44,7 +42,7 @@ def frames(pictures):
 
 
 @pytest.fixture(scope="module")
-def variables(shallow_encoder):
+def variables():
     frame = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
     memory = MODEL.init_memory(1, (32, 32), KEY)
     return draw(jax.eval_shape(lambda *x: MODEL.init(*x), KEY, memory, frame))
@@ -209,7 +207,7 @@ def test_gates_are_what_the_memory_library_computes(variables, pictures, frames,
     ],
 )
 def test_every_network_of_table_2_remembers_what_it_should(local, global_memory, share):
-    model = DMNet(
+    model = DMNet.tiny(
         3,
         local=local,
         global_memory=global_memory,
@@ -326,5 +324,5 @@ def test_wrong_sizes_are_named():
     with pytest.raises(ValueError, match="60x96.*multiples of 32"):
         MODEL.init(KEY, MODEL.init_memory(1, SIZE, KEY), jnp.zeros((1, 1, 60, 96, 3)))
     with pytest.raises(ValueError, match="value_channels is 64.*must be 128"):
-        narrow = DMNet(3, value_channels=64)
+        narrow = DMNet.tiny(3, value_channels=64)
         narrow.init(KEY, narrow.init_memory(1, SIZE, KEY), jnp.zeros((1, 1, *SIZE, 3)))

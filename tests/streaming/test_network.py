@@ -12,13 +12,11 @@ import pytest
 from dmnet_jax import memory as mem
 from dmnet_jax.complexity import stream_complexity
 from dmnet_jax.models.dmnet import DMNet, Features
-from dmnet_jax.nn import mobilenet, refinenet
 from dmnet_jax.streaming import RESET_ALL, RESET_LOCAL, network
 from dmnet_jax.streaming.folding import fold
 from tests import tiny_run
 
 KEY = jax.random.key(3)
-STAGES, POOLING = mobilenet.STAGES, refinenet.ChainedResidualPooling
 VARIANTS = {
     "ela": {},
     "ela shared": {"share_key_value": True},
@@ -26,6 +24,7 @@ VARIANTS = {
     "clstm alone": {"local": "clstm", "global_memory": False},
     "nl shared": {"local": "nl", "share_key_value": True},
     "none": {"local": "none"},
+    "narrow": {"width": 64, "value_channels": 32},
 }
 
 
@@ -55,9 +54,9 @@ def drawn(model, seed=0):
     return {**variables, "thresholds": jax.tree.map(np.float32, everything)}
 
 
-def features_of(index, streams, size):
+def features_of(index, streams, size, width=256):
     rng = np.random.default_rng(index)
-    maps = ((8, 24), (4, 32), (2, 64), (2, 96), (1, 256))
+    maps = ((8, 24), (4, 32), (2, 64), (2, 96), (1, width))
     h, w = size[0] // 32, size[1] // 32
     return Features(
         *(
@@ -82,7 +81,7 @@ def assert_same_labels(got, wanted):
 @functools.cache
 def programs(name):
     """Model, its update, ours; variables and weights are arguments."""
-    model = DMNet(
+    model = DMNet.tiny(
         num_classes=3, local_size=2, num_reads=2, global_size=3, **VARIANTS[name]
     )
     trained = jax.jit(partial(model.apply, method=DMNet.update))
@@ -102,7 +101,7 @@ def test_every_variant_through_wrap_around_and_reset(name):
         if index == 6:
             theirs = model.init_memory(1, size, KEY)
             ours = jax.vmap(mem.reset)(ours, np.full(1, RESET_ALL))
-        features = features_of(index, 1, size)
+        features = features_of(index, 1, size, model.width)
         theirs, wanted = trained(variables, theirs, features)
         ours, got = step(weights, ours, features, np.ones(1, bool))
         assert_close(got.logits, wanted.logits)
@@ -119,7 +118,7 @@ def test_every_variant_through_wrap_around_and_reset(name):
     ("encoder", "size"), [("keras", (64, 96)), ("torch", (96, 64))]
 )
 def test_encoder_with_its_norms_folded(encoder, size):
-    model = DMNet(num_classes=3, encoder=encoder)
+    model = DMNet.tiny(num_classes=3, encoder=encoder)
     variables = drawn(model)
     weights = fold(model, variables)["encoder"]
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
@@ -153,7 +152,7 @@ def test_thresholds_decide_as_in_training():
 
 
 def test_local_reset_forgets_the_window_alone():
-    model = DMNet(num_classes=3, local_size=2, num_reads=2, global_size=3)
+    model = DMNet.tiny(num_classes=3, local_size=2, num_reads=2, global_size=3)
     memory = network.init_memory(model, 3, (32, 32), KEY)
     memory = jax.tree.map(
         lambda x: x + 1, dataclasses.replace(memory, key=memory.key * 0)
@@ -174,10 +173,7 @@ def test_local_reset_forgets_the_window_alone():
     ],
 )
 def test_operations_of_a_frame(switches, giga):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mobilenet, "STAGES", STAGES)
-        patch.setattr(refinenet, "ChainedResidualPooling", POOLING)
-        model = DMNet(num_classes=8, **switches)
-        counted = stream_complexity(model, (512, 640))
+    model = DMNet(num_classes=8, **switches)
+    counted = stream_complexity(model, (512, 640))
     assert counted.norm == 0
     assert sum(counted) / 1e9 == pytest.approx(giga, abs=1e-3)
