@@ -153,6 +153,8 @@ def predict_video(
     """
     length = len(source.videos[video].frames)
     memory = None
+    # Without a global memory nothing enters it, whatever the gates say.
+    admits = bool(getattr(model, "global_memory", False))
     for start in range(0, length, CHUNK):
         indices = range(start, min(start + CHUNK, length))
         images = [source.image(video, i) for i in indices]
@@ -181,9 +183,8 @@ def predict_video(
                 labels[i],
                 truths[i],
                 float(confidence[i]),
-                # Without a global memory nothing enters it, whatever the gates say.
-                float(similarity[i]) if model.global_memory else -np.inf,
-                bool(admitted[i]) and model.global_memory,
+                float(similarity[i]) if admits else -np.inf,
+                bool(admitted[i]) and admits,
             )
 
 

@@ -59,7 +59,7 @@ class Engine:
                 {"name": name, "color": list(color)}
                 for name, color in zip(self._names, self._colors, strict=True)
             ],
-            "local_memory": trained.model.local != "none",
+            "local_memory": getattr(trained.model, "local", "none") != "none",
             "global_size": (
                 trained.model.global_size if trained.model.global_memory else 0
             ),

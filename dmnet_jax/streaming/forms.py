@@ -82,7 +82,9 @@ def stream_form(model: Any, variables: Any, size: tuple[int, int]) -> StreamForm
             )
         return _where(active, after, memory), output
 
-    weights = {name: variables[name] for name in ("params", "batch_stats")}
+    # VGG has no batch norm, and so no statistics.
+    names = ("params", "batch_stats")
+    weights = {name: variables[name] for name in names if name in variables}
     return StreamForm(weights, init_memory, step, Memories(False, False), None)
 
 
