@@ -2,7 +2,7 @@
 
 Cross-entropy and the logarithm of the Jaccard index, 7 to 3; Adam 3e-5 with L2 1e-4,
 0.9 of it every 5 epochs of 100. Frames are neither flipped nor scaled. Needs OpenCV
-(`pip install 'dmnet-jax[flow]'`); the encoder starts from torchvision's vgg11:
+(`pip install -e ".[flow]"`); the encoder starts from torchvision's vgg11:
 
     python train.py --config configs/tapnet.py --data.root DIR --fold 2 \\
         --model.pretrained vgg11.pth

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.environment import install
 from data_pipelines.images import DataError
 
 
@@ -36,7 +37,5 @@ def require_opencv() -> Any:
     try:
         import cv2
     except ImportError:
-        raise DataError(
-            ["optical flow needs OpenCV: pip install 'dmnet-jax[flow]'"]
-        ) from None
+        raise DataError([f"optical flow needs OpenCV: {install('flow')}"]) from None
     return cv2

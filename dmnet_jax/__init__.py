@@ -6,4 +6,8 @@ The package is imported room by room (`dmnet_jax.memory`, `dmnet_jax.models.dmne
 ...), so that using the memory library loads nothing of the network.
 """
 
+from data_pipelines.environment import tell_missing_modules
+
 __version__ = "0.1.0"
+
+tell_missing_modules()

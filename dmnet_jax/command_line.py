@@ -17,13 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
-try:
-    import tyro
-except ModuleNotFoundError as error:
-    raise SystemExit(
-        f"error: {error.name} is not installed for {sys.executable}; run the command "
-        "with .venv/bin/python, or activate the environment first (README, Quick start)"
-    ) from error
+import tyro
 
 from data_pipelines.names import escape_what_streams_cannot_hold, shown
 from dmnet_jax.config import Config, from_json, to_json, validate

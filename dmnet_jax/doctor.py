@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+from data_pipelines.environment import install
 from dmnet_jax.command_line import parse_flags
 
 LEAST_FREE = 5e9
@@ -104,7 +105,7 @@ def _devices(name: str) -> Check:
     text += f"; {cores()} CPU cores"
     driver = Path("/proc/driver/nvidia/version").exists()
     if driver and jax.default_backend() == "cpu":
-        fix = "pip install 'dmnet-jax[cuda13]'  # driver >= 580; else [cuda12]"
+        fix = f"{install('cuda13')}  # driver >= 580; else [cuda12]"
         return Check(name, "warning", f"{text}; the NVIDIA GPU is not used", fix)
     return Check(name, "ok", text)
 
@@ -164,7 +165,6 @@ def _video(name: str) -> Check:
 
     import numpy as np
 
-    from dmnet_jax.streaming.containers import INSTALL
     from dmnet_jax.streaming.sources import SourceError
     from dmnet_jax.streaming.video import VideoFile, VideoWriter, pyav
 
@@ -172,7 +172,7 @@ def _video(name: str) -> Check:
         av = pyav()
     except SourceError:
         text = "PyAV is not installed: folders of pictures work, videos do not"
-        return Check(name, "warning", text, INSTALL)
+        return Check(name, "warning", text, install("video"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.mp4"
         with VideoWriter(path, 25) as writer:
@@ -188,7 +188,7 @@ def _video(name: str) -> Check:
 def _tensorboard(name: str) -> Check:
     if importlib.util.find_spec("tensorboardX") is None:
         text = "not installed: --train.tensorboard does not work"
-        return Check(name, "warning", text, "pip install 'dmnet-jax[tb]'")
+        return Check(name, "warning", text, install("tb"))
     return Check(
         name, "ok", f"tensorboardX {importlib.metadata.version('tensorboardX')}"
     )

@@ -58,7 +58,8 @@ class Prediction(NamedTuple):
             image's where there is no label).
         truth: uint8 [h, w] or None.
         confidence: the paper's r.
-        similarity: the paper's s; -inf before anything was admitted.
+        similarity: the paper's s; -inf before anything was admitted, and without a
+            global memory.
         admitted: whether the frame entered the global memory.
     """
 
@@ -180,8 +181,9 @@ def predict_video(
                 labels[i],
                 truths[i],
                 float(confidence[i]),
-                float(similarity[i]),
-                bool(admitted[i]),
+                # Without a global memory nothing enters it, whatever the gates say.
+                float(similarity[i]) if model.global_memory else -np.inf,
+                bool(admitted[i]) and model.global_memory,
             )
 
 

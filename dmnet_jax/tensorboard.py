@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.environment import install
 from data_pipelines.files import WriteError
 from data_pipelines.frames import FrameSource, resize_image
 from dmnet_jax.evaluation import Prediction
@@ -29,7 +30,7 @@ class Board:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ValueError(
-                "train.tensorboard needs tensorboardX: pip install 'dmnet-jax[tb]', "
+                f"train.tensorboard needs tensorboardX: {install('tb')}, "
                 "or leave it off (metrics.jsonl is always written)"
             ) from error
         self._writer = SummaryWriter(

@@ -58,7 +58,7 @@ def test_missing_extras_are_warnings_with_a_command(quick, monkeypatch, capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
     assert out.count("warning") == 3
-    assert "dmnet-jax[video]" in out and "dmnet-jax[tb]" in out
+    assert '".[video]"' in out and '".[tb]"' in out
 
 
 def test_commands_are_declared():

@@ -259,3 +259,10 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
     assert np.isfinite(stills["min_confidence"])
     mixed = calibrate(model, fresh, Videos((1, 4)))
     assert np.isfinite(mixed["max_similarity"]) and mixed["max_similarity"] < 0
+
+
+def test_without_a_global_memory_nothing_is_admitted():
+    model, variables = network()
+    alone = model.clone(local="none", global_memory=False)
+    found = evaluate(alone, variables, Videos((3,)))
+    assert not found.admitted.any() and np.all(np.isneginf(found.similarity))

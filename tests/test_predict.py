@@ -108,7 +108,7 @@ def test_offline_is_every_frame_with_the_labels_of_evaluation(
 
 
 def test_overlay_video_has_a_legend_below(folder, tmp_path):
-    av = pytest.importorskip("av", reason="needs PyAV: pip install 'dmnet-jax[video]'")
+    av = pytest.importorskip("av", reason='needs PyAV: pip install -e ".[video]"')
     predict(folder, tmp_path / "out")
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as video:
         shown = [shown.to_ndarray(format="rgb24") for shown in video.decode(video=0)]

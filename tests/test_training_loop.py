@@ -196,7 +196,7 @@ def test_tensorboard_gets_scalars_and_pictures(short, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(SystemExit):
         main(short, "no-board", "--train.tensorboard")
-    assert "pip install 'dmnet-jax[tb]'" in capsys.readouterr().err
+    assert 'pip install -e ".[tb]"' in capsys.readouterr().err
 
 
 def test_another_machine_is_warned_of_and_other_data_refused(short, capsys, caplog):

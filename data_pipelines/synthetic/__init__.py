@@ -2,7 +2,7 @@
 
 Made for tests, benchmarks and trying things out before the real data is at hand; it
 looks like endoscopy but says nothing about patients. An instrument's type shows in its
-jaws alone, which are now and then hidden, so a network has something to remember.
+claspers alone, which are now and then hidden, so a network has something to remember.
 
 The same seed gives the same bytes on one kind of machine with the same versions of
 NumPy and Pillow; elsewhere single values may differ by one step of 255.

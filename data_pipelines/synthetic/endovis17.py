@@ -94,7 +94,7 @@ def write_endovis17(
 
     Frames lie in a dark border: at 1024x1280 in a 1080x1920 canvas at row 28, column
     320; at other sizes in the same proportions. Masks have the canvas's size and the
-    values 0, 10 (shaft), 20 (wrist), 30 (jaws); sequence 7's are RGB.
+    values 0, 10 (shaft), 20 (wrist), 30 (claspers); sequence 7's are RGB.
 
     A run that was cut short goes on where it stopped, and one that is complete does
     nothing. The files are the same whatever `threads` is.

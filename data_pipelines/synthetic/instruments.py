@@ -33,8 +33,8 @@ class Instrument:
     Attributes:
       tool: its type and side.
       arm: how it moves.
-      parts: shaft, sleeve, wrist link and jaw; of a rigid one shaft, neck and tip.
-      one_piece: its tip is one body, not two mirrored jaws.
+      parts: shaft, sleeve, wrist link and clasper; of a rigid one shaft, neck and tip.
+      one_piece: its tip is one body, not two mirrored claspers.
       gain: how bright it is lit compared with the tissue.
       ramp: how fast that grows along the shaft towards the lens, per frame height.
     """
@@ -57,7 +57,7 @@ def make_instrument(
     aspect = size[1] / size[0]
     arm = make_arm(seed, sequence, index, tool.side, aspect, len(tools))
     density = 1.1 * arm.diameter * size[0]
-    # Not keyed by the type: up to the jaws, all types are drawn alike.
+    # Not keyed by the type: up to the claspers, all types are drawn alike.
     rng = generator(seed, sequence, 30 + index)
     parts = (
         sprites.shaft(rng, density),
@@ -103,7 +103,8 @@ def draw(
         _stamp(layer, lights, sprite, at, angle, unit, stretch, mirror, label)
 
     short = pose.foreshortening
-    # A whole tip is stamped once; jaws are two, mirrored about the line they close on.
+    # A whole tip is stamped once; claspers are two, mirrored about the line on which
+    # they close.
     halves = (1.0,) if instrument.one_piece else (-1.0, 1.0)
     opening = 0.0 if instrument.one_piece else pose.opening
     stamp(shaft, pose.axis, 1.0, 1.0, SHAFT)
@@ -236,7 +237,7 @@ def level_of(pose: Pose, bed: Field, x: Field, y: Field) -> Field:
     along = (x - np.float32(pose.end[0])) * np.float32(math.cos(pose.axis)) + (
         y - np.float32(pose.end[1])
     ) * np.float32(math.sin(pose.axis))
-    # The shaft rises steeply towards the lens: tissue can hide the jaws, not it.
+    # The shaft rises steeply towards the lens: tissue can hide the claspers, not it.
     slope = np.where(along > 0, np.float32(pose.dive), np.float32(0.76))
     return bed[row, column] + np.float32(pose.clearance) - slope * along
 

@@ -1,7 +1,7 @@
 """Rigid laparoscopic instruments: tubes of many coats with a tip, and no wrist.
 
 Lengths are in shaft diameters, as in `sprites`; a tip lies along +x from the end of
-its shaft. Tips are drawn closed about the axis or as one of two mirrored jaws.
+its shaft. Tips are drawn closed about the axis or as one of two mirrored claspers.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def tip(rng: np.random.Generator, kind: int, density: float) -> Sprite:
 
     Args:
       rng: the stream for shape and wear; two instruments of a type differ.
-      kind: type number 8..15. Those of `ONE_PIECE` are whole, the others are one jaw
-        that bends towards +y; the other jaw is its mirror image.
+      kind: type number 8..15. Those of `ONE_PIECE` are whole, the others are one
+        clasper that bends towards +y; the other clasper is its mirror image.
       density: pixels per shaft diameter.
     """
     length = float(rng.uniform(2.2, 4.2))

@@ -41,9 +41,9 @@ class Pose:
     """One instrument at one time. Angles in radians, positions in frame heights.
 
     `end` is the shaft's distal end (x, y), `axis` the angle it points in, `bends` the
-    angles of wrist and jaws against what holds them, `opening` half the angle between
-    the jaws. `clearance` is how high the shaft's end floats above
-    the tissue, and `dive` how much lower it gets per length towards the jaws.
+    angles of wrist and claspers against what holds them, `opening` half the angle
+    between the claspers. `clearance` is how high the shaft's end floats above
+    the tissue, and `dive` how much lower it gets per length towards the claspers.
     """
 
     end: NDArray[np.float64]
@@ -96,7 +96,7 @@ def pose(arm: Arm, seconds: float) -> Pose:
         [arm.home[0] + 0.11 * x + 0.13 * slow_x, arm.home[1] + 0.09 * y + 0.12 * slow_y]
     )
     port = np.array(arm.port)
-    # Far enough out that the jaws leave the view as well.
+    # Far enough out that the claspers leave the view as well.
     out = port + 0.45 * (port - target)
     end = target + away * (out - target)
     axis = math.atan2(*(target - port)[::-1])

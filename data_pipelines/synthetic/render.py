@@ -56,7 +56,7 @@ class Frame:
     Attributes:
       rgb: uint8 [H, W, 3].
       parts: uint8 [instruments, H, W], the visible part of each instrument in the
-        scene's order: 0 none, 10 shaft, 20 wrist, 30 jaws. A pixel belongs to one
+        scene's order: 0 none, 10 shaft, 20 wrist, 30 claspers. A pixel belongs to one
         instrument at most.
       regions: uint8 [H, W], the tissue under it all, indices into `tissue.REGIONS`.
     """

@@ -1,7 +1,7 @@
 """Instrument parts, drawn once per sequence as small relief images.
 
 Lengths are in shaft diameters. Every part lies along +x, away from the shaft; its
-origin is the joint it turns about. Only the jaws depend on the instrument's type.
+origin is the joint it turns about. Only the claspers depend on the instrument's type.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def sleeve(rng: np.random.Generator, density: float) -> Sprite:
 
 
 def wrist(rng: np.random.Generator, density: float) -> Sprite:
-    """The link between the first joint (origin) and the jaw pin, at x = 0.95."""
+    """The link between the first joint (origin) and the claspers' pin, at x = 0.95."""
     c = Canvas(-0.5, 1.35, 0.5, density)
     half = 0.40 - 0.10 * np.clip(c.x, 0, 1) ** 2
     body = blade(c, -0.1, 1.14, 0 * c.x, half)
@@ -255,7 +255,7 @@ def wrist(rng: np.random.Generator, density: float) -> Sprite:
 
 
 def jaw(rng: np.random.Generator, kind: int, density: float) -> Sprite:
-    """One jaw of an instrument, bending towards +y; the other is its mirror image.
+    """One clasper of an instrument, bending towards +y; the other is its mirror image.
 
     Args:
       rng: the stream for dents and smears.
@@ -320,7 +320,7 @@ def jaw(rng: np.random.Generator, kind: int, density: float) -> Sprite:
 
 
 def loop(c: Canvas, end: float, half: float, rim: float) -> None:
-    """A jaw with a long window and teeth along its inner edge."""
+    """A clasper with a long window and teeth along its inner edge."""
     width = half + 0.03 * np.sin(np.clip(c.x / end, 0, 1) * math.pi)
     shape = blade(c, -0.15, end, half - 0.05 + 0 * c.x, width)
     c.paint(shape, 0.2 + bevel(shape, 0.05, 1.3), STEEL)

@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.environment import install
 from dmnet_jax.benchmark import live_report, machine
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.benchmark.process import Worker
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if min(flags.rounds, *flags.streams, *flags.in_flight) < 1:
         parser.error("--rounds, --streams and --in-flight must be at least 1")
     if flags.peers and find_spec("torch") is None:
-        parser.error("--peers needs PyTorch: pip install 'dmnet-jax[peers]'")
+        parser.error(f"--peers needs PyTorch: {install('peers')}")
     result: dict[str, Any] = {
         "command": " ".join(["python -m dmnet_jax.benchmark", *(argv or [])]),
         "machine": machine.describe(),

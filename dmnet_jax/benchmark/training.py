@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.environment import install
 from dmnet_jax.benchmark import machine
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.process import Worker
@@ -190,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.rounds < 1 or (flags.batch is not None and flags.batch < 1):
         parser.error("--batch and --rounds must be at least 1")
     if flags.peers and find_spec("torch") is None:
-        parser.error("--peers needs PyTorch: pip install 'dmnet-jax[peers]'")
+        parser.error(f"--peers needs PyTorch: {install('peers')}")
     settings = [PAPER, LAPTOP]
     if flags.size or flags.batch:
         height, width = flags.size or PAPER[0]

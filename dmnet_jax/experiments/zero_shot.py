@@ -34,7 +34,7 @@ class Flags:
         root: Folder of the labeled videos.
         masks: Name of the mask folders.
         shaft: Mask values of shafts.
-        manipulator: Mask values of wrists and jaws.
+        manipulator: Mask values of wrists and claspers.
         instrument: Mask values of instruments whose parts are not told apart.
         ignore: Mask values that are not scored.
         videos: Names of videos, if not all.

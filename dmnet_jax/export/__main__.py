@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from data_pipelines.environment import install
 from data_pipelines.files import write_text
 from dmnet_jax.command_line import exit_with_error
 from dmnet_jax.config import Config
@@ -190,8 +191,7 @@ def _contents(
         return {".xml": xml, ".bin": weights}, notes
     except ImportError as error:
         raise ValueError(
-            f"--format {format}: {error.name} is not installed; "
-            f"pip install 'dmnet-jax[{format}]'"
+            f"--format {format}: {error.name} is not installed; {install(format)}"
         ) from error
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 from jax import export
 
+from data_pipelines.environment import install
 from dmnet_jax.streaming import runtimes
 from dmnet_jax.streaming.bytecode import check_bytecode
 from dmnet_jax.streaming.described import (
@@ -95,7 +96,7 @@ def load_artefact(path: str | os.PathLike[str]) -> Program:
     except ImportError as error:
         extra = {".onnx": "onnx", ".xml": "openvino"}.get(path.suffix, "")
         raise ArtefactError(
-            f"{path}: {error.name} is not installed; pip install 'dmnet-jax[{extra}]'"
+            f"{path}: {error.name} is not installed; {install(extra)}"
         ) from error
     except ArtefactError:
         raise

@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from data_pipelines.environment import install
 from data_pipelines.images import size_fault
 from dmnet_jax.streaming.clock import Clock
 from dmnet_jax.streaming.decoding import Decoder, Display
 from dmnet_jax.streaming.sources import RATE, Captured, SourceError
 
-INSTALL = "pip install 'dmnet-jax[video]'"
 TIMEOUT = (10.0, 5.0)
 """Seconds to wait for a stream to open, and for its next packet."""
 
@@ -29,7 +29,7 @@ def pyav() -> Any:
         import av.codec.context
         import av.logging
     except ImportError as error:
-        raise SourceError(f"video needs PyAV: {INSTALL} ({error})") from error
+        raise SourceError(f"video needs PyAV: {install('video')} ({error})") from error
     return av
 
 

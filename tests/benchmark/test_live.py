@@ -145,7 +145,7 @@ def test_differences_are_found():
         (["--in-flight", "0"], "at least 1"),
         (["--dtypes", "float16"], "bfloat16"),
         (["nothing"], "unrecognized arguments"),
-        (["--peers"], "pip install 'dmnet-jax[peers]'"),
+        (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
 def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):

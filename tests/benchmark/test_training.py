@@ -89,7 +89,7 @@ def test_a_peak_is_products_by_time():
     [
         (["--size", "100", "64"], "multiples of 32"),
         (["--batch", "0"], "at least 1"),
-        (["--peers"], "pip install 'dmnet-jax[peers]'"),
+        (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
 def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):

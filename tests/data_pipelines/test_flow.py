@@ -23,5 +23,5 @@ def test_flow_follows_what_moves():
 def test_without_opencv_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     black = np.zeros((64, 64, 3), np.uint8)
-    with pytest.raises(DataError, match=r"pip install 'dmnet-jax\[flow\]'$"):
+    with pytest.raises(DataError, match=r'pip install -e "\.\[flow\]"$'):
         dense_flow(black, black)

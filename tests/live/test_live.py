@@ -202,7 +202,7 @@ def test_camera_is_followed_in_real_time(trained):
 @pytest.fixture(scope="module")
 def browser():
     api = pytest.importorskip(
-        "playwright.sync_api", reason="needs pip install 'dmnet-jax[browser]'"
+        "playwright.sync_api", reason='needs pip install -e ".[browser]"'
     )
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:

@@ -24,7 +24,7 @@ from dmnet_jax.streaming.sources import (
 from tests import clips
 from tests.tiny_run import ROOT
 
-av = pytest.importorskip("av", reason="needs PyAV: pip install 'dmnet-jax[video]'")
+av = pytest.importorskip("av", reason='needs PyAV: pip install -e ".[video]"')
 from dmnet_jax.streaming.video import VideoFile, VideoWriter  # noqa: E402
 
 
