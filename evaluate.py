@@ -99,15 +99,14 @@ def newest_run(config: Config, fold: int) -> Path:
 
 def evaluate(run: Path, flags: Flags) -> Path:
     """Loads, evaluates, prints and writes; returns the folder of the results."""
-    from dmnet_jax import evaluation, models, provenance, results
-    from dmnet_jax.checkpoint import load_variables
+    from dmnet_jax import evaluation, provenance, results
     from dmnet_jax.datasets import check_masks, open_videos
+    from dmnet_jax.trained import load_run
 
     scoring = evaluation.Scoring(
         flags.score_at, flags.enlarge, flags.tolerance_px, flags.seed
     )
-    variables, about = load_variables(run, flags.which)
-    config = provenance.checked(about, run)
+    network, variables, config, about = load_run(run, flags.which)
     data = dataclasses.replace(config.data, root=flags.root or config.data.root)
     videos = open_videos(data, flags.videos or about["val_videos"])
     try:
@@ -115,7 +114,6 @@ def evaluate(run: Path, flags: Flags) -> Path:
     except ValueError as error:
         raise ValueError(f"{run} {error}") from None
     check_masks(data, None, videos)
-    network = models.build(config)
 
     out = Path(flags.out or run / "evaluation")
     overlays = results.Overlays(out / "overlays", videos)

@@ -274,7 +274,7 @@ def read_metadata(
 
 
 def load_variables(
-    run_dir: str | os.PathLike[str], which: int | Which = "best"
+    run_dir: str | os.PathLike[str], which: int | Which = "newest"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The network of a run, for whoever does not train it.
 
@@ -282,7 +282,7 @@ def load_variables(
 
     Args:
         run_dir: the run's folder.
-        which: "best" (largest metric), "newest" or a step.
+        which: "newest", "best" (largest metric) or a step.
 
     Returns:
         The state's sub-tree `variables` as nested dicts of NumPy arrays, and the

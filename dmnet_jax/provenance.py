@@ -73,6 +73,9 @@ def checked(about: Mapping[str, Any], run: object) -> Config:
         ]
         if not all(isinstance(text, str) for text in [*names, *digests]):
             raise ValueError("a name that is no text")
+        classes, needed = len(about["classes"]), config.data.num_classes
+        if classes < needed:
+            raise ValueError(f"{classes} classes, not {needed}")
         if any(map(text_fault, names)):
             raise ValueError("a name with control characters")
         if not all(type(part) is int and 0 <= part <= 255 for part in colors):

@@ -80,7 +80,14 @@ ROOMS = {
         f"dmnet_jax.{room}"
         for room in ("streaming", "models", "nn", "memory", "config", "checkpoint")
     )
-    + ("data_pipelines", "dmnet_jax.weights.rendered"),
+    + ("data_pipelines", "dmnet_jax.trained"),
+    "dmnet_jax/trained.py": tuple(
+        f"dmnet_jax.{room}"
+        for room in (
+            *("models", "config", "checkpoint", "provenance"),
+            "weights.rendered",
+        )
+    ),
     "dmnet_jax/losses.py": (),
     "dmnet_jax/benchmark/torch_": (
         "dmnet_jax.benchmark",

@@ -225,8 +225,9 @@ def test_nothing_saved(tmp_path):
 def test_readers_need_no_target_and_change_nothing(tmp_path):
     folder = saved(tmp_path, 1, 2, metrics=[0.9, 0.1])
     (folder / "incoming" / "9.orbax-checkpoint-tmp").mkdir(parents=True)
-    variables, metadata = load_variables(tmp_path)
+    variables, metadata = load_variables(tmp_path, "best")
     assert metadata == {"step": 1} == read_metadata(tmp_path, "best")
+    assert load_variables(tmp_path)[1] == {"step": 2}
     assert read_metadata(tmp_path) == {"step": 2} == read_metadata(tmp_path, 2)
     assert bits(variables) == bits(make_state(1).variables)
     assert isinstance(variables["params"]["half"], np.ndarray)

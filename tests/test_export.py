@@ -127,7 +127,7 @@ def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
     arguments = ["--checkpoint", str(run), "--format", "safetensors"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
     path = tmp_path / "model.safetensors"
-    variables, about = load_variables(run, "best")
+    variables, about = load_variables(run)
     written = read_weights(path)
     for name, array in flatten(variables).items():
         np.testing.assert_array_equal(written.pop(name), array)

@@ -16,7 +16,7 @@ from data_pipelines.images import resize_image
 from dmnet_jax import evaluation, streaming
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.predict.__main__ import main
-from dmnet_jax.streaming import Trained, capture
+from dmnet_jax.streaming import TrainedRun, capture
 from dmnet_jax.streaming.capture import Reconnecting
 from dmnet_jax.streaming.program import Memories, Program
 from dmnet_jax.streaming.sources import Captured, Rendered, SourceError, open_source
@@ -32,7 +32,7 @@ def trained():
         model, variables = tiny_run.network()
         classes = [{"name": n, "color": [9, 9, 9]} for n in tiny_run.CLASSES]
         about = {"classes": classes, "val_videos": ["two"]}
-        yield Trained(model, variables, tiny_run.tiny_config(), about)
+        yield TrainedRun(model, variables, tiny_run.tiny_config(), about)
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def one_network(trained, monkeypatch):
     def compiled_once(model, variables, size, label_size):
         return tiny_run.program(label_size)
 
-    monkeypatch.setattr(streaming, "load_network", lambda run, which: trained)
+    monkeypatch.setattr(streaming, "load_run", lambda run, which: trained)
     monkeypatch.setattr(prediction, "compile", compiled_once)
 
 
@@ -210,7 +210,7 @@ def test_a_strip_of_a_picture_is_refused_in_a_line(size, tmp_path, capsys):
 def test_frames_too_large_when_padded_are_refused_before_anything_is_made():
     with pytest.raises(ValueError, match="padded to the network's aspect"):
         prediction.session_for(
-            Trained(None, None, tiny_run.tiny_config(), {}),  # pyright: ignore
+            TrainedRun(None, None, tiny_run.tiny_config(), {}),  # pyright: ignore
             (16_000, 1_500),
         )
 

@@ -12,7 +12,6 @@ import numpy as np
 from data_pipelines.folder import open_folder
 from data_pipelines.frames import IGNORE, ClassInfo, FrameSource, resized, select
 from dmnet_jax.command_line import exit_with_error, parse_flags
-from dmnet_jax.config import from_json
 
 HELP = """Scores trained weights on folders of labeled video, without training.
 
@@ -89,9 +88,8 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         ValueError: the flags, the network or the folder do not fit.
     """
     # After the command line, so that --help and mistakes in it answer at once.
-    from dmnet_jax import evaluation, models, results
-    from dmnet_jax.checkpoint import load_variables
-    from dmnet_jax.weights.rendered import read_rendered
+    from dmnet_jax import evaluation, results
+    from dmnet_jax.trained import load_run
 
     if not flags.root:
         raise ValueError("--root DIR is missing; see --help")
@@ -99,11 +97,7 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         raise ValueError(f"--height is {flags.height}; use a multiple of 32")
     if not flags.shaft + flags.manipulator + flags.instrument:
         raise ValueError("say which mask values are instruments: --instrument 1")
-    if flags.checkpoint == "rendered":
-        variables, about = read_rendered()
-    else:
-        variables, about = load_variables(flags.checkpoint, flags.which)
-    network = models.build(from_json(json.dumps(about["config"])))
+    network, variables, _, about = load_run(flags.checkpoint, flags.which)
     names = [info["name"] for info in about["classes"]]
     if "shaft" not in names:
         raise ValueError(

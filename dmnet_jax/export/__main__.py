@@ -20,12 +20,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_pipelines.environment import install
 from data_pipelines.files import write_text
 from dmnet_jax.command_line import exit_with_error
-from dmnet_jax.config import Config, from_json
+from dmnet_jax.config import Config
+
+if TYPE_CHECKING:
+    from dmnet_jax.trained import TrainedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +36,10 @@ class Flags:
     """What to export.
 
     Attributes:
-        checkpoint: Run directory.
+        checkpoint: Run directory; or "rendered", the shipped network.
         format: Kind of file.
         out: Where it goes; empty: RUN/export.
-        which: Best on the validation videos, or newest.
+        which: Newest (the finished network), or best on the validation videos.
         size: Height and width of a step's frames; the training size if left out.
         dtype: What OpenVINO computes in, where the processor can.
         labelled: Folder of labelled videos (VIDEO/frames, VIDEO/masks, or prepared) on
@@ -46,7 +49,7 @@ class Flags:
     checkpoint: str
     format: Literal["jax", "onnx", "openvino", "safetensors"]
     out: str = ""
-    which: Literal["best", "newest"] = "best"
+    which: Literal["newest", "best"] = "newest"
     size: tuple[int, int] | None = None
     dtype: Literal["fp32", "bf16"] = "fp32"
     labelled: str = ""
@@ -68,18 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(flags: Flags) -> None:
     """Loads, checks, writes, and prints what was written."""
-    from dmnet_jax.checkpoint import load_variables
-    from dmnet_jax.provenance import checked
+    from dmnet_jax.trained import load_run
 
-    variables, about = load_variables(flags.checkpoint, flags.which)
-    checked(about, flags.checkpoint)
-    about = {**about, "config": _portable(about["config"])}
+    trained = load_run(flags.checkpoint, flags.which)
+    about = {**trained.about, "config": _portable(trained.about["config"])}
+    trained = trained._replace(about=about)
     out = Path(flags.out or Path(flags.checkpoint) / "export")
     out.mkdir(parents=True, exist_ok=True)
     if flags.format == "safetensors":
-        path = _write_safetensors(out, variables, about)
+        path = _write_safetensors(out, trained.variables, about)
     else:
-        path = _write_step(flags, out, variables, about)
+        path = _write_step(flags, out, trained)
     digest = path.with_name(f"{path.name}.sha256").read_text().split()[0]
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 
@@ -115,11 +117,8 @@ def _write_safetensors(
     return path
 
 
-def _write_step(
-    flags: Flags, out: Path, variables: dict[str, Any], about: dict[str, Any]
-) -> Path:
+def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
     """Writes to a hidden folder, opens that as a reader does, moves what passed."""
-    from dmnet_jax import models
     from dmnet_jax.export.parity import compare, score
     from dmnet_jax.streaming import load_artefact
     from dmnet_jax.streaming.artefact import files_of, write_artefact
@@ -127,9 +126,8 @@ def _write_step(
 
     if flags.dtype != "fp32" and flags.format != "openvino":
         raise ValueError(f"--dtype {flags.dtype} is for --format openvino alone")
-    config = from_json(json.dumps(about["config"]))
+    model, variables, config, about = trained
     size = flags.size or config.data.size
-    model = models.build(config)
     videos = _labelled(flags.labelled, config, size, about) if flags.labelled else None
     interface = Interface(size, 1, model.num_classes, size)
     contents, notes = _contents(flags.format, model, variables, interface)

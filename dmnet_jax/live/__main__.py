@@ -63,11 +63,11 @@ def serve(flags: Flags) -> int:
     """
     from dmnet_jax.live.engine import Engine
     from dmnet_jax.live.server import Server
-    from dmnet_jax.streaming import load_network
+    from dmnet_jax.streaming import load_run
     from dmnet_jax.streaming.sources import open_source
 
     source = open_source(flags.source)
-    trained = load_network(flags.checkpoint, flags.which)
+    trained = load_run(flags.checkpoint, flags.which)
     about = {"source": flags.source, "checkpoint": flags.checkpoint}
     # The server first: without a port nothing is to begin.
     engine = Engine(trained, source, about)

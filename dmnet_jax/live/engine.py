@@ -16,7 +16,7 @@ from data_pipelines.images import resize_label
 from dmnet_jax.overlay import places
 from dmnet_jax.predict.outputs import areas, colors_of
 from dmnet_jax.predict.run import LIVE, session_for
-from dmnet_jax.streaming import Result, Session, Trained
+from dmnet_jax.streaming import Result, Session, TrainedRun
 from dmnet_jax.streaming.capture import Every, Latest, first_frame
 from dmnet_jax.streaming.sources import RATE, Captured, Source, SourceError
 
@@ -48,7 +48,7 @@ class Engine:
         failure: why it plays no more; empty while it does.
     """
 
-    def __init__(self, trained: Trained, source: Source, about: dict[str, Any]):
+    def __init__(self, trained: TrainedRun, source: Source, about: dict[str, Any]):
         classes = trained.about["classes"]
         self._trained, self._source = trained, source
         self._names = [info["name"] for info in classes]

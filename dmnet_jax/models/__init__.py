@@ -161,7 +161,7 @@ def initial_variables(model: DMNet | ComparedNetwork, config: Config) -> dict[st
     else:
         variables = initialise(variables, pretrained, encoder=encoder)
     if config.train.start_from:
-        saved, _ = load_variables(config.train.start_from, "newest")
+        saved, _ = load_variables(config.train.start_from)
         for collection in ("params", "batch_stats"):
             variables[collection] = _taken(variables[collection], saved[collection])
     if isinstance(model, ComparedNetwork):

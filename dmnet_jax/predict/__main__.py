@@ -63,11 +63,11 @@ def predict(flags: Flags) -> int:
 
     from dmnet_jax.predict.run import Options, run
     from dmnet_jax.process import StopRequest
-    from dmnet_jax.streaming import load_network
+    from dmnet_jax.streaming import load_run
     from dmnet_jax.streaming.sources import open_source
 
     source = open_source(flags.source)
-    trained = load_network(flags.checkpoint, flags.which)
+    trained = load_run(flags.checkpoint, flags.which)
     about = {"checkpoint": flags.checkpoint, "source": flags.source}
     options = Options(flags.mode == "live", flags.frames, about)
     with StopRequest() as stop:

@@ -10,7 +10,7 @@ from typing import Any
 from data_pipelines.names import shown
 from dmnet_jax.predict.outputs import Outputs
 from dmnet_jax.provenance import versions, weights_sha256
-from dmnet_jax.streaming import Policy, Session, Trained, compile
+from dmnet_jax.streaming import Policy, Session, TrainedRun, compile
 from dmnet_jax.streaming.capture import Every, Latest, first_frame
 from dmnet_jax.streaming.letterbox import canvas_fault, label_size
 from dmnet_jax.streaming.sources import RATE, Source, SourceError
@@ -38,7 +38,7 @@ class Options:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def session_for(trained: Trained, size: tuple[int, int], **options: Any) -> Session:
+def session_for(trained: TrainedRun, size: tuple[int, int], **options: Any) -> Session:
     """A session whose labels have the size of frames [*size, 3], exactly.
 
     Frames of other sizes are letterboxed too, and their labels the nearest pixels', as
@@ -57,7 +57,7 @@ def session_for(trained: Trained, size: tuple[int, int], **options: Any) -> Sess
 
 
 def run(
-    trained: Trained,
+    trained: TrainedRun,
     source: Source,
     out: Path,
     options: Options,
@@ -66,7 +66,7 @@ def run(
     """Segments a source into files in `out` and prints a summary.
 
     Args:
-        trained: of `load_network`.
+        trained: of `load_run`.
         source: of `open_source`.
         out: folder for the files.
         options: how.

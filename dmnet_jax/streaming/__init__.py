@@ -10,13 +10,8 @@ from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
 from dmnet_jax.streaming.frames import Policy
 from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
-from dmnet_jax.streaming.session import (
-    PRETRAINED,
-    Result,
-    Session,
-    Trained,
-    load_network,
-)
+from dmnet_jax.streaming.session import Result, Session
+from dmnet_jax.trained import PRETRAINED, TrainedRun, load_run
 
 __all__ = [
     "ArtefactError",
@@ -30,8 +25,8 @@ __all__ = [
     "RESET_LOCAL",
     "Result",
     "Session",
-    "Trained",
+    "TrainedRun",
     "compile",
     "load_artefact",
-    "load_network",
+    "load_run",
 ]

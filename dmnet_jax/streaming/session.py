@@ -10,7 +10,6 @@ Not a medical device: for research use.
 """
 
 import dataclasses
-import json
 import os
 import threading
 import time
@@ -19,10 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from data_pipelines.names import text_fault
-from dmnet_jax import models
-from dmnet_jax.checkpoint import load_variables
-from dmnet_jax.config import Config, from_json
+from dmnet_jax.checkpoint import Which
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
 from dmnet_jax.streaming.artefact import load_artefact
 from dmnet_jax.streaming.frames import (
@@ -35,7 +31,7 @@ from dmnet_jax.streaming.frames import (
 from dmnet_jax.streaming.latency import Latency
 from dmnet_jax.streaming.letterbox import restore
 from dmnet_jax.streaming.program import Program, compile
-from dmnet_jax.weights.rendered import read_rendered
+from dmnet_jax.trained import PRETRAINED, load_run
 
 _FORGET: dict[Forget, int] = {
     "keep": KEEP,
@@ -95,63 +91,6 @@ class Remembered(NamedTuple):
     global_: tuple[int, ...]
 
 
-class Trained(NamedTuple):
-    """A network and what is known of it.
-
-    Attributes:
-        model: the network.
-        variables: its variables.
-        config: of its run.
-        about: metadata of the checkpoint, by `provenance.describe`.
-    """
-
-    model: Any
-    variables: Any
-    config: Config
-    about: dict[str, Any]
-
-
-PRETRAINED = "rendered"
-"""In place of a run directory: the shipped network, trained on rendered surgery."""
-
-
-def load_network(run: str | os.PathLike[str], which: Any = "best") -> Trained:
-    """The network of a run directory; `which` is "best", "newest" or a step.
-
-    `PRETRAINED` in place of a run is the shipped network.
-
-    Raises:
-        CheckpointError: no good checkpoint.
-        ValueError: it does not tell what was trained.
-    """
-    if run == PRETRAINED:
-        variables, about = read_rendered()
-    else:
-        variables, about = load_variables(run, which)
-    try:
-        config = from_json(json.dumps(about["config"]))
-        _check_classes(about["classes"], config.data.num_classes)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(
-            f"{run}: its checkpoint does not tell what was trained ({what})"
-        ) from error
-    return Trained(models.build(config), variables, config, about)
-
-
-def _check_classes(classes: Any, count: int) -> None:
-    """Names are shown and colors painted with."""
-    if len(classes) < count:
-        raise ValueError(f"{len(classes)} classes, not {count}")
-    for info in classes:
-        fault = text_fault(info["name"])
-        if fault:
-            raise ValueError(f"the class {info['name']!r} {fault}")
-        red, green, blue = info["color"]
-        if not all(type(x) is int and 0 <= x < 256 for x in (red, green, blue)):
-            raise ValueError(f"the color of {info['name']!r} is none")
-
-
 class Session:
     """A stream of frames through a program, with its own memory.
 
@@ -203,7 +142,7 @@ class Session:
         cls,
         run: str | os.PathLike[str],
         *,
-        which: Any = "best",
+        which: int | Which = "newest",
         size: tuple[int, int] | None = None,
         label_size: tuple[int, int] | None = None,
         probabilities: bool = False,
@@ -213,7 +152,7 @@ class Session:
 
         Args:
             run: run directory, or `PRETRAINED`.
-            which: "best", "newest" or a step.
+            which: "newest", "best" (on the validation videos) or a step.
             size: (H, W) of the frames; None: what the network was trained at.
             label_size: (h, w) of the label maps; None: the frames' size.
             probabilities: whether results carry them.
@@ -222,7 +161,7 @@ class Session:
         Raises:
             CheckpointError: no good checkpoint.
         """
-        trained = load_network(run, which)
+        trained = load_run(run, which)
         program = compile(
             trained.model,
             trained.variables,

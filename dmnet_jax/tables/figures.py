@@ -7,14 +7,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.frames import FrameSource, resize_image
-from dmnet_jax import evaluation, models
-from dmnet_jax.checkpoint import load_variables
+from dmnet_jax import evaluation
 from dmnet_jax.config import Config
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.evaluation import Prediction
 from dmnet_jax.overlay import contact_sheet, legend, overlay
-from dmnet_jax.provenance import checked
 from dmnet_jax.report.charts import ticks
+from dmnet_jax.trained import load_run
 
 INK, FAINT, PAPER = (20, 20, 20), (205, 205, 205), (255, 255, 255)
 ADMITTED, OTHER, LINE = (0, 114, 178), (170, 170, 170), (213, 94, 0)
@@ -26,9 +25,8 @@ def opened(run: Config) -> tuple[Any, Any, FrameSource]:
     Raises:
         ValueError: there is no such run.
     """
-    variables, about = load_variables(run.run_directory, "newest")
-    config = checked(about, run.run_directory)
-    return models.build(config), variables, open_videos(run.data, about["val_videos"])
+    model, variables, _, about = load_run(run.run_directory)
+    return model, variables, open_videos(run.data, about["val_videos"])
 
 
 def figure2(

@@ -89,7 +89,7 @@ def _ship(options: argparse.Namespace) -> int:
     from dmnet_jax.checkpoint import load_variables
     from dmnet_jax.weights.rendered import write_rendered
 
-    variables, about = load_variables(options.run, "newest")
+    variables, about = load_variables(options.run)
     digest = write_rendered(options.out, variables, about, options.card)
     size = options.out.stat().st_size / 1e6
     print(f"{options.out}: {size:.1f} MB\nsha256 {digest}")

@@ -12,7 +12,7 @@ from dmnet_jax.live import __main__ as command
 from dmnet_jax.live.engine import Engine
 from dmnet_jax.live.server import Server
 from dmnet_jax.predict import run as prediction
-from dmnet_jax.streaming import Trained
+from dmnet_jax.streaming import TrainedRun
 from dmnet_jax.streaming.sources import Captured, SourceError
 from tests import tiny_run
 
@@ -28,7 +28,7 @@ def trained():
     with tiny_run.shallow():
         classes = [{"name": n, "color": [9, 9, 9]} for n in tiny_run.CLASSES]
         about = {"classes": classes}
-        yield Trained(*tiny_run.network(), tiny_run.tiny_config(), about)
+        yield TrainedRun(*tiny_run.network(), tiny_run.tiny_config(), about)
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +154,7 @@ def test_failure_of_a_step_is_told_too(trained, monkeypatch):
 def test_the_command_ends_with_an_error_when_the_engine_does(
     trained, monkeypatch, capsys
 ):
-    monkeypatch.setattr(streaming, "load_network", lambda *_: trained)
+    monkeypatch.setattr(streaming, "load_run", lambda *_: trained)
     monkeypatch.setattr(
         streaming.sources, "open_source", lambda _: Unforeseen(2, live=True)
     )
@@ -164,7 +164,7 @@ def test_the_command_ends_with_an_error_when_the_engine_does(
 
 
 def test_a_port_that_is_none(trained, monkeypatch, capsys):
-    monkeypatch.setattr(streaming, "load_network", lambda *_: trained)
+    monkeypatch.setattr(streaming, "load_run", lambda *_: trained)
     with pytest.raises(SystemExit) as stop:
         command.main(["--checkpoint", "RUN", "--port", "70000"])
     err = capsys.readouterr().err

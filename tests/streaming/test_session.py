@@ -1,17 +1,14 @@
 """What cameras do, and what a session makes of it: no network is needed for that."""
 
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from dmnet_jax.config import to_json
-from dmnet_jax.streaming import Policy, Session, load_network, session
+from dmnet_jax.streaming import Policy, Session
 from dmnet_jax.streaming.latency import KEPT, Latency
 from dmnet_jax.streaming.program import Interface, Labelled, Program
-from tests import tiny_run
 
 SIZE = (32, 64)
 RNG = np.random.default_rng(0)
@@ -285,35 +282,3 @@ def test_session_is_for_one_stream():
     program = Program(Interface(SIZE, 2, 3, SIZE), recorder.init, recorder.call)
     with pytest.raises(ValueError, match="streams=1"):
         Session(program)
-
-
-ABOUT = {
-    "config": json.loads(to_json(tiny_run.tiny_config())),
-    "classes": [{"name": name, "color": [9, 9, 9]} for name in tiny_run.CLASSES],
-}
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        {"config": None},
-        {"config": {"model": 3}},
-        {"classes": None},
-        {"classes": ABOUT["classes"][:1]},
-        {"classes": [{"name": "a\x1b[31m", "color": [9, 9, 9]}] * 3},
-        {"classes": [{"name": 3, "color": [9, 9, 9]}] * 3},
-        {"classes": [{"name": "a", "color": [9, 9, 900]}] * 3},
-        {"classes": [{"name": "a", "color": "red"}] * 3},
-        {"classes": ["a", "b", "c"]},
-    ],
-)
-def test_a_run_whose_metadata_are_damaged_is_told_in_a_line(damage, monkeypatch):
-    monkeypatch.setattr(session, "load_variables", lambda *_: ({}, ABOUT | damage))
-    with pytest.raises(ValueError, match="RUN: its checkpoint does not tell") as caught:
-        load_network("RUN")
-    assert "\n" not in str(caught.value)
-
-
-def test_the_network_of_a_run(monkeypatch):
-    monkeypatch.setattr(session, "load_variables", lambda *_: ({}, ABOUT))
-    assert load_network("RUN").model.num_classes == 3

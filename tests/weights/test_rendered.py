@@ -6,14 +6,14 @@ import pytest
 from data_pipelines.synthetic.stream import RenderedVideos
 from dmnet_jax import evaluation, models
 from dmnet_jax.config import Config, DataConfig, ModelConfig
-from dmnet_jax.streaming import PRETRAINED, load_network
+from dmnet_jax.streaming import PRETRAINED, load_run
 from dmnet_jax.weights.files import WeightsError, write_safetensors
 from dmnet_jax.weights.layout import flatten
 from dmnet_jax.weights.rendered import RENDERED, read_rendered, write_rendered
 
 
 def test_it_finds_instruments_in_scenes_it_never_saw() -> None:
-    trained = load_network(PRETRAINED)
+    trained = load_run(PRETRAINED)
     videos = RenderedVideos(99, 6, 1, (128, 160))
     found = evaluation.evaluate(trained.model, trained.variables, videos)
     instrument = found.confusion[1:, 1:].sum() / found.confusion[1:].sum()

@@ -1,0 +1,105 @@
+"""One run is one network, whoever opens it."""
+
+import dataclasses
+import inspect
+import json
+
+import numpy as np
+import pytest
+
+import evaluate
+from dmnet_jax import trained
+from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata
+from dmnet_jax.config import to_json
+from dmnet_jax.experiments import zero_shot
+from dmnet_jax.export import __main__ as export
+from dmnet_jax.live import __main__ as live
+from dmnet_jax.predict import __main__ as predict
+from dmnet_jax.streaming import Session
+from dmnet_jax.trained import PRETRAINED, load_run
+from tests import tiny_run
+
+ABOUT = {
+    "config": json.loads(to_json(tiny_run.tiny_config())),
+    "classes": [{"name": name, "color": [9, 9, 9]} for name in tiny_run.CLASSES],
+    "train_videos": ["one"],
+    "val_videos": ["two"],
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three steps, of which the second scored best."""
+    folder = tmp_path_factory.mktemp("run")
+    with Checkpoints(folder) as checkpoints:
+        for step, metric in enumerate((0.1, 0.9, 0.2)):
+            state = {"variables": {"params": {"step": np.full(1, step)}}}
+            checkpoints.save(step, state, metadata=ABOUT, metric=metric)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("which", "step"), [((), 2), (("newest",), 2), (("best",), 1), ((1,), 1)]
+)
+def test_a_runs_network(run, which, step):
+    opened = load_run(run, *which)
+    assert opened.variables["params"]["step"].tolist() == [step]
+    assert opened.model.num_classes == 3 and opened.config == tiny_run.tiny_config()
+    assert opened.about == ABOUT
+
+
+@pytest.mark.parametrize(
+    "function", [load_run, load_variables, read_metadata, Session.from_checkpoint]
+)
+def test_functions_open_the_newest(function):
+    named = inspect.signature(function).parameters
+    assert (named.get("which") or named["step"]).default == "newest"
+
+
+@pytest.mark.parametrize("command", [evaluate, predict, live, export, zero_shot])
+def test_commands_open_the_newest(command):
+    flags = {field.name: field.default for field in dataclasses.fields(command.Flags)}
+    assert flags["which"] == "newest"
+
+
+def test_a_session_streams_the_newest(run, monkeypatch):
+    opened = []
+
+    def stop(model, variables, **_):
+        opened.append(variables["params"]["step"].tolist())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dmnet_jax.streaming.session.compile", stop)
+    with pytest.raises(KeyboardInterrupt):
+        Session.from_checkpoint(run)
+    with pytest.raises(KeyboardInterrupt):
+        Session.from_checkpoint(run, which="best")
+    assert opened == [[2], [1]]
+
+
+def test_the_word_is_the_shipped_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = load_run(PRETRAINED)
+    assert opened.config.data.dataset == "rendered"
+    assert opened.model.num_classes == len(opened.about["classes"]) == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"config": None},
+        {"config": {"model": 3}},
+        {"classes": None},
+        {"classes": ABOUT["classes"][:1]},
+        {"classes": [{"name": "a\x1b[31m", "color": [9, 9, 9]}] * 3},
+        {"classes": [{"name": 3, "color": [9, 9, 9]}] * 3},
+        {"classes": [{"name": "a", "color": [9, 9, 900]}] * 3},
+        {"classes": [{"name": "a", "color": "red"}] * 3},
+        {"classes": ["a", "b", "c"]},
+    ],
+)
+def test_damaged_metadata_are_told_in_a_line(damage, monkeypatch):
+    monkeypatch.setattr(trained, "load_variables", lambda *_: ({}, ABOUT | damage))
+    with pytest.raises(ValueError, match="RUN: its checkpoint does not tell") as caught:
+        load_run("RUN")
+    assert "\n" not in str(caught.value)
