@@ -5,6 +5,7 @@ from prepared data: decoded each time, and out of memory once every frame was re
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--seconds", type=float, default=5.0, help="of each measurement"
     )
     args = parser.parse_args(argv)
+    if min(args.threads, args.batch_size) < 1 or not 0 < args.seconds < math.inf:
+        parser.error("--threads, --batch-size and --seconds must be positive")
     escape_what_streams_cannot_hold()
     try:
         source = open_prepared(args.data)

@@ -57,6 +57,17 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
 
 
+def check_plain(path: str | Path) -> None:
+    """Before a file that others made is opened: reading a pipe may never end.
+
+    Raises:
+        OSError: it is a pipe, a device or a socket.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "a pipe or device, not a file", str(path))
+
+
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
     """Inside, what the system refuses is a `WriteError` that names the file."""

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
+from data_pipelines.files import check_plain
+
 IGNORE = 255
 """Label value of a pixel that is neither trained on nor scored."""
 
@@ -254,6 +256,8 @@ def _open(
     path: str | Path, max_pixels: int, data: bytes | None = None
 ) -> ImageFile.ImageFile:
     try:
+        if data is None:
+            check_plain(path)
         file = path if data is None else io.BytesIO(data)
         image = Image.open(file, formats=("PNG", "JPEG"))
     except FileNotFoundError:

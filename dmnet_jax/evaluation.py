@@ -208,8 +208,9 @@ def evaluate(
         on_frame: called with (video index, prediction), for pictures.
 
     Raises:
-        ValueError: no frame of the videos has a label.
+        ValueError: no frame of the videos has a label; or a rule is none.
     """
+    _check(scoring)
     classes, rows, size = model.num_classes, [], (0, 0)
     confusion = np.zeros((classes, classes), np.int64)
     for video, info in enumerate(source.videos):
@@ -241,6 +242,16 @@ def evaluate(
         weights_sha256=weights_sha256(variables),
         thresholds={n: float(x) for n, x in variables.get("thresholds", {}).items()},
     )
+
+
+def _check(scoring: Scoring) -> None:
+    if not 0 <= scoring.tolerance_px < np.inf:
+        raise ValueError(
+            f"tolerance_px is {scoring.tolerance_px}; it must be a finite number, "
+            "at least 0"
+        )
+    if not 0 <= scoring.seed < 2**32:
+        raise ValueError(f"seed is {scoring.seed}; it must be 0 to 2**32 - 1")
 
 
 def _surface(

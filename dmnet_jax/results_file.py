@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.files import check_plain
 from data_pipelines.names import shown, text_fault
 
 
@@ -80,6 +81,7 @@ def read_json(path: Path) -> Any:
         ResultsError: it cannot be read, or is no JSON.
     """
     try:
+        check_plain(path)
         return json.loads(path.read_bytes())
     except OSError as error:
         raise ResultsError(path, f"cannot be read ({error.strerror})") from error

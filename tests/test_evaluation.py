@@ -127,6 +127,7 @@ class Brightness(nn.Module):
     """
 
     num_classes: int = 3
+    global_memory: bool = False
 
     def init_memory(self, batch, size, key):
         return jnp.zeros(batch, jnp.int32)
@@ -266,3 +267,11 @@ def test_without_a_global_memory_nothing_is_admitted():
     alone = model.clone(local="none", global_memory=False)
     found = evaluate(alone, variables, Videos((3,)))
     assert not found.admitted.any() and np.all(np.isneginf(found.similarity))
+
+
+@pytest.mark.parametrize(
+    "rule", [{"tolerance_px": np.nan}, {"tolerance_px": -1.0}, {"seed": -1}]
+)
+def test_rules_that_are_none_are_refused(rule):
+    with pytest.raises(ValueError, match=next(iter(rule))):
+        evaluate(Brightness(), {}, Videos((3,)), scoring=Scoring(**rule))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import xml.etree.ElementTree as ET
 
@@ -221,3 +222,10 @@ def test_charts_of_little():
     assert "nothing to draw" in chart([Line([0], [math.nan])], title="empty")
     assert "<circle" in chart([Line([3], [2.0], "dots")], title="one")
     assert "n/a" in bars([("a", math.nan, None)], title="undefined")
+
+
+@pytest.mark.parametrize("name", ["frames.csv", "metrics.jsonl", "config.json"])
+def test_a_pipe_in_a_run_is_refused_not_waited_for(run, name, capsys):
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    assert name in told(run, capsys)

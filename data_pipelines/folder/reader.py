@@ -167,7 +167,10 @@ def _video_names(
 ) -> list[str]:
     known = video_names(root)
     if not known:
-        faults.append(f"{root}: no videos; it must hold folders VIDEO/frames")
+        inside = sorted(root.iterdir()) if root.is_dir() else []
+        lower = next((path for path in inside if video_names(path)), None)
+        hint = "" if lower is None else f"; {lower.name} in it does, so give that"
+        faults.append(f"{root}: no videos; it must hold folders VIDEO/frames{hint}")
         return []
     if wanted is None:
         wanted = known

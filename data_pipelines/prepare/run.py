@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.files import WriteError, held, unwritable
-from data_pipelines.folder import other_ways
+from data_pipelines.folder import other_ways, video_names
 from data_pipelines.frames import DataError, RawSource
 from data_pipelines.images import size_fault
 from data_pipelines.pairs import is_skipped
@@ -265,13 +265,28 @@ def _opened(
     try:
         # If no archive is good there is no folder, which is no further fault.
         if unpacked.exists() or not faults:
+            unpacked = _unwrapped(unpacked, request)
             source = open_checked(unpacked, request)
     except DataError as error:
         faults += error.faults
     if faults or source is None:
-        lines = (line.replace(f"{unpacked}/", "") for line in faults)
+        lines = (
+            line.replace(f"{unpacked}/", "").replace(
+                f"{unpacked}: ", "in the archive: "
+            )
+            for line in faults
+        )
         raise _told(lines, request)
     return source, unpacked
+
+
+def _unwrapped(folder: Path, request: Request) -> Path:
+    """The folder of videos: an archive often holds it, not only what is in it."""
+    if request.dataset == "folder" and folder.is_dir() and not video_names(folder):
+        inside = [path for path in folder.iterdir() if not is_skipped(path.name)]
+        if len(inside) == 1 and video_names(inside[0]):
+            return inside[0]
+    return folder
 
 
 def _plain(request: Request) -> dict[str, Any]:

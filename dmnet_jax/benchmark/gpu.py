@@ -19,6 +19,7 @@ device.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return collect_wheels(flags.wheels)
     if not flags.out:
         parser.error("--out DIR says where the report goes")
-    if min(flags.batch, flags.rounds) < 1 or min(flags.seconds, flags.minutes) <= 0:
+    times = (flags.seconds, flags.minutes)
+    if min(flags.batch, flags.rounds) < 1 or not all(0 < t < math.inf for t in times):
         parser.error("--batch, --rounds, --seconds and --minutes must be positive")
     peers = () if flags.no_peers or find_spec("torch") is None else PEERS
     # The most telling part first: compilation is most of the time, and it may run out.

@@ -36,6 +36,7 @@ class VideoSegmenter(Protocol):
     """
 
     num_classes: int
+    global_memory: bool
 
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Any:
         """The memory before a video's first frame; leaves lead with [B]."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipelines.files import check_plain
 from data_pipelines.names import shown, text_fault
 from dmnet_jax.metrics.protocols import checked_counts
 from dmnet_jax.results_file import (
@@ -122,6 +123,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
+    check_plain(path)
     if not path.is_file():
         return []
     lines = []
@@ -142,6 +144,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Rows of a CSV file that has these columns, each with a cell in all of them."""
+    check_plain(path)
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]

@@ -12,6 +12,9 @@ help where a decoder does not know:
 
 A packet that gives no frame at all is left out and counted. Frames after a damaged one
 may show remains of it until the next key frame.
+
+Some damage no decoder sees: VP8's tells none at all, and where arithmetic coding is
+in use (H.264 with CABAC, HEVC) wrong bits now and then decode to a wrong picture.
 """
 
 import re

@@ -109,3 +109,11 @@ def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
     # A network that was never trained is nearly undecided everywhere.
     assert found["bfloat16"]["labels"] < 0.5
     assert "golden" not in found
+
+
+@pytest.mark.parametrize("flag", ["--seconds", "--minutes"])
+@pytest.mark.parametrize("value", ["nan", "inf", "0"])
+def test_times_that_are_none_are_refused(tmp_path, capsys, flag, value):
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--out", str(tmp_path), flag, value])
+    assert ended.value.code == 2 and "must be positive" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Pictures and masks as cameras, phones and macOS leave them."""
 
+import os
 import zlib
 
 import numpy as np
@@ -168,3 +169,9 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
     (tmp_path / "v" / "masks" / "0.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(DataError, match=r"masks/0\.png: no such file"):
         open_folder(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_picture_is_refused_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "0.png")
+    with pytest.raises(DataError, match=r"0\.png: .*pipe or device"):
+        read_image(tmp_path / "0.png")

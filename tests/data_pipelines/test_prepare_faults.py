@@ -1,6 +1,7 @@
 """Everything that is wrong with raw data comes in one report, and nothing is left."""
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from data_pipelines.prepare.__main__ import main
 from data_pipelines.synthetic import write_endovis17, write_endovis18
+from tests.tiny_run import write_videos
 
 SMALL = {"seed": 1, "frames": 7, "size": (64, 80), "threads": 1}
 # For each layout: where the frames and where the masks of two videos are.
@@ -166,3 +168,20 @@ def test_faults_of_archives_and_of_what_is_in_them_come_together(tmp_path, capsy
     ):
         assert part in report, part
     assert sorted(Path(tmp_path).rglob("*")) == before
+
+
+def test_an_archive_may_hold_the_folder_of_videos_itself(tmp_path, capsys):
+    write_videos(tmp_path / "tree" / "mine", frames=2)
+    command = ["--dataset", "folder", "--out", str(tmp_path / "out"), "--raw"]
+    assert main([*command, str(tmp_path / "tree")]) == 2
+    assert "mine in it does, so give that" in capsys.readouterr().err
+    archive = shutil.make_archive(tmp_path / "in", "gztar", tmp_path / "tree")
+    assert main([*command, archive]) == 0
+    shutil.rmtree(tmp_path / "tree" / "mine")
+    (tmp_path / "tree" / "mine").mkdir()
+    (tmp_path / "tree" / "mine" / "x.png").touch()
+    archive = shutil.make_archive(tmp_path / "no", "gztar", tmp_path / "tree")
+    command[3] = str(tmp_path / "other")
+    assert main([*command, archive]) == 2
+    report = capsys.readouterr().err
+    assert "in the archive: no videos" in report and "partial" not in report
