@@ -4,7 +4,7 @@ Shapes: `B` videos, `T` frames, `H W` frame size, `H' W'` the same rounded up to
 multiples of 32, `C` classes.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,10 @@ class ComparedNetwork(nn.Module):
     axis_name: str | None = None
     dtype: Any = jnp.float32
 
-    # Nothing is admitted to a global memory, as there is none.
-    global_memory: ClassVar[bool] = False
+    @property
+    def global_memory(self) -> bool:
+        """Nothing is admitted to a global memory, as there is none."""
+        return False
 
     @nn.nowrap
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Any:

@@ -36,7 +36,11 @@ class VideoSegmenter(Protocol):
     """
 
     num_classes: int
-    global_memory: bool
+
+    @property
+    def global_memory(self) -> bool:
+        """Whether there is a memory that frames are admitted to."""
+        ...
 
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Any:
         """The memory before a video's first frame; leaves lead with [B]."""
