@@ -6,8 +6,12 @@ The package is imported room by room (`dmnet_jax.memory`, `dmnet_jax.models.dmne
 ...), so that using the memory library loads nothing of the network.
 """
 
-from data_pipelines.environment import tell_missing_modules
+import sys
 
 __version__ = "0.1.0"
 
-tell_missing_modules()
+# Only for a command: who imports the library loads nothing but what is asked for.
+if sys.argv and sys.argv[0].endswith(("-m", "train.py", "evaluate.py")):
+    from data_pipelines.environment import tell_missing_modules
+
+    tell_missing_modules()

@@ -211,14 +211,3 @@ def test_help_is_quick_and_loads_no_jax():
     assert "--optim.lr" in done.stdout
     assert done.stderr.strip() == "False"
     assert took < 10  # 0.3 s on an idle core; the bound only has to catch a JAX import
-
-
-@pytest.mark.parametrize("command", ["live", "predict", "export"])
-def test_outside_of_the_environment_a_line_says_which_python_to_use(command):
-    code = (
-        "import runpy, sys; sys.modules['tyro'] = None\n"
-        f"runpy.run_module('dmnet_jax.{command}', run_name='__main__')"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.returncode == 1 and ".venv/bin/python" in run.stderr
-    assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1

@@ -172,7 +172,7 @@ def test_a_poisoned_window_is_gone_after_its_length(single, network):
         played(session, range(3))
         local = session._memory.local
         poisoned = jax.tree.map(lambda x: x * np.nan, local.slots)
-        local = local.replace(slots=poisoned)
+        local = dataclasses.replace(local, slots=poisoned)
         session._memory = dataclasses.replace(session._memory, local=local)
         frames = [tiny_run.picture(i, SIZE)[0] for i in range(3, 8)]
         results = [session.step(frame) for frame in frames]
