@@ -41,6 +41,10 @@ class Batches(Protocol):
 
     def iterate(self, start_step: int, stop_step: int) -> Iterator[Batch]: ...
 
+    def video_name(self, video: int) -> str:
+        """The name of what a batch calls `video`."""
+        ...
+
 
 class ClipLoader:
     """Batches of clips from a source.
@@ -188,6 +192,10 @@ class ClipLoader:
             "frame": ((rows,), np.int32),
         }
         return {name: (shape, np.dtype(kind)) for name, (shape, kind) in shapes.items()}
+
+    def video_name(self, video: int) -> str:
+        """The name of a video of the source, by its index there."""
+        return self.source.videos[video].name
 
     def draw(self, step: int, row: int) -> tuple[int, int, Clip, np.random.Generator]:
         """What a row of a step's batch shows, before anything is read.

@@ -315,11 +315,17 @@ def validate(config: Config) -> Config:
                 f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
                 "and an lr_scale greater than 0"
             )
-        cacheable = stage.train == "memory" and stage.recipe == "clip"
+        # The frames of a stream do not come again.
+        cacheable = (
+            stage.train == "memory"
+            and stage.recipe == "clip"
+            and data.dataset != "rendered"
+        )
         if stage.cached_views < 0 or (stage.cached_views and not cacheable):
             raise ConfigError(
                 f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "
-                'or positive in a stage with train "memory" and recipe "clip"'
+                'or positive in a stage with train "memory" and recipe "clip" on '
+                'videos (not "rendered")'
             )
     return config
 

@@ -185,8 +185,8 @@ class _Watch:
         path = run.folder / f"not_finite_step{step}_process{run.process}.npz"
         # The batch of a step is a function of the step, so it can be had again.
         arrays: dict[str, Any] = stage.loader.batch(step - 1)
-        videos = stage.loader.source.videos
-        arrays["video_name"] = np.array([videos[i].name for i in arrays["video"]])
+        names = [stage.loader.video_name(int(video)) for video in arrays["video"]]
+        arrays["video_name"] = np.array(names)
         with replaced(path) as fresh, fresh.open("wb") as file:
             np.savez_compressed(file, **arrays)
         raise NotFiniteError(

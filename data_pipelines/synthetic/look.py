@@ -143,7 +143,6 @@ def develop(
     gray = (0.3 * rgb[..., 0] + 0.59 * rgb[..., 1] + 0.11 * rgb[..., 2])[..., None]
     rgb = gray + np.float32(look.saturation) * (rgb - gray)
     rgb = np.clip(rgb * np.array(look.balance, np.float32), 0, 1)
-    # A shoulder instead of a hard clip: bright steel keeps some shape.
     rgb = rgb ** np.float32(look.gamma)
     rgb = np.clip(0.45 + look.contrast * (rgb - 0.45), 0, 1).astype(np.float32)
     image = Image.fromarray((rgb * 255).astype(np.uint8))

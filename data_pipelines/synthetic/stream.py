@@ -158,6 +158,10 @@ class SceneStream:
             for pool in pools:
                 pool.shutdown(wait=False, cancel_futures=True)
 
+    def video_name(self, video: int) -> str:
+        """The name of the scene with that number."""
+        return f"scene {video}"
+
     def row(self, step: int, row: int) -> Batch:
         """One clip of a step's batch, without the batch's axis."""
         # Rows change scenes at steps of their own, so that no step pays for all.
@@ -168,9 +172,9 @@ class SceneStream:
         video = Video("", tuple(str(frame) for frame in range(last + 1)))
         clip = sample_clip(rng, [video], 0, last, self.spec)
         drawn = self.augment.draw(rng, self.size)
+        scene = _shown_by(row, self.seed, number, self.size, self.rate)
         shown = [
-            _frame(self.seed, number, self.size, self.rate, int(index))
-            for index in (*clip.frames, *clip.past)
+            render_frame(scene, int(index)) for index in (*clip.frames, *clip.past)
         ]
         images = np.stack([drawn.image(f.rgb, place) for place, f in enumerate(shown)])
         length = self.spec.length
@@ -203,16 +207,34 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-@functools.lru_cache(maxsize=128)
-def _scene(seed: int, number: int, size: tuple[int, int], rate: float) -> Scene:
-    return make_varied_scene(seed, number, size, rate)
+_Key = tuple[int, int, tuple[int, int], float]
+
+# By row: what its scene was made of, and the scene. A row needs no other one, and a
+# process that renders for a trainer has a few rows.
+_scenes: dict[int, tuple[_Key, Scene]] = {}
 
 
-@functools.lru_cache(maxsize=32)
+def _shown_by(
+    row: int, seed: int, number: int, size: tuple[int, int], rate: float
+) -> Scene:
+    """The scene that a row shows, prepared when it is shown for the first time."""
+    key = (seed, number, size, rate)
+    if row not in _scenes or _scenes[row][0] != key:
+        _scenes[row] = key, make_varied_scene(*key)
+    return _scenes[row][1]
+
+
+# A picture and its label are asked for one after the other.
+@functools.lru_cache(maxsize=4)
 def _frame(
     seed: int, number: int, size: tuple[int, int], rate: float, frame: int
 ) -> Frame:
     return render_frame(_scene(seed, number, size, rate), frame)
+
+
+@functools.lru_cache(maxsize=2)
+def _scene(seed: int, number: int, size: tuple[int, int], rate: float) -> Scene:
+    return make_varied_scene(seed, number, size, rate)
 
 
 def _stacked(rows: list[Batch]) -> Batch:

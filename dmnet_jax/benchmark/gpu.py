@@ -29,6 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.files import write_text
 from dmnet_jax.benchmark import live, live_report, machine, training
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live_case import LiveCase
@@ -128,8 +129,14 @@ def _run(
     path, start = out / "gpu.json", time.monotonic()
     result: dict[str, Any] = {"command": command, "machine": machine.describe()}
     if path.is_file():
-        known = json.loads(path.read_text())
-        if known["machine"]["cpu"] != result["machine"]["cpu"]:
+        try:
+            known = dict(json.loads(path.read_bytes()))
+            cpu = known["machine"]["cpu"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise SystemExit(
+                f"error: {path} is damaged; remove it or choose another DIR"
+            ) from None
+        if cpu != result["machine"]["cpu"]:
             raise SystemExit(f"error: {path} is of another machine; choose another DIR")
         result = known
     good = True
@@ -150,8 +157,8 @@ def _run(
             good = False
             continue
         result.setdefault("seconds", {})[name] = time.monotonic() - begun
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        (out / "gpu.md").write_text(report(result) + "\n")
+        write_text(path, json.dumps(result, indent=1) + "\n")
+        write_text(out / "gpu.md", report(result) + "\n")
     print(report(result))
     rows = [*result.get("live", []), *result.get("training", [])]
     return good and not any("failed" in row for row in rows)

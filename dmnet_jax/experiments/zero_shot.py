@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_pipelines.files import write_text
 from data_pipelines.folder import open_folder
 from data_pipelines.frames import IGNORE, ClassInfo, FrameSource, resized, select
 from dmnet_jax.command_line import exit_with_error, parse_flags
+from dmnet_jax.metrics import format_table
 
 HELP = """Scores trained weights on folders of labeled video, without training.
 
@@ -65,19 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         rows = score(flags)
+        if flags.out:
+            report = {"flags": dataclasses.asdict(flags), "videos": rows}
+            path = Path(flags.out) / "zero_shot.json"
+            write_text(path, json.dumps(report, indent=1) + "\n")
     except (ValueError, OSError) as error:
         exit_with_error(error)
     names = [name for name in rows[0] if name != "video"]
-    print("| video | " + " | ".join(names) + " |")
-    print("| --- | " + " | ".join("---:" for _ in names) + " |")
-    for row in [*rows, _mean(rows)]:
-        print(
-            f"| {row['video']} | " + " | ".join(f"{row[n]:.3f}" for n in names) + " |"
-        )
-    if flags.out:
-        path = Path(flags.out) / "zero_shot.json"
-        report = {"flags": dataclasses.asdict(flags), "videos": rows}
-        path.write_text(json.dumps(report, indent=1) + "\n")
+    cells = [
+        [row["video"], *(f"{row[name]:.3f}" for name in names)]
+        for row in [*rows, _mean(rows)]
+    ]
+    print(format_table(cells, ["video", *names]))
     return 0
 
 

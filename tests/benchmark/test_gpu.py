@@ -90,6 +90,13 @@ def test_a_stopped_run_goes_on_with_what_is_missing(measured, tmp_path, capsys):
     assert {row["contestant"] for row in rows} == {"jax"}
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"machine": 1}', "[" * 100_000])
+def test_a_damaged_report_is_told_in_one_line(measured, tmp_path, content):
+    (tmp_path / "gpu.json").write_text(content)
+    with pytest.raises(SystemExit, match="gpu.json is damaged; remove it"):
+        command.main(["gpu", "--out", str(tmp_path)])
+
+
 def test_numbers_of_two_machines_are_not_mixed(measured, tmp_path):
     other = {"machine": {"cpu": "another"}}
     (tmp_path / "gpu.json").write_text(json.dumps(other))

@@ -7,6 +7,7 @@ import pytest
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
+from data_pipelines.synthetic import stream as module
 from data_pipelines.synthetic.render import Frame
 from data_pipelines.synthetic.stream import RenderedVideos, SceneStream, part_label
 
@@ -48,6 +49,31 @@ def test_rows_change_scenes_one_after_the_other(stream: SceneStream) -> None:
     changed = np.diff(shown, axis=0) != 0
     assert changed.sum(1).tolist() == [1, 1, 1, 1]
     assert len(np.unique(shown)) == 8
+
+
+def test_a_batch_names_its_scenes(stream: SceneStream) -> None:
+    numbers = stream.batch(3)["video"]
+    names = [stream.video_name(int(number)) for number in numbers]
+    assert names == [f"scene {number}" for number in numbers]
+
+
+def test_a_row_keeps_the_scene_that_it_shows_and_no_other(
+    stream: SceneStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    real = module.make_varied_scene
+
+    def counted(seed: int, number: int, *more):
+        made.append(number)
+        return real(seed, number, *more)
+
+    monkeypatch.setattr(module, "_scenes", {})
+    monkeypatch.setattr(module, "make_varied_scene", counted)
+    for step in range(5):
+        stream.batch(step)
+    # Four rows begin with a scene each, and each changes once in five steps but one.
+    assert len(made) == len(set(made)) == 8
+    assert len(module._scenes) == 4
 
 
 def test_processes_share_a_batch(stream: SceneStream) -> None:
