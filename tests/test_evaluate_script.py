@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from dmnet_jax.checkpoint_folder import listed
+from tests import toy
 from tests.tiny_run import ROOT, RUN, run_script, trained, write_classes, write_videos
 
 MAIN = runpy.run_path(str(ROOT / "evaluate.py"))["main"]
@@ -28,7 +29,8 @@ def run(session):
 
 def refusal(arguments, capsys):
     """What a mistake is answered with: one line, status 2."""
-    with pytest.raises(SystemExit) as stop:
+    # The run is of a toy, which its config does not tell.
+    with pytest.raises(SystemExit) as stop, toy.everywhere():
         MAIN([str(argument) for argument in arguments])
     assert stop.value.code == 2
     said = capsys.readouterr()

@@ -4,11 +4,13 @@ import dataclasses
 import inspect
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import evaluate
-from dmnet_jax import trained
+from dmnet_jax import models, trained
 from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata
 from dmnet_jax.config import to_json
 from dmnet_jax.experiments import zero_shot
@@ -25,6 +27,50 @@ ABOUT = {
     "train_videos": ["one"],
     "val_videos": ["two"],
 }
+
+
+class OneNumber(nn.Module):
+    """As small as a network gets."""
+
+    num_classes: int = 3
+
+    @nn.nowrap
+    def init_memory(self, *_):
+        return {}
+
+    @nn.compact
+    def __call__(self, memory, frames):
+        return memory, self.param("step", nn.initializers.zeros, (1,), jnp.int32)
+
+
+@pytest.fixture(autouse=True)
+def one_number(monkeypatch):
+    build = models.build
+
+    def built(config):
+        return OneNumber() if config.name == "tiny" else build(config)
+
+    monkeypatch.setattr(models, "build", built)
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"step": np.zeros(2)}, "params/step is [2], expected [1]"),
+        ({}, "params/step is missing, expected [1]"),
+        (
+            {"step": np.zeros(1), "x": np.zeros((3, 4))},
+            "params/x is [3, 4], expected none",
+        ),
+    ],
+)
+def test_weights_of_another_network_are_refused_in_one_line(tmp_path, params, told):
+    with Checkpoints(tmp_path) as checkpoints:
+        state = {"variables": {"params": params, "other": {"x": np.zeros(1)}}}
+        checkpoints.save(0, state, metadata=ABOUT)
+    with pytest.raises(ValueError, match="do not fit its config") as refused:
+        load_run(tmp_path)
+    assert told in str(refused.value) and str(tmp_path) in str(refused.value)
 
 
 @pytest.fixture(scope="module")
