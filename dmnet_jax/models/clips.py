@@ -12,7 +12,7 @@ from jax import Array
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
 from dmnet_jax.models.dmnet import ROLLED, DMNet, Features
-from dmnet_jax.models.protocol import Output
+from dmnet_jax.models.protocol import Output, where_videos
 
 _STATS = "batch_stats"
 
@@ -55,14 +55,7 @@ def rollout(
     ) -> tuple[DualMemory, Output]:
         features, there = seen
         after, output = module.update(memory, features, train=train)
-        kept = jax.tree.map(
-            lambda new, old: jnp.where(
-                there.reshape(batch, *[1] * (new.ndim - 1)), new, old
-            ),
-            after,
-            memory,
-        )
-        return kept, output
+        return where_videos(there, after, memory), output
 
     def piece(
         module: DMNet, memory: DualMemory, seen: tuple[Array, Array]

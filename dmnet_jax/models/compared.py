@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax import memory as mem
-from dmnet_jax.models.protocol import Output
+from dmnet_jax.models.protocol import Output, where_videos
 from dmnet_jax.nn.resizing import enlarge
 
 MULTIPLE = 32
@@ -116,13 +116,8 @@ class ComparedNetwork(nn.Module):
         memory = self.init_memory(batch, (size[0], size[1]), key)
         for t in range(length - 1):
             after, _ = self.step(memory, frames[:, t], train=train)
-            memory = jax.tree.map(
-                lambda new, old, there=frames_mask[:, t]: jnp.where(
-                    there.reshape(batch, *[1] * (new.ndim - 1)), new, old
-                ),
-                jax.lax.stop_gradient(after),
-                memory,
-            )
+            after = jax.lax.stop_gradient(after)
+            memory = where_videos(frames_mask[:, t], after, memory)
         return self.step(memory, frames[:, -1], train=train)[1]
 
 

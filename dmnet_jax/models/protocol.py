@@ -6,6 +6,8 @@ size, `C` classes.
 
 from typing import Any, Protocol
 
+import jax
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
@@ -25,6 +27,21 @@ class Output(struct.PyTreeNode):
     confidence: Array
     similarity: Array
     admitted: Array
+
+
+def where_videos(condition: Array, new: Any, old: Any) -> Any:
+    """`new` for the videos where condition bool [B] holds, `old` for the others.
+
+    Args:
+        condition: bool [B].
+        new: a pytree, leaves [B, ...].
+        old: of the same structure, shapes and dtypes.
+    """
+    return jax.tree.map(
+        lambda x, y: jnp.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, y),
+        new,
+        old,
+    )
 
 
 class VideoSegmenter(Protocol):

@@ -9,12 +9,11 @@ from functools import singledispatch
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.models.protocol import Output
+from dmnet_jax.models.protocol import Output, where_videos
 from dmnet_jax.streaming import network
 from dmnet_jax.streaming.folding import fold
 
@@ -73,14 +72,14 @@ def stream_form(model: Any, variables: Any, size: tuple[int, int]) -> StreamForm
         streams = frames.shape[0]
         # All that such a network remembers is recent, so either reset forgets it.
         fresh = init_memory(streams, jax.random.key(0))
-        memory = _where(reset >= mem.RESET_LOCAL, fresh, memory)
+        memory = where_videos(reset >= mem.RESET_LOCAL, fresh, memory)
         if streams == 1:
             after, output = model.apply(weights, memory, frames, method="step")
         else:
             after, output = jax.lax.map(
                 lambda given: one(weights, *given), (memory, frames)
             )
-        return _where(active, after, memory), output
+        return where_videos(active, after, memory), output
 
     # VGG has no batch norm, and so no statistics.
     names = ("params", "batch_stats")
@@ -104,13 +103,4 @@ def _folded(model: DMNet, variables: Any, size: tuple[int, int]) -> StreamForm:
         step,
         Memories(model.local != "none", model.global_memory),
         jax.tree.map(float, weights["thresholds"]),
-    )
-
-
-def _where(condition: Array, chosen: Any, other: Any) -> Any:
-    """Leaf by leaf, for each stream: condition bool [B], leaves [B, ...]."""
-    return jax.tree.map(
-        lambda x, y: jnp.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, y),
-        chosen,
-        other,
     )

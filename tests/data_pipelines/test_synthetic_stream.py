@@ -1,6 +1,12 @@
 """The endless stream: a batch is a function of seed and step, whoever renders it."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +113,52 @@ def test_part_label_merges_instruments() -> None:
     parts[1, 1] = 30, 0, 10
     frame = Frame(np.zeros((2, 3, 3), np.uint8), parts, np.zeros((2, 3), np.uint8))
     np.testing.assert_array_equal(part_label(frame), [[1, 2, 0], [3, 0, 1]])
+
+
+TRAINER = """
+import multiprocessing, sys, time
+from data_pipelines.augment import Augment
+from data_pipelines.clips import ClipSpec
+from data_pipelines.synthetic.stream import RenderedVideos, SceneStream
+
+if __name__ == "__main__":
+    videos = RenderedVideos(0, 1, 1, (32, 32))
+    stream = SceneStream(videos, ClipSpec(0, 0), 1, 0, (32, 32), Augment(), workers=1)
+    batches = stream.iterate(0, 100)
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_workers_leave_signals_to_the_trainer_and_end_with_it(tmp_path: Path) -> None:
+    (tmp_path / "trainer.py").write_text(TRAINER)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    trainer = subprocess.Popen(
+        [sys.executable, str(tmp_path / "trainer.py")],
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    )
+    assert trainer.stdout
+    (worker,) = map(int, trainer.stdout.readline().split())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker, number)
+    time.sleep(0.5)
+    os.kill(worker, 0)  # it is still there
+    trainer.kill()
+    trainer.wait()
+    deadline = time.monotonic() + 20
+    while _is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_running(worker)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    # Where nobody collects orphans, an ended one stays listed.
+    status = Path(f"/proc/{number}/stat")
+    return not status.exists() or status.read_text().split()[2] != "Z"
