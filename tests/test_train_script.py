@@ -127,7 +127,8 @@ def test_evaluation_refuses_what_it_cannot_answer_for(whole, tmp_path, capsys):
     run, _ = whole
     main = load("evaluate").main
     trained = ["--checkpoint", str(run), "--videos", "one"]
-    assert "was trained on one" in complaint(main, trained, capsys)
+    with everywhere():
+        assert "was trained on one" in complaint(main, trained, capsys)
     missing = ["--checkpoint", str(tmp_path / "none")]
     assert "none" in complaint(main, missing, capsys)
 
