@@ -23,7 +23,7 @@ from dmnet_jax.metrics import (
     normalised_surface_distance,
     summarize,
 )
-from dmnet_jax.models.protocol import Output
+from dmnet_jax.models.protocol import Output, VideoSegmenter
 from dmnet_jax.nn.resizing import enlarge
 from tests.tiny_run import Videos, network, picture, shallow
 
@@ -120,19 +120,19 @@ def test_counts_are_the_metrics_of_the_predictions():
     assert found.score == summarize(found.counts, protocol="global")["iou"]
 
 
-class Brightness(nn.Module):
+class Brightness(VideoSegmenter):
     """A network without parameters or gate: classes are bands of mean brightness.
 
     Its memory counts frames; logits have a quarter of the input's size.
     """
 
     num_classes: int = 3
-    global_memory: bool = False
 
+    @nn.nowrap
     def init_memory(self, batch, size, key):
         return jnp.zeros(batch, jnp.int32)
 
-    def step(self, memory, frame):
+    def step(self, memory, frame, *, active=None, train=False):
         memory, output = self(memory, frame[:, None])
         return memory, jax.tree.map(lambda x: x[:, 0], output)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 from unittest import mock
 
 import jax
@@ -12,33 +12,28 @@ import numpy as np
 from flax import linen as nn
 
 from dmnet_jax import models, training
+from dmnet_jax.models.protocol import ClipBatch, Output, VideoSegmenter
 from tests.tiny_run import linear, tiny_config
 
 
-class Seen(NamedTuple):
-    """Features and output in one."""
-
-    top: Any
-    logits: Any
-    confidence: Any
-    similarity: Any
-    admitted: Any
-
-
-class Toy(nn.Module):
+class Toy(VideoSegmenter):
     """Batch norm, dropout, and a layer that a stage for the memory trains."""
 
-    axis_name: str | None = None
-    whole: bool = True
     num_classes: int = 3
-    local: str = "none"
-    global_memory: bool = False
+    whole: bool = True
 
-    def init_memory(self, *_: Any, **__: Any) -> Any:
+    @nn.nowrap
+    def init_memory(self, batch: int, size: Any, key: Any) -> Any:
         return jnp.zeros(1)
 
+    @nn.nowrap
+    def single_frame(self) -> "Toy":
+        return self.clone(whole=False)
+
     @nn.compact
-    def encode(self, frames: Any, *, train: bool = False) -> Seen:
+    def encode(self, frames: Any, *, train: bool = False) -> Output:
+        for name in ("min_confidence", "max_similarity"):
+            self.variable("thresholds", name, jnp.float32, 0.0)
         x = nn.Conv(8, (3, 3), strides=4, name="encoder")(frames / 255)
         norm = partial(nn.BatchNorm, axis_name=self.axis_name, name="norm")
         x = nn.relu(norm(use_running_average=not train)(x))
@@ -47,13 +42,17 @@ class Toy(nn.Module):
             x = nn.Dropout(0.1, deterministic=not self.has_rng("dropout"))(x)
         logits = nn.Conv(3, (3, 3), name="head")(x)
         gate = -jnp.abs(logits).mean((1, 2, 3))
-        return Seen(x, logits, gate, gate, gate > -1)
+        return Output(logits, gate, gate, gate > -1)
 
-    def update(self, memory: Any, features: Seen, *, train: bool) -> Any:
-        return memory, features
+    def clip(
+        self, batch: ClipBatch, key: Any, *, batch_statistics: bool = False, **_: Any
+    ) -> Output:
+        return self.encode(batch.frames[:, -1], train=batch_statistics)
 
-    def __call__(self, memory: Any, frames: Any) -> Any:
-        seen = self.encode(frames.reshape(-1, *frames.shape[2:]))
+    def __call__(
+        self, memory: Any, frames: Any, *, train: bool = False
+    ) -> tuple[Any, Output]:
+        seen = self.encode(frames.reshape(-1, *frames.shape[2:]), train=train)
         return memory + 1, jax.tree.map(lambda x: x[None], seen)
 
 
@@ -68,7 +67,7 @@ def toy_step(axis_name: str | None, **changes: Any) -> Any:
     """`train_step`; without dropout, which differs by device, unless `whole`."""
     return partial(
         training.train_step,
-        model=Toy(axis_name, **changes),  # pyright: ignore[reportArgumentType]
+        model=Toy(axis_name=axis_name, **changes),
         tx=linear(),
         optim=tiny_config().optim,
         axis_name=axis_name,
@@ -78,8 +77,7 @@ def toy_step(axis_name: str | None, **changes: Any) -> Any:
 @contextmanager
 def everywhere() -> Iterator[None]:
     """Inside, every network is a toy."""
-    with (
-        mock.patch.object(models, "build", lambda _, axis_name=None: Toy(axis_name)),
-        mock.patch.object(models, "single_frame", lambda m: m.clone(whole=False)),
+    with mock.patch.object(
+        models, "build", lambda _, axis_name=None: Toy(axis_name=axis_name)
     ):
         yield
