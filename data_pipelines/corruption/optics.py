@@ -52,9 +52,9 @@ def low_light(frame: Frame, severity: int, seed: int, step: int) -> Frame:
 
 def defocus(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     """Out of focus, the lens hunting a little."""
-    phase = float(generator(seed, 0).uniform(0, 6))
-    radius = _DEFOCUS[severity - 1] * (1 + 0.15 * math.sin(0.7 * step + phase))
-    radius *= frame.shape[0]
+    about, phase = generator(seed, 0).uniform((0.85, 0), (1.15, 2 * math.pi))
+    radius = _DEFOCUS[severity - 1] * float(about)
+    radius *= (1 + 0.12 * math.sin(0.35 * step + float(phase))) * frame.shape[0]
     image = Image.fromarray(frame)
     # A disk, about: two boxes, one a bit wider than a Gaussian would have.
     image = image.filter(ImageFilter.BoxBlur(radius))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from data_pipelines.corruption.kinds import KINDS, SEVERITIES, UNGRADED, check_kinds
 from data_pipelines.synthetic.fields import generator
 
@@ -140,7 +138,10 @@ def _endless(
 ) -> Iterator[tuple[str, int, int, int, int]]:
     """(kind, severity, length, gap after it, seed) of burst `first` and all later."""
     rng = generator(seed, 0)
-    severity_from, length_from = rng.permutation(len(kinds)), rng.permutation(len(kinds))
+    severity_from, length_from = (
+        rng.permutation(len(kinds)),
+        rng.permutation(len(kinds)),
+    )
     severity_order = rng.permutation(severities).tolist()
     length_order = rng.permutation(lengths).tolist()
     number = first
