@@ -8,7 +8,6 @@ import pytest
 from tests import toy
 from tests.tiny_run import ROOT, RUN, run_script, trained, write_videos
 
-
 MAIN = runpy.run_path(str(ROOT / "evaluate.py"))["main"]
 
 

@@ -23,7 +23,7 @@ def one(iou, frame, *, row=NETWORK, run=1, burst=0, kind="", severity=0, positio
 
 
 def video():
-    """Ten frames: a burst of two that lasts in the memory, and one of one at the end."""
+    """Ten frames: a burst of two that leaves traces, and one of one at the end."""
     clean = [one(0.9, frame, run=0) for frame in range(10)]
     pass_ = [
         one(0.9, 0),
