@@ -93,7 +93,7 @@ ROOMS = {
         f"dmnet_jax.{room}"
         for room in (
             *("robustness", "models", "nn", "metrics", "evaluation", "results"),
-            *("config", "datasets", "provenance"),
+            *("config", "datasets", "provenance", "waiting"),
         )
     )
     + ("data_pipelines",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -150,10 +151,8 @@ def _endless(
         # Each round has all kinds, in an order of its own.
         which = int(generator(seed, 1, round_).permutation(len(kinds))[place])
         length = length_order[(round_ + length_from[which]) % len(lengths)]
-        # Where both orders are equally long they would keep step with each other.
-        turn = round_
-        if len(severities) % len(lengths) == 0 or len(lengths) % len(severities) == 0:
-            turn += round_ // max(len(lengths), len(severities))
+        # One step aside each time both orders are through, so that all pairs meet.
+        turn = round_ + round_ // math.lcm(len(severities), len(lengths))
         severity = severity_order[(turn + severity_from[which]) % len(severities)]
         own = generator(seed, 2, number)
         gap, look = int(own.choice(GAPS)), int(own.integers(1 << 63))

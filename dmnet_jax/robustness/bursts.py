@@ -9,7 +9,7 @@ carried on from there to the burst's end, where it is dropped: all rows meet a b
 from the same past.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -80,7 +80,6 @@ def run_bursts(
     controls: bool = False,
     others: FrameSource | None = None,
     scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
-    on_frame: Callable[[], None] = lambda: None,
 ) -> list[Scored]:
     """Scores every labelled frame of clean and corrupted videos, row by row.
 
@@ -93,7 +92,6 @@ def run_bursts(
         others: videos whose memory is the foreign one, at the network's size; None:
             those of `source`, if there are two.
         scoring: size and enlargement of predictions, and the seed.
-        on_frame: called after each frame.
 
     Raises:
         ValueError: no video is long enough for a burst, or no frame of a burst has a
@@ -114,8 +112,7 @@ def run_bursts(
         for run, schedules in enumerate([nothing, *plan]):
             corrupted = Corrupted(source, schedules)
             for scored in roll.frames(corrupted, run):
-                found.extend(scored)
-                on_frame()
+                found += scored
     if not any(scored.position for scored in found):
         names = ", ".join(info.name for info in source.videos)
         raise ValueError(f"no corrupted frame of {names} has a label to score it by")
@@ -135,13 +132,13 @@ class Roll:
     foreign: Any = None
 
     def __post_init__(self) -> None:
-        self.size: tuple[int, int] = self.source.image(self.video, 0).shape[:2]  # pyright: ignore[reportAttributeAccessIssue]
+        height, width = self.source.image(self.video, 0).shape[:2]
+        self.size = height, width
         key = jax.random.fold_in(jax.random.key(self.scoring.seed), self.video)
         self.fresh = self.model.init_memory(1, self.size, key)
         self.key = jax.random.fold_in(key, 1)
         # Without a memory the network is the single frame.
         self.forgetful = is_empty(self.fresh)
-
         self.has_features = self.controls and _has_features(
             self.model, self.variables, self.size
         )

@@ -1,6 +1,8 @@
 """What `evaluate.py --corrupt bursts` does once network and videos are open."""
 
+import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from dmnet_jax.provenance import versions, weights_sha256
 from dmnet_jax.robustness import report
 from dmnet_jax.robustness.bursts import FOREIGN, FOREIGN_FRAMES, SINGLE, run_bursts
 from dmnet_jax.robustness.summary import summarized
+from dmnet_jax.waiting import waiting
 
 
 class Asked(NamedTuple):
@@ -66,15 +69,16 @@ def run(
     kinds = asked.kinds or corruption.KINDS
     lengths = [len(info.frames) for info in videos.videos]
     plan = corruption.plan(lengths, seed=asked.seed, passes=asked.passes, kinds=kinds)
-    scored = run_bursts(
-        model,
-        variables,
-        videos,
-        plan,
-        controls=asked.controls,
-        others=others,
-        scoring=scoring,
-    )
+    with waiting(partial(print, file=sys.stderr, flush=True), "scoring bursts"):
+        scored = run_bursts(
+            model,
+            variables,
+            videos,
+            plan,
+            controls=asked.controls,
+            others=others,
+            scoring=scoring,
+        )
     rows = summarized(scored)
     bursts = [burst for schedules in plan for each in schedules for burst in each]
     settings = {

@@ -75,10 +75,19 @@ def test_videos_and_passes_share_one_balanced_sequence():
     assert spread(lambda b: b.kind, whole[0][0]) <= 1
 
 
-def test_as_many_severities_as_lengths_meet_in_all_pairs():
-    found = bursts(4000, seed=0, kinds=("smoke",), severities=(1, 3, 5, 2))
-    pairs = Counter((b.severity, b.length) for b in found[:16])
-    assert len(pairs) == 16
+@pytest.mark.parametrize("severities, lengths", [(4, 4), (2, 4), (4, 6), (5, 1)])
+def test_all_pairs_of_severity_and_length_meet_before_one_is_repeated(
+    severities, lengths
+):
+    found = bursts(
+        4000,
+        seed=0,
+        kinds=("smoke",),
+        severities=range(1, severities + 1),
+        lengths=range(1, lengths + 1),
+    )
+    pairs = {(b.severity, b.length) for b in found[: severities * lengths]}
+    assert len(pairs) == severities * lengths
 
 
 @pytest.mark.parametrize(
