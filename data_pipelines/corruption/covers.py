@@ -46,11 +46,13 @@ def smoke(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     cover = 1 - np.exp(-2.6 * dense**1.6 * thick)
     # The lamp sits at the lens: smoke is brightest in the middle.
     warmth = float(rng.uniform(-8, 8))
-    color = float(rng.uniform(180, 220)) + np.array([warmth, 0.0, -warmth])
+    color = float(rng.uniform(180, 220)) + np.array([warmth, 0, -warmth])
+    color = color.astype(np.float32)
     lit = 1.02 - 0.35 * distance(size, 0, 0) ** 2 + 0.06 * np.clip(wisps, -2, 2)
     over = enlarge(lit.astype(np.float32), *frame.shape[:2])[..., None] * color
-    veiled = _softened(frame, 0.006 * dense)
-    return blend(veiled, over.astype(np.float32), cover.astype(np.float32))
+    blur = ImageFilter.BoxBlur(0.008 * dense * frame.shape[0])
+    veiled = np.asarray(Image.fromarray(frame).filter(blur))
+    return blend(veiled, over, cover.astype(np.float32))
 
 
 def blood(frame: Frame, severity: int, seed: int, step: int) -> Frame:
@@ -66,7 +68,9 @@ def blood(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     rng = generator(seed, 1)
     dark = np.float32(rng.uniform(0.8, 1.2))
     clots = clouds(rng, size, cells=5, octaves=3, drift=((creep, 0.0),))
-    behind = _softened(frame, 0.03, size).astype(np.float32)
+    blur = ImageFilter.BoxBlur(0.03 * size[0])
+    behind = Image.fromarray(frame).resize(size[::-1], Image.Resampling.BOX)
+    behind = np.asarray(behind.filter(blur).filter(blur), np.float32)
     # Blood lets some red through and, thick, nothing; the lamp lights it from behind.
     film = behind * np.array([0.55, 0.12, 0.10], np.float32) + np.array(
         [48, 4, 5], np.float32
@@ -98,7 +102,8 @@ def occluder(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     size, rng = small((frame.shape[0], frame.shape[1])), generator(seed, 0)
     side, turning = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(-1, 1))
     bow, pace = float(rng.uniform(-1.2, 1.2)), float(rng.uniform(0.6, 1.0))
-    color = _COLORS[int(rng.integers(len(_COLORS)))] + rng.uniform(-12, 12, 3)
+    color = _COLORS[int(rng.integers(len(_COLORS)))] * rng.uniform(0.93, 1.07, 3)
+    color = color.astype(np.float32)
     angle = side + 0.05 * turning * step
     # It slides along its own edge, so that as much stays covered.
     slide = 0.03 * pace * step
@@ -118,7 +123,7 @@ def occluder(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     shade = 0.55 + 0.45 * depth + 0.13 * folds
     shade *= 1.1 - 0.5 * distance(size, 0, 0) ** 2
     over = enlarge(shade.astype(np.float32), *frame.shape[:2])[..., None] * color
-    return blend(frame, over.astype(np.float32), cover)
+    return blend(frame, over, cover)
 
 
 _COLORS = np.array(
@@ -132,15 +137,3 @@ _COLORS = np.array(
     ],
     np.float64,
 )
-
-
-def _softened(
-    frame: Frame, radius: float, size: tuple[int, int] | None = None
-) -> Frame:
-    """Blurred by a radius in frame heights, at `size` (height, width) if given."""
-    height, width = size or frame.shape[:2]
-    image = Image.fromarray(frame)
-    if size is not None:
-        image = image.resize((width, height), Image.Resampling.BOX)
-    blur = ImageFilter.BoxBlur(radius * height)
-    return np.asarray(image.filter(blur).filter(blur))
