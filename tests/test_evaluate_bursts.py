@@ -50,6 +50,7 @@ def test_disturbed_video_is_scored_beside_the_evaluation(session, run, tmp_path)
         (("--corrupt", "bursts"), "no burst fits into videos of at most 6 frames"),
         (("--corrupt", "bursts", "--corrupt-kinds", "fog"), "no corruption 'fog'"),
         (("--corrupt", "bursts", "--corrupt-passes", "0"), "--corrupt-passes is 0"),
+        (("--corrupt", "bursts", "--seed", "-1"), "seed is -1; it must be 0 to"),
         (("--corrupt", "bursts", "--corrupt-seed", "-1"), "--corrupt-seed is -1"),
     ],
 )

@@ -21,7 +21,7 @@ from jax import Array
 
 from data_pipelines.corruption import Burst, Corrupted
 from data_pipelines.frames import FrameSource, resize_label
-from dmnet_jax.evaluation import Scoring
+from dmnet_jax.evaluation import Scoring, check_scoring
 from dmnet_jax.metrics import frame_counts
 from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.resizing import enlarge
@@ -95,8 +95,9 @@ def run_bursts(
 
     Raises:
         ValueError: no video is long enough for a burst, or no frame of a burst has a
-            label.
+            label; or a rule of scoring is none.
     """
+    check_scoring(scoring)
     if not any(schedule for videos in plan for schedule in videos):
         longest = max(len(info.frames) for info in source.videos)
         raise ValueError(
