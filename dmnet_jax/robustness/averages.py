@@ -27,8 +27,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 """Rules of one kind, of which the best is reported."""
 WINDOW = 9
 """Side of the affinity's window, in places of 16 pixels."""
-TEMPERATURE = 0.05
+TEMPERATURE = 0.1
 """Of the affinity's softmax over cosine similarities."""
+REACH = 1.0
+"""Deviation of how far things move in a frame, in places. Where a corrupted frame's
+features say nothing, the past stays where it is rather than being smeared."""
 
 
 class Seen(NamedTuple):
@@ -98,10 +101,10 @@ def average_along(
     """Average with the past moved along a local affinity.
 
     S_t = c_t z_t + (1 - c_t) A_t S_(t-1): A_t is, for each place of the encoder's map
-    at 1/16, a softmax over a window of the map before by similarity of features. With
-    a `weight`, z_t are probabilities and c_t is 1 less it, as in `average`. Without,
-    z_t are log-probabilities and c_t, for each pixel, is 1 less their entropy (1 where
-    all classes are alike): the past is asked where the frame is in doubt.
+    at 1/16, a softmax over a window of the map before, by similarity of features less
+    the squared distance. With a `weight`, z_t are probabilities and c_t is 1 less it,
+    as in `average`. Without, z_t are log-probabilities and c_t, for each pixel, is 1
+    less their entropy (at most 1): the past is asked where the frame is in doubt.
     """
     assert seen.features is not None
     scores = jax.nn.log_softmax(seen.logits)
@@ -137,7 +140,10 @@ def local_affinity(now: Array, before: Array) -> Array:
     now, before = (_unit(x.astype(jnp.float32)) for x in (now, before))
     alike = jnp.einsum("bhwc,bkhwc->bkhw", now, windows(before))
     inside = windows(jnp.ones_like(before[..., :1]))[..., 0] > 0
-    return jax.nn.softmax(jnp.where(inside, alike / TEMPERATURE, -jnp.inf), axis=1)
+    offset = np.arange(WINDOW) - WINDOW // 2
+    far = (offset[:, None] ** 2 + offset**2).reshape(-1, 1, 1) / (2 * REACH**2)
+    scores = alike / TEMPERATURE - far
+    return jax.nn.softmax(jnp.where(inside, scores, -jnp.inf), axis=1)
 
 
 def move_along(values: Array, affinity: Array, size: tuple[int, int]) -> Array:

@@ -8,6 +8,7 @@ import pytest
 
 from dmnet_jax.robustness.averages import (
     FAMILIES,
+    REACH,
     TEMPERATURE,
     WINDOW,
     Seen,
@@ -77,10 +78,12 @@ def plain_affinity(now, before):
                 for j in range(max(0, x - WINDOW // 2), min(w, x + WINDOW // 2 + 1))
             ]
             a = now[y, x] / np.linalg.norm(now[y, x])
-            alike = [a @ before[p] / np.linalg.norm(before[p]) for p in near]
-            for p, share in zip(
-                near, softmax(np.array(alike) / TEMPERATURE), strict=True
-            ):
+            scores = [
+                a @ before[i, j] / np.linalg.norm(before[i, j]) / TEMPERATURE
+                - ((i - y) ** 2 + (j - x) ** 2) / (2 * REACH**2)
+                for i, j in near
+            ]
+            for p, share in zip(near, softmax(np.array(scores)), strict=True):
                 found[y, x][p] = share
     return found
 
@@ -116,13 +119,22 @@ def test_the_affinity_follows_what_moves():
     """A scene that moves by one place takes its predictions along."""
     rng = np.random.default_rng(1)
     before = jnp.asarray(rng.normal(size=(1, 12, 14, 32)), jnp.float32)
-    values = jnp.asarray(rng.normal(size=(1, 48, 56, 2)), jnp.float32)
     affinity = local_affinity(jnp.roll(before, (1, 2), (1, 2)), before)
     assert affinity.shape == (1, WINDOW**2, 12, 14)
     np.testing.assert_allclose(affinity.sum(1), 1, atol=1e-5)
-    moved = move_along(values, affinity, (12, 14))
+    # One place up, two to the left.
+    best = (WINDOW // 2 - 1) * WINDOW + WINDOW // 2 - 2
+    assert (affinity.argmax(1)[:, 1:, 2:] == best).all()
+    one = jnp.zeros_like(affinity).at[:, best].set(1)
+    values = jnp.asarray(rng.normal(size=(1, 48, 56, 2)), jnp.float32)
+    moved = move_along(values, one, (12, 14))
     wanted = jnp.roll(values, (4, 8), (1, 2))
-    np.testing.assert_allclose(moved[:, 4:, 8:], wanted[:, 4:, 8:], atol=1e-2)
+    np.testing.assert_array_equal(moved[:, 4:, 8:], wanted[:, 4:, 8:])
+
+
+def test_where_features_say_nothing_the_past_stays():
+    affinity = local_affinity(jnp.ones((1, 12, 14, 8)), jnp.ones((1, 12, 14, 8)))
+    assert (affinity.argmax(1) == WINDOW**2 // 2).all()
 
 
 def test_sizes_that_do_not_fit_are_refused():
