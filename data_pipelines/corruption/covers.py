@@ -69,7 +69,7 @@ def blood(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     dark = np.float32(rng.uniform(0.8, 1.2))
     clots = clouds(rng, size, cells=5, octaves=3, drift=((creep, 0.0),))
     blur = ImageFilter.BoxBlur(0.03 * size[0])
-    behind = Image.fromarray(frame).resize(size[::-1], Image.Resampling.BOX)
+    behind = Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BOX)
     behind = np.asarray(behind.filter(blur).filter(blur), np.float32)
     # Blood lets some red through and, thick, nothing; the lamp lights it from behind.
     film = behind * np.array([0.55, 0.12, 0.10], np.float32) + np.array(
