@@ -7,7 +7,13 @@
 The checkpoint says which network and which videos; `--fold 2` alone means the newest
 run of configs/endovis17.py on that fold, `--fold all` the newest of each fold and
 their average. Prints the tables and writes results.json, results.md, frames.csv and
-overlays. For research use; not a medical device.
+overlays.
+
+    python evaluate.py --checkpoint RUN --corrupt bursts --controls
+
+scores disturbed video instead (smoke, blood, darkness, blur, ... for 1 to 12 frames at
+a time) and writes bursts.json, bursts.md and bursts.csv there; docs/bursts.md says what
+they mean. For research use; not a medical device.
 """
 
 import dataclasses
@@ -40,6 +46,12 @@ class Flags:
             "nearest" at "input".
         tolerance_px: Of the normalised surface distance.
         seed: Of the memory's random reads.
+        corrupt: Score disturbed video instead of the videos as they are.
+        corrupt_seed: Of what is disturbed, and how.
+        corrupt_passes: How often each video is seen, disturbed otherwise each time.
+        corrupt_kinds: What may happen, if not everything.
+        controls: Beside the network, score it without its memory, with wrong ones, and
+            simple averages of its single frames.
     """
 
     checkpoint: str = ""
@@ -53,11 +65,18 @@ class Flags:
     enlarge: Literal["bilinear", "nearest"] = "bilinear"
     tolerance_px: float = 5.0
     seed: int = 0
+    corrupt: Literal["none", "bursts"] = "none"
+    corrupt_seed: int = 0
+    corrupt_passes: int = 4
+    corrupt_kinds: tuple[str, ...] = ()
+    controls: bool = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(argv, Flags(), prog="evaluate.py", description=__doc__ or "")
     try:
+        if flags.controls and flags.corrupt == "none":
+            raise ValueError("--controls goes with --corrupt bursts")
         if flags.checkpoint:
             if flags.fold is not None:
                 raise ValueError("--checkpoint says which run; leave --fold out")
@@ -74,8 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             out = str(folder / run.name) if flags.out else ""
             written.append(evaluate(run, dataclasses.replace(flags, out=out)))
             print()
-        print(write_average(folder, written))
-        print(f"\nsummary.json and summary.md: {folder}")
+        if flags.corrupt == "none":
+            print(write_average(folder, written))
+            print(f"\nsummary.json and summary.md: {folder}")
     except (ValueError, OSError) as error:
         exit_with_error(error)
     return 0
@@ -116,6 +136,23 @@ def evaluate(run: Path, flags: Flags) -> Path:
     check_masks(data, None, videos)
 
     out = Path(flags.out or run / "evaluation")
+    if flags.corrupt == "bursts":
+        from dmnet_jax.robustness import command
+
+        others = None
+        if flags.controls and len(videos.videos) == 1:
+            others = command.training_videos(data, about)
+        asked = command.Asked(
+            flags.corrupt_seed,
+            flags.corrupt_passes,
+            flags.corrupt_kinds,
+            flags.controls,
+        )
+        print(
+            command.run(network, variables, videos, others, asked, scoring, about, out)
+        )
+        print(f"\n{run} ({flags.which}): bursts.json, bursts.md, bursts.csv in {out}")
+        return out
     overlays = results.Overlays(out / "overlays", videos)
     found = evaluation.evaluate(
         network, variables, videos, scoring=scoring, on_frame=overlays

@@ -210,7 +210,7 @@ def evaluate(
     Raises:
         ValueError: no frame of the videos has a label; or a rule is none.
     """
-    _check(scoring)
+    check_scoring(scoring)
     classes, rows, size = model.num_classes, [], (0, 0)
     confusion = np.zeros((classes, classes), np.int64)
     for video, info in enumerate(source.videos):
@@ -244,7 +244,8 @@ def evaluate(
     )
 
 
-def _check(scoring: Scoring) -> None:
+def check_scoring(scoring: Scoring) -> None:
+    """Raises a ValueError that names the rule that is none."""
     if not 0 <= scoring.tolerance_px < np.inf:
         raise ValueError(
             f"tolerance_px is {scoring.tolerance_px}; it must be a finite number, "

@@ -89,6 +89,14 @@ ROOMS = {
         )
     ),
     "dmnet_jax/losses.py": (),
+    "dmnet_jax/robustness/": tuple(
+        f"dmnet_jax.{room}"
+        for room in (
+            *("robustness", "models", "nn", "metrics", "evaluation", "results"),
+            *("config", "datasets", "provenance", "waiting"),
+        )
+    )
+    + ("data_pipelines",),
     "dmnet_jax/benchmark/torch_": (
         "dmnet_jax.benchmark",
         "dmnet_jax.nn.mobilenet",

@@ -1,0 +1,184 @@
+"""Memories without training: rules that combine single frames' predictions.
+
+What a trained memory has to beat. Each rule is causal and sees a `Seen` a frame:
+
+    state, scores = rule.update(state, seen)  # the first state is None
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+WEIGHTS = (0.4, 0.6, 0.8)
+"""Shares of the past in averages."""
+EXPONENTIAL, AFFINITY = "exponential average", "affinity average"
+FAMILIES: dict[str, tuple[str, ...]] = {
+    EXPONENTIAL: tuple(f"average {weight}" for weight in WEIGHTS),
+    AFFINITY: (
+        "affinity by confidence",
+        *(f"affinity {weight}" for weight in WEIGHTS[1:]),
+    ),
+}
+"""Rules of one kind, of which the best is reported."""
+WINDOW = 9
+"""Side of the affinity's window, in places of 16 pixels."""
+TEMPERATURE = 0.1
+"""Of the affinity's softmax over cosine similarities."""
+REACH = 1.0
+"""Deviation of how far things move in a frame, in places. Where a corrupted frame's
+features say nothing, the past stays where it is rather than being smeared."""
+
+
+class Seen(NamedTuple):
+    """A frame, as a network without memory sees it.
+
+    Attributes:
+        logits: float32 [1, h, w, C].
+        features: [1, H/16, W/16, 96] of the encoder; None if the network has none.
+        corrupted: whether it is; for rules that are told, which nobody is in practice.
+    """
+
+    logits: Array
+    features: Array | None
+    corrupted: bool
+
+
+class Rule(NamedTuple):
+    """A way to combine predictions.
+
+    Attributes:
+        name: of its row.
+        update: from a state (None before the first frame) and a `Seen` to the next
+            state and scores [1, h, w, C], whose largest class is predicted.
+    """
+
+    name: str
+    update: Callable[[Any, Seen], tuple[Any, Array]]
+
+
+def rules(features: bool) -> tuple[Rule, ...]:
+    """All rules; the affinity only where the network has features for it."""
+    found = [
+        Rule("last mask", hold),
+        Rule("last clean mask (told)", hold_clean),
+    ]
+    weights = zip(FAMILIES[EXPONENTIAL], WEIGHTS, strict=True)
+    found += [Rule(name, partial(average, weight)) for name, weight in weights]
+    if features:
+        weights = zip(FAMILIES[AFFINITY], (None, *WEIGHTS[1:]), strict=True)
+        found += [
+            Rule(name, partial(average_along, weight)) for name, weight in weights
+        ]
+    return tuple(found)
+
+
+def hold(before: Array | None, seen: Seen) -> tuple[Array, Array]:
+    """The prediction of the frame before; its own on the first frame."""
+    return seen.logits, seen.logits if before is None else before
+
+
+def hold_clean(before: Array | None, seen: Seen) -> tuple[Array, Array]:
+    """The prediction of the last clean frame. It is told which are: a bound."""
+    kept = before if seen.corrupted and before is not None else seen.logits
+    return kept, kept
+
+
+def average(weight: float, before: Array | None, seen: Seen) -> tuple[Array, Array]:
+    """Exponential average of probabilities; `weight` is the share of the past."""
+    now = jax.nn.softmax(seen.logits)
+    mean = now if before is None else weight * before + (1 - weight) * now
+    return mean, mean
+
+
+def average_along(
+    weight: float | None, before: tuple[Array, Array] | None, seen: Seen
+) -> tuple[tuple[Array, Array], Array]:
+    """Average with the past moved along a local affinity.
+
+    S_t = c_t z_t + (1 - c_t) A_t S_(t-1): A_t is, for each place of the encoder's map
+    at 1/16, a softmax over a window of the map before, by similarity of features less
+    the squared distance. With a `weight`, z_t are probabilities and c_t is 1 less it,
+    as in `average`. Without, z_t are log-probabilities and c_t, for each pixel, is 1
+    less their entropy (at most 1): the past is asked where the frame is in doubt.
+    """
+    assert seen.features is not None
+    scores = jax.nn.log_softmax(seen.logits)
+    if weight is not None:
+        scores = jnp.exp(scores)
+    if before is not None:
+        past, features = before
+        share = weight
+        if share is None:
+            entropy = -jnp.sum(jnp.exp(scores) * scores, axis=-1, keepdims=True)
+            share = entropy / jnp.log(scores.shape[-1])
+        moved = _moved(past, seen.features, features)
+        scores = (1 - share) * scores + share * moved
+    return (scores, seen.features), scores
+
+
+@jax.jit
+def _moved(past: Array, features: Array, before: Array) -> Array:
+    _, height, width, _ = features.shape
+    return move_along(past, local_affinity(features, before), (height, width))
+
+
+def local_affinity(now: Array, before: Array) -> Array:
+    """How alike each place is to those around it one frame earlier.
+
+    Args:
+        now: features [B, h, w, C].
+        before: features [B, h, w, C] of the frame before.
+
+    Returns:
+        float32 [B, WINDOW**2, h, w], sums to 1 over axis 1; 0 outside the frame.
+    """
+    now, before = (_unit(x.astype(jnp.float32)) for x in (now, before))
+    alike = jnp.einsum("bhwc,bkhwc->bkhw", now, windows(before))
+    inside = windows(jnp.ones_like(before[..., :1]))[..., 0] > 0
+    offset = np.arange(WINDOW) - WINDOW // 2
+    far = (offset[:, None] ** 2 + offset**2).reshape(-1, 1, 1) / (2 * REACH**2)
+    scores = alike / TEMPERATURE - far
+    return jax.nn.softmax(jnp.where(inside, scores, -jnp.inf), axis=1)
+
+
+def move_along(values: Array, affinity: Array, size: tuple[int, int]) -> Array:
+    """Values [B, H, W, C] of the frame before, brought to where they are now.
+
+    Args:
+        values: at a multiple of the affinity's size.
+        affinity: of `local_affinity`, [B, WINDOW**2, h, w].
+        size: (h, w).
+    """
+    (batch, height, width, classes), (h, w) = values.shape, size
+    if height % h or width % w:
+        raise ValueError(f"values of {height}x{width} do not fit places of {h}x{w}")
+    rows, columns = height // h, width // w
+    # Blocks become channels, so that nothing is lost at the affinity's coarse size.
+    blocks = values.reshape(batch, h, rows, w, columns, classes)
+    blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, -1)
+    moved = jnp.einsum("bkhw,bkhwc->bhwc", affinity, windows(blocks))
+    moved = moved.reshape(batch, h, w, rows, columns, classes)
+    return moved.transpose(0, 1, 3, 2, 4, 5).reshape(values.shape)
+
+
+def windows(x: Array) -> Array:
+    """What lies around each place: [B, h, w, C] -> [B, WINDOW**2, h, w, C].
+
+    Zeros lie outside; the place itself is in the middle of the second axis.
+    """
+    height, width = x.shape[1:3]
+    edge = WINDOW // 2
+    padded = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+    down, right = np.divmod(np.arange(WINDOW**2), WINDOW)
+    rows = down[:, None] + np.arange(height)
+    columns = right[:, None] + np.arange(width)
+    return padded[:, rows[:, :, None], columns[:, None, :]]
+
+
+def _unit(x: Array) -> Array:
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
