@@ -9,7 +9,7 @@ from flax import linen as nn
 from data_pipelines.corruption import Burst, Corrupted
 from dmnet_jax.evaluation import Scoring, evaluate
 from dmnet_jax.metrics import frame_counts
-from dmnet_jax.models.protocol import Output
+from dmnet_jax.models.protocol import Output, VideoSegmenter
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.robustness import bursts
 from dmnet_jax.robustness.bursts import run_bursts
@@ -19,12 +19,12 @@ from tests.tiny_run import Videos, network
 SIZE, SMALL = (64, 64), (16, 16)
 
 
-class Fading(nn.Module):
+class Fading(VideoSegmenter):
     """Shows half of the frame and half of what it showed before."""
 
     num_classes: int = 3
-    global_memory: bool = False
 
+    @nn.nowrap
     def init_memory(self, batch, size, key):
         shape = (batch, size[0] // 4, size[1] // 4, 3)
         return {"map": jnp.zeros(shape), "frames": jnp.zeros(batch, jnp.int32)}
