@@ -95,8 +95,8 @@ def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -
 
     Raises:
       FileNotFoundError: there is no such archive.
-      DataError: it is no archive, is damaged, or is refused; nothing is written then
-        unless the damage is inside a file.
+      DataError: it is no archive, holds no files, is damaged, or is refused; nothing
+        is written then unless the damage is inside a file.
     """
     archive, folder = Path(archive), Path(folder)
     caps = Caps() if caps is None else caps
@@ -105,6 +105,8 @@ def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -
     try:
         with _opened(archive) as opened:
             members = _judged(archive, opened, caps)
+            if not members:
+                raise DataError([f"{archive}: holds no files; give another archive"])
             for member in members:
                 _write(archive, member, folder)
     except (DataError, WriteError):

@@ -71,6 +71,17 @@ def test_what_macos_leaves_is_skipped(tmp_path):
     assert unpacked(tmp_path / "out") == FILES
 
 
+def test_an_archive_without_files_is_refused(tmp_path):
+    folder = tar_member(".", kind=tarfile.DIRTYPE)
+    for archive in (
+        make_tar(tmp_path / "dot.tar", [folder]),
+        make_zip(tmp_path / "hidden.zip", {".DS_Store": b"x"}),
+    ):
+        with pytest.raises(DataError, match=f"{archive.name}: holds no files"):
+            extract(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "match"),
     [
