@@ -94,7 +94,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             return
 
         def calibrated(variables: dict) -> dict:
-            if "thresholds" not in variables:  # there is no global memory
+            if not network.memories.global_:  # there is nothing to admit to
                 return variables
             with waiting(run.say, "measuring the memory's thresholds"):
                 measured = evaluation.calibrate(

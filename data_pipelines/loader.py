@@ -19,6 +19,7 @@ import numpy as np
 
 from data_pipelines.augment import Augment, Drawn
 from data_pipelines.clips import Clip, ClipSpec, sample_clip
+from data_pipelines.corruption import Corruption, corrupt_clip
 from data_pipelines.frames import IGNORE, Cached, DataError, FrameSource, resize_label
 
 Batch = dict[str, np.ndarray]
@@ -55,6 +56,8 @@ class ClipLoader:
       batch_size: B, clips a step, over all processes.
       seed: 0 <= seed < 2**63; decides order, clips and augmentation.
       augment: random changes of a clip; none if not given.
+      corruption: which of its frames are corrupted, after that; none if not given.
+        `past` is never corrupted.
       threads: threads that fill batches ahead in `iterate`; 0 fills them on demand.
       labelled_only: clips end at labelled frames only. Otherwise at any frame, and the
         label of one without a mask is `IGNORE` everywhere.
@@ -76,6 +79,7 @@ class ClipLoader:
         batch_size: int,
         seed: int,
         augment: Augment | None = None,
+        corruption: Corruption | None = None,
         threads: int = 2,
         labelled_only: bool = True,
         frame_step: int = 1,
@@ -96,6 +100,7 @@ class ClipLoader:
         if threads < 0:
             raise ValueError(f"threads={threads}: must be >= 0")
         self.source, self.spec, self.augment = source, spec, augment
+        self.corruption = corruption
         self.batch_size, self.seed, self.threads = batch_size, seed, threads
         self.samples = tuple(
             (number, frame)
@@ -220,6 +225,11 @@ class ClipLoader:
                 batch["frames"][row, place] = image
             else:
                 batch["past"][row, place - self.spec.length] = image
+        if self.corruption is not None:
+            frames = batch["frames"][row]
+            chosen = self.corruption.draw(rng, len(frames)) & clip.frames_mask
+            kinds = self.corruption.kinds
+            batch["frames"][row] = corrupt_clip(frames, chosen, rng, kinds=kinds)
         if self.spec.score_all:
             for place, index in enumerate(clip.frames):
                 batch["label"][row, place] = (

@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from data_pipelines.corruption import KINDS
 from data_pipelines.images import size_fault
 from data_pipelines.names import name_fault
 from dmnet_jax.config_data import DataConfig as DataConfig
@@ -79,9 +80,12 @@ class StageConfig:
             single-frame network).
         recipe: The paper's clips, past frames and a local window with the last frame
             scored; or sequences with admission on and every labelled frame scored.
-        cached_views: In a stage that trains the memory modules by clips: encode each
-            frame once under so many fixed augmentations, instead of in every clip.
-            0: encode anew.
+        cached_views: In a stage that trains the memory modules: encode each frame once
+            under so many fixed augmentations, instead of in every clip. 0: encode
+            anew.
+        corrupted_views: Of each of them ("rollout" with cached views): whole videos
+            corrupted by `data.corrupt_kinds`, out of which bursts are taken into
+            `data.corrupt` of the sequences.
     """
 
     name: str
@@ -90,6 +94,7 @@ class StageConfig:
     train: Literal["all", "memory", "single_frame"] = "all"
     recipe: Literal["clip", "rollout"] = "clip"
     cached_views: int = 0
+    corrupted_views: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class TrainConfig:
         tensorboard: Also write scalars and pictures for it (needs tensorboardX).
         memory_gradient: Train the encoder through the memory frames too (clips).
         rollout_frames: Frames of a sequence ("rollout").
+        rollout_stride: Greatest distance between its frames (cached views).
         rollout_truncate: Frames that its gradient reaches back; divides them.
         start_from: Run directory whose newest weights to begin with, where they fit;
             empty: the pretrained encoder alone.
@@ -125,6 +131,7 @@ class TrainConfig:
     tensorboard: bool = False
     memory_gradient: bool = False
     rollout_frames: int = 12
+    rollout_stride: int = 1
     rollout_truncate: int = 4
     start_from: str = ""
 
@@ -229,6 +236,17 @@ def validate(config: Config) -> Config:
         ),
         (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < least <= greatest"),
         (0 <= data.photometric <= 1, "data.photometric", "in [0, 1]"),
+        (0 <= data.corrupt <= 1, "data.corrupt", "in [0, 1]"),
+        (
+            data.corrupt_kinds and set(data.corrupt_kinds) <= set(KINDS),
+            "data.corrupt_kinds",
+            f"some of {', '.join(KINDS)}",
+        ),
+        (
+            not data.corrupt or data.dataset != "rendered",
+            "data.corrupt",
+            '0 with data.dataset "rendered", whose frames have faults of their own',
+        ),
         (
             not size_fault(*data.synthetic.size),
             "data.synthetic.size",
@@ -316,16 +334,18 @@ def validate(config: Config) -> Config:
                 "and an lr_scale greater than 0"
             )
         # The frames of a stream do not come again.
-        cacheable = (
-            stage.train == "memory"
-            and stage.recipe == "clip"
-            and data.dataset != "rendered"
-        )
+        cacheable = stage.train == "memory" and data.dataset != "rendered"
         if stage.cached_views < 0 or (stage.cached_views and not cacheable):
             raise ConfigError(
                 f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "
-                'or positive in a stage with train "memory" and recipe "clip" on '
-                'videos (not "rendered")'
+                'or positive in a stage with train "memory" on videos (not "rendered")'
+            )
+        bursts = stage.cached_views and stage.recipe == "rollout" and data.corrupt
+        if stage.corrupted_views < 0 or (stage.corrupted_views and not bursts):
+            raise ConfigError(
+                f"train.stages.{i}.corrupted_views is {stage.corrupted_views}; it must "
+                'be 0, or positive in a stage with recipe "rollout" and cached_views, '
+                "with data.corrupt above 0"
             )
     return config
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data_pipelines.corruption import TRAINED
+
 
 @dataclass(frozen=True)
 class SyntheticConfig:
@@ -53,6 +55,10 @@ class DataConfig:
         flip_vertical: Mirror half of them top to bottom.
         scale: Least and greatest random enlargement.
         photometric: Strength of random colour, 0 (the paper's none) to 1.
+        corrupt: Share of training clips in which frames are corrupted as a camera's
+            are for moments: blur, glare, an occluder, a black or frozen frame.
+        corrupt_kinds: How (`data_pipelines.corruption.KINDS`). Smoke, blood and low
+            light are left to tests of what carries over.
         frame_step: Every how many frames one is a training target.
         threads: Reading threads; rendering processes of "rendered".
         synthetic: What is rendered if the dataset is "synthetic".
@@ -83,6 +89,8 @@ class DataConfig:
     flip_vertical: bool = True
     scale: tuple[float, float] = (0.9, 1.1)
     photometric: float = 0.0
+    corrupt: float = 0.0
+    corrupt_kinds: tuple[str, ...] = TRAINED
     frame_step: int = 1
     threads: int = 2
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

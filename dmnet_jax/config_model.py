@@ -23,6 +23,8 @@ class ModelConfig:
         key_channels: Width of keys.
         value_channels: Width of values; half of `width`.
         width: Channels of what the memories hold and of the decoder.
+        state: Carry predictions from frame to frame, gated by how far each pixel of the
+            current frame is trusted (beyond the paper).
         share_key_value: One key/value projection for both memories.
         attention_dropout: On affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, of MobileNetV2 alone),
@@ -55,6 +57,7 @@ class ModelConfig:
     key_channels: int = 64
     value_channels: int = 128
     width: int = 256
+    state: bool = False
     share_key_value: bool = False
     attention_dropout: float = 0.1
     pretrained: str = "imagenet"
@@ -66,7 +69,7 @@ class ModelConfig:
     @property
     def remembers(self) -> bool:
         """Whether a DMNet has any memory."""
-        return self.local != "none" or self.global_memory
+        return self.local != "none" or self.global_memory or self.state
 
     @property
     def window(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
+from data_pipelines.corruption import Corruption
 from data_pipelines.files import naming
 from data_pipelines.folder import other_ways
 from data_pipelines.frames import (
@@ -241,6 +242,7 @@ class Stage:
         part: what it trains.
         recipe: what its batches are.
         cached_views: see `StageConfig`.
+        corrupted_views: see `StageConfig`.
         lr_scale: factor on the learning rate.
         loader: its clips; batches are numbered over the whole run.
         begin: steps taken before it.
@@ -249,8 +251,9 @@ class Stage:
 
     name: str
     part: Literal["all", "memory", "single_frame"]
-    recipe: Literal["clip", "features", "rollout"]
+    recipe: Literal["clip", "features", "rollout", "sequences"]
     cached_views: int
+    corrupted_views: int
     lr_scale: float
     loader: Batches
     begin: int
@@ -277,7 +280,12 @@ def stage_loaders(
             num_past=0 if alone else model.past,
         )
         if stage.recipe == "rollout":
-            spec = ClipSpec(train.rollout_frames - 1, num_past=0, score_all=True)
+            spec = ClipSpec(
+                train.rollout_frames - 1,
+                num_past=0,
+                stride=train.rollout_stride if stage.cached_views else 1,
+                score_all=True,
+            )
         augment = Augment(
             flip_horizontal=data.flip_horizontal,
             flip_vertical=data.flip_vertical,
@@ -308,6 +316,11 @@ def stage_loaders(
                 spec,
                 threads=data.threads,
                 frame_step=data.frame_step,
+                corruption=(
+                    Corruption(data.corrupt, data.corrupt_kinds)
+                    if data.corrupt
+                    else None
+                ),
                 **shared,
             )
         end = begin + stage.epochs * loader.steps_per_epoch
@@ -317,6 +330,7 @@ def stage_loaders(
                 stage.train,
                 stage.recipe,
                 stage.cached_views,
+                stage.corrupted_views,
                 stage.lr_scale,
                 loader,
                 begin,

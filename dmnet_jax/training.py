@@ -26,7 +26,12 @@ from dmnet_jax.parallel import device_key
 Part = Literal["all", "memory", "single_frame"]
 
 # Parameters that a single-frame network does not have.
-MEMORY_MODULES = ("recurrent", "local_key_value", "global_key_value")
+MEMORY_MODULES = (
+    "recurrent",
+    "local_key_value",
+    "global_key_value",
+    "prediction_state",
+)
 
 
 class TrainState(struct.PyTreeNode):

@@ -69,7 +69,7 @@ def test_nothing_unpickles_and_nothing_needs_other_frameworks(path):
 # here (training, command lines) may import all that is below it.
 ROOMS = {
     "dmnet_jax/memory/": ("dmnet_jax.memory",),
-    "dmnet_jax/nn/": ("dmnet_jax.nn",),
+    "dmnet_jax/nn/": ("dmnet_jax.nn", "dmnet_jax.memory"),
     "dmnet_jax/models/": tuple(
         f"dmnet_jax.{room}"
         for room in ("models", "nn", "memory", "weights", "config", "checkpoint")
@@ -151,11 +151,12 @@ def test_public_names_of_the_memory_library():
     assert (
         memory.__all__
         == (
-            "AdmissionPolicy Candidate DualMemory EMPTY KEEP RESET_ALL RESET_LOCAL "
-            "Readout RingBuffer admit advance all_of always any_of confidence "
-            "confident dissimilar every init init_dual judge latest prefill "
-            "prefill_local push read_all read_key read_last read_top_k read_uniform "
-            "read_window remember reset similarity stand_in"
+            "AdmissionPolicy Candidate DualMemory EMPTY GatedState KEEP RESET_ALL "
+            "RESET_LOCAL Readout RingBuffer admit advance all_of always any_of attend "
+            "blend confidence confident dissimilar every init init_dual init_state "
+            "judge latest most_redundant novel prefill prefill_local push read_all "
+            "read_key read_last read_top_k read_uniform read_window remember reset "
+            "similarity stand_in"
         ).split()
     )
 

@@ -245,7 +245,9 @@ def other(kind, value):
     if kind is bool:
         return not value
     if get_origin(kind) is tuple:
-        return (*value[:-1], value[-1] + 1) if value else ("new",)
+        if value and not isinstance(value[-1], str):
+            return (*value[:-1], value[-1] + 1)
+        return value[:-1] or ("new",)
     if value is None:
         return -1.0
     return value + ("x" if isinstance(value, str) else 1)

@@ -6,9 +6,10 @@ import pytest
 
 from data_pipelines.augment import Augment
 from data_pipelines.clips import ClipSpec
+from data_pipelines.corruption import Corruption
 from data_pipelines.frames import IGNORE
 from data_pipelines.loader import ClipLoader
-from dmnet_jax.feature_cache import FeatureCache
+from dmnet_jax.feature_cache import FeatureCache, SequenceCache
 from dmnet_jax.models import forward
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import FEATURES
@@ -102,3 +103,68 @@ def test_views_differ_and_are_the_same_in_every_run(tmp_path):
     assert all((batch["label"] != IGNORE).any() for batch in batches)
     made.remove()
     assert not (tmp_path / "features").exists()
+
+
+def sequences(folder, probability, corrupted=1, stride=1, views=1):
+    model, variables = network()
+    source = ClipLoader(
+        Videos((9, 7), frozenset({1})),
+        ClipSpec(local_size=3, num_past=0, stride=stride, score_all=True),
+        batch_size=4,
+        seed=7,
+        corruption=Corruption(probability, ("black", "defocus")),
+    )
+    made = SequenceCache(
+        folder / "features",
+        source,
+        views=views,
+        corrupted=corrupted,
+        model=model,
+        variables=variables,
+        log=lambda line: None,
+    )
+    return made, source
+
+
+def test_sequences_are_the_loaders_own_where_nothing_is_corrupted(tmp_path):
+    model, variables = network()
+    made, source = sequences(tmp_path, probability=0.0)
+    encode = jax.jit(lambda x: model.apply(variables, x, method=DMNet.encode))
+    for step in range(2):
+        batch, clip = made.batch(step), source.batch(step)
+        np.testing.assert_array_equal(batch["frames_mask"], clip["frames_mask"])
+        np.testing.assert_array_equal(batch["label"], clip["label"])
+        features = encode(clip["frames"].reshape(-1, *clip["frames"].shape[2:]))
+        for name in FEATURES:
+            wanted = getattr(features, name).reshape(batch[name].shape)
+            mask = clip["frames_mask"]
+            assert batch[name].dtype == np.float16
+            np.testing.assert_allclose(batch[name][mask], wanted[mask], atol=4e-3)
+
+
+def test_bursts_are_runs_of_a_corrupted_version_behind_a_clean_first_frame(tmp_path):
+    made, _ = sequences(tmp_path, probability=1.0)
+    clean, _ = sequences(tmp_path / "clean", probability=0.0)
+    runs = set()
+    for step in range(6):
+        batch, plain = made.batch(step), clean.batch(step)
+        np.testing.assert_array_equal(batch["label"], plain["label"])
+        for row in range(4):
+            same = [
+                (batch["top"][row, t] == plain["top"][row, t]).all() for t in range(4)
+            ]
+            assert same[0] and not all(same)
+            changed = [t for t in range(4) if not same[t]]
+            assert changed == list(range(changed[0], changed[-1] + 1))
+            runs.add(tuple(changed))
+    assert len(runs) > 2
+
+
+def test_distances_between_frames_of_a_sequence_vary(tmp_path):
+    made, _ = sequences(tmp_path, probability=0.0, corrupted=0, stride=3)
+    masks = [mask for step in range(6) for mask in made.batch(step)["frames_mask"]]
+    lengths = {int(mask.sum()) for mask in masks}
+    assert len(lengths) > 1
+    again, _ = sequences(tmp_path / "again", probability=0.0, corrupted=0, stride=3)
+    for name, value in again.batch(3).items():
+        np.testing.assert_array_equal(value, made.batch(3)[name])

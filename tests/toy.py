@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from dmnet_jax import models, training
-from dmnet_jax.models.protocol import ClipBatch, Output, VideoSegmenter
+from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
 from tests.tiny_run import linear, tiny_config
 
 
@@ -21,6 +21,10 @@ class Toy(VideoSegmenter):
 
     num_classes: int = 3
     whole: bool = True
+
+    @property
+    def memories(self) -> Memories:
+        return Memories(local=False, global_=True)
 
     @nn.nowrap
     def init_memory(self, batch: int, size: Any, key: Any) -> Any:

@@ -8,7 +8,7 @@ a burst fit each other as a real disturbance's do. Lengths are in frame heights,
 seed gives the same disturbance at every size.
 """
 
-from data_pipelines.corruption.clips import corrupt_clip
+from data_pipelines.corruption.clips import Corruption, corrupt_clip
 from data_pipelines.corruption.kinds import (
     KINDS,
     SEVERITIES,
@@ -38,6 +38,7 @@ __all__ = [
     "UNSEEN",
     "Burst",
     "Corrupted",
+    "Corruption",
     "bursts",
     "corrupt",
     "corrupt_clip",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,33 @@ from data_pipelines.corruption.kinds import (
     check_kinds,
     corrupt,
 )
+
+
+class Corruption(NamedTuple):
+    """How training clips are corrupted.
+
+    Attributes:
+      probability: of a clip to be corrupted: a burst in it, or its only frame.
+      kinds: what may happen.
+    """
+
+    probability: float
+    kinds: tuple[str, ...] = TRAINED
+
+    def draw(self, rng: np.random.Generator, length: int) -> NDArray[np.bool_]:
+        """Which frames of a clip of `length` are corrupted, bool `[length]`.
+
+        The only frame, or a run that does not include the first: a memory begins with
+        a clean frame.
+        """
+        chosen = np.zeros(length, bool)
+        if rng.random() >= self.probability:
+            return chosen
+        if length == 1:
+            return ~chosen
+        start = int(rng.integers(1, length))
+        chosen[start : int(rng.integers(start, length)) + 1] = True
+        return chosen
 
 
 def corrupt_clip(

@@ -67,7 +67,8 @@ def prepare(
 
     part = "all" if case.memory else "single_frame"
     source: Any = _Epoch()
-    tx = training.make_optimizer(optim, Stage("", part, "clip", 0, 1.0, source, 0, 1))
+    stage = Stage("", part, "clip", 0, 0, 1.0, source, 0, 1)
+    tx = training.make_optimizer(optim, stage)
     state = training.create_state(variables, tx, key=key)
     step = jax.jit(
         partial(training.train_step, model=model, tx=tx, optim=optim, part=part),

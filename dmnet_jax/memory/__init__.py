@@ -64,10 +64,13 @@ from dmnet_jax.memory._policy import (
     confident,
     dissimilar,
     every,
+    most_redundant,
+    novel,
     similarity,
 )
 from dmnet_jax.memory._read import (
     Readout,
+    attend,
     read_all,
     read_last,
     read_top_k,
@@ -76,12 +79,14 @@ from dmnet_jax.memory._read import (
     stand_in,
 )
 from dmnet_jax.memory._ring import EMPTY, RingBuffer, init, latest, push
+from dmnet_jax.memory._state import GatedState, blend, init_state
 
 __all__ = [
     "AdmissionPolicy",
     "Candidate",
     "DualMemory",
     "EMPTY",
+    "GatedState",
     "KEEP",
     "RESET_ALL",
     "RESET_LOCAL",
@@ -92,14 +97,19 @@ __all__ = [
     "all_of",
     "always",
     "any_of",
+    "attend",
+    "blend",
     "confidence",
     "confident",
     "dissimilar",
     "every",
     "init",
     "init_dual",
+    "init_state",
     "judge",
     "latest",
+    "most_redundant",
+    "novel",
     "prefill",
     "prefill_local",
     "push",

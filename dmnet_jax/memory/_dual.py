@@ -30,6 +30,7 @@ from dmnet_jax.memory._ring import (
 
 Recent = TypeVar("Recent")
 Stored = TypeVar("Stored")
+State = TypeVar("State")
 
 KEEP, RESET_LOCAL, RESET_ALL = 0, 1, 2
 """What `reset` forgets."""
@@ -37,13 +38,15 @@ KEEP, RESET_LOCAL, RESET_ALL = 0, 1, 2
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class DualMemory(Generic[Recent, Item, Stored]):
+class DualMemory(Generic[Recent, Item, Stored, State]):
     """A local and a global memory (section 2: L_t and G_t).
 
     What the memories keep of a frame (`recent` the local one, `stored` the global one)
     need not be what frames are compared by (the item): the latest admitted item has its
     own ring of one. That ring and the global one take the same frames, so their counts
     are equal (until one falls back after 2**31 - 1 admissions, see `RingBuffer`).
+
+    `state` is whatever else goes from frame to frame, such as a `GatedState`.
 
     `frame` wraps to negative numbers after 2**31 frames (2.2 years at 30 a second);
     reads go on, and differences of stamps stay right modulo 2**32.
@@ -54,6 +57,7 @@ class DualMemory(Generic[Recent, Item, Stored]):
         global_: `stored` of the admitted frames; a full one drops its oldest.
         frame: int32 [], the index of the next frame, and stamp of what it brings.
         key: PRNG key of the reads; see `read_key`.
+        state: of the frames before; zeros at the start, and after either reset.
     """
 
     local: RingBuffer[Recent]
@@ -61,6 +65,7 @@ class DualMemory(Generic[Recent, Item, Stored]):
     global_: RingBuffer[Stored]
     frame: Array
     key: Array
+    state: State
 
 
 def init_dual(
@@ -71,6 +76,7 @@ def init_dual(
     key: Array,
     recent: Any = None,
     stored: Any = None,
+    state: Any = None,
 ) -> DualMemory:
     """Empty memories for a video of items like `item`.
 
@@ -82,6 +88,7 @@ def init_dual(
         recent: like what the local memory keeps of a frame; the item if None, and
             nothing but stamps if `{}`.
         stored: the same of the global memory.
+        state: what else is carried on, zeros; nothing if None.
 
     Raises:
         ValueError: for a size below 1.
@@ -92,6 +99,7 @@ def init_dual(
         global_=init(item if stored is None else stored, capacity=global_size),
         frame=jnp.zeros((), jnp.int32),
         key=jax.random.fold_in(key, 0),
+        state={} if state is None else state,
     )
 
 
@@ -155,6 +163,7 @@ def remember(
     *,
     recent: Any = None,
     stored: Any = None,
+    state: Any = None,
     where: ArrayLike = True,
 ) -> tuple[DualMemory, Array]:
     """Writes one frame into both memories and counts it.
@@ -168,6 +177,7 @@ def remember(
         admitted: bool [], whether the global memory takes the frame, see `judge`.
         recent: what the local memory keeps of the frame; the item if None.
         stored: what the global memory keeps of the frame; the item if None.
+        state: of the next frame, which the caller has blended; the old one if None.
         where: bool [], whether there is a frame at all. False leaves the memory as it
             is, without a copy of it.
 
@@ -191,6 +201,7 @@ def remember(
         reference=push(memory.reference, item, stamp=stamp, where=admitted),
         global_=push(memory.global_, stored, stamp=stamp, where=admitted),
         frame=memory.frame + where,
+        state=memory.state if state is None else state,
     ), admitted
 
 
@@ -263,10 +274,11 @@ def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
 
 
 def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:
-    """Forgets nothing (`KEEP`), the window (`RESET_LOCAL`) or all (`RESET_ALL`).
+    """Forgets nothing (`KEEP`), the recent (`RESET_LOCAL`) or all (`RESET_ALL`).
 
-    After `RESET_ALL` the memory is as at a video's first frame, but for its key. Slots
-    are left as they are: what is not valid is never read.
+    The recent is the local memory and the state. After `RESET_ALL` the memory is as at
+    a video's first frame, but for its key. Slots are left as they are: what is not
+    valid is never read.
 
     Args:
         memory: of one video.
@@ -289,6 +301,9 @@ def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:
         global_=emptied(memory.global_, everything),
         frame=jnp.where(everything, 0, memory.frame),
         key=memory.key,
+        state=jax.tree.map(
+            lambda x: jnp.where(what >= RESET_LOCAL, jnp.zeros_like(x), x), memory.state
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from dmnet_jax.memory._ring import (
     check_item,
     check_same,
     check_scalar,
+    check_single,
     latest,
     latest_slot,
     push,
@@ -114,6 +115,40 @@ def dissimilar(max_similarity: ArrayLike) -> AdmissionPolicy:
         return (ring.count == 0) | (close < max_similarity)
 
     return policy
+
+
+def novel(max_similarity: ArrayLike) -> AdmissionPolicy:
+    """Admits what is unlike all that is remembered: `similarity` below float [].
+
+    `dissimilar` compares with the latest item alone, so a view that comes back is
+    remembered again. True while the ring is empty. Costs a comparison a slot.
+    """
+
+    def policy(ring: RingBuffer, candidate: Candidate) -> Array:
+        close = jax.vmap(lambda item: similarity(item, candidate.item))(ring.slots)
+        return jnp.max(close, where=ring.valid, initial=-jnp.inf) < max_similarity
+
+    return policy
+
+
+def most_redundant(ring: RingBuffer) -> Array:
+    """int32 [], the slot whose loss is the smallest: the older of the closest two.
+
+    For `push(..., slot=most_redundant(ring))`, where a full ring is to keep what is
+    unlike rather than what is recent. The oldest slot if fewer than two hold an item.
+    Costs a comparison for each pair of slots.
+    """
+    check_single(ring)
+    pair = jax.vmap(lambda a: jax.vmap(lambda b: similarity(a, b))(ring.slots))(
+        ring.slots
+    )
+    slots = jnp.arange(ring.capacity)
+    known = ring.valid[:, None] & ring.valid & (slots[:, None] != slots)
+    first, second = jnp.divmod(
+        jnp.argmax(jnp.where(known, pair, -jnp.inf)), ring.capacity
+    )
+    older = jnp.where(ring.stamp[first] <= ring.stamp[second], first, second)
+    return jnp.where(known.any(), older, ring.head).astype(jnp.int32)
 
 
 def every(k: ArrayLike) -> AdmissionPolicy:

@@ -122,6 +122,45 @@ def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
     return _top_k(ring, n, jnp.where(jnp.isnan(score), -jnp.inf, score))
 
 
+def attend(query: Array, key: Array, value: Array, mask: Array) -> Array:
+    """What each query finds in rows that were read: softmax attention.
+
+    Affinities are exp(q . k / sqrt(C)), normalized over all places of all readable
+    rows, in float32. Where no row is readable the answer is zeros.
+
+    Args:
+        query: float [..., C], any number of places.
+        key: float [n, ..., C], places of n rows, such as leaves of a `Readout`.
+        value: float [n, ..., V], of the same places.
+        mask: bool [n], which rows can be read.
+
+    Returns:
+        [..., V], of the value's dtype.
+
+    Raises:
+        ValueError: at trace time, if shapes do not fit.
+    """
+    channels = query.shape[-1]
+    fits = key.shape[:-1] == value.shape[:-1] and key.shape[:1] == mask.shape
+    if not fits or key.shape[-1] != channels:
+        raise ValueError(
+            f"query {list(query.shape)}, key {list(key.shape)}, value "
+            f"{list(value.shape)} and mask {list(mask.shape)} do not fit: want "
+            "[..., C], [n, ..., C], [n, ..., V] and [n] (jax.vmap for a batch)"
+        )
+    q = query.reshape(-1, channels)
+    k = key.reshape(-1, channels)
+    v = value.reshape(-1, value.shape[-1])
+    logits = jnp.einsum("qc,mc->qm", q, k, preferred_element_type=jnp.float32)
+    places = k.shape[0] // mask.shape[0]
+    readable = jnp.repeat(mask, places, total_repeat_length=k.shape[0])
+    logits = jnp.where(readable, logits / jnp.sqrt(jnp.float32(channels)), -jnp.inf)
+    # With all at -inf the softmax would be NaN, and its gradient too.
+    logits = jnp.where(mask.any(), logits, 0.0)
+    affinity = jnp.where(readable, jax.nn.softmax(logits), 0.0)
+    return (affinity.astype(v.dtype) @ v).reshape(*query.shape[:-1], v.shape[-1])
+
+
 def stand_in(readout: Readout[Item], item: Item) -> Readout[Item]:
     """The readout, or `item` in all of its rows where it holds nothing.
 

@@ -93,7 +93,12 @@ def init(item: Item, *, capacity: int) -> RingBuffer[Item]:
 
 
 def push(
-    ring: RingBuffer[Item], item: Item, *, stamp: ArrayLike, where: ArrayLike = True
+    ring: RingBuffer[Item],
+    item: Item,
+    *,
+    stamp: ArrayLike,
+    where: ArrayLike = True,
+    slot: ArrayLike | None = None,
 ) -> RingBuffer[Item]:
     """Writes `item` over the oldest slot, or nothing where `where` is False.
 
@@ -107,6 +112,9 @@ def push(
         stamp: int [], kept beside the item; non-negative stamps are never mistaken
             for `EMPTY`.
         where: bool [], whether to push at all.
+        slot: int [], what a full ring gives up instead of the oldest, such as
+            `most_redundant`. Slots are then no longer in order of time, and what goes
+            by order (`latest`, `read_last`, `read_window`) means nothing; stamps do.
 
     Raises:
         ValueError: at trace time, naming the leaf that does not fit.
@@ -115,7 +123,11 @@ def push(
     check_scalar(stamp, "int", "stamp")
     check_scalar(where, "bool", "where")
     # Slot K does not exist, and a write that is out of bounds is dropped.
-    index = jnp.where(where, ring.head, ring.capacity)
+    head = ring.head
+    if slot is not None:
+        check_scalar(slot, "int", "slot")
+        head = jnp.where(ring.count >= ring.capacity, slot, head)
+    index = jnp.where(where, head, ring.capacity)
 
     def write(slots: Array, x: ArrayLike) -> Array:
         # The hints are true of one index, and spare the gradient of a scatter its

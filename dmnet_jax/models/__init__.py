@@ -107,6 +107,7 @@ def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
         global_size=model.global_size,
         key_channels=model.key_channels,
         value_channels=model.value_channels,
+        state=model.state,
         share_key_value=model.share_key_value,
         attention_dropout=model.attention_dropout,
         encoder=model.encoder,

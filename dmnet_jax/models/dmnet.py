@@ -12,6 +12,7 @@ for the global memory are computed when it is admitted.
 Shapes: `B` videos, `T` frames, `H W` frame size (multiples of 32), `h w` = H/32 W/32.
 """
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self
 
 import jax
@@ -28,6 +29,7 @@ from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmente
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
 from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
+from dmnet_jax.nn.prediction_state import PredictionState
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import RefineNetDecoder
 
@@ -75,6 +77,9 @@ class DMNet(VideoSegmenter):
         width: channels of what the memories hold and of the decoder.
         stages: of the encoder, see `MobileNetV2`.
         pooling_stages: of each chained residual pooling in the decoder.
+        state: whether predictions are carried from frame to frame, gated by how far
+            each pixel of the current frame is trusted (`nn.prediction_state`); beyond
+            the paper.
         is_folded: whether norms are part of the convolutions, see `folded`.
         axis_name: device axis over which batch norm is synchronized in training.
         dtype: of features; scores, softmax and logits are float32 always.
@@ -93,6 +98,7 @@ class DMNet(VideoSegmenter):
     width: int = 256
     stages: Stages = STAGES
     pooling_stages: int = 4
+    state: bool = False
     is_folded: bool = False
     mobilenet: ClassVar[bool] = True
 
@@ -133,6 +139,8 @@ class DMNet(VideoSegmenter):
             self.local_key_value = self._projection()
         if self.global_memory and not (self.share_key_value and self._local_attends):
             self.global_key_value = self._projection()
+        if self.state:
+            self.prediction_state = PredictionState(self.width, dtype=self.dtype)
         self.attend = NonLocal(self.attention_dropout, dtype=self.dtype)
         self.min_confidence = self.variable(
             "thresholds", "min_confidence", jnp.float32, PAPER_MIN_CONFIDENCE
@@ -147,7 +155,7 @@ class DMNet(VideoSegmenter):
 
     @nn.nowrap
     def single_frame(self) -> Self:
-        return self.clone(local="none", global_memory=False)
+        return self.clone(local="none", global_memory=False, state=False)
 
     @nn.nowrap
     def folded(self, variables: Any) -> tuple[Self, Any]:
@@ -225,6 +233,7 @@ class DMNet(VideoSegmenter):
         key_value = KeyValue(map_of(self.key_channels), map_of(self.value_channels))
         features = map_of((4 if self.local == "clstm" else 1) * self.width)
         recent: Any = {"none": {}, "nl": key_value}.get(self.local, features)
+        quarter = jax.ShapeDtypeStruct((8 * h, 8 * w, self.num_classes), "float32")
 
         def one(key: Array) -> DualMemory:
             return mem.init_dual(
@@ -234,6 +243,7 @@ class DMNet(VideoSegmenter):
                 key=jax.random.key_data(key),
                 recent=recent,
                 stored=key_value if self.global_memory else {},
+                state=mem.init_state(quarter) if self.state else {},
             )
 
         return jax.vmap(one)(jax.random.split(key, batch))
@@ -268,9 +278,14 @@ class DMNet(VideoSegmenter):
         x = self._aggregate_local(memory, top, recent, train)
         if self.global_memory:
             x = self._aggregate_global(memory, top, x, active, train)
-        logits = self.decoder(x, *features.finer).astype(jnp.float32)
+        state, carry = memory.state, self.prediction_state if self.state else None
+        priors = carry.priors(state) if carry else None
+        logits, fine = self.decoder(x, *features.finer, priors=priors)
+        logits = logits.astype(jnp.float32)
+        if carry:
+            logits, state = carry(state, logits, fine, top, active)
         memory, gates = self._remember(memory, top, recent, logits, active)
-        return memory, Output(logits, *gates)
+        return replace(memory, state=state), Output(logits, *gates)
 
     def _aggregate_local(
         self, memory: DualMemory, top: Array, recent: Any, train: bool
@@ -380,21 +395,6 @@ class DMNet(VideoSegmenter):
         memory, outputs = roll(self, memory, by_time)
         return memory, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
 
-    def clip(
-        self,
-        batch: ClipBatch,
-        key: Array,
-        *,
-        train: bool = False,
-        batch_statistics: bool = False,
-        memory_gradient: bool = False,
-    ) -> Output:
+    def clip(self, batch: ClipBatch, key: Array, **options: Any) -> Output:
         """As `VideoSegmenter.clip`; see `models.clips`."""
-        return clips.clip(
-            self,
-            batch,
-            key,
-            train=train,
-            batch_statistics=batch_statistics,
-            memory_gradient=memory_gradient,
-        )
+        return clips.clip(self, batch, key, **options)

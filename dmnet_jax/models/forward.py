@@ -6,6 +6,7 @@ given.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -87,12 +88,6 @@ def rollout(
     def by_piece(x: Array) -> Array:  # [B, T, ...] -> [pieces, truncate, B, ...]
         return jnp.moveaxis(x, 1, 0).reshape(-1, truncate, videos, *x.shape[2:])
 
-    def one(
-        module: DMNet, memory: DualMemory, seen: tuple[Features, Array]
-    ) -> tuple[DualMemory, Output]:
-        features, there = seen
-        return module.update(memory, features, active=there, train=train)
-
     def piece(
         module: DMNet, memory: DualMemory, seen: tuple[Array, Array]
     ) -> tuple[DualMemory, Output]:
@@ -102,7 +97,8 @@ def rollout(
             lambda x: x.reshape(truncate, videos, *x.shape[1:]), features
         )
         memory = jax.lax.stop_gradient(memory)
-        return nn.scan(one, **ROLLED)(module, memory, (features, there))
+        roll = nn.scan(partial(_update, train=train), **ROLLED)
+        return roll(module, memory, (features, there))
 
     # Running statistics go from piece to piece if they change at all.
     variables = dict(ROLLED)
@@ -117,9 +113,34 @@ def rollout(
     )
 
 
+def sequences(
+    model: DMNet, batch: Batch, key: Array, *, train: bool = False, **options: Any
+) -> Output:
+    """`rollout` of a `SequenceCache`, whose frames are encoded. Trains no encoder.
+
+    The gradient reaches back through the whole sequence.
+    """
+    maps = [jnp.moveaxis(batch[name], 1, 0).astype(model.dtype) for name in FEATURES]
+    seen = Features(*maps), batch["frames_mask"].T
+    length, videos, h, w, _ = seen[0].top.shape
+    slots = min(length, model.global_size)
+    memory = model.init_memory(videos, (32 * h, 32 * w), key, global_size=slots)
+    roll = nn.scan(partial(_update, train=train), **ROLLED)
+    _, outputs = roll(model, memory, seen)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
+
+
+def _update(
+    module: DMNet, memory: DualMemory, seen: tuple[Features, Array], *, train: bool
+) -> tuple[DualMemory, Output]:
+    features, there = seen
+    return module.update(memory, features, active=there, train=train)
+
+
 FORWARD: Mapping[str, Forward] = {
     "clip": clip,
     "features": features,
     "rollout": rollout,
+    "sequences": sequences,
 }
-"""By the names that configs give them (`config.StageConfig.recipe`)."""
+"""By the names of `datasets.Stage.recipe`."""

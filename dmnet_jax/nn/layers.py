@@ -35,11 +35,13 @@ class Dense1x1(nn.Module):
 
     features: int
     use_bias: bool = False
+    kernel_init: nn.initializers.Initializer = KERNEL_INIT
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", KERNEL_INIT, (1, 1, x.shape[-1], self.features))
+        shape = (1, 1, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape)
         y = matmul(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -340,3 +340,52 @@ def test_admit_names_what_does_not_fit(bad, message):
 def test_admit_refuses_a_policy_that_answers_a_number():
     with pytest.raises(ValueError, match="the policy's answer is float32"):
         mem.admit(ring_of(), candidate(), policy=lambda r, c: jnp.float32(1))
+
+
+def remembered(values, capacity=4):
+    ring = mem.init(jnp.zeros(2), capacity=capacity)
+    for i, value in enumerate(values):
+        ring = mem.push(ring, jnp.array([value, 0.0]), stamp=i)
+    return ring
+
+
+@pytest.mark.parametrize(
+    ("values", "x", "expected"),
+    [([], 0.0, True), ([0.0, 5.0], 0.5, False), ([0.0, 5.0], 2.5, True)],
+)
+def test_novel_is_unlike_all_that_is_remembered(values, x, expected):
+    candidate = mem.Candidate(jnp.array([x, 0.0]), 0.0, 9)
+    ring = remembered(values)
+    assert bool(jax.jit(mem.novel(-1.0))(ring, candidate)) == expected
+    # The latest alone would not tell: 0.5 is far from 5.
+    if values:
+        assert bool(mem.dissimilar(-1.0)(ring, candidate))
+
+
+@pytest.mark.parametrize(
+    ("values", "slot"),
+    [
+        ([], 0),
+        ([3.0], 1),
+        ([0.0, 9.0, 5.0, 5.5], 2),  # of 5 and 5.5 the older
+        ([0.0, 9.0, 5.0, 20.0, 5.5], 2),  # 5.5 took the place of 0
+    ],
+)
+def test_the_most_redundant_is_the_older_of_the_closest_two(values, slot):
+    assert int(jax.jit(mem.most_redundant)(remembered(values))) == slot
+
+
+def test_a_full_ring_that_gives_up_the_redundant_keeps_what_is_unlike():
+    ring = mem.init(jnp.zeros(2), capacity=3)
+    stream = [0.0, 10.0, 10.5, 20.0, 20.1, 30.0]
+    kept = []  # the same in plain Python: (stamp, value)
+    for i, value in enumerate(stream):
+        item = jnp.array([value, 0.0])
+        ring = mem.push(ring, item, stamp=i, slot=mem.most_redundant(ring))
+        if len(kept) == 3:
+            pairs = [(a, b) for a in kept for b in kept if a[0] < b[0]]
+            kept.remove(min(pairs, key=lambda p: abs(p[0][1] - p[1][1]))[0])
+        kept.append((i, value))
+    found = sorted(zip(ring.stamp.tolist(), ring.slots[:, 0].tolist(), strict=True))
+    np.testing.assert_allclose(found, kept, atol=1e-5)
+    assert [value for _, value in kept] == pytest.approx([0.0, 20.1, 30.0])

@@ -239,3 +239,30 @@ def test_a_batched_ring_asks_for_vmap():
     ):
         with pytest.raises(ValueError, match="under jax.vmap"):
             read(rings)
+
+
+@pytest.mark.parametrize("mask", [(True, True, True), (False, True, False)])
+def test_attention_is_the_weighted_mean_of_what_can_be_read(mask):
+    rng = np.random.default_rng(0)
+    query, key, value = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((2, 3, 4), (3, 5, 4), (3, 5, 6))
+    )
+    found = jax.jit(mem.attend)(query, key, value, np.array(mask))
+    keys, values = key[list(mask)].reshape(-1, 4), value[list(mask)].reshape(-1, 6)
+    weights = np.exp(query @ keys.T / 2)
+    expected = weights @ values / weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_attention_over_nothing_is_zeros_and_so_is_its_gradient():
+    def read(query):
+        nothing = jnp.zeros(2, bool)
+        return mem.attend(query, jnp.ones((2, 5, 4)), jnp.ones((2, 5, 6)), nothing)
+
+    query = jnp.ones((3, 4))
+    assert not read(query).any()
+    gradient = jax.grad(lambda q: read(q).sum())(query)
+    assert np.isfinite(gradient).all() and not gradient.any()
+    with pytest.raises(ValueError, match="do not fit"):
+        mem.attend(query, jnp.ones((2, 5, 3)), jnp.ones((2, 5, 6)), jnp.ones(2, bool))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dmnet_jax.models import forward
+from dmnet_jax.models.features import FEATURES
 from tests.drawn import quick_jit
 from tests.tiny_run import network, picture, shallow
 
@@ -78,3 +79,25 @@ def test_gradients_reach_back_within_a_piece_only(setup):
     np.testing.assert_array_equal(reached, [False, False, True, True])
     reached = np.abs(gradient(frames, 2)).max((0, 2, 3, 4)) > 0
     np.testing.assert_array_equal(reached, [False, False, True, False])
+
+
+def test_an_encoded_sequence_gives_what_a_rollout_gives(setup, rollout):
+    model, variables, _, frames = setup
+    mask = np.ones((2, T), bool)
+    mask[1, 0] = False
+
+    @jax.jit
+    def encoded(frames):
+        found = model.apply(variables, frames.reshape(-1, 32, 32, 3), method="encode")
+        maps = {name: getattr(found, name) for name in FEATURES}
+        return {name: x.reshape(2, T, *x.shape[1:]) for name, x in maps.items()}
+
+    batch = {**encoded(frames), "frames_mask": mask}
+    output = jax.jit(partial(model.apply, method=forward.sequences))(
+        variables, batch, KEY
+    )
+    expected = rollout(frames, mask)
+    for row, t in zip(*np.nonzero(mask), strict=True):
+        here, wanted = output.logits[row, t], expected.logits[row, t]
+        np.testing.assert_allclose(here, wanted, atol=1e-5)
+        assert output.admitted[row, t] == expected.admitted[row, t]

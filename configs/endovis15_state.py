@@ -1,0 +1,54 @@
+"""EndoVis 2015, robotic part, with a memory that helps when the camera loses the scene.
+
+A single-frame network first, from the weights trained on rendered surgery; then the
+gated prediction state alone (`nn.prediction_state`), on sequences in which the current
+frame lacks what the state has: bursts of blur, glare, occlusion, black and frozen
+frames. The single-frame stage sees the same corruptions, so that the memory is not
+credited with what an augmentation gives. Smoke, blood and low light are never trained.
+
+    python train.py --config configs/endovis15_state.py --data.root DIR
+    python evaluate.py --checkpoint runs/endovis15_state/fold0-seed0 --corrupt bursts
+
+`--data.train clip1 clip3 --data.val clip2` tests on another clip.
+"""
+
+from dataclasses import replace
+
+from configs import endovis15
+from dmnet_jax.config import Config, StageConfig
+
+
+def get_config() -> Config:
+    config = endovis15.get_config()
+    return replace(
+        config,
+        name="endovis15_state",
+        data=replace(config.data, corrupt=0.5),
+        model=replace(
+            config.model,
+            local="none",
+            global_memory=False,
+            state=True,
+            pretrained="rendered",
+        ),
+        optim=replace(config.optim, drop_epochs=(6,)),
+        train=replace(
+            config.train,
+            stages=(
+                StageConfig("single frame", 8, train="single_frame"),
+                StageConfig(
+                    "state",
+                    4,
+                    lr_scale=2.0,
+                    train="memory",
+                    recipe="rollout",
+                    cached_views=3,
+                    corrupted_views=3,
+                ),
+            ),
+            eval_every_epochs=8,
+            rollout_frames=5,
+            rollout_truncate=5,
+            rollout_stride=3,
+        ),
+    )

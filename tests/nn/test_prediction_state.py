@@ -1,0 +1,144 @@
+"""The prediction state: nothing at its start, and what its equations say."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dmnet_jax import memory as mem
+from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.models.features import Features
+from dmnet_jax.nn.prediction_state import GAIN_SCALE, LEAST
+from tests.drawn import drawn, quick_jit
+
+KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
+WITH = DMNet.tiny(CLASSES, local="none", global_memory=False, state=True)
+FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    memory = WITH.init_memory(1, SIZE, KEY)
+    frames = jax.ShapeDtypeStruct((1, 1, *SIZE, 3), jnp.uint8)
+    return drawn(jax.eval_shape(WITH.init, KEY, memory, frames))
+
+
+def with_fresh_state(variables):
+    """The parameters that an untrained state starts from."""
+    fresh = dict(variables["params"])
+    zero = ("widen8", "widen16", "trust8", "trust32", "gain")
+    own = fresh["prediction_state"]
+    fresh["prediction_state"] = {
+        name: jax.tree.map(jnp.zeros_like, part) if name in zero else part
+        for name, part in own.items()
+    }
+    return {**variables, "params": fresh}
+
+
+def roll(model, variables, frames=FRAMES):
+    memory = model.init_memory(len(frames), SIZE, KEY)
+    return quick_jit(model.apply)(variables, memory, frames)
+
+
+def test_an_untrained_state_changes_nothing(variables):
+    memory = WITH.init_memory(1, SIZE, KEY)
+    initial = quick_jit(WITH.init)(KEY, memory, FRAMES[:1, :1])
+    state = initial["params"]["prediction_state"]
+    for name in ("widen8", "widen16", "trust8", "trust32"):
+        assert not state[name]["kernel"].any()
+    assert state["gain"] == 0
+    fresh = with_fresh_state(variables)
+    _, alone = roll(WITH.single_frame(), fresh)
+    memory, found = roll(WITH, fresh)
+    np.testing.assert_array_equal(found.logits, alone.logits)
+    assert memory.state.count.tolist() == [4, 4]
+
+
+def test_a_trained_state_says_what_its_equations_say(variables):
+    memory, found = roll(WITH, variables)
+    _, alone = roll(WITH.single_frame(), variables)
+    # A video's first frame has nothing to be corrected by.
+    scale = np.abs(alone.logits).max()
+    first = found.logits[:, 0], alone.logits[:, 0]
+    np.testing.assert_allclose(*first, atol=1e-5 * scale)
+    assert np.abs(found.logits[:, 1:] - alone.logits[:, 1:]).max() > 1e-3 * scale
+    assert (np.abs(memory.state.value.sum(-1) - 1) < 1e-5).all()
+    # Without priors, so that the frame's own logits are those of the single frame.
+    own = variables["params"]["prediction_state"]
+    for name in ("widen8", "widen16"):
+        own = {**own, name: jax.tree.map(jnp.zeros_like, own[name])}
+    given = {**variables, "params": {**variables["params"], "prediction_state": own}}
+    memory, found = roll(WITH, given)
+    state = jax.nn.softmax(alone.logits[:, 0])
+    for t in range(1, 4):
+        trust = trust_of(given, FRAMES[:, t])
+        logits = alone.logits[:, t]
+        before = np.log(np.maximum(state, LEAST))
+        change = (1 - trust) * (before - jax.nn.log_softmax(logits))
+        change = np.tanh(GAIN_SCALE * own["gain"]) * change
+        expected = logits + change
+        limit = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(found.logits[:, t], expected, atol=limit)
+        state = trust * jax.nn.softmax(logits) + (1 - trust) * state
+    np.testing.assert_allclose(memory.state.value, state, atol=1e-4)
+
+
+def trust_of(variables, frames):
+    """By way of what the module sows, in a first frame without a state."""
+    memory = WITH.init_memory(len(frames), SIZE, KEY)
+    apply = quick_jit(partial(WITH.apply, method="step", mutable=["intermediates"]))
+    _, sown = apply(variables, memory, frames)
+    (trust,) = sown["intermediates"]["prediction_state"]["trust"]
+    assert ((trust > 0) & (trust < 1)).all()
+    return np.asarray(trust)
+
+
+def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
+    step = quick_jit(partial(WITH.apply, method="step"))
+    memory, _ = step(variables, WITH.init_memory(2, SIZE, KEY), FRAMES[:, 0])
+    broken = jnp.asarray(FRAMES[:, 1], jnp.float32).at[0, 3, 3].set(jnp.nan)
+    active = jnp.array([True, False])
+    after, _ = quick_jit(partial(WITH.apply, method="step"))(
+        variables, memory, broken, active=active
+    )
+    np.testing.assert_array_equal(after.state.value, memory.state.value)
+    assert after.state.count.tolist() == [1, 1]
+    forgotten = WITH.reset(after, jnp.array([mem.KEEP, mem.RESET_LOCAL]))
+    assert forgotten.state.count.tolist() == [1, 0]
+
+
+def test_gradients_reach_all_of_it_through_time(variables):
+    fresh = with_fresh_state(variables)
+    target = np.random.default_rng(1).integers(0, CLASSES, (2, 8, 16))
+    maps = features(fresh)
+
+    def loss(own):
+        params = {**fresh["params"], "prediction_state": own}
+        memory, total = WITH.init_memory(2, SIZE, KEY), 0.0
+        for t in range(3):
+            seen = jax.tree.map(lambda x, t=t: x[:, t], maps)
+            memory, output = WITH.apply(
+                {**fresh, "params": params}, memory, seen, method="update"
+            )
+            chosen = jax.nn.log_softmax(output.logits)
+            total -= jnp.take_along_axis(chosen, target[..., None], -1).mean()
+        return total
+
+    own = fresh["params"]["prediction_state"]
+    gradient = quick_jit(jax.grad(loss))(own)
+    # Neither the trust's weights nor the prior's can move before gain and widening do.
+    for name in ("gain", "widen8", "widen16"):
+        assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradient[name])), name
+    moved = jax.tree.map(lambda x: x + 0.01, own)
+    for path, x in jax.tree_util.tree_leaves_with_path(
+        quick_jit(jax.grad(loss))(moved)
+    ):
+        assert np.isfinite(x).all() and np.abs(x).max() > 0, path
+
+
+def features(variables):
+    flat = FRAMES.reshape(-1, *SIZE, 3)
+    found = quick_jit(partial(WITH.apply, method="encode"))(variables, flat)
+    return Features(*(x.reshape(2, 4, *x.shape[1:]) for x in jax.tree.leaves(found)))
