@@ -109,7 +109,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
                 continue
             tx = training.make_optimizer(config.optim, stage)
             alone = stage.part == "single_frame"
-            model = models.single_frame(network) if alone else network
+            model = network.single_frame() if alone else network
             if start <= stage.begin:  # not in the midst of it
                 variables = jax.device_get(state.variables)
                 state = training.create_state(

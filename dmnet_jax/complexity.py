@@ -85,9 +85,9 @@ all printed digits.
 - NL: the paper does not say what it is made of. Here: one projection, and the current
   frame reading the five of its window.
 step G: what one frame of a stream costs this code, attention products and batch norm
-included; stored keys and values are not projected again.
-live G: the same of `dmnet_jax.streaming`, which folds and merges layers, for a frame
-that is not admitted to the global memory. One that is costs another projection."""
+included, if it is not admitted to the global memory; what is remembered is not
+projected again. An admission costs another projection.
+live G: the same of the folded network, which `dmnet_jax.streaming` compiles."""
 
 
 def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
@@ -104,12 +104,15 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
     from dmnet_jax.nn.batch_norm import BatchNorm
     from dmnet_jax.nn.convolution import Conv, Deconv
     from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3
+    from dmnet_jax.nn.recurrent import JoinedConv
 
     sums = {name: 0 for name in Complexity._fields}
 
     def intercept(following: Any, inputs: Any, keywords: Any, context: Any) -> Any:
         output = following(*inputs, **keywords)
         module = context.module
+        if isinstance(module, JoinedConv) and context.method_name.startswith("of_"):
+            sums["convolution"] += output.size * inputs[0].shape[-1] * module.size**2
         if context.method_name != "__call__":
             return output
         if isinstance(module, Dense1x1):
@@ -154,14 +157,11 @@ def variable_shapes(model: Any) -> Any:
 
 
 def _memory(model: Any, size: tuple[int, int]) -> Any:
-    """Shapes of the memory of one stream, with as many slots as are read."""
+    """Shapes of the memory of one stream."""
     import jax
 
-    from dmnet_jax.models.dmnet import DMNet
-
     key = jax.random.key(0)
-    slots = {"global_size": model.num_reads} if isinstance(model, DMNet) else {}
-    return jax.eval_shape(lambda: model.init_memory(1, size, key, **slots))
+    return jax.eval_shape(lambda: model.init_memory(1, size, key))
 
 
 def parameters(model: Any) -> int:
@@ -173,71 +173,66 @@ def parameters(model: Any) -> int:
 
 @functools.cache
 def step_complexity(model: Any, size: tuple[int, int]) -> Complexity:
-    """One frame of one stream of frames `size` = (H, W)."""
-    import jax
-    import jax.numpy as jnp
-
-    from dmnet_jax.models.tdnet import TDNet
-
-    frame = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
-    # A switch is traced with all its paths; one is counted.
-    once = {"path": 0, "method": "update"} if issubclass(type(model), TDNet) else {}
-
-    def step(*inputs: Any) -> Any:
-        return model.apply(*inputs, **{"method": "step", **once})
-
-    return count(step, variable_shapes(model), _memory(model, size), frame)
+    """One frame of one stream of frames `size` = (H, W), that is not admitted."""
+    return _step(model, variable_shapes(model), size)
 
 
 @functools.cache
 def stream_complexity(model: Any, size: tuple[int, int]) -> Complexity:
-    """One frame of a compiled stream (`dmnet_jax.streaming`) that is not admitted."""
+    """`step_complexity` of the folded network, which `dmnet_jax.streaming` compiles."""
     import jax
     import numpy as np
 
-    from dmnet_jax.streaming import network
-    from dmnet_jax.streaming.folding import fold
-
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), variable_shapes(model))
-    weights = fold(model, zeros)
-    key = jax.random.key(0)
-    memory = jax.eval_shape(lambda: network.init_memory(model, 1, size, key))
-    frame = jax.ShapeDtypeStruct((1, *size, 3), "uint8")
-    active = jax.ShapeDtypeStruct((1,), "bool")
-
-    def step(*inputs: Any) -> Any:
-        return network.step(model, weights, *inputs)
-
-    counted = count(step, memory, frame, active)
-    if not model.global_memory:
-        return counted
-    # Traced twice, under conditions: an empty memory's stand-in, and an admission.
-    once = _projection(model, size)
-    return counted._replace(convolution=counted.convolution - 2 * once)
+    model, variables = model.folded(zeros)
+    return _step(model, variables, size)
 
 
-def _projection(model: Any, size: tuple[int, int]) -> int:
-    """Multiply-adds of one frame's key and value."""
+def _step(model: Any, variables: Any, size: tuple[int, int]) -> Complexity:
     import jax
 
-    from dmnet_jax.nn.attention import KeyValueProjection
+    frame = jax.ShapeDtypeStruct((1, *size, 3), "uint8")
+    # A switch over paths is traced with all of them; one is counted.
+    once = {"path": 0, "method": "update"} if model.lockstep else {}
+
+    def step(*inputs: Any) -> Any:
+        return model.apply(*inputs, **{"method": "step", **once})
+
+    counted = count(step, variables, _memory(model, size), frame)
+    if not model.memories.global_:
+        return counted
+    # Traced twice, under conditions: an empty memory's stand-in, and an admission.
+    skipped = 2 * _projection(model, "stored", size)
+    return counted._replace(convolution=counted.convolution - skipped)
+
+
+def _projection(model: Any, method: str, size: tuple[int, int]) -> int:
+    """Multiply-adds of what one frame is remembered as, "recent" or "stored"."""
+    import jax
 
     top = jax.ShapeDtypeStruct(
         (1, size[0] // 32, size[1] // 32, model.width), "float32"
     )
-    projection = KeyValueProjection(model.key_channels, model.value_channels)
-    variables = jax.eval_shape(projection.init, jax.random.key(0), top)
-    return count(projection.apply, variables, top).convolution
+
+    def project(*inputs: Any) -> Any:
+        return model.apply(*inputs, method=method)
+
+    return count(project, variable_shapes(model), top).convolution
 
 
 def paper_operations(model: Any, size: tuple[int, int]) -> int:
     """One frame by the paper's rule (see `NOTES`), as far as it is known."""
     step = step_complexity(model, size)
     total = step.inflated + step.norm
-    if model.global_memory:
-        # The step projects the frame once to remember it and once as a query; the
-        # paper, the query and each frame read.
-        total += (model.num_reads - 1) * _projection(model, size)
+    if model.memories.global_:
+        # The step projects the query alone; the paper, each frame read as well.
+        total += model.num_reads * _projection(model, "stored", size)
+    if model.memories.local:
+        # The same of the window's earlier frames; and the first frame goes through
+        # hidden state and forget gate, which the step leaves out, as they are zero.
+        total += model.local_size * _projection(model, "recent", size)
+        silenced = {"nl": 0, "clstm": 36}.get(model.local, 2)
+        total += silenced * model.width**2 * (size[0] // 32) * (size[1] // 32)
     return total
 
 

@@ -154,7 +154,7 @@ def predict_video(
     length = len(source.videos[video].frames)
     memory = None
     # Without a global memory nothing enters it, whatever the gates say.
-    admits = bool(getattr(model, "global_memory", False))
+    admits = model.memories.global_
     for start in range(0, length, CHUNK):
         indices = range(start, min(start + CHUNK, length))
         images = [source.image(video, i) for i in indices]

@@ -22,8 +22,7 @@ from data_pipelines.files import make_folder, naming
 from data_pipelines.frames import IGNORE
 from data_pipelines.loader import Batch, ClipLoader, generator
 from dmnet_jax.datasets import Stage
-from dmnet_jax.models.compared import ComparedNetwork
-from dmnet_jax.models.dmnet import FEATURES, DMNet
+from dmnet_jax.models.features import FEATURES
 
 _CHUNK = 8
 _VIEW_STREAM = 1 << 62
@@ -33,7 +32,7 @@ _VIEW_STREAM = 1 << 62
 def encoded_once(
     stage: Stage,
     folder: Path,
-    model: DMNet | ComparedNetwork,
+    model: Any,
     variables: Any,
     log: Callable[[str], None],
 ) -> Iterator[Stage]:
@@ -45,7 +44,6 @@ def encoded_once(
         yield stage
         return
     assert isinstance(stage.loader, ClipLoader)
-    assert not isinstance(model, ComparedNetwork)  # the config's check
     cache = FeatureCache(
         folder,
         stage.loader,
@@ -81,7 +79,7 @@ class FeatureCache:
         loader: ClipLoader,
         *,
         views: int,
-        model: DMNet,
+        model: Any,
         variables: Any,
         log: Callable[[str], None],
     ):
@@ -93,7 +91,7 @@ class FeatureCache:
         self._first = np.cumsum([0, *(len(video.frames) for video in videos)])
         self._labels = np.full((views, self._first[-1], *loader.size), IGNORE, np.uint8)
         self._maps: dict[str, np.ndarray] = {}
-        encode = jax.jit(functools.partial(model.apply, method=DMNet.encode))
+        encode = jax.jit(functools.partial(model.apply, method="encode"))
         for number, video in enumerate(videos):
             for view in range(views):
                 self._encode_video(number, view, functools.partial(encode, variables))

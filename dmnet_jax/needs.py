@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from data_pipelines.frames import FrameSource
-from dmnet_jax import complexity, models, training
+from dmnet_jax import complexity, training
 from dmnet_jax.benchmark.machine import product_peak
 from dmnet_jax.config import Config
 from dmnet_jax.datasets import Stage
+from dmnet_jax.models.forward import FORWARD
 
 # The backward pass costs twice the forward pass; of the speed at which matrices are
 # multiplied, a network's training reaches about a quarter.
@@ -53,9 +54,8 @@ def of_stage(stage: Stage, network: Any, variables: Any, config: Config) -> Need
         config: of the run.
     """
     alone = stage.part == "single_frame"
-    model = models.single_frame(network) if alone else network
+    model = network.single_frame() if alone else network
     model = model.clone(axis_name=None)
-    rollout = stage.recipe == "rollout"
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), variables)
     trained, frozen = training.split_params(shapes["params"], stage.part)
     others = {name: part for name, part in shapes.items() if name != "params"}
@@ -63,12 +63,12 @@ def of_stage(stage: Stage, network: Any, variables: Any, config: Config) -> Need
 
     def step(trained: Any, frozen: Any, others: Any, batch: Any, key: Any) -> Any:
         def loss(trained: Any) -> Any:
-            return training.recipe_loss(
+            return training.forward_loss(
                 {**others, "params": {**frozen, **trained}},
                 batch,
                 key,
                 model=model,
-                recipe="rollout" if rollout else "clip",
+                forward=FORWARD[stage.recipe],
                 truncate=config.train.rollout_truncate,
                 batch_statistics=stage.part != "memory",
                 memory_gradient=config.train.memory_gradient and stage.part != "memory",

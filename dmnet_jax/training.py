@@ -18,19 +18,15 @@ from jax import Array
 from dmnet_jax.config import OptimConfig
 from dmnet_jax.datasets import Stage
 from dmnet_jax.losses import combined_loss
-from dmnet_jax.models import clips
-from dmnet_jax.models.compared import ComparedNetwork
-from dmnet_jax.models.dmnet import FEATURES, DMNet, Features
+from dmnet_jax.models.forward import Batch, Forward, clip
+from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.parallel import device_key
 
 Part = Literal["all", "memory", "single_frame"]
-Recipe = Literal["clip", "features", "rollout"]
 
 # Parameters that a single-frame network does not have.
 MEMORY_MODULES = ("recurrent", "local_key_value", "global_key_value")
-
-Batch = Mapping[str, Any]
 
 
 class TrainState(struct.PyTreeNode):
@@ -124,72 +120,43 @@ def create_state(
     )
 
 
-def recipe_loss(
+def forward_loss(
     variables: dict[str, Any],
     batch: Batch,
     key: Array,
     *,
-    model: DMNet | ComparedNetwork,
-    recipe: Recipe,
-    batch_statistics: bool,
-    memory_gradient: bool,
-    truncate: int,
+    model: VideoSegmenter,
+    forward: Forward,
     optim: OptimConfig,
+    **options: Any,
 ) -> tuple[Array, tuple[Any, Array, Array]]:
-    """Loss of the frames that a recipe scores.
+    """Loss of the frames that a batch scores.
 
     Logits are enlarged to the labels' size, bilinear.
+
+    Args:
+        variables: of the model.
+        batch: what `forward` takes, and `label`.
+        key: of reads and dropout.
+        model: with the same `axis_name`.
+        forward: one of `models.forward`.
+        optim: weights of the losses.
+        options: of `forward`.
 
     Returns:
         The loss, and new batch statistics, the logits [N, H, W, C] and bool, which
         frames were admitted.
     """
     read_key, dropout_key = jax.random.split(key)
-    apply: Any = partial(
-        model.apply,
-        variables,
+    stepped: Any = model.apply(
+        *(variables, batch, read_key),
+        method=forward,
         train=True,
         rngs={"dropout": dropout_key},
         mutable=["batch_stats", "auxiliary"],
+        **options,
     )
-    if recipe == "clip":
-        # Some frames fill a memory and the last is scored, each network in its way.
-        compared = isinstance(model, ComparedNetwork)
-        output, updates = apply(
-            batch["frames"],
-            batch["frames_mask"],
-            batch["past"],
-            batch["past_mask"],
-            read_key,
-            batch_statistics=batch_statistics,
-            memory_gradient=memory_gradient,
-            method="clip" if compared else clips.clip,
-        )
-    elif recipe == "features":
-        output, updates = apply(
-            Features(**{name: batch[name] for name in FEATURES}),
-            batch["window"],
-            batch["window_mask"],
-            batch["past"],
-            batch["past_mask"],
-            read_key,
-            method=clips.clip_of_features,
-        )
-    else:
-        rows, length, *size = batch["frames"].shape[:4]
-        dmnet: Any = model  # no other is trained by sequences
-        slots = min(length, dmnet.global_size)
-        memory = dmnet.init_memory(
-            rows, (size[0], size[1]), read_key, global_size=slots
-        )
-        output, updates = apply(
-            memory,
-            batch["frames"],
-            batch["frames_mask"],
-            truncate=truncate,
-            batch_statistics=batch_statistics,
-            method=clips.rollout,
-        )
+    output, updates = stepped
     labels = scored_labels(batch)
 
     def enlarged(logits: Array) -> Array:
@@ -217,11 +184,11 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: DMNet | ComparedNetwork,
+    model: VideoSegmenter,
     tx: optax.GradientTransformation,
     optim: OptimConfig,
+    forward: Forward = clip,
     part: Part = "all",
-    recipe: Recipe = "clip",
     memory_gradient: bool = False,
     truncate: int = 1,
     axis_name: str | None = None,
@@ -230,19 +197,16 @@ def train_step(
 
     Args:
         state: donated by the caller.
-        batch: what the recipe takes, 255 in a label where it is not scored.
-            "clip": frames uint8 [B, T, H, W, 3], frames_mask bool [B, T], past uint8
-            [B, n, H, W, 3], past_mask bool [B, n], label [B, H, W].
-            "rollout": frames, frames_mask, and label [B, T, H, W].
-            "features": of `FeatureCache`.
+        batch: what `forward` takes, and `label`, [B, H, W] or of every frame
+            [B, T, H, W], 255 where it is not scored.
         model: with the same `axis_name`.
         tx: of `make_optimizer`.
+        optim: weights of the losses.
+        forward: of `models.forward`: what a batch is, and which frames are scored.
         part: what this stage trains. Batch norm uses its running statistics, and
             keeps them, while the encoder is frozen.
-        optim: weights of the losses.
-        recipe: what a batch is, and which of its frames are scored.
-        memory_gradient: see `clips.clip`.
-        truncate: see `clips.rollout`.
+        memory_gradient: see `VideoSegmenter.clip`.
+        truncate: see `models.forward.rollout`.
         axis_name: device axis to average over.
 
     Returns:
@@ -257,12 +221,12 @@ def train_step(
 
     def loss_of(trained: Any) -> tuple[Array, tuple[Any, Array, Array]]:
         variables = {**state.variables, "params": {**frozen, **trained}}
-        return recipe_loss(
+        return forward_loss(
             variables,
             batch,
             key,
             model=model,
-            recipe=recipe,
+            forward=forward,
             truncate=truncate,
             batch_statistics=part != "memory",
             memory_gradient=memory_gradient and part != "memory",
@@ -278,7 +242,7 @@ def train_step(
         "loss": loss * rows,
         "rows": rows,
         "counts": pixel_counts(logits, labels),
-        "admitted": jnp.int32([admitted.sum(), admitted.size * model.global_memory]),
+        "admitted": jnp.int32([admitted.sum(), admitted.size * model.memories.global_]),
     }
     if axis_name is not None:
         gradient, loss, batch_stats = jax.lax.pmean(

@@ -21,7 +21,8 @@ from data_pipelines.files import replaced
 from data_pipelines.frames import FrameSource
 from dmnet_jax import evaluation, parallel, training
 from dmnet_jax.datasets import Stage
-from dmnet_jax.models import ComparedNetwork, DMNet
+from dmnet_jax.models import VideoSegmenter
+from dmnet_jax.models.forward import FORWARD
 from dmnet_jax.process import Stopped
 from dmnet_jax.run import Run
 from dmnet_jax.waiting import waiting
@@ -40,7 +41,7 @@ def train_stage(
     state: training.TrainState,
     stage: Stage,
     *,
-    model: DMNet | ComparedNetwork,
+    model: VideoSegmenter,
     tx: optax.GradientTransformation,
     videos: FrameSource,
     start: int,
@@ -71,8 +72,8 @@ def train_stage(
             training.train_step,
             model=model,
             tx=tx,
+            forward=FORWARD[stage.recipe],
             part=stage.part,
-            recipe=stage.recipe,
             truncate=config.rollout_truncate,
             optim=run.config.optim,
             memory_gradient=config.memory_gradient,
@@ -121,7 +122,7 @@ def validate(
     step: int,
     state: training.TrainState,
     stage: Stage,
-    model: DMNet | ComparedNetwork,
+    model: VideoSegmenter,
     videos: FrameSource,
 ) -> None:
     """Evaluates on whole videos; every process does, and so they stay together."""

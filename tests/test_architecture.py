@@ -145,8 +145,9 @@ def test_public_names_of_the_memory_library():
         == (
             "AdmissionPolicy Candidate DualMemory EMPTY KEEP RESET_ALL RESET_LOCAL "
             "Readout RingBuffer admit advance all_of always any_of confidence "
-            "confident dissimilar every init init_dual latest prefill prefill_local "
-            "push read_all read_key read_last read_top_k read_uniform reset similarity"
+            "confident dissimilar every init init_dual judge latest prefill "
+            "prefill_local push read_all read_key read_last read_top_k read_uniform "
+            "read_window remember reset similarity stand_in"
         ).split()
     )
 

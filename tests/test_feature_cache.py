@@ -9,7 +9,9 @@ from data_pipelines.clips import ClipSpec
 from data_pipelines.frames import IGNORE
 from data_pipelines.loader import ClipLoader
 from dmnet_jax.feature_cache import FeatureCache
-from dmnet_jax.models.dmnet import FEATURES, DMNet
+from dmnet_jax.models import forward
+from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.models.features import FEATURES
 from tests.drawn import quick_jit
 from tests.tiny_run import Videos, network, shallow, step_of
 
@@ -71,7 +73,7 @@ def test_a_step_on_features_equals_the_step_on_frames(tmp_path):
 
     state = create_state(network()[1], linear(), key=jax.random.key(3))
     plain = quick_jit(step_of("memory"))
-    cached = quick_jit(step_of("memory", recipe="features"))
+    cached = quick_jit(step_of("memory", forward=forward.features))
     after, metrics = plain(state, loader().batch(0))
     again, measured = cached(state, cache(tmp_path).batch(0))
     assert float(metrics["loss"]) == pytest.approx(float(measured["loss"]), rel=1e-5)

@@ -204,12 +204,12 @@ def step_of(
     part: str, axis_name: str | None = None, **options: Any
 ) -> Callable[..., Any]:
     """`train_step` of a stage that trains `part`, with `linear()`."""
-    from dmnet_jax import models, training
+    from dmnet_jax import training
 
     model = network()[0].clone(axis_name=axis_name)
     return functools.partial(
         training.train_step,
-        model=models.single_frame(model) if part == "single_frame" else model,
+        model=model.single_frame() if part == "single_frame" else model,
         tx=linear(),
         optim=tiny_config().optim,
         part=part,

@@ -23,6 +23,7 @@ def prepare(
     from dmnet_jax import models, training
     from dmnet_jax.config import Config, ModelConfig
     from dmnet_jax.datasets import Stage
+    from dmnet_jax.models import forward
 
     jax.config.update("jax_enable_x64", case.exact)
     config = Config(model=ModelConfig(attention_dropout=0.0))
@@ -30,19 +31,18 @@ def prepare(
         dtype=jnp.float64 if case.exact else jnp.float32
     )
     if not case.memory:
-        model = models.single_frame(model)
+        model = model.single_frame()
     batch = random_batch(case, model.num_classes)
     variables = models.initial_variables(model, config)
     key, optim = jax.random.key(0), config.optim
 
     def loss(params: Any) -> Any:
-        return training.recipe_loss(
+        return training.forward_loss(
             {**variables, "params": params},
             batch,
             key,
             model=model,
-            recipe="clip",
-            truncate=1,
+            forward=forward.clip,
             batch_statistics=True,
             memory_gradient=False,
             optim=optim,

@@ -48,10 +48,10 @@ def step_operations(case: Case) -> int:
     import jax.numpy as jnp
 
     from dmnet_jax.complexity import count
-    from dmnet_jax.models import clips, single_frame
     from dmnet_jax.models.dmnet import DMNet
+    from dmnet_jax.models.protocol import ClipBatch
 
-    model = DMNet(8) if case.memory else single_frame(DMNet(8))
+    model = DMNet(8) if case.memory else DMNet(8).single_frame()
     key = jax.random.key(0)
     variables = jax.eval_shape(
         lambda: model.init(
@@ -69,8 +69,10 @@ def step_operations(case: Case) -> int:
 
     local, past = (5, 4) if case.memory else (1, 0)
     clip = count(
-        lambda *inputs: model.apply(*inputs, method=clips.clip),
-        *(variables, frames(local), masks(local), frames(past), masks(past), key),
+        lambda *inputs: model.apply(*inputs, method="clip"),
+        variables,
+        ClipBatch(frames(local), masks(local), frames(past), masks(past)),
+        key,
     )
 
     def encode(*inputs: Any) -> Any:

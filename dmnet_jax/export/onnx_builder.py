@@ -10,10 +10,11 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from dmnet_jax.streaming.folding import Weights
-
 OPSET = 18
 _IR_VERSION = 9  # of ONNX 1.14, the first with all of opset 18's runtimes
+
+Layer = dict[str, np.ndarray]
+"""Of a convolution: "kernel" [k, k, C, D] with or without "bias" [D]."""
 
 Value = str | np.ndarray | np.generic
 """The name of a node's output, or a constant."""
@@ -62,7 +63,7 @@ class Graph:
     def conv(
         self,
         x: str,
-        layer: Weights,
+        layer: Layer,
         *,
         depthwise: bool = False,
         stride: int = 1,

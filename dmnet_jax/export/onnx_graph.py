@@ -1,4 +1,4 @@
-"""The streaming step as an ONNX graph: `streaming.network` written with ONNX operators.
+"""The network's step as an ONNX graph: `DMNet.step` written with ONNX operators.
 
 Written by hand, not traced: what is traced is the formulation that XLA runs fastest
 (shifted multiply-adds, pooling by rows and columns), and runtimes that read ONNX have
@@ -17,15 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dmnet_jax.export import onnx_ring
-from dmnet_jax.export.onnx_builder import Graph, integers
+from dmnet_jax.export.onnx_builder import Graph, Layer, integers
 from dmnet_jax.export.onnx_ring import Ring
 from dmnet_jax.export.stablehlo import leaf_names, typed
 from dmnet_jax.memory import RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.nn import mobilenet
 from dmnet_jax.nn.layers import pad_3x3
-from dmnet_jax.streaming.folding import Weights
-from dmnet_jax.streaming.forms import stream_form
 from dmnet_jax.streaming.program import NO_LABEL, Interface, input_shapes
 
 _NEVER = np.float32(-1e30)  # a logit that is not read
@@ -51,8 +49,8 @@ def export_step(
         )
     if interface.streams != 1:
         raise ValueError(f"streams is {interface.streams}; ONNX is written for one")
-    form = stream_form(model, variables, interface.size)
-    memory, frames, active, reset = input_shapes(form, interface)
+    model, variables = model.folded(variables)
+    memory, frames, active, reset = input_shapes(model, interface)
     leaves = dict(zip(leaf_names(memory), jax.tree.leaves(memory), strict=True))
     held = {name: x for name, x in leaves.items() if name != ".key"}
     inputs = {f"memory{name}": x for name, x in held.items()}
@@ -66,7 +64,7 @@ def export_step(
         "similarity": jax.ShapeDtypeStruct((1,), jnp.float32),
         "admitted": jax.ShapeDtypeStruct((1,), jnp.bool_),
     }
-    step = _Step(model, form.weights, interface)
+    step = _Step(model, variables, interface)
     for name, x in inputs.items():
         step.g.input(name, x.shape, x.dtype)
     written = step.write({name: f"memory{name}" for name in held})
@@ -80,11 +78,12 @@ def export_step(
 
 
 class _Step:
-    """Writes one step into `g`; methods mirror the functions of `streaming.network`."""
+    """Writes one step of a folded network into `g`; methods mirror those of `DMNet`."""
 
-    def __init__(self, model: DMNet, weights: Weights, interface: Interface) -> None:
+    def __init__(self, model: DMNet, variables: Any, interface: Interface) -> None:
         self.g = Graph()
-        self.model, self.weights, self.interface = model, weights, interface
+        self.model, self.interface = model, interface
+        self.weights, self.thresholds = variables["params"], variables["thresholds"]
         self.grid = interface.size[0] // 32, interface.size[1] // 32
 
     def write(self, leaves: dict[str, str]) -> dict[str, str]:
@@ -143,10 +142,10 @@ class _Step:
 
     def encode(self) -> dict[str, str]:
         """The maps that the decoder and the memories need of the frame."""
-        g, padding, weights = self.g, self.model.encoder, self.weights["encoder"]
+        g, padding, weights = self.g, self.model.encoder, self.weights["backbone"]
         size = list(self.interface.size)
 
-        def filtered(x: str, layer: Weights, stride: int, depthwise: bool) -> str:
+        def filtered(x: str, layer: Layer, stride: int, depthwise: bool) -> str:
             pads = [pad_3x3(n, stride, padding) for n in size]
             size[:] = [n // stride for n in size]
             options: Any = {"stride": stride, "pads": pads, "depthwise": depthwise}
@@ -168,19 +167,17 @@ class _Step:
                 stride = first_stride if repeat == 0 else 1
                 y = g.relu6(g.conv(x, block["expand"]))
                 y = filtered(y, block["depthwise"], stride, True)
-                if "project" in block:
-                    y = g.conv(y, block["project"])
-                    inputs = block["expand"]["kernel"].shape[2]
-                    if stride == 1 and channels == inputs:
-                        y = g.add("Add", y, x)
+                y = g.conv(y, block["project"])
+                if stride == 1 and channels == block["expand"]["kernel"].shape[2]:
+                    y = g.add("Add", y, x)
                 x = y
                 index += 1
             outputs.append(x)
         deep, deepest = outputs[5:]
         top = g.add(
             "Add",
-            g.conv(deepest, weights["lateral8"]),
-            g.conv(deep, weights["lateral7"]),
+            g.conv(deepest, self.weights["lateral8"]),
+            g.conv(deep, self.weights["lateral7"]),
         )
         names = ("quarter", "eighth", "sixteenth_64", "sixteenth_96")
         return {**dict(zip(names, outputs[1:5], strict=True)), "top": g.relu6(top)}
@@ -210,9 +207,10 @@ class _Step:
         pooled = g.conv(g.max_pool_5x5(last), weights["pooled_classifier"])
         return g.add("Add", g.conv(x, weights["classifier"]), pooled)
 
-    def key_value(self, layer: Weights, x: str) -> Pair:
+    def key_value(self, layers: dict[str, Layer], x: str) -> Pair:
         sizes = [self.model.key_channels, self.model.value_channels]
-        key, value = self.g.split(self.g.nhwc(self.g.conv(x, layer)), sizes, 3)
+        both = _beside(layers["key"], layers["value"])
+        key, value = self.g.split(self.g.nhwc(self.g.conv(x, both)), sizes, 3)
         return {".key": key, ".value": value}
 
     def global_key_value(self, x: str) -> Pair:
@@ -228,9 +226,17 @@ class _Step:
         if self.model.local == "nl":
             return self.key_value(weights["local_key_value"], top)
         cell = weights["recurrent"]
-        if self.model.local != "clstm":
-            top = g.conv(top, cell["input_filter"], depthwise=True)
-        return {"": g.nhwc(g.conv(top, cell["input"]))}
+        if self.model.local == "clstm":
+            return {"": g.nhwc(g.conv(top, self.half(cell["gates"], "input")))}
+        top = g.conv(top, cell["input_filter"], depthwise=True)
+        return {"": g.nhwc(g.conv(top, self.half(cell["bottleneck"], "input")))}
+
+    def half(self, layer: Layer, of: str) -> Layer:
+        """The part of a `JoinedConv` for its "input" or its "hidden" state."""
+        width = self.model.width
+        if of == "input":
+            return {**layer, "kernel": layer["kernel"][:, :, :width]}
+        return {"kernel": layer["kernel"][:, :, width:]}
 
     def aggregate_local(self, ring: Ring, top: str, own: Pair) -> str:
         model, g = self.model, self.g
@@ -253,24 +259,25 @@ class _Step:
     def bottleneck_lstm(self, inputs: list[str]) -> str:
         g, weights, width = self.g, self.weights["recurrent"], self.model.width
 
-        def gates(x: str, count: int) -> list[str]:
-            kernel = weights["gates"]["kernel"][..., (4 - count) * width :]
+        def gates(x: str, names: str) -> list[str]:
+            layer = _beside(*(weights[f"gate_{name}"] for name in names))
             x = g.conv(x, weights["gate_filter"], depthwise=True)
-            return g.split(g.conv(x, {"kernel": kernel}), [width] * count, 1)
+            return g.split(g.conv(x, layer), [width] * len(names), 1)
 
-        cell, hidden = self.lstm(None, *gates(inputs[0], 3))
+        cell, hidden = self.lstm(None, *gates(inputs[0], "ico"))
         for x in inputs[1:]:
-            x = g.add("Add", g.conv(hidden, weights["hidden"]), x)
-            f, i, c, o = gates(x, 4)
+            past = g.conv(hidden, self.half(weights["bottleneck"], "hidden"))
+            f, i, c, o = gates(g.add("Add", past, x), "fico")
             cell, hidden = self.lstm((f, cell), i, c, o)
         return hidden
 
     def conv_lstm(self, inputs: list[str]) -> str:
         g, hidden = self.g, ""
+        later = self.half(self.weights["recurrent"]["gates"], "hidden")
         before: tuple[str, str] | None = None
         for x in inputs:
             if before is not None:
-                x = g.add("Add", g.conv(hidden, self.weights["recurrent"]["hidden"]), x)
+                x = g.add("Add", g.conv(hidden, later), x)
             i, f, o, c = g.split(x, [self.model.width] * 4, 1)
             forgotten = None if before is None else (f, before[1])
             cell, hidden = self.lstm(forgotten, i, c, o)
@@ -327,7 +334,7 @@ class _Step:
         self, ring: Ring, top: str, confidence: str, stored: dict[str, str]
     ) -> tuple[str, str]:
         """Similarity to the latest admitted frame; whether this one is admitted."""
-        g, thresholds = self.g, self.weights["thresholds"]
+        g, thresholds = self.g, self.thresholds
         latest = g.reshape(ring.slots[""], 1, *self.grid, self.model.width)
         axes = integers([1, 2, 3])
         apart = g.add("ReduceSumSquare", g.add("Sub", latest, top), axes, keepdims=0)
@@ -352,3 +359,11 @@ class _Step:
         for x in sums[1:]:
             total = g.add("Add", total, x)
         return g.add("Less", total, np.float32(np.inf))
+
+
+def _beside(*layers: Layer) -> Layer:
+    """One layer with the outputs of all."""
+    return {
+        name: np.concatenate([layer[name] for layer in layers], -1)
+        for name in layers[0]
+    }

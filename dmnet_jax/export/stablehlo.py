@@ -11,7 +11,6 @@ from typing import Any
 import jax
 from jax import Array, export
 
-from dmnet_jax.streaming.forms import stream_form
 from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labelled_step
 
 PLATFORMS = ("cpu", "cuda")
@@ -30,15 +29,15 @@ def export_step(
     Raises:
         ValueError: a part of the step runs on the host, which no file can hold.
     """
-    form = stream_form(model, variables, interface.size)
-    memory, *inputs = input_shapes(form, interface)
+    folded, variables = model.folded(variables)
+    memory, *inputs = input_shapes(folded, interface)
     leaves, structure = jax.tree.flatten(memory)
 
     def step(*arguments: Any) -> tuple[Array, ...]:
         held = jax.tree.unflatten(structure, arguments[: len(leaves)])
         rest = arguments[len(leaves) :]
         held, labelled = labelled_step(
-            form, form.weights, interface, False, held, *rest
+            *(folded, variables, interface, False, held), *rest
         )
         outputs = [getattr(labelled, name) for name in OUTPUTS]
         return (*jax.tree.leaves(held), *outputs)

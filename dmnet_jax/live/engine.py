@@ -59,9 +59,9 @@ class Engine:
                 {"name": name, "color": list(color)}
                 for name, color in zip(self._names, self._colors, strict=True)
             ],
-            "local_memory": getattr(trained.model, "local", "none") != "none",
+            "local_memory": trained.model.memories.local,
             "global_size": (
-                trained.model.global_size if trained.model.global_memory else 0
+                trained.model.global_size if trained.model.memories.global_ else 0
             ),
         }
         self._changed = threading.Condition()

@@ -46,9 +46,11 @@ from dmnet_jax.memory._dual import (
     DualMemory,
     advance,
     init_dual,
+    judge,
     prefill,
     prefill_local,
     read_key,
+    remember,
     reset,
 )
 from dmnet_jax.memory._policy import (
@@ -70,6 +72,8 @@ from dmnet_jax.memory._read import (
     read_last,
     read_top_k,
     read_uniform,
+    read_window,
+    stand_in,
 )
 from dmnet_jax.memory._ring import EMPTY, RingBuffer, init, latest, push
 
@@ -94,6 +98,7 @@ __all__ = [
     "every",
     "init",
     "init_dual",
+    "judge",
     "latest",
     "prefill",
     "prefill_local",
@@ -103,6 +108,9 @@ __all__ = [
     "read_last",
     "read_top_k",
     "read_uniform",
+    "read_window",
+    "remember",
     "reset",
     "similarity",
+    "stand_in",
 ]

@@ -28,6 +28,7 @@ from dmnet_jax.memory._ring import (
     push,
 )
 
+Recent = TypeVar("Recent")
 Stored = TypeVar("Stored")
 
 KEEP, RESET_LOCAL, RESET_ALL = 0, 1, 2
@@ -36,26 +37,26 @@ KEEP, RESET_LOCAL, RESET_ALL = 0, 1, 2
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class DualMemory(Generic[Item, Stored]):
+class DualMemory(Generic[Recent, Item, Stored]):
     """A local and a global memory (section 2: L_t and G_t).
 
-    What the global memory keeps of a frame (`stored`) need not be what frames are
-    compared by (the item): the latest admitted item has its own ring of one. The two
-    rings take the same frames, so their counts are equal (until one falls back after
-    2**31 - 1 admissions, see `RingBuffer`).
+    What the memories keep of a frame (`recent` the local one, `stored` the global one)
+    need not be what frames are compared by (the item): the latest admitted item has its
+    own ring of one. That ring and the global one take the same frames, so their counts
+    are equal (until one falls back after 2**31 - 1 admissions, see `RingBuffer`).
 
     `frame` wraps to negative numbers after 2**31 frames (2.2 years at 30 a second);
     reads go on, and differences of stamps stay right modulo 2**32.
 
     Attributes:
-        local: the last `local_size` items.
+        local: `recent` of the last `local_size` frames.
         reference: the latest admitted item, which the policy compares with.
         global_: `stored` of the admitted frames; a full one drops its oldest.
         frame: int32 [], the index of the next frame, and stamp of what it brings.
         key: PRNG key of the reads; see `read_key`.
     """
 
-    local: RingBuffer[Item]
+    local: RingBuffer[Recent]
     reference: RingBuffer[Item]
     global_: RingBuffer[Stored]
     frame: Array
@@ -63,7 +64,13 @@ class DualMemory(Generic[Item, Stored]):
 
 
 def init_dual(
-    item: Any, *, local_size: int, global_size: int, key: Array, stored: Any = None
+    item: Any,
+    *,
+    local_size: int,
+    global_size: int,
+    key: Array,
+    recent: Any = None,
+    stored: Any = None,
 ) -> DualMemory:
     """Empty memories for a video of items like `item`.
 
@@ -72,14 +79,15 @@ def init_dual(
         local_size: capacity of the local memory, the paper's tau.
         global_size: capacity of the global memory.
         key: PRNG key, typed or raw; one folded from it is kept, never the same array.
-        stored: like what the global memory keeps of a frame; the item if None, and
+        recent: like what the local memory keeps of a frame; the item if None, and
             nothing but stamps if `{}`.
+        stored: the same of the global memory.
 
     Raises:
         ValueError: for a size below 1.
     """
     return DualMemory(
-        local=init(item, capacity=local_size),
+        local=init(item if recent is None else recent, capacity=local_size),
         reference=init(item, capacity=1),
         global_=init(item if stored is None else stored, capacity=global_size),
         frame=jnp.zeros((), jnp.int32),
@@ -98,39 +106,91 @@ def advance(
     confidence: ArrayLike,
     *,
     policy: AdmissionPolicy,
+    recent: Any = None,
     stored: Any = None,
 ) -> tuple[DualMemory, Array]:
-    """Remembers one frame, after it was read for.
-
-    The local memory takes the item if it is finite. The global one takes `stored` by
-    the rules of `admit`: the policy sees the reference ring and the candidate (item,
-    confidence, frame), the first finite frame is always taken, and nothing that is
-    not finite (`stored` included) ever is. A refused frame is counted all the same.
+    """Remembers one frame, after it was read for: `judge`, then `remember`.
 
     Args:
         memory: of the frames before this one.
         item: leaves [...].
         confidence: float [], see `confidence`.
         policy: of admission to the global memory.
+        recent: what the local memory keeps of the frame; the item if None.
         stored: what the global memory keeps of the frame; the item if None.
 
     Returns:
         The memory of the next frame, and bool [], whether this one was admitted.
 
     Raises:
-        ValueError: at trace time, if `item` or `stored` is not what `init_dual` saw.
+        ValueError: at trace time, if a frame's part is not what `init_dual` saw.
     """
-    stored = item if stored is None else stored
-    check_item(memory.global_, stored, "stored")
+    admitted = judge(memory, item, confidence, policy=policy)
+    return remember(memory, item, admitted, recent=recent, stored=stored)
+
+
+def judge(
+    memory: DualMemory, item: Any, confidence: ArrayLike, *, policy: AdmissionPolicy
+) -> Array:
+    """bool [], whether a frame is wanted in the global memory, by the rules of `admit`.
+
+    The policy sees the reference ring and the candidate (item, confidence, frame); the
+    first finite frame is always wanted, and one that is not finite never is. On its own
+    it tells whether `stored` is worth computing before `remember`.
+
+    Args:
+        memory: of the frames before this one.
+        item: leaves [...].
+        confidence: float [], see `confidence`.
+        policy: of admission.
+    """
     candidate = Candidate(item, confidence, memory.frame)
-    admitted = admissible(memory.reference, candidate, policy) & all_finite(stored)
+    return admissible(memory.reference, candidate, policy)
+
+
+def remember(
+    memory: DualMemory,
+    item: Any,
+    admitted: Array,
+    *,
+    recent: Any = None,
+    stored: Any = None,
+    where: ArrayLike = True,
+) -> tuple[DualMemory, Array]:
+    """Writes one frame into both memories and counts it.
+
+    What is not finite is not written: the local memory then stays as it is, or the
+    frame is not admitted. It is counted all the same.
+
+    Args:
+        memory: of the frames before this one.
+        item: leaves [...].
+        admitted: bool [], whether the global memory takes the frame, see `judge`.
+        recent: what the local memory keeps of the frame; the item if None.
+        stored: what the global memory keeps of the frame; the item if None.
+        where: bool [], whether there is a frame at all. False leaves the memory as it
+            is, without a copy of it.
+
+    Returns:
+        The memory of the next frame, and bool [], whether this one was admitted.
+
+    Raises:
+        ValueError: at trace time, if a frame's part is not what `init_dual` saw.
+    """
+    recent = item if recent is None else recent
+    stored = item if stored is None else stored
+    check_item(memory.local, recent, "recent")
+    check_item(memory.global_, stored, "stored")
+    where = jnp.asarray(where)
+    taken = where & all_finite((item, recent))
+    admitted = where & admitted & all_finite((item, stored))
     stamp = memory.frame
     return replace(
         memory,
-        local=push(memory.local, item, stamp=stamp, where=all_finite(item)),
+        local=push(memory.local, recent, stamp=stamp, where=taken),
         reference=push(memory.reference, item, stamp=stamp, where=admitted),
         global_=push(memory.global_, stored, stamp=stamp, where=admitted),
-        frame=memory.frame + 1,
+        frame=memory.frame + where,
     ), admitted
 
 
@@ -173,7 +233,7 @@ def prefill(
     return jax.lax.scan(step, memory, (items, stored, valid))[0]
 
 
-def prefill_local(memory: DualMemory, items: Any, valid: Array) -> DualMemory:
+def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
     """Puts frames into the local memory alone: what `advance` does if none is admitted.
 
     For training clips that come with the window before their last frame. Each valid
@@ -182,13 +242,13 @@ def prefill_local(memory: DualMemory, items: Any, valid: Array) -> DualMemory:
 
     Args:
         memory: to add to.
-        items: leaves [m, ...].
+        recent: leaves [m, ...], what the local memory keeps of each frame.
         valid: bool [m], which rows are frames at all.
 
     Raises:
         ValueError: at trace time, if rows differ in number or do not fit the memory.
     """
-    _check_rows(items, valid, "items")
+    _check_rows(recent, valid, "recent")
 
     def step(memory: DualMemory, row: tuple[Any, Array]) -> tuple[DualMemory, None]:
         item, is_frame = row
@@ -199,7 +259,7 @@ def prefill_local(memory: DualMemory, items: Any, valid: Array) -> DualMemory:
             frame=memory.frame + is_frame,
         ), None
 
-    return jax.lax.scan(step, memory, (items, valid))[0]
+    return jax.lax.scan(step, memory, (recent, valid))[0]
 
 
 def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from dmnet_jax.memory._ring import EMPTY, Item, RingBuffer, check_single
+from dmnet_jax.memory._ring import EMPTY, Item, RingBuffer, check_item, check_single
 
 
 @jax.tree_util.register_dataclass
@@ -59,6 +59,34 @@ def read_last(ring: RingBuffer[Item], n: int) -> Readout[Item]:
     return _take(ring, position % ring.capacity)
 
 
+def read_window(ring: RingBuffer[Item], n: int, newest: Item) -> Item:
+    """The `n` items pushed last and one that is not in the ring yet, oldest first.
+
+    With fewer than `n` in the ring the oldest stands in for those before it, and the
+    newest if there is none: as if the stream had stood still before its start.
+
+    Args:
+        ring: of any fill.
+        n: from 1 to K.
+        newest: leaves [...].
+
+    Returns:
+        Leaves [n + 1, ...].
+
+    Raises:
+        ValueError: at trace time, for n out of range or an item that does not fit.
+    """
+    check_item(ring, newest, "newest")
+    readout = read_last(ring, n)
+    index = jnp.maximum(jnp.arange(n + 1), n - readout.mask.sum())
+
+    def window(slots: Array, x: Array) -> Array:
+        rows = jnp.concatenate([slots, jnp.asarray(x)[None]])
+        return rows.at[index].get(mode="promise_in_bounds")
+
+    return jax.tree.map(window, readout.items, newest)
+
+
 def read_uniform(ring: RingBuffer[Item], n: int, key: Array) -> Readout[Item]:
     """`n` distinct items in random order, every choice equally likely.
 
@@ -92,6 +120,23 @@ def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
             f"[{ring.capacity}], one number for each slot"
         )
     return _top_k(ring, n, jnp.where(jnp.isnan(score), -jnp.inf, score))
+
+
+def stand_in(readout: Readout[Item], item: Item) -> Readout[Item]:
+    """The readout, or `item` in all of its rows where it holds nothing.
+
+    A row that stands in is readable and keeps the stamp `EMPTY`.
+
+    Args:
+        readout: of any read.
+        item: leaves [...].
+    """
+    empty = ~readout.mask.any()
+    return Readout(
+        items=jax.tree.map(lambda x, y: jnp.where(empty, y, x), readout.items, item),
+        mask=readout.mask | empty,
+        stamp=readout.stamp,
+    )
 
 
 def _top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:

@@ -1,7 +1,7 @@
-"""Video segmenters behind one face: `init_memory` and `step`."""
+"""Video segmenters behind one interface, and how a config makes one."""
 
 import logging
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from data_pipelines.flow import require_opencv
 from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config
-from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.models.dmnet import (
     PAPER_MAX_SIMILARITY,
     PAPER_MIN_CONFIDENCE,
@@ -18,6 +17,7 @@ from dmnet_jax.models.dmnet import (
 from dmnet_jax.models.linknet import LinkNet
 from dmnet_jax.models.lwanet import LWANet
 from dmnet_jax.models.paanet import PAANetStyle
+from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.models.tapnet import TAPNet
 from dmnet_jax.models.tdnet import TDNet
 from dmnet_jax.models.ternausnet import TernausNet
@@ -26,15 +26,12 @@ from dmnet_jax.weights.layout import flatten, unflatten
 from dmnet_jax.weights.rendered import read_rendered
 
 __all__ = [
-    "ComparedNetwork",
     "DMNet",
+    "VideoSegmenter",
     "build",
     "build_dmnet",
     "initial_variables",
-    "single_frame",
 ]
-
-Network = TypeVar("Network", bound=DMNet | ComparedNetwork)
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +45,7 @@ RUNS_ONCE: dict[str, Any] = {
 }
 
 
-def build(config: Config, *, axis_name: str | None = None) -> DMNet | ComparedNetwork:
+def build(config: Config, *, axis_name: str | None = None) -> VideoSegmenter:
     """The network that a config describes.
 
     Args:
@@ -119,17 +116,7 @@ def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
     )
 
 
-def single_frame(model: Network) -> Network:
-    """DMNet with both memories off, which shares the rest's parameters.
-
-    Another network, which is never trained in such a stage, stays as it is.
-    """
-    if isinstance(model, ComparedNetwork):
-        return model
-    return model.clone(local="none", global_memory=False)
-
-
-def initial_variables(model: DMNet | ComparedNetwork, config: Config) -> dict[str, Any]:
+def initial_variables(model: VideoSegmenter, config: Config) -> dict[str, Any]:
     """Fresh variables from the config's seed, with the pretrained encoder.
 
     With `train.start_from`, whole modules that the other run has are taken from there.
@@ -145,28 +132,26 @@ def initial_variables(model: DMNet | ComparedNetwork, config: Config) -> dict[st
     init = jax.jit(model.clone(axis_name=None).init, compiler_options=RUNS_ONCE)
     variables = init(key, memory, frames)
     variables = {"batch_stats": {}, **variables}  # VGG has none
-    pretrained, encoder = config.model.pretrained, config.model.encoder
-    if isinstance(model, ComparedNetwork) and not isinstance(model, LWANet):
-        encoder = "torch"
-        if pretrained == "imagenet":
-            _log.warning(
-                "%s STARTS AT RANDOM: ImageNet weights of its encoder are not shipped; "
-                "give torchvision's file by --model.pretrained FILE.pth, or say "
-                "--model.pretrained none",
-                config.model.name,
-            )
-            pretrained = "none"
+    pretrained = config.model.pretrained
+    if pretrained == "imagenet" and not model.mobilenet:
+        _log.warning(
+            "%s STARTS AT RANDOM: ImageNet weights of its encoder are not shipped; "
+            "give torchvision's file by --model.pretrained FILE.pth, or say "
+            "--model.pretrained none",
+            config.model.name,
+        )
+        pretrained = "none"
     if pretrained == "rendered":
-        variables = _from_rendered(variables, model)
+        variables = _from_rendered(variables, config)
     else:
-        variables = initialise(variables, pretrained, encoder=encoder)
+        variables = initialise(variables, pretrained, encoder=model.encoder)
     if config.train.start_from:
         saved, _ = load_variables(config.train.start_from)
         for collection in ("params", "batch_stats"):
             variables[collection] = _taken(variables[collection], saved[collection])
-    if isinstance(model, ComparedNetwork):
-        return variables
-    return {**variables, "thresholds": _thresholds(config)}
+    if "thresholds" in variables:  # of a global memory
+        variables["thresholds"] = _thresholds(config)
+    return variables
 
 
 def _taken(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
@@ -187,9 +172,7 @@ def _taken(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     return taken
 
 
-def _from_rendered(
-    own: dict[str, Any], model: DMNet | ComparedNetwork
-) -> dict[str, Any]:
+def _from_rendered(own: dict[str, Any], config: Config) -> dict[str, Any]:
     """`own` with the arrays of the shipped network where name and shape agree.
 
     All but what it does not have: memories, and a classifier of other classes.
@@ -197,7 +180,7 @@ def _from_rendered(
     Raises:
         ValueError: of a network that is no DMNet with the Keras encoder.
     """
-    if not isinstance(model, DMNet) or model.encoder != "keras":
+    if config.model.name != "dmnet" or config.model.encoder != "keras":
         raise ValueError(
             'model.pretrained "rendered" is a DMNet with model.encoder "keras"; this '
             "network is another: use its own weights"

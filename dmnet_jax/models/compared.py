@@ -1,4 +1,4 @@
-"""What the compared networks share: the one face, padding, and training clips.
+"""What the compared networks share: padding, and training clips.
 
 Shapes: `B` videos, `T` frames, `H W` frame size, `H' W'` the same rounded up to
 multiples of 32, `C` classes.
@@ -12,38 +12,24 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax import memory as mem
-from dmnet_jax.models.protocol import Output, where_videos
+from dmnet_jax.models.protocol import (
+    ClipBatch,
+    Output,
+    VideoSegmenter,
+    where_videos,
+)
 from dmnet_jax.nn.resizing import enlarge
 
 MULTIPLE = 32
 
 
-class ComparedNetwork(nn.Module):
-    """A network of the paper's Table 1 behind `models.protocol.VideoSegmenter`.
+class ComparedNetwork(VideoSegmenter):
+    """A network of the paper's Table 1.
 
     A subclass gives `update`, one time step, and `init_memory` if it has a memory.
     Frames of any size are padded at their lower and right edges to multiples of 32;
     where that was done, logits are enlarged to the padded frame and cut back.
-
-    Attributes:
-        num_classes: outputs, background included.
-        axis_name: device axis over which batch norm is synchronised in training.
-        dtype: of features; logits are float32 always.
     """
-
-    num_classes: int
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
-
-    @property
-    def global_memory(self) -> bool:
-        """Nothing is admitted to a global memory, as there is none."""
-        return False
-
-    @nn.nowrap
-    def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Any:
-        """An empty pytree: a single-frame network remembers nothing."""
-        return {}
 
     def update(
         self, memory: Any, frames: Array, *, train: bool = False
@@ -51,7 +37,7 @@ class ComparedNetwork(nn.Module):
         """One time step.
 
         Args:
-            memory: of the frames before this one, leaves [B, ...].
+            memory: of the frames before this one, leaves [B, ...]; zeros at the start.
             frames: uint8 RGB [B, H', W', 3], sides multiples of 32.
             train: dropout on, batch norm by the batch.
 
@@ -60,18 +46,29 @@ class ComparedNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    @nn.nowrap
+    def reset(self, memory: Any, what: Array) -> Any:
+        # All that such a network remembers is recent, so either reset forgets it.
+        empty = jax.tree.map(jnp.zeros_like, memory)
+        return where_videos(what >= mem.RESET_LOCAL, empty, memory)
+
     def step(
-        self, memory: Any, frame: Array, *, train: bool = False
+        self,
+        memory: Any,
+        frame: Array,
+        *,
+        active: Array | None = None,
+        train: bool = False,
     ) -> tuple[Any, Output]:
-        """One frame of each video: frame uint8 [B, H, W, 3], any size."""
         height, width = frame.shape[1:3]
-        memory, logits = self.update(memory, pad_frames(frame), train=train)
-        return memory, frame_output(logits, (height, width))
+        after, logits = self.update(memory, pad_frames(frame), train=train)
+        if active is not None:
+            after = where_videos(active, after, memory)
+        return after, frame_output(logits, (height, width))
 
     def __call__(
         self, memory: Any, frames: Array, *, train: bool = False
     ) -> tuple[Any, Output]:
-        """Rolls `step` over frames [B, T, H, W, 3]; outputs lead with [B, T]."""
         if frames.shape[1] == 1:
             memory, output = self.step(memory, frames[:, 0], train=train)
             return memory, jax.tree.map(lambda x: x[:, None], output)
@@ -88,37 +85,25 @@ class ComparedNetwork(nn.Module):
 
     def clip(
         self,
-        frames: Array,
-        frames_mask: Array,
-        past: Array,
-        past_mask: Array,
+        batch: ClipBatch,
         key: Array,
         *,
         train: bool = False,
         batch_statistics: bool = False,
         memory_gradient: bool = False,
     ) -> Output:
-        """A training clip: the last frame's result after those before it.
+        """As `VideoSegmenter.clip`.
 
-        Args:
-            frames: uint8 [B, T, H, W, 3], the current frame last.
-            frames_mask: bool [B, T]; False where the video had not begun.
-            past: not looked at, as `past_mask` and `memory_gradient` are not: they
-                belong to a global memory.
-            past_mask: see `past`.
-            key: of random choices.
-            train: dropout on.
-            batch_statistics: normalise by the batch and update running statistics.
-                These networks train whole, so it goes with `train`.
-            memory_gradient: see `past`.
+        There is no global memory, so `past` is not looked at. These networks train
+        whole, so `batch_statistics` goes with `train`.
         """
-        batch, length, *size = frames.shape[:4]
-        memory = self.init_memory(batch, (size[0], size[1]), key)
+        videos, length, height, width = batch.frames.shape[:4]
+        memory = self.init_memory(videos, (height, width), key)
         for t in range(length - 1):
-            after, _ = self.step(memory, frames[:, t], train=train)
-            after = jax.lax.stop_gradient(after)
-            memory = where_videos(frames_mask[:, t], after, memory)
-        return self.step(memory, frames[:, -1], train=train)[1]
+            there = batch.frames_mask[:, t]
+            memory, _ = self.step(memory, batch.frames[:, t], active=there, train=train)
+            memory = jax.lax.stop_gradient(memory)
+        return self.step(memory, batch.frames[:, -1], train=train)[1]
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:

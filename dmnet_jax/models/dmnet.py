@@ -4,24 +4,27 @@ Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument
 Segmentation of Robotic Surgical Video", MICCAI 2021.
 
 One time step is one pure function, `DMNet.update(memory, features)`. Training clips
-(`models/clips.py`), whole-video evaluation and live streams all call it, so what is
-trained is what is streamed.
+(`models/clips.py`), whole-video evaluation, live streams and exports all call it, so
+what is trained is what is streamed. What repeats from frame to frame is done once: the
+local memory holds what its reader makes of a frame alone, and a frame's key and value
+for the global memory are computed when it is admitted.
 
 Shapes: `B` videos, `T` frames, `H W` frame size (multiples of 32), `h w` = H/32 W/32.
 """
 
-import dataclasses
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 from jax import Array
 
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
-from dmnet_jax.models.protocol import Output
+from dmnet_jax.models import clips
+from dmnet_jax.models.features import Features, flat
+from dmnet_jax.models.folding import fold
+from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
 from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
@@ -35,33 +38,11 @@ Local = Literal["none", "nl", "clstm", "blstm", "ela"]
 PAPER_MIN_CONFIDENCE = -0.08
 PAPER_MAX_SIMILARITY = -4.65
 
-
 # How the network's variables enter a scan over time.
 ROLLED: dict[str, Any] = {
     "variable_broadcast": ("params", "thresholds"),
     "split_rngs": {"params": False, "dropout": True},
 }
-
-
-class Features(struct.PyTreeNode):
-    """What the encoder makes of one frame; `top` is what the memories hold.
-
-    Attributes:
-        quarter: [B, H/4, W/4, 24].
-        eighth: [B, H/8, W/8, 32].
-        sixteenth_64: [B, H/16, W/16, 64].
-        sixteenth_96: [B, H/16, W/16, 96].
-        top: [B, H/32, W/32, width], the two deepest outputs fused; in [0, 6].
-    """
-
-    quarter: Array
-    eighth: Array
-    sixteenth_64: Array
-    sixteenth_96: Array
-    top: Array
-
-
-FEATURES = tuple(field.name for field in dataclasses.fields(Features))
 
 TINY: dict[str, Any] = {
     "stages": tuple((1, channels, 1, stride) for _, channels, _, stride in STAGES),
@@ -70,7 +51,7 @@ TINY: dict[str, Any] = {
 """Fields of a network with one block a stage and one pooling a level."""
 
 
-class DMNet(nn.Module):
+class DMNet(VideoSegmenter):
     """The network and its ablations (paper Table 2).
 
     Attributes:
@@ -94,11 +75,11 @@ class DMNet(nn.Module):
         width: channels of what the memories hold and of the decoder.
         stages: of the encoder, see `MobileNetV2`.
         pooling_stages: of each chained residual pooling in the decoder.
-        axis_name: device axis over which batch norm is synchronised in training.
+        is_folded: whether norms are part of the convolutions, see `folded`.
+        axis_name: device axis over which batch norm is synchronized in training.
         dtype: of features; scores, softmax and logits are float32 always.
     """
 
-    num_classes: int
     local: Local = "ela"
     global_memory: bool = True
     local_size: int = 4
@@ -112,8 +93,8 @@ class DMNet(nn.Module):
     width: int = 256
     stages: Stages = STAGES
     pooling_stages: int = 4
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
+    is_folded: bool = False
+    mobilenet: ClassVar[bool] = True
 
     @classmethod
     def tiny(cls, num_classes: int, **fields: Any) -> "DMNet":
@@ -129,15 +110,20 @@ class DMNet(nn.Module):
             )
         self.backbone = MobileNetV2(
             padding=self.encoder,
-            epsilon=1e-3 if self.encoder == "keras" else 1e-5,
+            epsilon=self._epsilon,
             axis_name=self.axis_name,
+            folded=self.is_folded,
             stages=self.stages,
             dtype=self.dtype,
         )
         self.lateral7 = Dense1x1(self.width, dtype=self.dtype)
         self.lateral8 = Dense1x1(self.width, dtype=self.dtype)
         self.decoder = RefineNetDecoder(
-            self.num_classes, self.width, self.pooling_stages, dtype=self.dtype
+            self.num_classes,
+            self.width,
+            self.pooling_stages,
+            self.is_folded,
+            dtype=self.dtype,
         )
         if self.local in ("ela", "blstm"):
             self.recurrent = BottleneckLSTM(self.width, dtype=self.dtype)
@@ -156,6 +142,22 @@ class DMNet(nn.Module):
         )
 
     @property
+    def memories(self) -> Memories:
+        return Memories(self.local != "none", self.global_memory)
+
+    @nn.nowrap
+    def single_frame(self) -> Self:
+        return self.clone(local="none", global_memory=False)
+
+    @nn.nowrap
+    def folded(self, variables: Any) -> tuple[Self, Any]:
+        return self.clone(is_folded=True), fold(variables, self._epsilon)
+
+    @property
+    def _epsilon(self) -> float:
+        return 1e-3 if self.encoder == "keras" else 1e-5
+
+    @property
     def _local_attends(self) -> bool:
         return self.local in ("ela", "nl")
 
@@ -164,19 +166,8 @@ class DMNet(nn.Module):
             self.key_channels, self.value_channels, dtype=self.dtype
         )
 
-    def remember(self, top: Array) -> KeyValue | dict:
-        """What the global memory stores of features [B, h, w, width]: keys and values.
-
-        Nothing (an empty pytree) without a global memory.
-        """
-        if not self.global_memory:
-            return {}
-        if self.share_key_value and self._local_attends:
-            return self.local_key_value(top)
-        return self.global_key_value(top)
-
     def encode(self, frames: Array, *, train: bool = False) -> Features:
-        """Encodes frames [N, H, W, 3]: uint8 RGB, or float already normalised."""
+        """Encodes frames [N, H, W, 3]: uint8 RGB, or float already normalized."""
         height, width = frames.shape[1:3]
         if height % 32 or width % 32:
             raise ValueError(
@@ -189,6 +180,29 @@ class DMNet(nn.Module):
         top = relu6(self.lateral8(deep320) + self.lateral7(deep160))
         return Features(quarter, eighth, sixteenth_64, sixteenth_96, top)
 
+    def recent(self, top: Array) -> Any:
+        """What the local memory keeps of features [N, h, w, width].
+
+        What its reader makes of one frame alone: a projection [N, h, w, ...], or keys
+        and values. Nothing (an empty pytree) without a local memory.
+        """
+        if self.local == "none":
+            return {}
+        if self.local == "nl":
+            return self.local_key_value(top)
+        return self.recurrent.project(top)
+
+    def stored(self, top: Array) -> Any:
+        """What the global memory keeps of features [N, h, w, width]: keys and values.
+
+        Nothing (an empty pytree) without a global memory.
+        """
+        if not self.global_memory:
+            return {}
+        if self.share_key_value and self._local_attends:
+            return self.local_key_value(top)
+        return self.global_key_value(top)
+
     @nn.nowrap
     def init_memory(
         self,
@@ -200,126 +214,148 @@ class DMNet(nn.Module):
     ) -> DualMemory:
         """An empty memory for `batch` videos of frames `size` = (H, W).
 
-        Every leaf leads with [B]; each video draws its reads from its own key.
+        Each video draws its reads from a key of its own, which is kept as raw bits, as
+        any runtime can hold them.
         """
         h, w = size[0] // 32, size[1] // 32
-        top = jax.ShapeDtypeStruct((h, w, self.width), self.dtype)
-        stored: KeyValue | dict = {}
-        if self.global_memory:
-            stored = KeyValue(
-                jnp.zeros((h, w, self.key_channels), self.dtype),
-                jnp.zeros((h, w, self.value_channels), self.dtype),
-            )
+
+        def map_of(channels: int) -> Any:
+            return jax.ShapeDtypeStruct((h, w, channels), self.dtype)
+
+        key_value = KeyValue(map_of(self.key_channels), map_of(self.value_channels))
+        features = map_of((4 if self.local == "clstm" else 1) * self.width)
+        recent: Any = {"none": {}, "nl": key_value}.get(self.local, features)
 
         def one(key: Array) -> DualMemory:
             return mem.init_dual(
-                top,
+                map_of(self.width),
                 local_size=self.local_size if self.local != "none" else 1,
                 global_size=global_size or self.global_size,
-                key=key,
-                stored=stored,
+                key=jax.random.key_data(key),
+                recent=recent,
+                stored=key_value if self.global_memory else {},
             )
 
         return jax.vmap(one)(jax.random.split(key, batch))
 
+    @nn.nowrap
+    def reset(self, memory: DualMemory, what: Array) -> DualMemory:
+        return jax.vmap(mem.reset)(memory, what)
+
     def update(
-        self, memory: DualMemory, features: Features, *, train: bool = False
+        self,
+        memory: DualMemory,
+        features: Features,
+        *,
+        active: Array | None = None,
+        train: bool = False,
     ) -> tuple[DualMemory, Output]:
         """One time step: read both memories, decode, remember.
 
         Args:
             memory: of the frames before this one, leaves [B, ...].
             features: of this frame.
+            active: bool [B], which videos have a frame; see `step`.
             train: dropout on; needs a "dropout" rng.
 
         Returns:
             The memory with this frame in it, and the frame's result.
         """
-        own = self.remember(features.top)
-        x = self._aggregate_local(memory, features.top, train)
-        if isinstance(own, KeyValue):
-            x = self._aggregate_global(memory, x, own, train)
-        logits = self.decoder(
-            x,
-            features.quarter,
-            features.eighth,
-            features.sixteenth_64,
-            features.sixteenth_96,
-        ).astype(jnp.float32)
+        top = features.top
+        if active is None:
+            active = jnp.ones(len(top), bool)
+        recent = self.recent(top)
+        x = self._aggregate_local(memory, top, recent, train)
+        if self.global_memory:
+            x = self._aggregate_global(memory, top, x, active, train)
+        logits = self.decoder(x, *features.finer).astype(jnp.float32)
+        memory, gates = self._remember(memory, top, recent, logits, active)
+        return memory, Output(logits, *gates)
 
-        confidence = jax.vmap(mem.confidence)(jax.nn.softmax(logits))
-        reference = memory.reference
-        similarity = jnp.where(
-            reference.count > 0,
-            jax.vmap(lambda ring, top: mem.similarity(mem.latest(ring), top))(
-                reference, features.top
-            ),
-            -jnp.inf,
-        )
-        policy = mem.all_of(
-            mem.confident(self.min_confidence.value),
-            mem.dissimilar(self.max_similarity.value),
-        )
-        memory, admitted = jax.vmap(
-            lambda m, top, r, stored: mem.advance(
-                m, top, r, policy=policy, stored=stored
-            )
-        )(memory, features.top, confidence, own)
-        return memory, Output(logits, confidence, similarity, admitted)
-
-    def _aggregate_local(self, memory: DualMemory, top: Array, train: bool) -> Array:
+    def _aggregate_local(
+        self, memory: DualMemory, top: Array, recent: Any, train: bool
+    ) -> Array:
         """Local aggregation (section 2.2): [B, h, w, width] -> same shape."""
         if self.local == "none":
             return top
-        readout = jax.vmap(lambda m: mem.read_last(m.local, self.local_size))(memory)
-        # [B, tau + 1, h, w, width], oldest first
-        window = jnp.concatenate([readout.items, top[:, None]], axis=1)
-        # Before the video's start its oldest frame stands in: a still picture.
-        first = self.local_size - readout.mask.sum(axis=1)
-        index = jnp.maximum(jnp.arange(self.local_size + 1), first[:, None])
-        window = jnp.take_along_axis(window, index[..., None, None, None], axis=1)
+        window = jax.vmap(  # [B, tau + 1, h, w, ...], oldest first
+            lambda m, x: mem.read_window(m.local, self.local_size, x)
+        )(memory, recent)
         if self.local == "nl":
-            query = self.local_key_value(top)
-            flat = window.reshape(-1, *top.shape[1:])
-            items = jax.tree.map(
-                lambda x: x.reshape(*window.shape[:2], *x.shape[1:]),
-                self.local_key_value(flat),
-            )
-            mask = jnp.ones(window.shape[:2], bool)
-            return self.attend(query, items, mask, train=train)
+            mask = jnp.ones((len(top), self.local_size + 1), bool)
+            return self.attend(recent, window, mask, train=train)
         temporal = self.recurrent(window)
         if self.local != "ela":
             return temporal
         own = self.local_key_value(temporal)
         itself = jax.tree.map(lambda x: x[:, None], own)  # a memory of one frame
-        mask = jnp.ones((top.shape[0], 1), bool)
+        mask = jnp.ones((len(top), 1), bool)
         return self.attend(own, itself, mask, train=train)
 
     def _aggregate_global(
-        self, memory: DualMemory, x: Array, own: KeyValue, train: bool
+        self, memory: DualMemory, top: Array, x: Array, active: Array, train: bool
     ) -> Array:
         """Active global aggregation (section 2.3): [B, h, w, width] -> same shape."""
 
         def read(m: DualMemory) -> mem.Readout:
             return mem.read_uniform(m.global_, self.num_reads, mem.read_key(m))
 
+        query = self.stored(x)
         readout = jax.vmap(read)(memory)
         # Where nothing can be read, the current frame stands in for its own memory.
         empty = ~readout.mask.any(axis=1)
-        items = jax.tree.map(
-            lambda slots, mine: jnp.where(
-                empty.reshape(-1, *[1] * (slots.ndim - 1)), mine[:, None], slots
-            ),
-            readout.items,
-            own,
-        )
-        query = self.remember(x)
-        assert isinstance(query, KeyValue)
-        return self.attend(query, items, readout.mask | empty[:, None], train=train)
+        itself = self._stored_if(empty & active, top)
+        readout = jax.vmap(mem.stand_in)(readout, itself)
+        return self.attend(query, readout.items, readout.mask, train=train)
 
-    def step(self, memory: DualMemory, frame: Array) -> tuple[DualMemory, Output]:
-        """One frame of each live video: frame uint8 [B, H, W, 3]."""
-        return self.update(memory, self.encode(frame))
+    def _remember(
+        self, memory: DualMemory, top: Array, recent: Any, logits: Array, active: Array
+    ) -> tuple[DualMemory, tuple[Array, Array, Array]]:
+        """The memory with a frame in it, and its confidence, similarity, admission."""
+        policy = mem.all_of(
+            mem.confident(self.min_confidence.value),
+            mem.dissimilar(self.max_similarity.value),
+        )
+
+        def judge(m: DualMemory, top: Array, logits: Array) -> tuple[Array, ...]:
+            confidence = mem.confidence(jax.nn.softmax(logits))
+            similarity = mem.similarity(mem.latest(m.reference), top)
+            similarity = jnp.where(m.reference.count > 0, similarity, -jnp.inf)
+            return confidence, similarity, mem.judge(m, top, confidence, policy=policy)
+
+        confidence, similarity, wanted = jax.vmap(judge)(memory, top, logits)
+        stored = self._stored_if(wanted & active, top)
+        memory, admitted = jax.vmap(
+            lambda m, x, yes, recent, stored, where: mem.remember(
+                m, x, yes, recent=recent, stored=stored, where=where
+            )
+        )(memory, top, wanted, recent, stored, active)
+        return memory, (confidence, similarity, admitted)
+
+    def _stored_if(self, wanted: Array, top: Array) -> Any:
+        """`stored` of all videos if bool [B] is set for one, else zeros."""
+        if not self.global_memory or self.is_initializing():
+            return self.stored(top)
+
+        def zeros(module: DMNet, x: Array) -> KeyValue:
+            shape = x.shape[:-1]
+            return KeyValue(
+                jnp.zeros((*shape, module.key_channels), x.dtype),
+                jnp.zeros((*shape, module.value_channels), x.dtype),
+            )
+
+        return nn.cond(wanted.any(), DMNet.stored, zeros, self, top)
+
+    def step(
+        self,
+        memory: DualMemory,
+        frame: Array,
+        *,
+        active: Array | None = None,
+        train: bool = False,
+    ) -> tuple[DualMemory, Output]:
+        features = self.encode(frame, train=train)
+        return self.update(memory, features, active=active, train=train)
 
     def __call__(
         self, memory: DualMemory, frames: Array, *, train: bool = False
@@ -330,8 +366,7 @@ class DMNet(nn.Module):
         them at once.
         """
         batch, length = frames.shape[:2]
-        flat = frames.reshape(-1, *frames.shape[2:])
-        features = self.encode(flat, train=train)
+        features = self.encode(flat(frames), train=train)
         by_time = jax.tree.map(
             lambda x: jnp.moveaxis(x.reshape(batch, length, *x.shape[1:]), 1, 0),
             features,
@@ -344,3 +379,22 @@ class DMNet(nn.Module):
         )
         memory, outputs = roll(self, memory, by_time)
         return memory, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
+
+    def clip(
+        self,
+        batch: ClipBatch,
+        key: Array,
+        *,
+        train: bool = False,
+        batch_statistics: bool = False,
+        memory_gradient: bool = False,
+    ) -> Output:
+        """As `VideoSegmenter.clip`; see `models.clips`."""
+        return clips.clip(
+            self,
+            batch,
+            key,
+            train=train,
+            batch_statistics=batch_statistics,
+            memory_gradient=memory_gradient,
+        )

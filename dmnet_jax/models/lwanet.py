@@ -8,7 +8,7 @@ attention, are kept: a training batch must hold several clips. The paper's row (
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -29,6 +29,7 @@ class LWANet(ComparedNetwork):
         stages: of the encoder, see `MobileNetV2`.
     """
 
+    mobilenet: ClassVar[bool] = True
     encoder: Padding = "keras"
     stages: Stages = STAGES
 

@@ -1,15 +1,19 @@
-"""The one face of every video segmenter.
+"""The one interface of every video segmenter.
 
-Evaluation, streaming and reports know a network by this alone. `B` videos, `H W` frame
-size, `C` classes.
+Training, evaluation, streaming, exports and reports know a network by this alone.
+`B` videos, `T` frames, `H W` frame size, `C` classes.
 """
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 from jax import Array
+
+from dmnet_jax.nn.layers import Padding
 
 
 class Output(struct.PyTreeNode):
@@ -29,6 +33,140 @@ class Output(struct.PyTreeNode):
     admitted: Array
 
 
+class ClipBatch(struct.PyTreeNode):
+    """Training clips with one scored frame, the last.
+
+    Attributes:
+        frames: uint8 [B, T, H, W, 3], the current frame last.
+        frames_mask: bool [B, T]; False where the video had not begun.
+        past: uint8 [B, n, H, W, 3], earlier frames that a global memory shall hold.
+        past_mask: bool [B, n].
+    """
+
+    frames: Array
+    frames_mask: Array
+    past: Array
+    past_mask: Array
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> "ClipBatch":
+        """Of a loader's batch, which holds labels as well."""
+        names = ("frames", "frames_mask", "past", "past_mask")
+        return cls(*(batch[name] for name in names))
+
+
+class Memories(NamedTuple):
+    """Which memories of a network can be looked into; its state may hold more.
+
+    Attributes:
+        local: of the last few frames.
+        global_: of admitted frames.
+    """
+
+    local: bool = True
+    global_: bool = True
+
+
+class VideoSegmenter(nn.Module):
+    """A Flax module that segments video, one frame or one clip at a time.
+
+    `step`, `clip` and `__call__` are applied with variables, as Flax has it:
+    `model.apply(variables, memory, frames)`. The memory is a pytree whose leaves lead
+    with [B]; without memory it is empty.
+
+    Attributes:
+        num_classes: outputs, background included.
+        axis_name: device axis over which batch norm is synchronized in training.
+        dtype: of features; logits are float32 always.
+        encoder: whose weights of the encoder are imitated ("keras" or "torch").
+        mobilenet: whether the encoder is the MobileNetV2 whose ImageNet weights ship.
+        lockstep: whether all videos of a batch must be at the same frame.
+    """
+
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+    encoder: Padding = "torch"
+    mobilenet: ClassVar[bool] = False
+    lockstep: ClassVar[bool] = False
+
+    @property
+    def memories(self) -> Memories:
+        """Which memories it has that admit frames or keep the last ones."""
+        return Memories(local=False, global_=False)
+
+    @nn.nowrap
+    def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Any:
+        """The memory before a video's first frame, of frames `size` = (H, W)."""
+        return {}
+
+    @nn.nowrap
+    def reset(self, memory: Any, what: Array) -> Any:
+        """Forgets for each video what int [B] of `memory.KEEP`... says."""
+        raise NotImplementedError
+
+    def step(
+        self,
+        memory: Any,
+        frame: Array,
+        *,
+        active: Array | None = None,
+        train: bool = False,
+    ) -> tuple[Any, Output]:
+        """One frame of each video, uint8 [B, H, W, 3].
+
+        Args:
+            memory: of the frames before this one.
+            frame: RGB.
+            active: bool [B], which videos have a frame. The memory of the others is
+                left as it is, and their output means nothing. None: all.
+            train: dropout on, and batch norm by the batch.
+        """
+        raise NotImplementedError
+
+    def __call__(
+        self, memory: Any, frames: Array, *, train: bool = False
+    ) -> tuple[Any, Output]:
+        """Rolls `step` over frames uint8 [B, T, H, W, 3]; outputs lead with [B, T]."""
+        raise NotImplementedError
+
+    def clip(
+        self,
+        batch: ClipBatch,
+        key: Array,
+        *,
+        train: bool = False,
+        batch_statistics: bool = False,
+        memory_gradient: bool = False,
+    ) -> Output:
+        """The last frame's result after those before it, for training.
+
+        Args:
+            batch: the clips.
+            key: of random choices.
+            train: dropout on.
+            batch_statistics: normalize by the batch and update running statistics
+                (mutable "batch_stats"); otherwise the running ones are used.
+            memory_gradient: train the encoder through remembered frames too.
+        """
+        raise NotImplementedError
+
+    @nn.nowrap
+    def single_frame(self) -> Self:
+        """The same network without its memories, of the same parameters."""
+        return self
+
+    @nn.nowrap
+    def folded(self, variables: Any) -> tuple[Self, Any]:
+        """A network and variables that give the same in fewer operations.
+
+        For inference. Up to rounding; its memory is the same.
+        """
+        # VGG has no batch norm, and so no statistics.
+        names = ("params", "batch_stats", "thresholds")
+        return self, {name: variables[name] for name in names if name in variables}
+
+
 def where_videos(condition: Array, new: Any, old: Any) -> Any:
     """`new` for the videos where condition bool [B] holds, `old` for the others.
 
@@ -42,33 +180,3 @@ def where_videos(condition: Array, new: Any, old: Any) -> Any:
         new,
         old,
     )
-
-
-class VideoSegmenter(Protocol):
-    """A Flax module that segments video, one frame or one clip at a time.
-
-    `step` and `__call__` are applied with variables, as Flax has it:
-    `model.apply(variables, memory, frames)`. What is true of a network without memory
-    is an empty pytree as its memory.
-    """
-
-    num_classes: int
-
-    @property
-    def global_memory(self) -> bool:
-        """Whether there is a memory that frames are admitted to."""
-        ...
-
-    def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Any:
-        """The memory before a video's first frame; leaves lead with [B]."""
-        ...
-
-    def step(self, memory: Any, frame: Array) -> tuple[Any, Output]:
-        """One frame of each video, uint8 [B, H, W, 3]."""
-        ...
-
-    def __call__(
-        self, memory: Any, frames: Array, *, train: bool = False
-    ) -> tuple[Any, Output]:
-        """Frames of each video in order, uint8 [B, T, H, W, 3]."""
-        ...

@@ -17,7 +17,7 @@ What differs from the public code:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from dmnet_jax.models.compared import (
     pad_frames,
     padded_size,
 )
-from dmnet_jax.models.protocol import Output
+from dmnet_jax.models.protocol import ClipBatch, Output
 from dmnet_jax.models.tdnet_path import KEY, SPARSE, Encoded, Path, Remembered, sparse
 from dmnet_jax.nn.mobilenet import normalise
 from dmnet_jax.nn.resnet import RESNET18
@@ -50,6 +50,7 @@ class TDNet(ComparedNetwork):
             on the third stage, in the collection "auxiliary" as (weight, logits).
     """
 
+    lockstep: ClassVar[bool] = True
     paths: int = 4
     blocks: tuple[int, ...] = RESNET18
     width: int = 64
@@ -124,10 +125,7 @@ class TDNet(ComparedNetwork):
 
     def clip(
         self,
-        frames: Array,
-        frames_mask: Array,
-        past: Array,
-        past_mask: Array,
+        batch: ClipBatch,
         key: Array,
         *,
         train: bool = False,
@@ -142,10 +140,10 @@ class TDNet(ComparedNetwork):
         current = jax.random.randint(key, (), 0, self.paths)
         if self.axis_name is not None and train:
             current = jax.lax.all_gather(current, self.axis_name)[0]
-        batch, length, *size = frames.shape[:4]
-        x = pad_frames(frames.reshape(-1, *frames.shape[2:]))
+        videos, length, height, width = batch.frames.shape[:4]
+        x = pad_frames(batch.frames.reshape(-1, height, width, 3))
         x = normalise(x, "torch").astype(self.dtype)
-        x = x.reshape(batch, length, *x.shape[1:])
+        x = x.reshape(videos, length, *x.shape[1:])
         # Frame t of the clip is for path current + 1 + t, modulo P.
         encoded = [
             branch.encode(x[:, (number - current - 1) % self.paths], train=train)
@@ -155,10 +153,10 @@ class TDNet(ComparedNetwork):
         order = (current + 1 + jnp.arange(self.paths - 1)) % self.paths
         before = sparse(jax.tree.map(lambda x: x[order], stacked))
         query, key, value = (jnp.moveaxis(x, 0, 1) for x in before)
-        count = jnp.full(batch, self.paths - 1, jnp.int32)
+        count = jnp.full(videos, self.paths - 1, jnp.int32)
         memory = Remembered(query, key, value, count)
         own = jax.tree.map(lambda x: x[current], stacked)
-        full = frames_mask.all(axis=1)
+        full = batch.frames_mask.all(axis=1)
 
         def run(
             branch: Path, memory: Remembered, own: Encoded
@@ -173,7 +171,7 @@ class TDNet(ComparedNetwork):
         if others is not None:
             self.sow("auxiliary", "path", (PATH_LOSS, others[0]))
             self.sow("auxiliary", "third", (AUXILIARY_LOSS, others[1]))
-        return frame_output(logits, (size[0], size[1]))
+        return frame_output(logits, (height, width))
 
     def _switch(self, index: Array, run: Callable[..., Any], *operands: Any) -> Any:
         """`run(path, *operands)` of the path `index`."""

@@ -39,21 +39,23 @@ class InvertedResidual(nn.Module):
     expansion: int
     stride: int
     padding: Padding
-    norm: Callable[..., nn.Module]
+    norm: Callable[..., Callable[[Array], Array]]
+    folded: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        shared: dict[str, Any] = {"use_bias": self.folded, "dtype": self.dtype}
         y = x
         if self.expansion:
             hidden = x.shape[-1] * self.expansion
-            y = Dense1x1(hidden, dtype=self.dtype, name="expand")(x)
+            y = Dense1x1(hidden, name="expand", **shared)(x)
             y = relu6(self.norm(name="expand_norm")(y))
-        y = Depthwise3x3(
-            self.stride, padding=self.padding, dtype=self.dtype, name="depthwise"
-        )(y)
+        y = Depthwise3x3(self.stride, padding=self.padding, name="depthwise", **shared)(
+            y
+        )
         y = relu6(self.norm(name="depthwise_norm")(y))
-        y = Dense1x1(self.features, dtype=self.dtype, name="project")(y)
+        y = Dense1x1(self.features, name="project", **shared)(y)
         y = self.norm(name="project_norm")(y)
         if self.stride == 1 and self.features == x.shape[-1]:
             y += x
@@ -72,11 +74,14 @@ class MobileNetV2(nn.Module):
         first_expansion: whether the first block has its 1x1 expansion, from 32
             channels to 32, as in the light-weight RefineNet encoder; Keras and
             torchvision leave it out.
+        folded: whether every norm is part of the convolution before it, which then
+            has a bias: see `models.folding`.
     """
 
     padding: Padding = "keras"
     epsilon: float = 1e-3
     first_expansion: bool = True
+    folded: bool = False
     axis_name: str | None = None
     stages: Stages = STAGES
     dtype: Any = jnp.float32
@@ -91,8 +96,12 @@ class MobileNetV2(nn.Module):
             dtype=self.dtype,
             axis_name=self.axis_name if train else None,
         )
-        x = Conv3x3(32, 2, padding=self.padding, dtype=self.dtype, name="stem")(x)
-        x = relu6(norm(name="stem_norm")(x))
+        if self.folded:
+            norm = _folded_norm
+        stem = Conv3x3(
+            *(32, 2, self.folded), padding=self.padding, dtype=self.dtype, name="stem"
+        )
+        x = relu6(norm(name="stem_norm")(stem(x)))
         outputs, index = [], 0
         for expansion, features, repeats, first_stride in self.stages:
             for repeat in range(repeats):
@@ -102,12 +111,17 @@ class MobileNetV2(nn.Module):
                     first_stride if repeat == 0 else 1,
                     self.padding,
                     norm,
+                    self.folded,
                     dtype=self.dtype,
                     name=f"block{index}",
                 )(x)
                 index += 1
             outputs.append(x)
         return tuple(outputs[1:])
+
+
+def _folded_norm(name: str) -> Callable[[Array], Array]:
+    return lambda x: x
 
 
 def normalise(frames: Array, encoder: Padding) -> Array:

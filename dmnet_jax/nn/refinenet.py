@@ -12,19 +12,23 @@ from dmnet_jax.nn.resizing import upsample_2x
 
 
 class ChainedResidualPooling(nn.Module):
-    """Four times 5x5 maximum then 1x1 convolution, all sums kept: [.., C] -> same."""
+    """`stages` times 5x5 maximum then 1x1 convolution.
+
+    [B, H, W, C] -> the sum of the input and all stages, and the last stage, each of the
+    input's shape.
+    """
 
     stages: int = 4
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> tuple[Array, Array]:
         top = x
         for stage in range(self.stages):
             top = max_pool_5x5(top)
             top = Dense1x1(x.shape[-1], dtype=self.dtype, name=f"conv{stage}")(top)
             x += top
-        return x
+        return x, top
 
 
 class RefineNetDecoder(nn.Module):
@@ -38,11 +42,14 @@ class RefineNetDecoder(nn.Module):
         num_classes: outputs.
         width: channels of all maps in it.
         pooling_stages: of each chained residual pooling.
+        folded: whether the last pooling's last convolution is part of a classifier of
+            its own: see `models.folding`.
     """
 
     num_classes: int
     width: int = 256
     pooling_stages: int = 4
+    folded: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -57,16 +64,22 @@ class RefineNetDecoder(nn.Module):
         def dense(name: str) -> Dense1x1:
             return Dense1x1(self.width, dtype=self.dtype, name=name)
 
-        def pool(name: str) -> ChainedResidualPooling:
-            return ChainedResidualPooling(self.pooling_stages, self.dtype, name=name)
+        def pool(name: str, stages: int = self.pooling_stages) -> Any:
+            return ChainedResidualPooling(stages, self.dtype, name=name)
 
-        x = upsample_2x(dense("adapt4")(pool("crp4")(top)))
+        def classifier(name: str, use_bias: bool) -> Conv3x3:
+            return Conv3x3(
+                self.num_classes, use_bias=use_bias, dtype=self.dtype, name=name
+            )
+
+        x = upsample_2x(dense("adapt4")(pool("crp4")(top)[0]))
         x = relu6(dense("lateral5")(sixteenth_64) + dense("lateral6")(sixteenth_96) + x)
-        x = upsample_2x(dense("adapt3")(pool("crp3")(x)))
+        x = upsample_2x(dense("adapt3")(pool("crp3")(x)[0]))
         x = relu6(dense("lateral4")(eighth) + x)
-        x = upsample_2x(dense("adapt2")(pool("crp2")(x)))
+        x = upsample_2x(dense("adapt2")(pool("crp2")(x)[0]))
         x = relu6(dense("lateral3")(quarter) + x)
-        x = pool("crp1")(x)
-        return Conv3x3(
-            self.num_classes, use_bias=True, dtype=self.dtype, name="classifier"
-        )(x)
+        x, last = pool("crp1", self.pooling_stages - self.folded)(x)
+        logits = classifier("classifier", True)(x)
+        if self.folded:
+            logits += classifier("pooled_classifier", False)(max_pool_5x5(last))
+        return logits

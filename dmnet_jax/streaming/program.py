@@ -19,8 +19,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from data_pipelines.images import size_fault
+from dmnet_jax.models.protocol import Memories, Output
 from dmnet_jax.nn.resizing import enlarge, likeliest
-from dmnet_jax.streaming.forms import Memories, StreamForm, stream_form
 from dmnet_jax.streaming.letterbox import MAX_LABELS
 
 NO_LABEL = 255
@@ -127,8 +127,8 @@ def compile(
 ) -> Program:
     """One optimized inference program from trained variables.
 
-    The same labels as the network's `step` and `evaluation` give, up to rounding; see
-    `forms` for what is rewritten.
+    The network's own `step` with its variables folded: the same labels as `evaluation`
+    gives, up to rounding.
 
     Args:
         model: any `models.protocol.VideoSegmenter`.
@@ -142,15 +142,15 @@ def compile(
         ValueError: a size or number that cannot be.
     """
     interface = Interface(size, streams, model.num_classes, label_size or size)
-    form = stream_form(model, variables, size)
-    weights = jax.device_put(form.weights)
-    memory, *inputs = input_shapes(form, interface)
+    model, variables = model.folded(variables)
+    weights = jax.device_put(variables)
+    memory, *inputs = input_shapes(model, interface)
 
     def call(weights: Any, *inputs: Any) -> tuple[Any, Labelled]:
-        return labelled_step(form, weights, interface, probabilities, *inputs)
+        return labelled_step(model, weights, interface, probabilities, *inputs)
 
     compiled = jax.jit(call, donate_argnums=1).lower(weights, memory, *inputs).compile()
-    init = jax.jit(lambda key: form.init_memory(streams, key))
+    init = jax.jit(lambda key: model.init_memory(streams, size, key))
 
     def program_of(weights: Any, thresholds: dict[str, float] | None) -> Program:
         def with_thresholds(values: dict[str, float]) -> Program:
@@ -164,13 +164,14 @@ def compile(
             lambda *inputs: compiled(weights, *inputs),
             thresholds,
             None if thresholds is None else with_thresholds,
-            form.memories,
+            model.memories,
         )
 
-    return program_of(weights, form.thresholds)
+    thresholds = variables.get("thresholds")
+    return program_of(weights, thresholds and jax.tree.map(float, thresholds))
 
 
-def input_shapes(form: StreamForm, interface: Interface) -> tuple[Any, ...]:
+def input_shapes(model: Any, interface: Interface) -> tuple[Any, ...]:
     """Of memory, frames, active and reset.
 
     Raises:
@@ -189,7 +190,9 @@ def input_shapes(form: StreamForm, interface: Interface) -> tuple[Any, ...]:
     fault = size_fault(*interface.label_size, MAX_LABELS)
     if fault:
         raise ValueError(f"label_size: {fault}")
-    memory = jax.eval_shape(lambda: form.init_memory(streams, jax.random.key(0)))
+    memory = jax.eval_shape(
+        lambda: model.init_memory(streams, interface.size, jax.random.key(0))
+    )
     return (
         memory,
         jax.ShapeDtypeStruct((streams, height, width, 3), jnp.uint8),
@@ -199,8 +202,8 @@ def input_shapes(form: StreamForm, interface: Interface) -> tuple[Any, ...]:
 
 
 def labelled_step(
-    form: StreamForm,
-    weights: Any,
+    model: Any,
+    variables: Any,
     interface: Interface,
     probabilities: bool,
     memory: Any,
@@ -208,8 +211,9 @@ def labelled_step(
     active: Array,
     reset: Array,
 ) -> tuple[Any, Labelled]:
-    """The form's step, its logits resized and made labels."""
-    memory, output = form.step(weights, memory, frames, active, reset)
+    """The network's step after a reset, its logits resized and made labels."""
+    memory = model.reset(memory, reset)
+    memory, output = _step(model, variables, memory, frames, active)
     size = interface.label_size
     labels = likeliest(output.logits, size)
     return memory, Labelled(
@@ -221,3 +225,20 @@ def labelled_step(
         similarity=output.similarity,
         admitted=output.admitted,
     )
+
+
+def _step(
+    model: Any, variables: Any, memory: Any, frames: Array, active: Array
+) -> tuple[Any, Output]:
+    def step(memory: Any, frames: Array, active: Array) -> Any:
+        return model.apply(variables, memory, frames, active=active, method="step")
+
+    if not model.lockstep or len(frames) == 1:
+        return step(memory, frames, active)
+
+    # Streams are at different frames, so each is stepped by itself.
+    def alone(given: Any) -> Any:
+        stepped = step(*jax.tree.map(lambda x: x[None], given))
+        return jax.tree.map(lambda x: x[0], stepped)
+
+    return jax.lax.map(alone, (memory, frames, active))

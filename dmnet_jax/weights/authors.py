@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmnet_jax.models import clips
 from dmnet_jax.models.dmnet import (
     PAPER_MAX_SIMILARITY,
     PAPER_MIN_CONFIDENCE,
     DMNet,
     Local,
 )
+from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.weights.layout import (
     TORCH_NORM,
     WeightsError,
@@ -181,15 +181,10 @@ def _shapes(model: DMNet) -> dict[str, tuple[int, ...]]:
     """Shapes of the model's parameters and statistics by flat name."""
     frames = jnp.zeros((1, model.local_size + 1, 32, 32, 3))
     past = jnp.zeros((1, 1, 32, 32, 3))
+    seen = [jnp.ones(x.shape[:2], bool) for x in (frames, past)]
     variables = jax.eval_shape(
         lambda key: model.init(
-            key,
-            frames,
-            jnp.ones(frames.shape[:2], bool),
-            past,
-            jnp.ones(past.shape[:2], bool),
-            key,
-            method=clips.clip,
+            *(key, ClipBatch(frames, seen[0], past, seen[1]), key), method="clip"
         ),
         jax.random.key(0),
     )

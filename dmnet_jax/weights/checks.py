@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 from PIL import Image
 
-from dmnet_jax.models import clips
 from dmnet_jax.models.dmnet import DMNet, Local
+from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.nn.layers import relu6
 from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
 from dmnet_jax.weights.authors import from_authors
@@ -159,7 +159,7 @@ def draw_frames(record: Mapping[str, Any]) -> np.ndarray:
 def run_variant(
     name: str, record: Mapping[str, Any], dtype: Precision = "float64"
 ) -> dict[str, np.ndarray]:
-    """Imports drawn weights and runs `clips.clip` on drawn frames.
+    """Imports drawn weights and runs `DMNet.clip` on drawn frames.
 
     In float64, what is left of a difference is the reference's own rounding. Not every
     GPU has products of float64.
@@ -188,18 +188,16 @@ def _maps_of(
 ) -> dict[str, np.ndarray]:
     variables = from_authors(draw_state(record), model=model)
     frames = draw_frames(record).transpose(0, 1, 3, 4, 2)
-    past, window = frames[:, : variant.past], frames[:, variant.past :]
+    past, window = map(jnp.asarray, np.split(frames, [variant.past], axis=1))
+    everything = [jnp.ones(x.shape[:2], bool) for x in (window, past)]
 
     @jax.jit
     def run(variables: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
         output, state = model.apply(
             variables,
-            window,
-            jnp.ones(window.shape[:2], bool),
-            past,
-            jnp.ones(past.shape[:2], bool),
+            ClipBatch(window, everything[0], past, everything[1]),
             jax.random.key(0),
-            method=clips.clip,
+            method="clip",
             capture_intermediates=lambda module, method: (
                 method == "encode" or module.name in ("recurrent", "attend")
             ),

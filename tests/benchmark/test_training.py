@@ -10,7 +10,6 @@ from dmnet_jax import complexity
 from dmnet_jax.benchmark import __main__ as command
 from dmnet_jax.benchmark import machine, training
 from dmnet_jax.benchmark.case import Case, differences, random_batch
-from dmnet_jax.models import single_frame
 from dmnet_jax.models.dmnet import DMNet
 
 ROW = {
@@ -32,7 +31,7 @@ ROW = {
 
 def test_a_step_is_three_forward_passes_where_there_is_a_gradient():
     alone = Case(memory=False, size=(64, 96), batch=2)
-    step = complexity.step_complexity(single_frame(DMNet(8)), (64, 96))
+    step = complexity.step_complexity(DMNet(8).single_frame(), (64, 96))
     assert training.step_operations(alone) == 3 * 2 * step.convolution
     # Eight more frames are encoded, once: far from nine times the work.
     both = Case(memory=True, size=(64, 96), batch=2)

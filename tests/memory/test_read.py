@@ -44,6 +44,7 @@ def assert_reads(readout: mem.Readout, steps: list[int | None]) -> None:
 
 
 read_last = jax.jit(mem.read_last, static_argnums=1)
+read_window = jax.jit(mem.read_window, static_argnums=1)
 read_uniform = jax.jit(mem.read_uniform, static_argnums=1)
 read_top_k = jax.jit(mem.read_top_k, static_argnums=1)
 
@@ -119,6 +120,31 @@ def test_read_top_k_sorts_valid_slots(count, n, scores):
     score = jnp.array(scores, jnp.float32) + 0.0
     readout = read_top_k(filled(count), n, score)
     assert_reads(readout, [step_of[s] for s in best] + [None] * (n - len(best)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 3 * K), st.integers(1, K))
+def test_read_window_is_a_history_that_stood_still_before_its_start(count, n):
+    window = [max(t, 0) for t in range(count - n, count + 1)]
+    found = read_window(filled(count), n, item(count))
+    for row, t in enumerate(window):
+        chex.assert_trees_all_equal(
+            jax.tree.map(lambda x, row=row: np.asarray(x[row]), found), ITEMS[t]
+        )
+
+
+@pytest.mark.parametrize("count", [0, 1, K])
+def test_an_item_stands_in_where_nothing_can_be_read(count):
+    readout = read_last(filled(count), 3)
+    found = mem.stand_in(readout, item(9))
+    np.testing.assert_array_equal(found.stamp, readout.stamp)
+    if count:
+        chex.assert_trees_all_equal(found, readout)
+    else:
+        assert found.mask.all()
+        for row in range(3):
+            mine = jax.tree.map(lambda x, row=row: np.asarray(x[row]), found.items)
+            chex.assert_trees_all_equal(mine, ITEMS[9])
 
 
 def test_empty_memory_reads_are_masked_zeros():

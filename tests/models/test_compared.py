@@ -17,6 +17,7 @@ from dmnet_jax.models.dmnet import TINY
 from dmnet_jax.models.linknet import LinkNet
 from dmnet_jax.models.lwanet import LWANet
 from dmnet_jax.models.paanet import PAANetStyle
+from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.models.tapnet import TAPNet, flow_between, moved
 from dmnet_jax.models.tdnet import TDNet
 from dmnet_jax.models.ternausnet import TernausNet
@@ -125,9 +126,8 @@ def test_stream_equals_scan_equals_clip(small, name):
         mask = np.array([[there] * (window - 1) + [True]] * 2)
         indices = np.arange(last - window + 1, last + 1).clip(0)
         none, key = frames[:, :0], network.key(last % network.paths)
-        return network.clip(
-            network.variables, frames[:, indices], mask, none, mask[:, :0], key
-        )
+        batch = ClipBatch(frames[:, indices], mask, none, mask[:, :0])
+        return network.clip(network.variables, batch, key)
 
     # After as many frames as a clip has a stream knows as much; at its start, nothing.
     close(clip(network.window - 1, True).logits, rolled.logits[:, network.window - 1])
@@ -164,7 +164,8 @@ def test_gradients_are_finite_and_the_loss_falls_on_two_clips(small, name):
     def loss_of(params, statistics, key):
         output, updates = network.model.apply(
             {"params": params, "batch_stats": statistics},
-            *(frames, mask, frames[:, :0], mask[:, :0], key),
+            ClipBatch(frames, mask, frames[:, :0], mask[:, :0]),
+            key,
             train=True,
             method="clip",
             mutable=["batch_stats"],
@@ -201,7 +202,7 @@ def test_tdnet_gives_logits_of_a_path_alone_and_of_its_third_stage(small):
 
     def both():
         variables = model.init(KEY, memory, frames[:, :1])
-        inputs = frames, mask, frames[:, :0], mask[:, :0], KEY
+        inputs = ClipBatch(frames, mask, frames[:, :0], mask[:, :0]), KEY
         return model.apply(
             variables,
             *inputs,

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from dmnet_jax import memory as mem
-from dmnet_jax.models import clips, single_frame
-from dmnet_jax.models.dmnet import DMNet, Features
+from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.models.features import Features
+from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.nn import mobilenet
 from tests.drawn import drawn, quick_jit
 
@@ -81,10 +82,10 @@ def stream():
 
 @pytest.fixture(scope="module")
 def clip():
-    call = jax.jit(partial(MODEL.apply, method=clips.clip, mutable=["batch_stats"]))
+    call = jax.jit(partial(MODEL.apply, method="clip", mutable=["batch_stats"]))
 
     def run(variables, *inputs):
-        return call(variables, *inputs, KEY)
+        return call(variables, ClipBatch(*inputs), KEY)
 
     return run
 
@@ -249,14 +250,11 @@ def test_gradients_reach_every_part_and_not_the_past(variables, frames):
     def loss(params, window, past):
         output, updates = MODEL.apply(
             {**variables, "params": params},
-            window,
-            ALL[5],
-            past,
-            ALL[4],
+            ClipBatch(window, ALL[5], past, ALL[4]),
             KEY,
             train=True,
             batch_statistics=True,
-            method=clips.clip,
+            method="clip",
             mutable=["batch_stats"],
             rngs={"dropout": KEY},
         )
@@ -283,13 +281,12 @@ def test_memory_gradient_reaches_the_past(variables, frames):
     def loss(past):
         output = model.apply(
             variables,
-            frames[:1, :1],
-            np.ones((1, 1), bool),
-            past,
-            np.ones((1, 1), bool),
+            ClipBatch(
+                frames[:1, :1], np.ones((1, 1), bool), past, np.ones((1, 1), bool)
+            ),
             KEY,
             memory_gradient=True,
-            method=clips.clip,
+            method="clip",
         )
         return jnp.square(output.logits).mean()
 
@@ -304,7 +301,7 @@ def test_running_statistics_stay_unless_asked(variables, frames, clip):
 
 
 def test_single_frame_shares_parameters(variables, frames):
-    alone = single_frame(MODEL)
+    alone = MODEL.single_frame()
     memory = alone.init_memory(2, SIZE, KEY)
     step = quick_jit(partial(alone.apply, method=DMNet.step))
     memory, first = step(variables, memory, frames[:, 0])

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmnet_jax.models import clips
+from dmnet_jax.models import forward
 from tests.drawn import quick_jit
 from tests.tiny_run import network, picture, shallow
 
-T = 4
+T, KEY = 4, jax.random.key(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,15 +30,19 @@ def setup():
     }
     images = [[picture(t, (32, 32), seed)[0] for t in range(T)] for seed in (0, 1)]
     frames = jnp.asarray(np.array(images), jnp.float32) / 127.5 - 1
-    memory = model.init_memory(2, (32, 32), jax.random.key(0), global_size=T)
+    memory = model.init_memory(2, (32, 32), KEY, global_size=T)
     return model, {**variables, "thresholds": everything}, memory, frames
 
 
 @pytest.fixture(scope="module")
 def rollout(setup):
     model, variables, memory, _ = setup
-    roll = partial(model.apply, variables, memory, method=clips.rollout)
-    return jax.jit(partial(roll, truncate=2))
+    return jax.jit(partial(rolled, model, variables))
+
+
+def rolled(model, variables, frames, mask):
+    batch = {"frames": frames, "frames_mask": mask}
+    return model.apply(variables, batch, KEY, method=forward.rollout, truncate=2)
 
 
 def test_a_rollout_gives_what_a_stream_gives(setup, rollout):
@@ -66,14 +70,7 @@ def test_gradients_reach_back_within_a_piece_only(setup):
     model, variables, memory, frames = setup
 
     def loss(frames, scored):
-        output = model.apply(
-            variables,
-            memory,
-            frames,
-            np.ones((2, T), bool),
-            truncate=2,
-            method=clips.rollout,
-        )
+        output = rolled(model, variables, frames, np.ones((2, T), bool))
         return jnp.square(jnp.take(output.logits, scored, axis=1)).mean()
 
     gradient = quick_jit(jax.grad(loss))

@@ -1,0 +1,61 @@
+"""Encoded frames: what a DMNet's time step starts from.
+
+Shapes: `B` clips, `N` frames, `T` frames of a clip, `H W` frame size, `h w` =
+H/32 W/32.
+"""
+
+import dataclasses
+
+from flax import struct
+from jax import Array
+
+
+class Features(struct.PyTreeNode):
+    """What the encoder makes of one frame; `top` is what the memories hold.
+
+    Attributes:
+        quarter: [N, H/4, W/4, 24].
+        eighth: [N, H/8, W/8, 32].
+        sixteenth_64: [N, H/16, W/16, 64].
+        sixteenth_96: [N, H/16, W/16, 96].
+        top: [N, H/32, W/32, width], the two deepest outputs fused; in [0, 6].
+    """
+
+    quarter: Array
+    eighth: Array
+    sixteenth_64: Array
+    sixteenth_96: Array
+    top: Array
+
+    @property
+    def finer(self) -> tuple[Array, ...]:
+        """All but `top`, for the decoder."""
+        return self.quarter, self.eighth, self.sixteenth_64, self.sixteenth_96
+
+
+FEATURES = tuple(field.name for field in dataclasses.fields(Features))
+
+
+class EncodedClip(struct.PyTreeNode):
+    """A `ClipBatch` whose frames are encoded.
+
+    Attributes:
+        features: of the current frames.
+        window: [B, T-1, h, w, width], `Features.top` of the frames before; [B, 0, ...]
+            where there is no local memory.
+        window_mask: bool [B, T-1].
+        past: [B, n, h, w, width], those of earlier frames; [B, 0, ...] where there is
+            no global memory.
+        past_mask: bool [B, n].
+    """
+
+    features: Features
+    window: Array
+    window_mask: Array
+    past: Array
+    past_mask: Array
+
+
+def flat(x: Array) -> Array:
+    """[B, T, ...] -> [B*T, ...]."""
+    return x.reshape(-1, *x.shape[2:])

@@ -1,0 +1,125 @@
+"""What one training step asks of a network: a function of a bound model and a batch.
+
+`model.apply(variables, batch, key, method=...)` with a loader's batch. A stage of a
+config has one of these, by name in `FORWARD`; the training step takes whatever it is
+given.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from dmnet_jax.memory import DualMemory
+from dmnet_jax.models.clips import clip_of_features
+from dmnet_jax.models.dmnet import ROLLED, DMNet
+from dmnet_jax.models.features import FEATURES, EncodedClip, Features, flat
+from dmnet_jax.models.protocol import ClipBatch, Output, VideoSegmenter
+
+Batch: TypeAlias = Mapping[str, Any]
+Forward: TypeAlias = Callable[..., Output]
+"""(bound model, batch, key, *, train, batch_statistics, memory_gradient, truncate)."""
+
+_STATS = "batch_stats"
+
+
+def clip(
+    model: VideoSegmenter,
+    batch: Batch,
+    key: Array,
+    *,
+    truncate: int = 1,
+    **options: Any,
+) -> Output:
+    """Clips of which the last frame is scored: `VideoSegmenter.clip`."""
+    return model.clip(ClipBatch.of(batch), key, **options)
+
+
+def features(
+    model: DMNet, batch: Batch, key: Array, *, train: bool = False, **options: Any
+) -> Output:
+    """The same of a `FeatureCache`, whose frames are encoded. Trains no encoder."""
+    seen = EncodedClip(
+        Features(**{name: batch[name] for name in FEATURES}),
+        *(batch[n] for n in ("window", "window_mask", "past", "past_mask")),
+    )
+    return clip_of_features(model, seen, key, train=train)
+
+
+def rollout(
+    model: DMNet,
+    batch: Batch,
+    key: Array,
+    *,
+    truncate: int,
+    train: bool = False,
+    batch_statistics: bool = False,
+    memory_gradient: bool = False,
+) -> Output:
+    """Sequences with admission on, as a stream would see them, every frame scored.
+
+    As `__call__` gives, but the gradient reaches back through the memory within
+    pieces of `truncate` frames only, and what a piece computed is computed again
+    for its gradient: however long the sequence, one piece's maps are held.
+
+    Args:
+        model: bound.
+        batch: `frames` [B, T, H, W, 3], T a multiple of `truncate`, and `frames_mask`
+            bool [B, T]; False where the video had not begun: not remembered.
+        key: of the reads.
+        truncate: frames of a piece.
+        train: dropout on.
+        batch_statistics: see `VideoSegmenter.clip`.
+        memory_gradient: not looked at.
+
+    Returns:
+        Outputs leading with [B, T].
+    """
+    frames, mask = batch["frames"], batch["frames_mask"]
+    videos, length, height, width = frames.shape[:4]
+    memory = model.init_memory(
+        *(videos, (height, width), key), global_size=min(length, model.global_size)
+    )
+
+    def by_piece(x: Array) -> Array:  # [B, T, ...] -> [pieces, truncate, B, ...]
+        return jnp.moveaxis(x, 1, 0).reshape(-1, truncate, videos, *x.shape[2:])
+
+    def one(
+        module: DMNet, memory: DualMemory, seen: tuple[Features, Array]
+    ) -> tuple[DualMemory, Output]:
+        features, there = seen
+        return module.update(memory, features, active=there, train=train)
+
+    def piece(
+        module: DMNet, memory: DualMemory, seen: tuple[Array, Array]
+    ) -> tuple[DualMemory, Output]:
+        frames, there = seen
+        features = module.encode(flat(frames), train=batch_statistics)
+        features = jax.tree.map(
+            lambda x: x.reshape(truncate, videos, *x.shape[1:]), features
+        )
+        memory = jax.lax.stop_gradient(memory)
+        return nn.scan(one, **ROLLED)(module, memory, (features, there))
+
+    # Running statistics go from piece to piece if they change at all.
+    variables = dict(ROLLED)
+    if batch_statistics:
+        variables["variable_carry"] = _STATS
+    else:
+        variables["variable_broadcast"] += (_STATS,)
+    roll = nn.scan(nn.remat(piece), **variables)
+    _, outputs = roll(model, memory, (by_piece(frames), by_piece(mask)))
+    return jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(length, *x.shape[2:]), 0, 1), outputs
+    )
+
+
+FORWARD: Mapping[str, Forward] = {
+    "clip": clip,
+    "features": features,
+    "rollout": rollout,
+}
+"""By the names that configs give them (`config.StageConfig.recipe`)."""
