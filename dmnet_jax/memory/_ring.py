@@ -121,7 +121,11 @@ def push(
         # The hints are true of one index, and spare the gradient of a scatter its
         # general form, which goes over the whole buffer.
         return slots.at[index].set(
-            x, mode="drop", unique_indices=True, indices_are_sorted=True
+            x,
+            mode="drop",
+            unique_indices=True,
+            indices_are_sorted=True,
+            wrap_negative_indices=False,
         )
 
     # The largest multiple of K that the counter could hold stands for K.
@@ -138,7 +142,12 @@ def latest(ring: RingBuffer[Item]) -> Item:
     """The item pushed last, leaves [...]; zeros while the ring is empty."""
     check_single(ring)
     index = latest_slot(ring)
-    return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), ring.slots)
+    return jax.tree.map(
+        lambda x: x.at[index].get(
+            mode="promise_in_bounds", wrap_negative_indices=False
+        ),
+        ring.slots,
+    )
 
 
 def latest_slot(ring: RingBuffer) -> Array:
