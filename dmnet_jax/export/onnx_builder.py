@@ -23,6 +23,7 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
         self._known: dict[Any, list[str]] = {}
+        self._sources: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
@@ -56,8 +57,14 @@ class Graph:
     def cast(self, x: Operand, dtype: Any) -> str:
         return self.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def reshape(self, x: Operand, shape: Sequence[int]) -> str:
-        return self.add("Reshape", x, integers(shape))
+    def reshape(self, x: str, now: Sequence[int], shape: Sequence[int]) -> str:
+        """Of a tensor that has the shape `now`; nothing between two reshapes."""
+        source, now = self._sources.get(x, (x, tuple(now)))
+        if now == tuple(shape):
+            return source
+        made = self.add("Reshape", source, integers(shape))
+        self._sources[made] = source, now
+        return made
 
     def serialise(self, name: str) -> bytes:
         """The model, checked."""

@@ -4,10 +4,10 @@
 is in `onnx_products` and `onnx_indexing`, functions known by name in `onnx_named`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 from jax.extend.core import Literal
@@ -15,7 +15,14 @@ from jax.extend.core import Literal
 from dmnet_jax.export import onnx_indexing, onnx_named, onnx_products
 from dmnet_jax.export.onnx_builder import Graph, integers
 from dmnet_jax.export.onnx_flat import flatten
-from dmnet_jax.export.onnx_values import TO_FIRST, TO_LAST, Value, Writer, constant
+from dmnet_jax.export.onnx_values import (
+    TO_FIRST,
+    TO_LAST,
+    Value,
+    Writer,
+    constant,
+    spread,
+)
 
 SAME = {
     **{"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow"},
@@ -128,6 +135,10 @@ def write(w: Writer, equation: Any, xs: list[Value]) -> list[Value]:
         if name in table:
             made = table[name](w, xs, outs[0] if len(outs) == 1 else outs, params)
             return made if isinstance(made, list) else [made]
+    if name == "and" and outs[0].dtype == bool:
+        xs = [x for x in xs if x.constant is None or not x.constant.all()] or xs[:1]
+        if len(xs) == 1:
+            return xs
     if name in LOGICAL and outs[0].dtype == bool:
         return [w.elementwise(lambda *x: w.g.add(LOGICAL[name], *x), xs, outs[0])]
     if name in SAME and xs[0].dtype != bool or name == "eq":
@@ -146,7 +157,7 @@ def _drawn(w: Writer, drawn: Value | None, out: Any) -> Value:
             f"random numbers {list(out.shape)} are drawn where the graph has no input "
             "of that size for them"
         )
-    return w.whole(w.reshape(w.full(drawn), out.shape), out)
+    return w.whole(w.reshaped(drawn, out.shape), out)
 
 
 def _reduced(w: Writer, op: str, v: Value, out: Any, axes: Sequence[int]) -> Value:
@@ -202,29 +213,29 @@ def _select(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
 
 def _broadcast(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     """Axes of one are added; the tensor spreads where it is used."""
-    (v,), real = xs[:1], [1] * len(out.shape)
-    given = spread_of(v)
+    v, real = xs[0], [1] * len(out.shape)
+    given = spread(v.real, len(v.shape))
     for place, n in zip(params["broadcast_dimensions"], given, strict=True):
         real[place] = n
     if v.is_map and tuple(real) == given and len(real) == 4:
         return Value(out.shape, out.dtype, v.real, v.last, v.first)
-    x = w.last(v)
-    if np.prod(v.real) == 1 and v.constant is not None:
-        return Value(out.shape, out.dtype, (), x)
-    return Value(out.shape, out.dtype, tuple(real), w.reshape(x, real))
+    if _is_one(v, out) or tuple(real) == given:
+        return Value(out.shape, out.dtype, v.real, w.last(v))
+    return Value(out.shape, out.dtype, tuple(real), w.reshape(w.last(v), v.real, real))
 
 
-def spread_of(v: Value) -> tuple[int, ...]:
-    return (1,) * (len(v.shape) - len(v.real)) + tuple(v.real)
+def _is_one(v: Value, out: Any) -> bool:
+    """Whether it is one number, whose tensor broadcasts to the result's shape."""
+    return math.prod(v.real) == 1 and len(v.real) <= len(out.shape)
 
 
 def _reshape(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     v = xs[0]
     if out.shape == v.shape:
         return v
-    if v.real == ():
-        return Value(out.shape, out.dtype, (), v.last)
-    return w.whole(w.reshape(w.full(v), out.shape), out)
+    if _is_one(v, out):
+        return Value(out.shape, out.dtype, v.real, w.last(v))
+    return w.whole(w.reshaped(v, out.shape), out)
 
 
 def _transpose(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
@@ -282,7 +293,7 @@ def _pad(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     if not axes:
         return v
     x, places = w.axes(v, axes)
-    filler = w.reshape(w.full(fill), ())
+    filler = w.reshaped(fill, ())
     if v.dtype == bool:
         x, filler = w.g.cast(x, np.int32), w.g.cast(filler, np.int32)
     pads = [config[i][end] for end in (0, 1) for i in axes]

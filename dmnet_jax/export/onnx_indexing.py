@@ -27,7 +27,7 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     if axis is None:
         if count != 1:
             raise ValueError("a gather that repeats its operand cannot be written")
-        return w.whole(w.reshape(w.full(v), out.shape), out)
+        return w.whole(w.reshaped(v, out.shape), out)
     place = _column(w, index, column, [count])
     if p["mode"] == GatherScatterMode.CLIP:
         place = _clipped(w, place, v.shape[axis] - 1, index.dtype)
@@ -46,7 +46,8 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
             raise ValueError("a gather whose index is split cannot be written as ONNX")
     wanted += [i for i in (*taken, axis) if i not in wanted]
     shape = [count if i == axis else n for i, n in enumerate(v.shape)]
-    return w.whole(w.reshape(w.moved(x, shape, wanted), out.shape), out)
+    x = w.moved(x, shape, wanted)
+    return w.whole(w.reshape(x, [shape[i] for i in wanted], out.shape), out)
 
 
 def _scatter(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
@@ -76,8 +77,8 @@ def _scatter(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     place = w.g.cast(place, np.int64)
     if axis:
         place = w.g.add("Concat", integers([0] * axis), place, axis=0)
-    place = w.g.reshape(place, [1, axis + 1])
-    x: Any = w.reshape(w.full(row), (1, *v.shape[axis + 1 :]))
+    place = w.g.reshape(place, [axis + 1], [1, axis + 1])
+    x: Any = w.reshaped(row, (1, *v.shape[axis + 1 :]))
     if inside is not None:
         x = w.g.add("Where", inside, x, w.g.add("GatherND", slots, place))
     return w.whole(w.g.add("ScatterND", slots, place, x), out)
@@ -107,10 +108,11 @@ def _column(w: Writer, index: Value, column: int, shape: list[int]) -> Operand:
     """One number of each of the indices [..., n]."""
     n = index.shape[-1]
     if n == 1:
-        return w.reshape(w.full(index), shape)
-    flat = w.reshape(w.full(index), (-1, n))
+        return w.reshaped(index, shape)
+    count = math.prod(shape)
+    flat = w.reshaped(index, (count, n))
     x = w.g.add("Gather", flat, integers([column]), axis=1)
-    return w.reshape(x, shape)
+    return w.reshape(x, (count, 1), shape)
 
 
 def _clipped(w: Writer, x: Operand, last: int, dtype: Any) -> str:
@@ -125,7 +127,7 @@ def _dynamic_slice(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
         zip(starts, v.shape, p["slice_sizes"], strict=True)
     ):
         if size < n:
-            place = w.reshape(w.full(start), [1])
+            place = w.reshaped(start, [1])
             first = w.g.cast(_clipped(w, place, n - size, start.dtype), np.int64)
             end = w.g.add("Add", first, integers([size]))
             x = w.g.add("Slice", x, first, end, integers([axis]))

@@ -178,22 +178,28 @@ def _product(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
         order = [i for group in groups for i in group]
         x = w.moved(w.full(v), v.shape, order)
         shape = [math.prod(v.shape[i] for i in group) for group in groups]
-        shape = shape[1:] if shape[0] == 1 else shape
-        moved = tuple(v.shape[i] for i in order)
-        return (x if moved == tuple(shape) else w.reshape(x, shape)), shape
+        shape = shape if ba else shape[1:]
+        return w.reshape(x, [v.shape[i] for i in order], shape), shape
 
     left, size = sides(a, ba, free_a, ca)
     right, other = sides(b, bb, cb, free_b)
     x = w.g.add("MatMul", left, right)
-    if (*size[:-1], other[-1]) != out.shape:
-        x = w.reshape(x, out.shape)
-    return w.whole(x, out)
+    return w.whole(w.reshape(x, (*size[:-1], other[-1]), out.shape), out)
 
 
 def _transposed(v: Value) -> Value:
     assert v.constant is not None
     x = np.broadcast_to(v.constant, v.shape).T
     return Value(x.shape, v.dtype, x.shape, x)
+
+
+def _quotient(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
+    """By a constant: the product with its inverse, as XLA's optimizers may have it."""
+    by = xs[1].constant
+    if by is None or out.dtype.kind != "f":
+        return w.elementwise(lambda *x: w.g.add("Div", *x), xs, out)
+    inverse = Value(xs[1].shape, out.dtype, xs[1].real, np.asarray(1 / by, out.dtype))
+    return TABLE["mul"](w, [xs[0], inverse], out, params)
 
 
 TABLE: dict[str, Any] = {
@@ -204,4 +210,5 @@ TABLE: dict[str, Any] = {
     "add": _affine("Add"),
     "sub": _affine("Sub"),
     "mul": _affine("Mul"),
+    "div": _quotient,
 }

@@ -86,26 +86,31 @@ class Writer:
         return self._expanded(self.last(v), v.real, v.shape)
 
     def first(self, v: Value) -> Operand:
-        """The tensor of shape `v.real`, channels first; of one number, that number."""
+        """The tensor of shape `v.real`, channels first; of one number, as it is."""
         if v.first is None:
             assert v.last is not None
-            if math.prod(v.real) == 1 and v.constant is not None:
-                return v.constant.reshape(())
+            if math.prod(v.real) == 1:
+                return v.last
             real = spread(v.real, 4)
-            x = v.last if len(v.real) == 4 else self.reshape(v.last, real)
-            v.first, v.real = self.moved(x, real, TO_FIRST), real
-            v.last = x
+            v.last = self.reshape(v.last, v.real, real)
+            v.first, v.real = self.moved(v.last, real, TO_FIRST), real
         return v.first
 
     def full_first(self, v: Value) -> Operand:
         """The tensor of shape `v.shape`, channels first."""
         x, real = self.first(v), tuple(spread(v.real, 4)[i] for i in TO_FIRST)
+        real = v.real if x is v.last else real
         return self._expanded(x, real, tuple(v.shape[i] for i in TO_FIRST))
 
-    def reshape(self, x: Operand, shape: Sequence[int]) -> Operand:
+    def reshape(self, x: Operand, now: Sequence[int], shape: Sequence[int]) -> Operand:
+        """Of a tensor that has the shape `now`."""
         if isinstance(x, (np.ndarray, np.generic)):
             return np.reshape(x, shape)
-        return self.g.reshape(x, shape)
+        return self.g.reshape(x, now, shape)
+
+    def reshaped(self, v: Value, shape: Sequence[int]) -> Operand:
+        """The whole tensor in another shape."""
+        return self.reshape(self.full(v), v.shape, shape)
 
     def moved(self, x: Operand, shape: Sequence[int], order: Sequence[int]) -> Operand:
         """A tensor of that shape transposed, which a reshape does for axes of one."""
@@ -115,7 +120,7 @@ class Writer:
         if list(order) == list(range(len(order))):
             return x
         if wide == sorted(wide):
-            return self.g.reshape(x, [shape[axis] for axis in order])
+            return self.g.reshape(x, shape, [shape[axis] for axis in order])
         return self.g.add("Transpose", x, perm=list(order))
 
     def _expanded(self, x: Operand, real: Shape, shape: Shape) -> Operand:
@@ -123,6 +128,8 @@ class Writer:
             return x
         if isinstance(x, (np.ndarray, np.generic)):
             return np.broadcast_to(x, shape)
+        if math.prod(shape) == 1:
+            return self.g.reshape(x, real, shape)
         return self.g.add("Expand", x, integers(shape))
 
     # ---- results ----

@@ -43,7 +43,7 @@ class DualMemory(Generic[Recent, Item, Stored]):
     What the memories keep of a frame (`recent` the local one, `stored` the global one)
     need not be what frames are compared by (the item): the latest admitted item has its
     own ring of one. That ring and the global one take the same frames, so their counts
-    are equal (until one falls back after 2**31 - 1 admissions, see `RingBuffer`).
+    are equal (until one falls back after 2**23 admissions, see `RingBuffer`).
 
     `frame` wraps to negative numbers after 2**31 frames (2.2 years at 30 a second);
     reads go on, and differences of stamps stay right modulo 2**32.
