@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from dmnet_jax import memory as mem
 from dmnet_jax.export import parity
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import DMNet
@@ -21,8 +22,8 @@ from tests import tiny_run
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 
-from dmnet_jax.export import onnx_graph, onnx_ring  # noqa: E402
-from dmnet_jax.export.onnx_builder import Graph  # noqa: E402
+from dmnet_jax.export import onnx_graph  # noqa: E402
+from dmnet_jax.export.onnx_convert import convert  # noqa: E402
 
 SIZE = (32, 64)
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
@@ -288,23 +289,27 @@ def test_bfloat16_is_a_wish_that_float32_grants_where_there_is_none(
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_ring_of_weeks_keeps_its_place(kind):
     """A counter beyond what float32 counts, in runtimes that compute with it."""
-    g, capacity = Graph(), 225
-    leaves = {
-        "ring.stamp": g.input("stamp", (1, capacity), np.int32),
-        "ring.count": g.input("count", (1,), np.int32),
+    capacity = 225
+
+    def push(stamp, count, now, where):
+        rings = mem.RingBuffer(slots={}, stamp=stamp, count=count)
+        rings = jax.vmap(
+            lambda ring, now, where: mem.push(ring, {}, stamp=now, where=where)
+        )(rings, now, where)
+        return rings.stamp, rings.count
+
+    inputs = {
+        "stamp": jax.ShapeDtypeStruct((1, capacity), np.int32),
+        "count": jax.ShapeDtypeStruct((1,), np.int32),
+        "now": jax.ShapeDtypeStruct((1,), np.int32),
+        "where": jax.ShapeDtypeStruct((1,), bool),
     }
-    reset, where = g.input("reset", (1,), bool), g.input("where", (1,), bool)
-    ring = onnx_ring.ring_of(g, leaves, "ring", capacity, reset)
-    after = onnx_ring.push(g, ring, {}, g.input("now", (1,), np.int32), where)
-    for name, x in after.items():
-        shape = (1,) if name == ".count" else (1, capacity)
-        g.output(f"next{name}", x, shape, np.int32)
-    run = runner(kind, g.serialise("ring"))
+    run = runner(kind, convert(push, inputs, ["next_stamp", "next_count"]))
     stamp = np.arange(capacity, dtype=np.int32)[None]
     limit = 2**23 // capacity * capacity
     for count in (capacity, limit - 300, limit - 2, limit - 1):
         now = 2**31 - 2
-        fed = {"stamp": stamp, "count": count, "now": now, "reset": 0, "where": 1}
+        fed = {"stamp": stamp, "count": count, "now": now, "where": 1}
         got_stamp, got_count = run(fed)
         wanted = stamp.copy()
         wanted[0, count % capacity] = now
@@ -313,7 +318,7 @@ def test_a_ring_of_weeks_keeps_its_place(kind):
 
 
 def runner(kind, model):
-    dtypes = {"reset": bool, "where": bool}
+    dtypes = {"where": bool}
 
     def arrays(fed):
         return {

@@ -33,7 +33,12 @@ class Graph:
         return name
 
     def output(self, name: str, x: Operand, shape: Sequence[int], dtype: Any) -> None:
-        self._nodes.append(helper.make_node("Identity", [self._name(x)], [name]))
+        if isinstance(x, str):
+            node = helper.make_node("Identity", [x], [name])
+        else:
+            value = numpy_helper.from_array(np.array(x))
+            node = helper.make_node("Constant", [], [name], value=value)
+        self._nodes.append(node)
         self._outputs.append(_typed(name, shape, dtype))
 
     def add(self, op: str, *inputs: Operand, **attributes: Any) -> str:

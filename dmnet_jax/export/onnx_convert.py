@@ -119,7 +119,7 @@ def _read(values: dict[Any, Value], x: Any) -> Value:
         return constant(np.asarray(x.val, x.aval.dtype))
     if x not in values:
         raise ValueError(
-            "the step depends on its PRNG key by more than memory.draw_scores, which "
+            "the step reads the memory's .key other than by memory.draw_scores, which "
             "cannot be written as ONNX; export it with --format jax"
         )
     return values[x]

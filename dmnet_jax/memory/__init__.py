@@ -68,6 +68,7 @@ from dmnet_jax.memory._policy import (
 )
 from dmnet_jax.memory._read import (
     Readout,
+    draw_scores,
     read_all,
     read_last,
     read_top_k,
@@ -95,6 +96,7 @@ __all__ = [
     "confidence",
     "confident",
     "dissimilar",
+    "draw_scores",
     "every",
     "init",
     "init_dual",

@@ -83,7 +83,9 @@ def init(item: Item, *, capacity: int) -> RingBuffer[Item]:
         ValueError: for a capacity out of range.
     """
     if not 1 <= capacity <= _MAX_COUNT // 2:
-        raise ValueError(f"capacity is {capacity}; it must be from 1 to {_MAX_COUNT // 2}")
+        raise ValueError(
+            f"capacity is {capacity}; it must be from 1 to {_MAX_COUNT // 2}"
+        )
     return RingBuffer(
         slots=jax.tree.map(
             lambda x: jnp.zeros((capacity, *jax.typeof(x).shape), jax.typeof(x).dtype),
