@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,7 +72,7 @@ def network(**settings):
 def written(folder, kind, model, variables, label_size=SIZE, **notes):
     interface = Interface(SIZE, 1, 3, label_size)
     content, about = onnx_graph.export_step(model, variables, interface)
-    contents = {".onnx": content}
+    contents: Any = {".onnx": content}
     if kind == "openvino":
         from dmnet_jax.export import openvino_ir
 
@@ -291,7 +292,7 @@ def test_a_ring_of_weeks_keeps_its_place(kind):
     """A counter beyond what float32 counts, in runtimes that compute with it."""
     capacity = 225
 
-    def push(stamp, count, now, where):
+    def push(stamp: Any, count: Any, now: Any, where: Any) -> Any:
         rings = mem.RingBuffer(slots={}, stamp=stamp, count=count)
         rings = jax.vmap(
             lambda ring, now, where: mem.push(ring, {}, stamp=now, where=where)
@@ -317,7 +318,7 @@ def test_a_ring_of_weeks_keeps_its_place(kind):
         assert (got_count[0] - count - 1) % capacity == 0 and got_count[0] >= capacity
 
 
-def runner(kind, model):
+def runner(kind: str, model: bytes) -> Any:
     dtypes = {"where": bool}
 
     def arrays(fed):

@@ -59,7 +59,7 @@ def convert(
         outputs: names of what `fn` returns.
         unused: further arguments, on which no output may depend once random numbers
             are an input.
-        draw: the input that stands for the numbers of `memory.draw_scores`; it is no
+        draw: the input that stands for the numbers of `memory.read_uniform`; it is no
             argument of `fn`.
 
     Raises:
@@ -116,10 +116,11 @@ def _is_variable(x: Any) -> bool:
 
 def _read(values: dict[Any, Value], x: Any) -> Value:
     if isinstance(x, Literal):
-        return constant(np.asarray(x.val, x.aval.dtype))
+        aval: Any = x.aval
+        return constant(np.asarray(x.val, aval.dtype))
     if x not in values:
         raise ValueError(
-            "the step reads the memory's .key other than by memory.draw_scores, which "
+            "the step reads the memory's .key other than by memory.read_uniform, which "
             "cannot be written as ONNX; export it with --format jax"
         )
     return values[x]

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 MAX_UNROLLED = 16
@@ -57,7 +58,7 @@ def _run(
 
     for equation in jaxpr.eqns:
         given = [read(x) for x in equation.invars]
-        if any(isinstance(x, jax.core.Tracer) for x in given):
+        if any(isinstance(x, Tracer) for x in given):
             results = _apply(equation, given, names)
         else:
             with jax.ensure_compile_time_eval():
@@ -89,7 +90,7 @@ def _call(function: Any, given: Sequence[Any], names: Any) -> list[Any]:
 
 
 def _cond(branches: Any, index: Any, *given: Any, names: Any) -> Sequence[Any]:
-    if not isinstance(index, jax.core.Tracer):
+    if not isinstance(index, Tracer):
         place = min(max(int(index), 0), len(branches) - 1)
         return _call(branches[place], given, names)
     if len(branches) != 2:

@@ -80,8 +80,16 @@ def _scatter(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     place = w.g.reshape(place, [axis + 1], [1, axis + 1])
     x: Any = w.reshaped(row, (1, *v.shape[axis + 1 :]))
     if inside is not None:
-        x = w.g.add("Where", inside, x, w.g.add("GatherND", slots, place))
+        x = _chosen(w, inside, x, w.g.add("GatherND", slots, place), v.dtype)
     return w.whole(w.g.add("ScatterND", slots, place, x), out)
+
+
+def _chosen(w: Writer, yes: str, new: Operand, old: str, dtype: Any) -> str:
+    """One of two rows. OpenVINO computes a `Where` of integers in float32."""
+    if dtype.kind == "f":
+        return w.g.add("Where", yes, new, old)
+    both = w.g.add("Concat", old, new, axis=0)
+    return w.g.add("Gather", both, w.g.cast(yes, np.int64), axis=0)
 
 
 def _place(

@@ -196,7 +196,7 @@ def _transposed(v: Value) -> Value:
 def _quotient(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     """By a constant: the product with its inverse, as XLA's optimizers may have it."""
     by = xs[1].constant
-    if by is None or out.dtype.kind != "f":
+    if by is None or out.dtype.kind != "f" or not by.all():
         return w.elementwise(lambda *x: w.g.add("Div", *x), xs, out)
     inverse = Value(xs[1].shape, out.dtype, xs[1].real, np.asarray(1 / by, out.dtype))
     return TABLE["mul"](w, [xs[0], inverse], out, params)

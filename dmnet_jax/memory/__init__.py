@@ -68,7 +68,6 @@ from dmnet_jax.memory._policy import (
 )
 from dmnet_jax.memory._read import (
     Readout,
-    draw_scores,
     read_all,
     read_last,
     read_top_k,
@@ -96,7 +95,6 @@ __all__ = [
     "confidence",
     "confident",
     "dissimilar",
-    "draw_scores",
     "every",
     "init",
     "init_dual",

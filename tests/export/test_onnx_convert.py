@@ -1,6 +1,7 @@
 """Each family of primitives in ONNX Runtime against JAX, and the nodes it becomes."""
 
 from collections import Counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ CHANNELS = RNG.normal(size=4).astype(F32)
 PADDED = Window(((1, 1), (1, 1)))
 
 
-def given(*shapes, dtype=F32, seed=0):
+def given(*shapes: Any, dtype: Any = F32, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     if dtype == BOOL:
         return [rng.random(shape) < 0.5 for shape in shapes]
@@ -231,7 +232,7 @@ def test_reads_and_writes_at_computed_places():
 
 def test_random_numbers_are_an_input():
     def step(x, key):
-        ring = mem.RingBuffer(x, jnp.arange(4, dtype=I32), I32(4))
+        ring = mem.RingBuffer(x, jnp.arange(4, dtype=I32), jnp.int32(4))
         return (mem.read_uniform(ring, 2, jax.random.fold_in(key, 1)).items,)
 
     x = jax.ShapeDtypeStruct((4, 3), F32)
@@ -244,7 +245,7 @@ def test_random_numbers_are_an_input():
     np.testing.assert_array_equal(got, rows[[1, 3]])
     with pytest.raises(ValueError, match="no input of that size"):
         convert(step, {"x": x}, ["y"], unused=key)
-    with pytest.raises(ValueError, match=r"other than by memory\.draw_scores"):
+    with pytest.raises(ValueError, match=r"other than by memory\.read_uniform"):
         convert(lambda x, key: (x + key[0],), {"x": x}, ["y"], unused=key)
 
 
