@@ -17,12 +17,16 @@ from dmnet_jax.export.onnx_values import Value, Writer
 def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     """Rows at one axis; the others are taken whole."""
     (v, index), d, sizes = xs, p["dimension_numbers"], p["slice_sizes"]
-    if p["mode"] == GatherScatterMode.FILL_OR_DROP and index.constant is None:
+    column, axis = _place(v, index, sizes, d.start_index_map, d.operand_batching_dims)
+    known = index.constant
+    last = v.shape[axis or 0] - 1
+    if p["mode"] == GatherScatterMode.FILL_OR_DROP and not (
+        known is not None and known.min() >= 0 and known.max() <= last
+    ):
         raise ValueError(
             "a gather that fills what is out of bounds cannot be written as ONNX; "
             'read with mode="clip" or "promise_in_bounds"'
         )
-    column, axis = _place(v, index, sizes, d.start_index_map, d.operand_batching_dims)
     count = math.prod(index.shape[:-1])
     if axis is None:
         if count != 1:
@@ -30,7 +34,7 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
         return w.whole(w.reshaped(v, out.shape), out)
     place = _column(w, index, column, [count])
     if p["mode"] == GatherScatterMode.CLIP:
-        place = _clipped(w, place, v.shape[axis] - 1, index.dtype)
+        place = _clipped(w, place, last, index.dtype)
     x = w.g.add("Gather", w.full(v), place, axis=axis)
 
     # Where the index and the other axes are, and where they shall be.
@@ -70,8 +74,8 @@ def _scatter(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     last = v.shape[axis] - 1
     inside, place = None, head
     if p["mode"] == GatherScatterMode.FILL_OR_DROP:
-        inside = w.g.add("LessOrEqual", head, np.asarray(last, index.dtype))
         place = _clipped(w, head, last, index.dtype)
+        inside = w.g.add("Equal", head, place)
     elif p["mode"] == GatherScatterMode.CLIP:
         place = _clipped(w, head, last, index.dtype)
     place = w.g.cast(place, np.int64)

@@ -226,7 +226,7 @@ def test_reads_and_writes_at_computed_places():
         )
 
     (x,) = given((3, 4))
-    for places in ((1, 2), (9, 0)):
+    for places in ((1, 2), (9, 0), (-5, 1)):
         check(fn, x, np.array(places, I32))
 
 
