@@ -167,18 +167,11 @@ def _contents(
     format: str, model: Any, variables: Any, interface: Any
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The program's files by suffix, and what describes them."""
-    from dmnet_jax.models import DMNet
-
     if format == "jax":
         from dmnet_jax.export import stablehlo
 
         content, notes = stablehlo.export_step(model, variables, interface)
         return {".jax": content}, notes
-    if not isinstance(model, DMNet):
-        raise ValueError(
-            f"--format {format} is written for DMNet alone; --format jax takes every "
-            "network"
-        )
     try:
         from dmnet_jax.export import onnx_graph
 

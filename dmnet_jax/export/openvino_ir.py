@@ -2,6 +2,9 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
 
 from dmnet_jax.streaming.runtimes import import_openvino
 
@@ -14,7 +17,29 @@ def convert(onnx_model: bytes) -> tuple[bytes, bytes]:
     """
     openvino = import_openvino()
     model = openvino.Core().read_model(onnx_model, b"")
+    model = _with_inputs(openvino, model, onnx.load_model_from_string(onnx_model))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         openvino.save_model(model, path, compress_to_fp16=False)
         return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+
+
+def _with_inputs(openvino: Any, model: Any, source: onnx.ModelProto) -> Any:
+    """The model with all inputs of its source; OpenVINO drops those nothing reads.
+
+    Such as `reset`, of a network without a memory.
+    """
+    known = {p.output(0).get_any_name(): p for p in model.get_parameters()}
+    parameters = []
+    for given in source.graph.input:
+        tensor = given.type.tensor_type
+        if given.name not in known:
+            shape = [axis.dim_value for axis in tensor.shape.dim]
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+            made = openvino.opset13.parameter(shape, dtype, name=given.name)
+            made.output(0).tensor.set_names({given.name})
+            known[given.name] = made
+        parameters.append(known[given.name])
+    if len(parameters) == len(model.get_parameters()):
+        return model
+    return openvino.Model(model.get_results(), parameters, model.get_friendly_name())

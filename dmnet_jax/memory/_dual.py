@@ -44,7 +44,7 @@ class DualMemory(Generic[Recent, Item, Stored, State]):
     What the memories keep of a frame (`recent` the local one, `stored` the global one)
     need not be what frames are compared by (the item): the latest admitted item has its
     own ring of one. That ring and the global one take the same frames, so their counts
-    are equal (until one falls back after 2**31 - 1 admissions, see `RingBuffer`).
+    are equal (until one falls back after 2**23 admissions, see `RingBuffer`).
 
     `state` is whatever else goes from frame to frame, such as a `GatedState`.
 

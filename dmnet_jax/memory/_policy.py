@@ -87,12 +87,18 @@ def all_finite(tree: Any) -> Array:
     return reduce(
         jnp.logical_and,
         [
-            jnp.isfinite(x).all()
+            is_finite(x)
             for x in jax.tree.leaves(tree)
             if jnp.issubdtype(jax.typeof(x).dtype, jnp.inexact)
         ],
         jnp.bool_(True),
     )
+
+
+@jax.jit
+def is_finite(x: ArrayLike) -> Array:
+    """bool [], whether an array holds no NaN and no infinity."""
+    return jnp.isfinite(x).all()
 
 
 def confident(min_confidence: ArrayLike) -> AdmissionPolicy:

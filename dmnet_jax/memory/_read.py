@@ -4,6 +4,7 @@ In the shape descriptions `K` is the ring's capacity and `n` the number of rows 
 for. Written for one video; batch with `jax.vmap`.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Generic
 
@@ -82,7 +83,7 @@ def read_window(ring: RingBuffer[Item], n: int, newest: Item) -> Item:
 
     def window(slots: Array, x: Array) -> Array:
         rows = jnp.concatenate([slots, jnp.asarray(x)[None]])
-        return rows.at[index].get(mode="promise_in_bounds")
+        return rows.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
     return jax.tree.map(window, readout.items, newest)
 
@@ -99,7 +100,16 @@ def read_uniform(ring: RingBuffer[Item], n: int, key: Array) -> Readout[Item]:
         key: PRNG key; it is consumed.
     """
     _check_rows(ring, n)
-    return _top_k(ring, n, jax.random.uniform(key, (ring.capacity,)))
+    return _top_k(ring, n, draw_scores(key, ring.capacity))
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def draw_scores(key: Array, n: int) -> Array:
+    """float32 [n], uniform in [0, 1): by which `read_uniform` chooses among n slots.
+
+    A function of its own so that a program can be given the numbers instead.
+    """
+    return jax.random.uniform(key, (n,))
 
 
 def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
@@ -202,7 +212,9 @@ def _take(ring: RingBuffer[Item], index: Array) -> Readout[Item]:
     """The slots at int32 [n], all of them in bounds."""
 
     def take(x: Array) -> Array:
-        return x.at[index].get(mode="promise_in_bounds", unique_indices=True)
+        return x.at[index].get(
+            mode="promise_in_bounds", unique_indices=True, wrap_negative_indices=False
+        )
 
     return Readout(
         items=jax.tree.map(take, ring.slots),

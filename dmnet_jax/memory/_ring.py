@@ -16,7 +16,9 @@ Item = TypeVar("Item")
 
 EMPTY: Final = -1
 
-_MAX_COUNT = 2**31 - 1
+# Runtimes that read an exported step may compute integers in float32, which is exact to
+# 2**24.
+_MAX_COUNT = 2**23
 _KINDS = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating}
 
 
@@ -29,9 +31,9 @@ class RingBuffer(Generic[Item]):
     never written holds zeros. The properties look at trailing axes, so they are right
     on a batched ring as well (leaves [B, K, ...]).
 
-    The counter never overflows: where it would pass 2**31 - 1 (after 2.2 years of
-    pushing at 30 frames a second) it falls back by a multiple of `K` to `K`, which
-    changes neither head nor size.
+    The counter never overflows: before it passes 2**23 (after three days of pushing at
+    30 frames a second) it falls back by a multiple of `K` to `K`, which changes neither
+    head nor size.
 
     Attributes:
         slots: the items, leaves [K, ...].
@@ -75,13 +77,15 @@ def init(item: Item, *, capacity: int) -> RingBuffer[Item]:
         item: one item: a pytree of arrays or `jax.ShapeDtypeStruct`s, leaves [...].
             Only shapes and dtypes are used. An empty pytree (`{}`) gives a ring of
             stamps alone.
-        capacity: K, from 1 to 2**30 - 1.
+        capacity: K, from 1 to 2**22.
 
     Raises:
         ValueError: for a capacity out of range.
     """
-    if not 1 <= capacity < 2**30:
-        raise ValueError(f"capacity is {capacity}; it must be from 1 to 2**30 - 1")
+    if not 1 <= capacity <= _MAX_COUNT // 2:
+        raise ValueError(
+            f"capacity is {capacity}; it must be from 1 to {_MAX_COUNT // 2}"
+        )
     return RingBuffer(
         slots=jax.tree.map(
             lambda x: jnp.zeros((capacity, *jax.typeof(x).shape), jax.typeof(x).dtype),
@@ -133,7 +137,11 @@ def push(
         # The hints are true of one index, and spare the gradient of a scatter its
         # general form, which goes over the whole buffer.
         return slots.at[index].set(
-            x, mode="drop", unique_indices=True, indices_are_sorted=True
+            x,
+            mode="drop",
+            unique_indices=True,
+            indices_are_sorted=True,
+            wrap_negative_indices=False,
         )
 
     # The largest multiple of K that the counter could hold stands for K.
@@ -142,7 +150,7 @@ def push(
     return RingBuffer(
         slots=jax.tree.map(write, ring.slots, item),
         stamp=write(ring.stamp, jnp.asarray(stamp, jnp.int32)),
-        count=jnp.where(count == limit, ring.capacity, count),
+        count=jnp.where(count >= limit, ring.capacity, count),
     )
 
 
@@ -150,7 +158,12 @@ def latest(ring: RingBuffer[Item]) -> Item:
     """The item pushed last, leaves [...]; zeros while the ring is empty."""
     check_single(ring)
     index = latest_slot(ring)
-    return jax.tree.map(lambda x: x.at[index].get(mode="promise_in_bounds"), ring.slots)
+    return jax.tree.map(
+        lambda x: x.at[index].get(
+            mode="promise_in_bounds", wrap_negative_indices=False
+        ),
+        ring.slots,
+    )
 
 
 def latest_slot(ring: RingBuffer) -> Array:

@@ -11,6 +11,12 @@ from jax import Array
 from dmnet_jax.nn.layers import Conv3x3
 
 
+@jax.jit
+def softmax(logits: Array) -> Array:
+    """Over the last axis."""
+    return jax.nn.softmax(logits)
+
+
 class KeyValue(struct.PyTreeNode):
     """What one frame offers to attention.
 
@@ -73,7 +79,7 @@ class NonLocal(nn.Module):
             "bqc,bmc->bqm", q, k, preferred_element_type=jnp.float32
         ) / jnp.sqrt(jnp.float32(key_channels))
         readable = jnp.repeat(mask, height * width, axis=1)[:, None]
-        affinity = jax.nn.softmax(jnp.where(readable, logits, -jnp.inf), axis=-1)
+        affinity = softmax(jnp.where(readable, logits, -jnp.inf))
         affinity = nn.Dropout(self.dropout, deterministic=not train)(affinity)
         readout = jnp.einsum("bqm,bmc->bqc", affinity.astype(self.dtype), v)
         readout = readout.reshape(batch, height, width, value_channels)
@@ -96,6 +102,6 @@ class Attention(nn.Module):
         logits = jnp.einsum(
             "bqc,bmc->bqm", query, key, preferred_element_type="float32"
         )
-        affinity = jax.nn.softmax(logits / jnp.sqrt(jnp.float32(key.shape[-1])))
+        affinity = softmax(logits / jnp.sqrt(jnp.float32(key.shape[-1])))
         affinity = nn.Dropout(self.dropout, deterministic=not train)(affinity)
         return jnp.einsum("bqm,bmc->bqc", affinity.astype(self.dtype), value)

@@ -6,6 +6,7 @@ All maps are NHWC. `B` batch, `H W` size, `C` channels. Numerics follow PyTorch
 
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -103,6 +104,7 @@ def _window(x: Array, stride: int, padding: Padding) -> Window:
     return Window((rows, columns), stride)
 
 
+@jax.jit
 def relu6(x: Array) -> Array:
     """min(max(x, 0), 6)."""
     return jnp.clip(x, 0, 6)

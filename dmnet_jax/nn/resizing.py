@@ -1,11 +1,14 @@
 """Bilinear resizing of maps and logits."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 
+@jax.jit
 def upsample_2x(x: Array) -> Array:
     """Bilinear enlargement with aligned corners: [B, H, W, C] -> [B, 2H, 2W, C].
 
@@ -42,6 +45,7 @@ def enlarge(logits: Array, size: tuple[int, int], method: str = "bilinear") -> A
     return jax.image.resize(logits, shape, method, antialias=False)
 
 
+@functools.partial(jax.jit, static_argnames="size")
 def likeliest(logits: Array, size: tuple[int, int]) -> Array:
     """The classes of `enlarge`d logits [B, h, w, C], bilinear: uint8 [B, *size].
 

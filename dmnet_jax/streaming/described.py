@@ -184,7 +184,7 @@ def _check_memory(memory: tuple[Tensor, ...], streams: int, suffix: str) -> None
     if len(set(names)) != len(names):
         raise ValueError("memory: a leaf is there twice")
     needed: dict[str, tuple[tuple[int, ...], str]] = {}
-    if any(name.startswith(_DUAL) for name in names) or suffix != ".jax":
+    if any(name.startswith(_DUAL) for name in names):
         needed = {".key": ((streams, 2), "uint32"), ".frame": ((streams,), "int32")}
     found = {leaf.name: (leaf.shape, leaf.dtype) for leaf in memory}
     for name, what in needed.items():

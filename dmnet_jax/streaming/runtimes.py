@@ -214,7 +214,7 @@ def _program(description: Description, infer: Infer) -> Program:
 
     def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labelled]:
         held = dict(zip(names, memory, strict=True))
-        key = held.pop(".key")
+        key = held.pop(".key", None)  # of a memory that draws what is read
         inputs = {f"memory{name}": x for name, x in held.items()}
         inputs |= {"frames": frames, "active": active, "reset": reset}
         if "draw" in shapes:

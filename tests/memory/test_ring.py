@@ -124,7 +124,7 @@ def test_properties_look_at_trailing_axes():
 @pytest.mark.parametrize("capacity", [1, 3, 4])
 def test_the_counter_falls_back_before_it_overflows(capacity):
     ring = mem.init({}, capacity=capacity)
-    start = (2**31 - 1) // capacity * capacity - 2
+    start = 2**23 // capacity * capacity - 2
     ring = dataclasses.replace(ring, count=jnp.int32(start))
     push = jax.jit(mem.push)
     for i in range(2 * capacity + 4):
@@ -154,7 +154,7 @@ def test_a_ring_of_nothing_still_counts_and_stamps():
     np.testing.assert_array_equal(mem.read_last(ring, 2).stamp, [1, 2])
 
 
-@pytest.mark.parametrize("capacity", [0, -3, 2**30])
+@pytest.mark.parametrize("capacity", [0, -3, 2**22 + 1])
 def test_capacity_out_of_range(capacity):
     with pytest.raises(ValueError, match=f"capacity is {capacity}"):
         mem.init(jnp.zeros(1), capacity=capacity)

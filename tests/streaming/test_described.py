@@ -86,7 +86,7 @@ def test_what_an_export_writes_is_read(suffix):
         (("num_classes",), 300, "num_classes: must be"),
         (("num_classes",), "3", "num_classes: must be"),
         (("files",), ["../../other.onnx"], "files: must be"),
-        (("memory",), [], "memory: must hold"),
+        (("memory",), [], "inputs: there must be 3"),
         (("memory", 0, "shape"), [1, 10**9, 10**4], "memory: .* GB"),
         (("memory", 0, "shape"), [1, -5], "has the shape"),
         (("memory", 0, "shape"), [1] * 99, "no array"),

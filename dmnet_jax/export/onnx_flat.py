@@ -1,0 +1,120 @@
+"""A function as one flat list of JAX primitives.
+
+What ONNX has no word for is resolved here: calls are inlined, loops of a few steps are
+unrolled, of `lax.platform_dependent` the default form is taken, of `lax.cond` both
+branches are computed and one is selected, and what depends on no input is computed.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+MAX_UNROLLED = 16
+
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+"""Primitives that call a function, and the parameter that holds it."""
+
+_SAME = ("copy", "copy_p", "optimization_barrier", "stop_gradient")
+
+
+def flatten(
+    fn: Callable[..., Sequence[Array]], shapes: Sequence[Any], names: Collection[str]
+) -> ClosedJaxpr:
+    """The equations of `fn`, none of which holds others.
+
+    Args:
+        fn: of arrays of these shapes; returns a sequence of arrays.
+        shapes: `jax.ShapeDtypeStruct`s.
+        names: functions under `jax.jit` of these names stay calls.
+    """
+    traced = jax.make_jaxpr(fn)(*shapes)
+
+    def run(*arguments: Any) -> list[Any]:
+        return _run(traced.jaxpr, traced.consts, arguments, names)
+
+    return jax.make_jaxpr(run)(*shapes)
+
+
+def _run(
+    jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any], names: Any
+) -> list[Any]:
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= dict(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(x: Any) -> Any:
+        return x.val if isinstance(x, Literal) else values[x]
+
+    for equation in jaxpr.eqns:
+        given = [read(x) for x in equation.invars]
+        if any(isinstance(x, Tracer) for x in given):
+            results = _apply(equation, given, names)
+        else:
+            with jax.ensure_compile_time_eval():
+                results = _apply(equation, given, names)
+        values |= dict(zip(equation.outvars, results, strict=True))
+    return [read(x) for x in jaxpr.outvars]
+
+
+def _apply(equation: Any, given: list[Any], names: Any) -> Sequence[Any]:
+    name, params = equation.primitive.name, equation.params
+    if name in _CALLS and params.get("name") not in names:
+        return _call(params[_CALLS[name]], given, names)
+    if name in _SAME:
+        return given
+    if name == "platform_index":
+        return [jnp.int32(len(params["platforms"]) - 1)]  # the default is the last
+    if name == "cond":
+        return _cond(params["branches"], *given, names=names)
+    if name == "scan" and params["length"] <= MAX_UNROLLED:
+        return _unrolled(params, given, names)
+    results = equation.primitive.bind(*given, **params)
+    return results if equation.primitive.multiple_results else [results]
+
+
+def _call(function: Any, given: Sequence[Any], names: Any) -> list[Any]:
+    if isinstance(function, Jaxpr):
+        return _run(function, [], given, names)
+    return _run(function.jaxpr, function.consts, given, names)
+
+
+def _cond(branches: Any, index: Any, *given: Any, names: Any) -> Sequence[Any]:
+    if not isinstance(index, Tracer):
+        place = min(max(int(index), 0), len(branches) - 1)
+        return _call(branches[place], given, names)
+    if len(branches) != 2:
+        raise ValueError(
+            f"lax.switch of {len(branches)} branches cannot be written as ONNX; "
+            "select with jnp.where, or export with --format jax"
+        )
+    no, yes = (_call(branch, given, names) for branch in branches)
+    which = lax.ne(index, jnp.zeros_like(index))
+    return [lax.select_n(which, x, y) for x, y in zip(no, yes, strict=True)]
+
+
+def _unrolled(params: Any, given: list[Any], names: Any) -> list[Any]:
+    fixed, carried = params["num_consts"], params["num_carry"]
+    consts, carry = given[:fixed], given[fixed : fixed + carried]
+    rows = given[fixed + carried :]
+    steps = range(params["length"])
+    made: dict[int, list[Any]] = {}
+    for step in reversed(steps) if params["reverse"] else steps:
+        now = [lax.index_in_dim(x, step, keepdims=False) for x in rows]
+        results = _call(params["jaxpr"], [*consts, *carry, *now], names)
+        carry, made[step] = results[:carried], results[carried:]
+    stacked = [
+        lax.concatenate([lax.expand_dims(made[step][i], (0,)) for step in steps], 0)
+        for i in range(len(params["jaxpr"].out_avals) - carried)
+    ]
+    return [*carry, *stacked]
