@@ -119,13 +119,14 @@ def test_the_papers_network_passes_the_gate(artefact, paper):
     [
         {"local": "nl", "share_key_value": True, "num_reads": 7, "encoder": "torch"}
         | NARROW,
+        {"local": "none", "global_memory": False, "state": True},
         pytest.param({"local": "none"}, marks=pytest.mark.soak),
         pytest.param({"local": "clstm"} | NARROW, marks=pytest.mark.soak),
         pytest.param(
             {"local": "blstm", "global_memory": False} | NARROW, marks=pytest.mark.soak
         ),
     ],
-    ids=lambda settings: settings["local"],
+    ids=lambda settings: settings["local"] + " state" * ("state" in settings),
 )
 def test_every_kind_of_network_is_exported_exactly(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "FRAMES", 12)
