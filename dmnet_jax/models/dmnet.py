@@ -29,7 +29,7 @@ from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmente
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
 from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
-from dmnet_jax.nn.prediction_state import PredictionState
+from dmnet_jax.nn.prediction_state import PredictionState, init_carried
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import RefineNetDecoder
 
@@ -233,7 +233,8 @@ class DMNet(VideoSegmenter):
         key_value = KeyValue(map_of(self.key_channels), map_of(self.value_channels))
         features = map_of((4 if self.local == "clstm" else 1) * self.width)
         recent: Any = {"none": {}, "nl": key_value}.get(self.local, features)
-        quarter = jax.ShapeDtypeStruct((8 * h, 8 * w, self.num_classes), "float32")
+
+        carried = init_carried(size, self.num_classes, self.width, self.dtype)
 
         def one(key: Array) -> DualMemory:
             return mem.init_dual(
@@ -243,7 +244,7 @@ class DMNet(VideoSegmenter):
                 key=jax.random.key_data(key),
                 recent=recent,
                 stored=key_value if self.global_memory else {},
-                state=mem.init_state(quarter) if self.state else {},
+                state=carried if self.state else {},
             )
 
         return jax.vmap(one)(jax.random.split(key, batch))

@@ -1,5 +1,6 @@
 """A network's own predictions, carried from frame to frame and used as a prior."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from dmnet_jax.memory import GatedState, blend
+from dmnet_jax.memory import GatedState, blend, init_state
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1
 from dmnet_jax.nn.resizing import upsample_2x
 
@@ -22,6 +23,33 @@ LEAST = 1e-4
 ZEROS = nn.initializers.zeros
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Carried:
+    """What goes from frame to frame, renewed as far as a frame is trusted.
+
+    Attributes:
+        probabilities: float32 [..., h, w, C], at 1/4 of the frame.
+        features: [..., h/8, w/8, width], the deepest. A frame that is far from them is
+            another scene, or the same one disturbed: that tells without having seen
+            the disturbance before.
+    """
+
+    probabilities: GatedState[Array]
+    features: GatedState[Array]
+
+
+def init_carried(
+    size: tuple[int, int], classes: int, width: int, dtype: Any
+) -> Carried:
+    """Empty, for one video of frames `size` = (H, W)."""
+    h, w = (n // 32 for n in size)
+    return Carried(
+        init_state(jnp.zeros((8 * h, 8 * w, classes))),
+        init_state(jnp.zeros((h, w, width), dtype)),
+    )
+
+
 class PredictionState(nn.Module):
     """Reads class probabilities of the frames before, and corrects a frame with them.
 
@@ -30,7 +58,7 @@ class PredictionState(nn.Module):
 
     Attributes:
         width: channels of the decoder.
-        channels: of the prior before it is widened.
+        channels: of the prior before it is widened, and of what trust is made of.
     """
 
     width: int = 256
@@ -38,20 +66,23 @@ class PredictionState(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
+        def dense(features: int, **options: Any) -> Dense1x1:
+            return Dense1x1(features, dtype=self.dtype, **options)
+
         def conv() -> Conv3x3:
             return Conv3x3(self.channels, use_bias=True, dtype=self.dtype)
 
-        def zero(features: int) -> Dense1x1:
-            return Dense1x1(features, kernel_init=ZEROS, dtype=self.dtype)
-
-        self.prior8, self.widen8 = conv(), zero(self.width)
-        self.prior16, self.widen16 = conv(), zero(self.width)
-        self.trust8, self.trust32 = zero(1), zero(1)
+        self.prior8, self.widen8 = conv(), dense(self.width, kernel_init=ZEROS)
+        self.prior16, self.widen16 = conv(), dense(self.width, kernel_init=ZEROS)
+        self.trust_fine = dense(self.channels, use_bias=True)
+        self.trust_change, self.trust_frame = dense(self.channels), dense(self.channels)
+        self.trust_doubt = dense(self.channels)
+        self.trust_score = dense(1, kernel_init=ZEROS)
         self.gain = self.param("gain", ZEROS, ())
 
-    def priors(self, state: GatedState[Array]) -> tuple[Array, Array]:
+    def priors(self, state: Carried) -> tuple[Array, Array]:
         """What the decoder adds at 1/16 and at 1/8: maps of `width` channels."""
-        x = _halved(state.value.astype(self.dtype))
+        x = _halved(state.probabilities.value.astype(self.dtype))
         at16 = self.widen16(nn.relu(self.prior16(_halved(x))))
         at8 = self.widen8(nn.relu(self.prior8(x)))
         known = _known(state)
@@ -59,16 +90,16 @@ class PredictionState(nn.Module):
 
     def __call__(
         self,
-        state: GatedState[Array],
+        state: Carried,
         logits: Array,
         fine: Array,
         top: Array,
         active: Array,
-    ) -> tuple[Array, GatedState[Array]]:
+    ) -> tuple[Array, Carried]:
         """Draws a frame to the state where it is not trusted, and carries it on.
 
         Args:
-            state: value float32 [B, h, w, C], probabilities.
+            state: of the frames before.
             logits: float32 [B, h, w, C], of the frame with the priors.
             fine: [B, h/2, w/2, width], the decoder's map at 1/8.
             top: [B, h/8, w/8, width], the deepest features.
@@ -77,22 +108,51 @@ class PredictionState(nn.Module):
         Returns:
             Logits of the same shape, and the state with the frame in it.
         """
-        overall = self.trust32(top.mean((1, 2), keepdims=True))
-        score = upsample_2x((self.trust8(fine) + overall).astype(jnp.float32))
-        trust = jax.nn.sigmoid(score + TRUST_BIAS)
+        new, old = jax.nn.softmax(logits), state.probabilities.value
+        trust = self._trust(state, new, fine, top)
         self.sow("intermediates", "trust", trust)
-        before = jnp.log(jnp.maximum(state.value, LEAST))
-        change = (1 - trust) * (before - jax.nn.log_softmax(logits))
+        change = (1 - trust) * (_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
-        after = jax.vmap(lambda s, new, q, where: blend(s, new, q, where=where))(
-            state, jax.nn.softmax(logits), trust, active
+        coarse = _halved(_halved(_halved(trust))).astype(top.dtype)
+
+        def carry(state: Any, new: Array, trust: Array) -> Any:
+            return jax.vmap(lambda s, x, q, where: blend(s, x, q, where=where))(
+                state, new, trust, active
+            )
+
+        after = Carried(
+            carry(state.probabilities, new, trust),
+            carry(state.features, top, coarse),
         )
         return logits + jnp.where(_known(state), change, 0), after
 
+    def _trust(self, state: Carried, new: Array, fine: Array, top: Array) -> Array:
+        """How far each pixel of a frame is trusted: float32 [B, h, w, 1] in 0..1."""
+        change = jnp.abs(top - state.features.value)
+        whole = jnp.concatenate([top, change], -1).mean((1, 2), keepdims=True)
+        before = state.probabilities.value
+        doubt = [
+            -(new * _log(new)).sum(-1, keepdims=True),
+            -(before * _log(before)).sum(-1, keepdims=True),
+            1 - (new * before).sum(-1, keepdims=True),
+        ]
+        hidden = (
+            self.trust_fine(fine)
+            + upsample_2x(upsample_2x(self.trust_change(change)))
+            + self.trust_frame(whole)
+            + self.trust_doubt(_halved(jnp.concatenate(doubt, -1)).astype(self.dtype))
+        )
+        score = self.trust_score(nn.relu(hidden)).astype(jnp.float32)
+        return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
 
-def _known(state: GatedState[Array]) -> Array:
+
+def _log(probabilities: Array) -> Array:
+    return jnp.log(jnp.maximum(probabilities, LEAST))
+
+
+def _known(state: Carried) -> Array:
     """bool [B, 1, 1, 1], which videos have a state."""
-    return (state.count > 0)[:, None, None, None]
+    return (state.probabilities.count > 0)[:, None, None, None]
 
 
 def _halved(x: Array) -> Array:

@@ -28,7 +28,7 @@ def variables():
 def with_fresh_state(variables):
     """The parameters that an untrained state starts from."""
     fresh = dict(variables["params"])
-    zero = ("widen8", "widen16", "trust8", "trust32", "gain")
+    zero = ("widen8", "widen16", "trust_score", "gain")
     own = fresh["prediction_state"]
     fresh["prediction_state"] = {
         name: jax.tree.map(jnp.zeros_like, part) if name in zero else part
@@ -46,14 +46,15 @@ def test_an_untrained_state_changes_nothing(variables):
     memory = WITH.init_memory(1, SIZE, KEY)
     initial = quick_jit(WITH.init)(KEY, memory, FRAMES[:1, :1])
     state = initial["params"]["prediction_state"]
-    for name in ("widen8", "widen16", "trust8", "trust32"):
+    for name in ("widen8", "widen16", "trust_score"):
         assert not state[name]["kernel"].any()
     assert state["gain"] == 0
     fresh = with_fresh_state(variables)
     _, alone = roll(WITH.single_frame(), fresh)
     memory, found = roll(WITH, fresh)
     np.testing.assert_array_equal(found.logits, alone.logits)
-    assert memory.state.count.tolist() == [4, 4]
+    assert memory.state.probabilities.count.tolist() == [4, 4]
+    assert memory.state.features.count.tolist() == [4, 4]
 
 
 def test_a_trained_state_says_what_its_equations_say(variables):
@@ -64,35 +65,37 @@ def test_a_trained_state_says_what_its_equations_say(variables):
     first = found.logits[:, 0], alone.logits[:, 0]
     np.testing.assert_allclose(*first, atol=1e-5 * scale)
     assert np.abs(found.logits[:, 1:] - alone.logits[:, 1:]).max() > 1e-3 * scale
-    assert (np.abs(memory.state.value.sum(-1) - 1) < 1e-5).all()
+    assert (np.abs(memory.state.probabilities.value.sum(-1) - 1) < 1e-5).all()
     # Without priors, so that the frame's own logits are those of the single frame.
     own = variables["params"]["prediction_state"]
     for name in ("widen8", "widen16"):
         own = {**own, name: jax.tree.map(jnp.zeros_like, own[name])}
     given = {**variables, "params": {**variables["params"], "prediction_state": own}}
-    memory, found = roll(WITH, given)
-    state = jax.nn.softmax(alone.logits[:, 0])
+    step = quick_jit(partial(WITH.apply, method="step", mutable=["intermediates"]))
+    encode = quick_jit(partial(WITH.apply, method="encode"))
+    memory = WITH.init_memory(2, SIZE, KEY)
+    (memory, _), _ = step(given, memory, FRAMES[:, 0])
+    state, carried = jax.nn.softmax(alone.logits[:, 0]), encode(given, FRAMES[:, 0]).top
+    spread = 0.0
     for t in range(1, 4):
-        trust = trust_of(given, FRAMES[:, t])
+        (memory, found), sown = step(given, memory, FRAMES[:, t])
+        (trust,) = sown["intermediates"]["prediction_state"]["trust"]
+        assert ((trust > 0) & (trust < 1)).all()
+        spread = max(spread, np.ptp(trust))
         logits = alone.logits[:, t]
         before = np.log(np.maximum(state, LEAST))
         change = (1 - trust) * (before - jax.nn.log_softmax(logits))
         change = np.tanh(GAIN_SCALE * own["gain"]) * change
         expected = logits + change
         limit = 1e-4 * np.abs(expected).max()
-        np.testing.assert_allclose(found.logits[:, t], expected, atol=limit)
+        np.testing.assert_allclose(found.logits, expected, atol=limit)
         state = trust * jax.nn.softmax(logits) + (1 - trust) * state
-    np.testing.assert_allclose(memory.state.value, state, atol=1e-4)
-
-
-def trust_of(variables, frames):
-    """By way of what the module sows, in a first frame without a state."""
-    memory = WITH.init_memory(len(frames), SIZE, KEY)
-    apply = quick_jit(partial(WITH.apply, method="step", mutable=["intermediates"]))
-    _, sown = apply(variables, memory, frames)
-    (trust,) = sown["intermediates"]["prediction_state"]["trust"]
-    assert ((trust > 0) & (trust < 1)).all()
-    return np.asarray(trust)
+        coarse = np.asarray(trust).reshape(2, 1, 8, 2, 8, 1).mean((2, 4))
+        carried += coarse * (encode(given, FRAMES[:, t]).top - carried)
+    assert spread > 0.01
+    np.testing.assert_allclose(memory.state.probabilities.value, state, atol=1e-4)
+    limit = 1e-4 * np.abs(carried).max()
+    np.testing.assert_allclose(memory.state.features.value, carried, atol=limit)
 
 
 def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
@@ -103,10 +106,10 @@ def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
     after, _ = quick_jit(partial(WITH.apply, method="step"))(
         variables, memory, broken, active=active
     )
-    np.testing.assert_array_equal(after.state.value, memory.state.value)
-    assert after.state.count.tolist() == [1, 1]
+    jax.tree.map(np.testing.assert_array_equal, after.state, memory.state)
     forgotten = WITH.reset(after, jnp.array([mem.KEEP, mem.RESET_LOCAL]))
-    assert forgotten.state.count.tolist() == [1, 0]
+    for part in (forgotten.state.probabilities, forgotten.state.features):
+        assert part.count.tolist() == [1, 0]
 
 
 def test_gradients_reach_all_of_it_through_time(variables):
