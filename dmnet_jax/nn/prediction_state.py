@@ -64,7 +64,7 @@ class PredictionState(nn.Module):
         fine: Array,
         top: Array,
         active: Array,
-    ) -> tuple[Array, GatedState[Array]]:
+    ) -> tuple[Array, GatedState[Array], Array]:
         """Draws a frame to the state where it is not trusted, and carries it on.
 
         Args:
@@ -75,19 +75,21 @@ class PredictionState(nn.Module):
             active: bool [B], which videos have a frame.
 
         Returns:
-            Logits of the same shape, and the state with the frame in it.
+            Logits of the same shape, the state with the frame in it, and how far each
+            pixel of the frame was trusted, float32 [B, h, w], 0..1; 1 in a first frame.
         """
         overall = self.trust32(top.mean((1, 2), keepdims=True))
         score = upsample_2x((self.trust8(fine) + overall).astype(jnp.float32))
         trust = jax.nn.sigmoid(score + TRUST_BIAS)
-        self.sow("intermediates", "trust", trust)
         before = jnp.log(jnp.maximum(state.value, LEAST))
         change = (1 - trust) * (before - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
         after = jax.vmap(lambda s, new, q, where: blend(s, new, q, where=where))(
             state, jax.nn.softmax(logits), trust, active
         )
-        return logits + jnp.where(_known(state), change, 0), after
+        known = _known(state)
+        told = jnp.where(known, trust, 1)[..., 0]
+        return logits + jnp.where(known, change, 0), after, told
 
 
 def _known(state: GatedState[Array]) -> Array:

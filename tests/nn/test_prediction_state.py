@@ -71,9 +71,12 @@ def test_a_trained_state_says_what_its_equations_say(variables):
         own = {**own, name: jax.tree.map(jnp.zeros_like, own[name])}
     given = {**variables, "params": {**variables["params"], "prediction_state": own}}
     memory, found = roll(WITH, given)
+    assert alone.trust is None and (found.trust[:, 0] == 1).all()
+    assert found.trust.shape == found.logits.shape[:-1]
     state = jax.nn.softmax(alone.logits[:, 0])
     for t in range(1, 4):
-        trust = trust_of(given, FRAMES[:, t])
+        trust = found.trust[:, t, ..., None]
+        assert ((trust > 0) & (trust < 1)).all() and trust.std() > 0
         logits = alone.logits[:, t]
         before = np.log(np.maximum(state, LEAST))
         change = (1 - trust) * (before - jax.nn.log_softmax(logits))
@@ -83,16 +86,6 @@ def test_a_trained_state_says_what_its_equations_say(variables):
         np.testing.assert_allclose(found.logits[:, t], expected, atol=limit)
         state = trust * jax.nn.softmax(logits) + (1 - trust) * state
     np.testing.assert_allclose(memory.state.value, state, atol=1e-4)
-
-
-def trust_of(variables, frames):
-    """By way of what the module sows, in a first frame without a state."""
-    memory = WITH.init_memory(len(frames), SIZE, KEY)
-    apply = quick_jit(partial(WITH.apply, method="step", mutable=["intermediates"]))
-    _, sown = apply(variables, memory, frames)
-    (trust,) = sown["intermediates"]["prediction_state"]["trust"]
-    assert ((trust > 0) & (trust < 1)).all()
-    return np.asarray(trust)
 
 
 def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
