@@ -65,7 +65,10 @@ class Engine:
             "global_size": (
                 trained.model.global_size if trained.model.memories.global_ else 0
             ),
-            "degrade": {"kinds": [OFF, *UNSEEN, *TRAINED], "ungraded": [OFF, *UNGRADED]},
+            "degrade": {
+                "kinds": [OFF, *UNSEEN, *TRAINED],
+                "ungraded": [OFF, *UNGRADED],
+            },
         }
         self._changed = threading.Condition()
         self._orders: deque[dict[str, Any]] = deque()
