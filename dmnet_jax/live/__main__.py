@@ -6,8 +6,8 @@
 Without a source, the built-in synthetic video; without a checkpoint, the shipped
 network, which was trained on rendered scenes alone. Video, masks, what the memories
 hold, confidence and similarity with their thresholds, latency; pause, forget, change
-thresholds. The page is served to this machine alone. For research use; not a medical
-device.
+thresholds, degrade the input. The page is served to this machine alone. For research
+use; not a medical device.
 """
 
 import dataclasses

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from data_pipelines.corruption import TRAINED, UNGRADED, UNSEEN
 from data_pipelines.images import resize_label
+from dmnet_jax.live.degrade import OFF, Choice, Degrade
 from dmnet_jax.overlay import places
 from dmnet_jax.predict.outputs import areas, colors_of
 from dmnet_jax.predict.run import LIVE, session_for
@@ -63,6 +65,10 @@ class Engine:
             "global_size": (
                 trained.model.global_size if trained.model.memories.global_ else 0
             ),
+            "degrade": {
+                "kinds": [OFF, *UNSEEN, *TRAINED],
+                "ungraded": [OFF, *UNGRADED],
+            },
         }
         self._changed = threading.Condition()
         self._orders: deque[dict[str, Any]] = deque()
@@ -72,6 +78,7 @@ class Engine:
         self._thumb_of: dict[int, str] = {}  # by the frame's number in the memory
         self._used = self._dropped = 0
         self._paused = False
+        self._degrade = Degrade()
         self.failure = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -86,8 +93,9 @@ class Engine:
         """What the page asks for, done before the next frame.
 
         Args:
-            order: {"paused": bool}, {"forget": "reset-local" | "reset-all"}, or
-                {"min_confidence": float, "max_similarity": float}.
+            order: {"paused": bool}, {"forget": "reset-local" | "reset-all"},
+                {"min_confidence": float, "max_similarity": float}, or
+                {"degrade": kind of `corruption.KINDS` or "none", "severity": 1 to 5}.
 
         Raises:
             ValueError: it is none of these.
@@ -100,6 +108,8 @@ class Engine:
         elif names == {"min_confidence", "max_similarity"} and all(
             isinstance(x, int | float) and math.isfinite(x) for x in values
         ):
+            self._orders.append(order)
+        elif Choice.of(order):
             self._orders.append(order)
         else:
             raise ValueError("no such order")
@@ -143,14 +153,16 @@ class Engine:
         self, session: Session, captured: Captured, arrived: float | None
     ) -> None:
         """Steps one frame and publishes what came of it."""
-        result = session.step(captured.image, arrived, captured.damage)
+        degraded = self._degrade.choice.told()
+        frame = self._degrade(captured.image)
+        result = session.step(frame, arrived, captured.damage)
         if result.forgot == "reset-all":
             self._thumb_of, self._used = {}, 0
-        image = _reduced(captured.image, _LONGEST)
+        image = _reduced(frame, _LONGEST)
         thumb = f"{result.index}"
         if result.seconds:  # it went through the network
             self._thumb_of[self._used] = thumb
-            self.thumbs[thumb] = _jpeg(_reduced(captured.image, _THUMB))
+            self.thumbs[thumb] = _jpeg(_reduced(frame, _THUMB))
             self._used += 1
         remembered = session.remembered()
         recent = remembered.global_[-SHOWN:]
@@ -160,7 +172,9 @@ class Engine:
         self.thumbs = {t: data for t, data in self.thumbs.items() if t in alive}
         r, s = _number(result.confidence), _number(result.similarity)
         milliseconds = round(1e3 * result.seconds, 2)
-        self.history.append([result.index, r, s, result.admitted, milliseconds])
+        self.history.append(
+            [result.index, r, s, result.admitted, milliseconds, bool(degraded)]
+        )
         self._publish(
             {
                 "index": result.index,
@@ -169,7 +183,9 @@ class Engine:
                 "reason": result.reason,
                 "size": list(image.shape[:2]),
                 "image": _jpeg(image),
+                "degraded": degraded,
                 **self._labels(result, image.shape[:2]),
+                "trust": _trust(result.trust),
                 "point": self.history[-1],
                 "forgot": result.forgot,
                 "local": [self._thumb_of.get(n, "") for n in remembered.local],
@@ -177,6 +193,7 @@ class Engine:
                 "global_count": len(remembered.global_),
                 "thresholds": _limited(session.thresholds),
                 "calibrated": self._calibrated,
+                "degrade": self._degrade.choice._asdict(),
                 "paused": self._paused,
                 "stats": session.stats(),
                 "dropped": self._dropped,
@@ -188,24 +205,26 @@ class Engine:
             return {"mask": None, "areas": {}, "places": []}
         label = resize_label(result.labels, size)
         return {
-            "mask": self._png(label),
+            "mask": self._painted(label),
             "areas": areas(result.labels, self._names),
             "places": places(label),
         }
 
-    def _png(self, label: np.ndarray) -> str:
+    def _painted(self, label: np.ndarray) -> str:
         """A palette PNG whose background is transparent, as a data address."""
         picture = Image.fromarray(label)
         picture.putpalette([channel for color in self._colors for channel in color])
-        file = io.BytesIO()
-        picture.save(file, "PNG", transparency=0, compress_level=1)
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return _png(picture, transparency=0)
 
     def _obey(self) -> dict[str, Any]:
         """Does what was asked for; what the page can show of it at once."""
         shown: dict[str, Any] = {}
         while self._orders:
             order = self._orders.popleft()
+            if choice := Choice.of(order):
+                self._degrade.choose(choice)
+                shown["degrade"] = choice._asdict()
+                continue
             if "forget" not in order:
                 self._session.set_thresholds(**order)
                 shown["thresholds"] = _limited(self._session.thresholds)
@@ -280,6 +299,20 @@ def _jpeg(image: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _png(picture: Image.Image, **options: Any) -> str:
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=1, **options)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _trust(trust: np.ndarray | None) -> dict[str, Any] | None:
+    """A gray picture, white where the frame was trusted, and the mean."""
+    if trust is None:
+        return None
+    gray = np.rint(255 * trust).astype(np.uint8)
+    return {"image": _png(Image.fromarray(gray)), "mean": round(float(trust.mean()), 4)}
 
 
 def _limited(thresholds: dict[str, float] | None) -> dict[str, float]:

@@ -222,8 +222,7 @@ class DMNet(VideoSegmenter):
     ) -> DualMemory:
         """An empty memory for `batch` videos of frames `size` = (H, W).
 
-        Each video draws its reads from a key of its own, which is kept as raw bits, as
-        any runtime can hold them.
+        Each video draws its reads from a key of its own, kept as bits for any runtime.
         """
         h, w = size[0] // 32, size[1] // 32
 
@@ -273,20 +272,20 @@ class DMNet(VideoSegmenter):
             The memory with this frame in it, and the frame's result.
         """
         top = features.top
-        if active is None:
-            active = jnp.ones(len(top), bool)
+        active = jnp.ones(len(top), bool) if active is None else active
         recent = self.recent(top)
         x = self._aggregate_local(memory, top, recent, train)
         if self.global_memory:
             x = self._aggregate_global(memory, top, x, active, train)
-        state, carry = memory.state, self.prediction_state if self.state else None
+        state, trust = memory.state, None
+        carry = self.prediction_state if self.state else None
         priors = carry.priors(state) if carry else None
         logits, fine = self.decoder(x, *features.finer, priors=priors)
         logits = logits.astype(jnp.float32)
         if carry:
-            logits, state = carry(state, logits, fine, top, active)
+            logits, state, trust = carry(state, logits, fine, top, active)
         memory, gates = self._remember(memory, top, recent, logits, active)
-        return replace(memory, state=state), Output(logits, *gates)
+        return replace(memory, state=state), Output(logits, *gates, trust)
 
     def _aggregate_local(
         self, memory: DualMemory, top: Array, recent: Any, train: bool

@@ -25,12 +25,16 @@ class Output(struct.PyTreeNode):
         similarity: float32 [B], the paper's s to the latest admitted frame; -inf
             while nothing has been admitted.
         admitted: bool [B], whether the frame entered the global memory.
+        trust: float32 [B, h, w], 0..1: how far each pixel of the frame was trusted
+            over the predictions carried from the frames before; 1 in a first frame.
+            None of a network that carries none.
     """
 
     logits: Array
     confidence: Array
     similarity: Array
     admitted: Array
+    trust: Array | None = None
 
 
 class ClipBatch(struct.PyTreeNode):

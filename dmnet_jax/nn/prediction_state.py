@@ -95,7 +95,7 @@ class PredictionState(nn.Module):
         fine: Array,
         top: Array,
         active: Array,
-    ) -> tuple[Array, Carried]:
+    ) -> tuple[Array, Carried, Array]:
         """Draws a frame to the state where it is not trusted, and carries it on.
 
         Args:
@@ -106,11 +106,11 @@ class PredictionState(nn.Module):
             active: bool [B], which videos have a frame.
 
         Returns:
-            Logits of the same shape, and the state with the frame in it.
+            Logits of the same shape, the state with the frame in it, and how far each
+            pixel of the frame was trusted, float32 [B, h, w], 0..1; 1 in a first frame.
         """
         new, old = jax.nn.softmax(logits), state.probabilities.value
         trust = self._trust(state, new, fine, top)
-        self.sow("intermediates", "trust", trust)
         change = (1 - trust) * (_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
         coarse = _halved(_halved(_halved(trust))).astype(top.dtype)
@@ -124,7 +124,9 @@ class PredictionState(nn.Module):
             carry(state.probabilities, new, trust),
             carry(state.features, top, coarse),
         )
-        return logits + jnp.where(_known(state), change, 0), after
+        known = _known(state)
+        told = jnp.where(known, trust, 1)[..., 0]
+        return logits + jnp.where(known, change, 0), after, told
 
     def _trust(self, state: Carried, new: Array, fine: Array, top: Array) -> Array:
         """How far each pixel of a frame is trusted: float32 [B, h, w, 1] in 0..1."""

@@ -80,3 +80,19 @@ def restore(label: np.ndarray, size: Size, network: Size) -> np.ndarray:
     """
     whole = resize_label(label, padded_size(size, network))
     return np.ascontiguousarray(whole[: size[0], : size[1]])
+
+
+def uncovered(small: np.ndarray, size: Size, network: Size) -> np.ndarray:
+    """The part of a small map [h, w] of the whole canvas that the frame covers.
+
+    Args:
+        small: at any size, which is kept.
+        size: of the frame.
+        network: the (H, W) that the frame was letterboxed to.
+    """
+    whole = padded_size(size, network)
+    rows, columns = (
+        max(1, round(side * part / total))
+        for side, part, total in zip(small.shape, size, whole, strict=True)
+    )
+    return small[:rows, :columns]

@@ -38,6 +38,8 @@ class Labelled(struct.PyTreeNode):
         confidence: float32 [B], the paper's r.
         similarity: float32 [B], the paper's s; -inf while nothing has been admitted.
         admitted: bool [B], whether the frame entered the global memory.
+        trust: float32 [B, H/4, W/4] of the network's size, as `models.Output` has it;
+            None from an exported file and of a network without a prediction state.
     """
 
     labels: Array
@@ -45,6 +47,7 @@ class Labelled(struct.PyTreeNode):
     confidence: Array
     similarity: Array
     admitted: Array
+    trust: Array | None = None
 
 
 class Interface(NamedTuple):
@@ -224,6 +227,7 @@ def labelled_step(
         confidence=output.confidence,
         similarity=output.similarity,
         admitted=output.admitted,
+        trust=output.trust,
     )
 
 

@@ -29,7 +29,7 @@ from dmnet_jax.streaming.frames import (
     check_positive,
 )
 from dmnet_jax.streaming.latency import Latency
-from dmnet_jax.streaming.letterbox import restore
+from dmnet_jax.streaming.letterbox import restore, uncovered
 from dmnet_jax.streaming.program import Program, compile
 from dmnet_jax.trained import PRETRAINED, load_run
 
@@ -58,6 +58,9 @@ class Result:
         similarity: the paper's s; -inf before anything was admitted, and without a
             global memory.
         admitted: whether the frame entered the global memory.
+        trust: float32 [h, w], 0..1, coarse: how far each part of the frame was trusted
+            over the predictions of the frames before; None without labels, without a
+            prediction state, and from an exported program.
         forgot: what the memory forgot before this frame.
         seconds: from the frame in host memory to its labels in host memory.
         missed_deadline: whether that was too long.
@@ -71,6 +74,7 @@ class Result:
     confidence: float = float("nan")
     similarity: float = float("nan")
     admitted: bool = False
+    trust: np.ndarray | None = None
     forgot: Forget = "keep"
     seconds: float = 0.0
     missed_deadline: bool = False
@@ -234,9 +238,11 @@ class Session:
         self._memory, out = self.program.step(self._memory, canvas[None], reset=reset)
         out = jax.device_get(out)
         labels = np.array(out.labels[0])
+        trust = None if out.trust is None else np.array(out.trust[0])
         if self._letterbox:
-            network = self.program.interface.size
-            labels = restore(labels, frame.shape[:2], network)
+            fitted = frame.shape[:2], self.program.interface.size
+            labels = restore(labels, *fitted)
+            trust = None if trust is None else uncovered(trust, *fitted)
         seconds = time.perf_counter() - start
         missed = self._latency.add(seconds)
         finite = bool(np.isfinite(out.confidence[0]))
@@ -251,6 +257,7 @@ class Session:
             confidence=float(out.confidence[0]),
             similarity=float(out.similarity[0]) if kept.global_ else -np.inf,
             admitted=bool(out.admitted[0]) and kept.global_,
+            trust=trust if finite else None,
             forgot=forget,
             seconds=seconds,
             missed_deadline=missed,

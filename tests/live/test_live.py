@@ -263,6 +263,16 @@ def test_clicking_through_the_page(trained, browser):
             page.click("#calibrated")
             wait("event.thresholds.min_confidence === event.calibrated.min_confidence")
 
+            page.click("#degrade >> text=smoke")
+            wait("!document.querySelector('#degraded').hidden")
+            badge = page.locator("#degraded").inner_text()
+            assert badge == "Input degraded: smoke, severity 3"
+            page.locator("#severity").fill("5")
+            wait("event.degraded === 'smoke, severity 5'")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390
+            page.click("#degrade >> text=none")
+            wait("document.querySelector('#degraded').hidden")
+
             engine._stop.set()  # as if the program hung
             wait("document.querySelector('#screen').className.includes('old')")
             assert "is old" in page.locator("#state").inner_text()

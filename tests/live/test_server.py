@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import socket
 import threading
+import time
 
 import pytest
 
@@ -139,3 +141,18 @@ def test_viewers_are_limited_and_their_places_come_back(server):
 def test_taken_port_is_told(server):
     with pytest.raises(OSError, match="--port 0"):
         Server(server.engine, server.server_port)
+
+
+def test_a_viewer_who_leaves_in_the_middle_is_no_error(server, capsys):
+    server.page = bytes(50_000_000)
+    address = "127.0.0.1", server.server_port
+    with socket.create_connection(address, timeout=5) as viewer:
+        viewer.sendall(
+            f"GET / HTTP/1.1\r\nHost: localhost:{address[1]}\r\n\r\n".encode()
+        )
+        assert viewer.recv(100).startswith(b"HTTP/1.1 200")
+    end = time.monotonic() + 10
+    while any("process_request_thread" in t.name for t in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert capsys.readouterr().err == ""

@@ -7,10 +7,12 @@ import pytest
 from dmnet_jax.export.parity import compare
 from dmnet_jax.export.stablehlo import export_step, leaf_names
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
+from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.streaming import NO_LABEL, Session, compile
 from dmnet_jax.streaming.artefact import load_artefact, write_artefact
 from dmnet_jax.streaming.program import Interface
 from tests import tiny_run
+from tests.drawn import drawn
 from tests.models.test_compared import SIZE, Small
 
 KEY = jax.random.key(0)
@@ -112,3 +114,26 @@ def test_a_session_of_such_a_network(small):
     assert results[0].labels is not None and again.labels is not None
     assert (again.labels == results[0].labels).mean() > 0.99
     assert KEEP == 0
+
+
+def test_a_session_tells_how_far_each_part_of_a_frame_was_trusted():
+    model = DMNet.tiny(3, local="none", global_memory=False, state=True)
+    size, memory = (32, 64), model.init_memory(1, (32, 64), KEY)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, *size, 3), np.uint8)
+    variables = drawn(jax.eval_shape(model.init, KEY, memory, frames))
+    session = Session(compile(model, variables, size=size))
+
+    def trust_of(frame):
+        trust = session.step(frame).trust
+        assert trust is not None
+        return trust
+
+    first, second, third = map(trust_of, frames[0])
+    assert first.shape == (8, 16) and first.dtype == np.float32
+    assert (first == 1).all(), "there is nothing else to trust"
+    for trust in (second, third):
+        assert ((trust > 0) & (trust < 1)).all() and len(np.unique(trust)) > 100
+    assert (second != third).all()
+    # Of a frame that is letterboxed, its own part alone.
+    assert trust_of(frames[0, 0, :, :40]).shape == (8, 10)
+    assert session.step(np.zeros_like(frames[0, 0])).trust is None
