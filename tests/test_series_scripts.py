@@ -117,7 +117,18 @@ def test_a_fold_means_its_newest_run(evaluating, capsys):
     with pytest.raises(SystemExit) as stop:
         main("--fold", "all")
     assert stop.value.code == 2
-    assert "no run of fold 1; train one with python" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"no run of fold 1; train one with python train.py --config {RECIPE}" in said
+
+
+def test_an_installed_command_names_an_installed_command(
+    evaluating, capsys, monkeypatch
+):
+    main, _ = evaluating
+    monkeypatch.setattr("sys.argv", ["/usr/bin/dmnet-evaluate"])
+    with pytest.raises(SystemExit):
+        main("--fold", "1")
+    assert "train one with dmnet-train --config" in capsys.readouterr().err
 
 
 def test_all_folds_are_averaged(evaluating, tmp_path, capsys):

@@ -121,9 +121,10 @@ def newest_run(config: Config, fold: int, recipe: str) -> Path:
     folder = config.run_directory.parent
     saved = list(folder.glob(f"fold{fold}-seed*/checkpoints"))
     if not saved:
+        train = "dmnet-train" if program("") else "python train.py"
         raise FileNotFoundError(
             f"{folder}: no run of fold {fold}; train one with "
-            f"{program('python train.py')} --config {recipe} --fold {fold}"
+            f"{train} --config {recipe} --fold {fold}"
         )
     return max(saved, key=lambda path: path.stat().st_mtime).parent
 
