@@ -1,10 +1,12 @@
 """What a wheel offers: a command for each program, and types."""
 
+import re
 import tomllib
 from importlib import import_module
 
 import pytest
 
+from dmnet_jax import __version__
 from tests.tiny_run import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -36,3 +38,18 @@ def test_types_are_declared():
     data = PROJECT["tool"]["setuptools"]["package-data"]
     for package in ("dmnet_jax", "data_pipelines"):
         assert "py.typed" in data[package] and (ROOT / package / "py.typed").is_file()
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search(r"^version: (.*)$", citation, re.M)[1] == __version__
+
+
+def test_the_guide_for_contributors_names_files_that_exist():
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(
+        r"`((?:dmnet_jax|data_pipelines|tests|configs|\.ci)/[^`]*)`", guide
+    )
+    named = {name for name in named if "NAME" not in name and "*" not in name}
+    assert len(named) > 20
+    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
