@@ -14,9 +14,9 @@ Not measured on the real data: the archives need registration.
 
 from dataclasses import replace
 
-from configs import endovis17
 from dmnet_jax.config import Config
+from dmnet_jax.recipes import load_config
 
 
 def get_config() -> Config:
-    return replace(endovis17.get_config(), name="compared")
+    return replace(load_config("endovis17"), name="compared")

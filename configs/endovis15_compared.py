@@ -9,12 +9,12 @@ one epoch, 38 steps of 4 clips. README.md has the results.
 
 from dataclasses import replace
 
-from configs import endovis15
 from dmnet_jax.config import Config, TrainConfig
+from dmnet_jax.recipes import load_config
 
 
 def get_config() -> Config:
-    config = endovis15.get_config()
+    config = load_config("endovis15")
     return replace(
         config,
         name="endovis15_compared",

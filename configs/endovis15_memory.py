@@ -17,11 +17,11 @@ has the results of three folds, with `--train.stages.0.epochs 3
 
 from dataclasses import replace
 
-from configs import endovis15
 from dmnet_jax.config import Config
+from dmnet_jax.recipes import load_config
 
 
 def get_config() -> Config:
-    config = endovis15.get_config()
+    config = load_config("endovis15")
     memory = replace(config.train, stages=config.train.stages[1:])
     return replace(config, name="endovis15_memory", train=memory)

@@ -14,12 +14,12 @@ credited with what an augmentation gives. Smoke, blood and low light are never t
 
 from dataclasses import replace
 
-from configs import endovis15
 from dmnet_jax.config import Config, StageConfig
+from dmnet_jax.recipes import load_config
 
 
 def get_config() -> Config:
-    config = endovis15.get_config()
+    config = load_config("endovis15")
     return replace(
         config,
         name="endovis15_state",

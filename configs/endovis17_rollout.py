@@ -12,13 +12,13 @@ Not measured on the real data: the archives need registration.
 
 from dataclasses import replace
 
-from configs import endovis17
 from dmnet_jax.config import Config, StageConfig, TrainConfig
+from dmnet_jax.recipes import load_config
 
 
 def get_config() -> Config:
     return replace(
-        endovis17.get_config(),
+        load_config("endovis17"),
         name="endovis17_rollout",
         train=TrainConfig(
             batch_size=4,

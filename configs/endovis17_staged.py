@@ -13,13 +13,13 @@ the same recipe on data at hand.
 
 from dataclasses import replace
 
-from configs import endovis17
 from dmnet_jax.config import Config, StageConfig, TrainConfig
+from dmnet_jax.recipes import load_config
 
 
 def get_config() -> Config:
     return replace(
-        endovis17.get_config(),
+        load_config("endovis17"),
         name="endovis17_staged",
         train=TrainConfig(
             stages=(

@@ -18,13 +18,13 @@ The paper: mIoU 67.50, mDice 77.53 on the four test sequences. Not measured here
 
 from dataclasses import replace
 
-from configs import endovis17
 from dmnet_jax.config import Config, DataConfig
+from dmnet_jax.recipes import load_config
 
 
 def get_config() -> Config:
     return replace(
-        endovis17.get_config(),
+        load_config("endovis17"),
         name="endovis18",
         data=DataConfig(dataset="endovis18", task="parts", num_classes=4),
     )

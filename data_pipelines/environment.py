@@ -9,12 +9,19 @@ _COMMANDS = ("-m", "train.py", "evaluate.py")
 before its module is found."""
 
 
-def install(extra: str) -> str:
-    """The command that installs an extra of pyproject.toml, run in the checkout.
+_ROOT = Path(__file__).parents[1]
+"""The checkout, or the site-packages that a wheel was installed into."""
 
-    The project is on no index, so its name alone would be found nowhere.
+
+def install(extra: str) -> str:
+    """The command that installs an extra of pyproject.toml.
+
+    It is run in the checkout, or where the wheel lies: the project is on no index, so
+    its name alone would be found nowhere.
     """
-    return f'pip install -e ".[{extra}]"'
+    if (_ROOT / "pyproject.toml").is_file():
+        return f'pip install -e ".[{extra}]"'
+    return f'pip install "dmnet_jax-VERSION-py3-none-any.whl[{extra}]"'
 
 
 def tell_missing_modules() -> None:

@@ -9,9 +9,7 @@ JAX, so that `--help` answers at once.
 import contextlib
 import dataclasses
 import io
-import os
 import re
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +18,8 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 
 from data_pipelines.names import escape_what_streams_cannot_hold, shown
-from dmnet_jax.config import Config, from_json, to_json, validate
+from dmnet_jax.config import Config, to_json, validate
+from dmnet_jax.recipes import load_config
 from dmnet_jax.typed import ConfigError
 
 Flags = TypeVar("Flags")
@@ -31,7 +30,8 @@ class _Common:
     """Flags of every command.
 
     Attributes:
-        config: Recipe: a Python file with get_config(), or a saved JSON.
+        config: Recipe: the name of a shipped one (endovis17), a Python file with
+            get_config(), or a saved JSON.
         print_config: Print the resulting configuration as JSON and stop.
     """
 
@@ -135,6 +135,12 @@ def _renamed(arguments: Sequence[str], flags: Any) -> str:
     return "".join(f"; {given} is {here} here" for given, here in found.items())
 
 
+def program(script: str) -> str:
+    """How the user called the command: `script`, or an installed `dmnet-...`."""
+    name = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
+    return name if name.startswith("dmnet-") else script
+
+
 def exit_with_error(error: Exception | str) -> NoReturn:
     """Ends a command after a user's mistake: `error: ...` and exit status 2."""
     if isinstance(error, OSError) and error.strerror:
@@ -142,55 +148,6 @@ def exit_with_error(error: Exception | str) -> NoReturn:
         error = f"{where}{error.strerror}"
     print(f"error: {shown(error)}", file=sys.stderr)
     raise SystemExit(2)
-
-
-def load_config(path: str | os.PathLike[str]) -> Config:
-    """The config of a recipe (a Python file with `get_config()`) or a saved JSON.
-
-    The Python file is run; open only recipes you trust.
-
-    Raises:
-        ConfigError: names the file and what is wrong with it.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"{path}: no such config file")
-    if file.suffix == ".json":
-        try:
-            return from_json(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, ConfigError) as error:
-            raise ConfigError(f"{path}: {error}") from error
-    if file.suffix != ".py":
-        raise ConfigError(f"{path}: a recipe is a .py file, or a saved .json")
-    try:
-        get_config = runpy.run_path(str(file)).get("get_config")
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{path}: cannot be run: {_told(error, file)}") from error
-    if not callable(get_config):
-        raise ConfigError(f"{path}: has no get_config(); a recipe must define it")
-    try:
-        config = get_config()
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"{path}: get_config() failed: {_told(error, file)}"
-        ) from error
-    if not isinstance(config, Config):
-        kind = type(config).__name__
-        raise ConfigError(f"{path}: get_config() returned {kind}, not a Config")
-    return config
-
-
-def _told(error: BaseException, file: Path) -> str:
-    """An error in one line, with its line in `file`."""
-    line, trace = None, error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"line {line}: {text}" if line else text
 
 
 def _config_path(arguments: Sequence[str]) -> str:

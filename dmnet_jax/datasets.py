@@ -110,9 +110,7 @@ def split_names(
     known = _names(train)
     if data.dataset == "rendered" and not (data.train or data.val):
         return known[:RENDERED_TRAIN], known[RENDERED_TRAIN:]
-    if data.train or data.val or data.dataset in OWN:
-        raise unnamed(data, known)
-    if data.dataset == "synthetic":
+    if data.dataset == "synthetic" and not (data.train or data.val):
         part = _rendered(data, known)
         return list(part.train), list(part.val)
     names = {
@@ -120,6 +118,8 @@ def split_names(
         "endovis18": data.split,
         "camvid": "official",
     }
+    if data.train or data.val or data.dataset not in names:
+        raise unnamed(data, known)
     published = divisions(data.dataset, known)
     name = names[data.dataset]
     if name not in published:

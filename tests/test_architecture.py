@@ -112,6 +112,8 @@ ROOMS = {
         "dmnet_jax.host_state",
     ),
     "dmnet_jax/host_state.py": ("dmnet_jax.checkpoint_folder",),
+    "dmnet_jax/recipes.py": ("dmnet_jax.config", "dmnet_jax.typed"),
+    "configs/": ("dmnet_jax.config", "dmnet_jax.recipes"),
     "data_pipelines/": ("data_pipelines",),
 }
 

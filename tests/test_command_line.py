@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dmnet_jax.command_line import load_config, parse_command, parse_config
+from dmnet_jax.command_line import parse_command, parse_config
 from dmnet_jax.config import Config, ModelConfig, OptimConfig, from_json, to_json
+from dmnet_jax.recipes import load_config
 from dmnet_jax.typed import ConfigError
 
 ROOT = Path(__file__).parents[1]

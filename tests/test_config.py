@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from pathlib import Path
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmnet_jax.command_line import load_config
 from dmnet_jax.config import (
     Config,
     DataConfig,
@@ -308,17 +306,6 @@ def test_sizes_that_no_picture_has_are_refused(size):
     data = dataclasses.replace(Config().data, size=size)
     with pytest.raises(ConfigError, match=r"data\.size is .* a picture's size"):
         validate(dataclasses.replace(Config(), data=data))
-
-
-@pytest.mark.parametrize(
-    "path",
-    sorted((Path(__file__).parents[1] / "configs").glob("*.py")),
-    ids=lambda path: path.stem,
-)
-def test_every_shipped_recipe_is_valid_and_named_after_its_file(path: Path) -> None:
-    config = load_config(str(path))
-    assert validate(config) == config
-    assert config.name == path.stem
 
 
 def test_a_networks_width_is_twice_its_values():

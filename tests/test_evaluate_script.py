@@ -86,7 +86,7 @@ def test_no_run_of_a_fold_names_the_command_that_makes_one(
     recipe = ROOT / "configs" / "endovis17.py"
     line = refusal(["--config", recipe, "--fold", 3], capsys)
     assert "no run of fold 3" in line
-    assert "python train.py --config configs/endovis17.py --fold 3" in line
+    assert f"python train.py --config {recipe} --fold 3" in line
 
 
 def test_data_of_another_class_count(run, tmp_path, capsys):

@@ -1,28 +1,19 @@
 """train.py and evaluate.py over folds and seeds: order, skipping, stopping, newest."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
+from dmnet_jax.cli import evaluate as evaluate_command
+from dmnet_jax.cli import train as train_command
 from tests.test_series import result
 from tests.tiny_run import ROOT
 
 RECIPE = str(ROOT / "configs" / "endovis17.py")
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"series_{name}", ROOT / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where the flags' comments are looked up
-    spec.loader.exec_module(module)
-    return module
 
 
 def leave_results(folder: Path, config) -> None:
@@ -36,7 +27,7 @@ def leave_results(folder: Path, config) -> None:
 @pytest.fixture
 def training(monkeypatch, tmp_path):
     """train.py with a training that only writes results, and what it trained."""
-    module, trained = load("train"), []
+    module, trained = train_command, []
 
     def train(config, run_dir, stop):
         assert run_dir == config.run_directory
@@ -93,7 +84,7 @@ def test_one_fold_is_one_run_whatever_it_left(training, tmp_path):
 @pytest.fixture
 def evaluating(monkeypatch, tmp_path):
     """evaluate.py with an evaluation that only writes results, and what it was of."""
-    module, evaluated = load("evaluate"), []
+    module, evaluated = evaluate_command, []
     config = module.load_config(RECIPE)
     monkeypatch.chdir(tmp_path)
 
@@ -126,7 +117,18 @@ def test_a_fold_means_its_newest_run(evaluating, capsys):
     with pytest.raises(SystemExit) as stop:
         main("--fold", "all")
     assert stop.value.code == 2
-    assert "no run of fold 1; train one with python" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"no run of fold 1; train one with python train.py --config {RECIPE}" in said
+
+
+def test_an_installed_command_names_an_installed_command(
+    evaluating, capsys, monkeypatch
+):
+    main, _ = evaluating
+    monkeypatch.setattr("sys.argv", ["/usr/bin/dmnet-evaluate"])
+    with pytest.raises(SystemExit):
+        main("--fold", "1")
+    assert "train one with dmnet-train --config" in capsys.readouterr().err
 
 
 def test_all_folds_are_averaged(evaluating, tmp_path, capsys):

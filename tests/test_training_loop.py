@@ -164,7 +164,7 @@ def test_progress_tells_what_matters(short, capsys):
     line = capsys.readouterr().out.splitlines()[1]
     assert re.fullmatch(
         r"step 1/4 · first · loss 1\.\d{4} · rate 1\.0e-03 · \|grad\| \d+\.\d\d · "
-        r"data wait \d+% · \d+\.\d clips/s · \d+:\d\d left",
+        r"admitted \d+% · data wait \d+% · \d+\.\d clips/s · \d+:\d\d left",
         line,
     )
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from dmnet_jax.command_line import exit_with_error
+from dmnet_jax.command_line import exit_with_error, program
 from dmnet_jax.experiments import zero_shot
 
 EXPERIMENTS = {"zero-shot": zero_shot.main}
@@ -12,6 +12,10 @@ EXPERIMENTS = {"zero-shot": zero_shot.main}
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     known = ", ".join(EXPERIMENTS)
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"usage: {program('python -m dmnet_jax.experiments')} NAME [OPTIONS]")
+        print(f"\nNAME is one of {known}; NAME --help lists its options.")
+        return 0
     if not arguments or arguments[0] not in EXPERIMENTS:
         exit_with_error(f"name an experiment first: {known} (then --help)")
     return EXPERIMENTS[arguments[0]](arguments[1:])

@@ -14,7 +14,7 @@ from dmnet_jax.results_file import read_results
 from dmnet_jax.series import SeriesFlags, average, finished, planned
 from dmnet_jax.tables.rows import Row, parts
 
-TRAIN = Path(__file__).parents[2] / "train.py"
+TRAIN = ("-m", "dmnet_jax.cli.train")
 
 # Columns that the paper has too: our title and key, the paper's.
 BESIDE = (
@@ -37,7 +37,7 @@ OURS = (
 
 
 def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int:
-    """Trains a row's runs that are missing, each by train.py in a process of its own.
+    """Trains a row's runs that are missing, each in a process of its own.
 
     Args:
         config: of the row's cell.
@@ -62,22 +62,14 @@ def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int
 
 
 def train_process(recipe: Path) -> int:
-    """Runs train.py to its end; a request to stop is passed on, once.
+    """Trains by a recipe to its end; a request to stop is passed on, once.
 
     Returns:
-        Its exit status.
-
-    Raises:
-        ValueError: it is not there.
+        The exit status of the training.
     """
-    if not TRAIN.is_file():
-        raise ValueError(
-            f"{TRAIN}: not found; rows are trained by the repository's train.py, so "
-            "run this in a clone of it, or with --no-train"
-        )
     with StopRequest() as stop:
         # In a session of its own, or Ctrl-C would reach it twice.
-        command = [sys.executable, TRAIN, "--config", recipe]
+        command = [sys.executable, *TRAIN, "--config", recipe]
         process = subprocess.Popen(command, start_new_session=True)
         told = False
         while True:

@@ -45,6 +45,11 @@ def test_a_library_that_lacks_a_module_raises_as_ever():
     assert "Traceback" in ended.stderr and "No module named 'numpy'" in ended.stderr
 
 
+def test_what_came_as_a_wheel_is_installed_from_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_pipelines.environment._ROOT", tmp_path)
+    assert install("tb") == 'pip install "dmnet_jax-VERSION-py3-none-any.whl[tb]"'
+
+
 def test_no_text_names_a_package_of_no_index():
     assert install("tb") == 'pip install -e ".[tb]"'
     for folder in ("dmnet_jax", "data_pipelines", "configs", "docs"):

@@ -147,11 +147,13 @@ def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch):
         "os.kill(os.getppid(), signal.SIGINT)\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setattr(tables, "TRAIN", script)
+    monkeypatch.setattr(tables, "TRAIN", (str(script),))
     assert tables.train_process(tmp_path / "x.json") == 143
-    monkeypatch.setattr(tables, "TRAIN", tmp_path / "none.py")
-    with pytest.raises(ValueError, match="none.py: not found.*--no-train"):
-        tables.train_process(tmp_path / "x.json")
+
+
+def test_a_row_is_trained_by_the_command_that_a_wheel_has(tmp_path, capfd):
+    assert tables.train_process(tmp_path / "x.json") == 2
+    assert "x.json: no such config file" in capfd.readouterr().err
 
 
 def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):

@@ -1,0 +1,180 @@
+"""Evaluates a trained network: whole videos, causally, with its memory on.
+
+    python evaluate.py --checkpoint runs/endovis15/fold0-seed0
+    python evaluate.py --fold 2
+    python evaluate.py --fold all
+
+Installed, the command is `dmnet-evaluate`. The checkpoint says which network and which
+videos; `--fold 2` alone means the newest run of the recipe endovis17 on that fold,
+`--fold all` the newest of each fold and their average. Prints the tables and writes
+results.json, results.md, frames.csv and overlays.
+
+    python evaluate.py --checkpoint RUN --corrupt bursts --controls
+
+scores disturbed video instead (smoke, blood, darkness, blur, ... for 1 to 12 frames at
+a time) and writes bursts.json, bursts.md and bursts.csv there; docs/bursts.md says what
+they mean. For research use; not a medical device.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from dmnet_jax.command_line import exit_with_error, parse_flags, program
+from dmnet_jax.config import Config
+from dmnet_jax.recipes import load_config
+from dmnet_jax.series import Fold, folds, write_average
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to evaluate, on what.
+
+    Attributes:
+        checkpoint: Run directory. Empty: the newest run of `config` on `fold`.
+        config: Recipe whose runs are searched: a shipped one's name, a Python file, or
+            a saved JSON.
+        fold: Which fold's run (the recipe's, if not given), or "all".
+        which: Newest (the finished network), or best on the validation videos.
+        videos: Videos to evaluate instead of the run's validation videos.
+        root: Dataset folder, if it has moved.
+        out: Where results go; empty: RUN/evaluation, and the average of all folds
+            WORKDIR/NAME/evaluation.
+        score_at: The labels' stored size (of EndoVis: the whole cropped frame), or
+            the network's input size, as the codes of DMNet and MF-TAPNet have it.
+        enlarge: How logits get to that size; the authors' nearest times 4 is
+            "nearest" at "input".
+        tolerance_px: Of the normalised surface distance.
+        seed: Of the memory's random reads.
+        corrupt: Score disturbed video instead of the videos as they are.
+        corrupt_seed: Of what is disturbed, and how.
+        corrupt_passes: How often each video is seen, disturbed otherwise each time.
+        corrupt_kinds: What may happen, if not everything.
+        controls: Beside the network, score it without its memory, with wrong ones, and
+            simple averages of its single frames.
+    """
+
+    checkpoint: str = ""
+    config: str = "endovis17"
+    fold: Fold = None
+    which: Literal["newest", "best"] = "newest"
+    videos: tuple[str, ...] = ()
+    root: str = ""
+    out: str = ""
+    score_at: Literal["label", "input"] = "label"
+    enlarge: Literal["bilinear", "nearest"] = "bilinear"
+    tolerance_px: float = 5.0
+    seed: int = 0
+    corrupt: Literal["none", "bursts"] = "none"
+    corrupt_seed: int = 0
+    corrupt_passes: int = 4
+    corrupt_kinds: tuple[str, ...] = ()
+    controls: bool = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    flags = parse_flags(
+        argv, Flags(), prog=program("evaluate.py"), description=__doc__ or ""
+    )
+    try:
+        if flags.controls and flags.corrupt == "none":
+            raise ValueError("--controls goes with --corrupt bursts")
+        if flags.checkpoint:
+            if flags.fold is not None:
+                raise ValueError("--checkpoint says which run; leave --fold out")
+            evaluate(Path(flags.checkpoint), flags)
+            return 0
+        config = load_config(flags.config)
+        runs = [
+            newest_run(config, fold, flags.config) for fold in folds(config, flags.fold)
+        ]
+        if len(runs) == 1:
+            evaluate(runs[0], flags)
+            return 0
+        folder = Path(flags.out or config.run_directory.parent / "evaluation")
+        written = []
+        for run in runs:
+            out = str(folder / run.name) if flags.out else ""
+            written.append(evaluate(run, dataclasses.replace(flags, out=out)))
+            print()
+        if flags.corrupt == "none":
+            print(write_average(folder, written))
+            print(f"\nsummary.json and summary.md: {folder}")
+    except (ValueError, OSError) as error:
+        exit_with_error(error)
+    return 0
+
+
+def newest_run(config: Config, fold: int, recipe: str) -> Path:
+    """The run directory of a fold that was written to last.
+
+    Args:
+        config: what the recipe says.
+        fold: which.
+        recipe: what `--config` was.
+
+    Raises:
+        FileNotFoundError: there is none; tells the command that makes one.
+    """
+    folder = config.run_directory.parent
+    saved = list(folder.glob(f"fold{fold}-seed*/checkpoints"))
+    if not saved:
+        train = "dmnet-train" if program("") else "python train.py"
+        raise FileNotFoundError(
+            f"{folder}: no run of fold {fold}; train one with "
+            f"{train} --config {recipe} --fold {fold}"
+        )
+    return max(saved, key=lambda path: path.stat().st_mtime).parent
+
+
+def evaluate(run: Path, flags: Flags) -> Path:
+    """Loads, evaluates, prints and writes; returns the folder of the results."""
+    from dmnet_jax import evaluation, provenance, results
+    from dmnet_jax.datasets import check_masks, open_videos
+    from dmnet_jax.trained import load_run
+
+    scoring = evaluation.Scoring(
+        flags.score_at, flags.enlarge, flags.tolerance_px, flags.seed
+    )
+    network, variables, config, about = load_run(run, flags.which)
+    data = dataclasses.replace(config.data, root=flags.root or config.data.root)
+    videos = open_videos(data, flags.videos or about["val_videos"])
+    try:
+        provenance.check_unseen(about, videos)
+    except ValueError as error:
+        raise ValueError(f"{run} {error}") from None
+    check_masks(data, None, videos)
+
+    out = Path(flags.out or run / "evaluation")
+    if flags.corrupt == "bursts":
+        from dmnet_jax.robustness import command
+
+        others = None
+        if flags.controls and len(videos.videos) == 1:
+            others = command.training_videos(data, about)
+        asked = command.Asked(
+            flags.corrupt_seed,
+            flags.corrupt_passes,
+            flags.corrupt_kinds,
+            flags.controls,
+        )
+        print(
+            command.run(network, variables, videos, others, asked, scoring, about, out)
+        )
+        print(f"\n{run} ({flags.which}): bursts.json, bursts.md, bursts.csv in {out}")
+        return out
+    overlays = results.Overlays(out / "overlays", videos)
+    found = evaluation.evaluate(
+        network, variables, videos, scoring=scoring, on_frame=overlays
+    )
+    overlays.finish()
+    results.write_results(out, found, videos.classes, about)
+    print(results.tables(found, videos.classes))
+    print(f"\n{run} ({flags.which}): results, tables and overlays in {out}")
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())

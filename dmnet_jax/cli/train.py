@@ -1,0 +1,175 @@
+"""Trains a network by a recipe. Run again, it goes on where it stopped.
+
+    python train.py --config configs/synthetic.py
+    python train.py --config configs/endovis15.py --data.root DIR --optim.lr 3e-4
+    python train.py --config configs/endovis17.py --data.root DIR --fold all --repeat 5
+
+Installed, the command is `dmnet-train`. A shipped recipe is also found by its name,
+`--config endovis17`.
+
+The run directory, WORKDIR/NAME/fold<k>-seed<s>, gets config.json, checkpoints,
+metrics.jsonl and, at the end, results.json, a table and overlay pictures. Several runs
+follow one another, those finished before are skipped, and mean and deviation of each
+score go to WORKDIR/NAME/summary.json and summary.md.
+For research use; not a medical device.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dmnet_jax.command_line import exit_with_error, parse_command, program
+from dmnet_jax.config import Config
+from dmnet_jax.process import StopRequest
+from dmnet_jax.series import SeriesFlags, finished, planned, write_average
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    config, flags = parse_command(
+        argv, SeriesFlags(), prog=program("train.py"), description=__doc__ or ""
+    )
+    try:
+        runs = planned(config, flags)
+        with StopRequest() as stop:
+            for run in runs:
+                if len(runs) > 1 and finished(run):
+                    print(f"{run.run_directory}: finished before")
+                    continue
+                train(run, run.run_directory, stop)
+                if stop.requested:
+                    return stop.exit_code
+        if len(runs) > 1:
+            folder = config.run_directory.parent
+            print("\n" + write_average(folder, [run.run_directory for run in runs]))
+            print(f"\nsummary.json and summary.md: {folder}")
+    except (ValueError, OSError) as error:
+        exit_with_error(error)
+    return 0
+
+
+def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
+    """Trains until the last stage ends or a stop is requested."""
+    # After the command line, so that --help and mistakes in it answer at once.
+    import jax
+
+    from dmnet_jax import evaluation, models, needs, parallel, results, training
+    from dmnet_jax.datasets import check_masks, open_split, stage_loaders
+    from dmnet_jax.feature_cache import encoded_once
+    from dmnet_jax.provenance import describe
+    from dmnet_jax.run import Run
+    from dmnet_jax.training_loop import train_stage
+    from dmnet_jax.waiting import waiting
+
+    parallel.initialise(config.distributed)
+    process, processes = parallel.processes()
+    parallel.local_batch_size(config.train.batch_size)
+
+    # ---- data
+    train_videos, val_videos = open_split(config.data)
+    unusual = check_masks(config.data, train_videos, val_videos)
+    stages = stage_loaders(
+        train_videos, config, process_index=process, process_count=processes
+    )
+    about = describe(config, train_videos, val_videos)
+    total = stages[-1].end
+
+    with Run(config, run_dir, stop, about, total_steps=total) as run:
+        # ---- network and state, new or as the last checkpoint left it
+        network = models.build(config, axis_name=parallel.AXIS)
+        state = training.create_state(
+            models.initial_variables(network, config),
+            training.make_optimizer(config.optim, stages[0]),
+            key=jax.random.key(config.train.seed),
+        )
+        start, state, scored = run.restore(
+            state,
+            lambda step: needs.told(
+                *(stages, network, state.variables, config),
+                videos=(train_videos, val_videos),
+                start=step,
+            ),
+        )
+        for line in unusual:
+            run.say(f"note: {line}")
+        over = start == total and scored
+        if over and run.has_results(state.variables):
+            run.say(f"finished; results, tables and overlays: {run_dir}")
+            return
+
+        def calibrated(variables: dict) -> dict:
+            if not network.memories.global_:  # there is nothing to admit to
+                return variables
+            with waiting(run.say, "measuring the memory's thresholds"):
+                measured = evaluation.calibrate(
+                    network, variables, train_videos, on_frame=run.leave_if_stopping
+                )
+            measured = parallel.from_process_0(measured)
+            return {**variables, "thresholds": {**measured, **config.model.thresholds}}
+
+        # ---- stages
+        for stage in stages:
+            if start > stage.end or over:
+                continue
+            tx = training.make_optimizer(config.optim, stage)
+            alone = stage.part == "single_frame"
+            model = network.single_frame() if alone else network
+            if start <= stage.begin:  # not in the midst of it
+                variables = jax.device_get(state.variables)
+                state = training.create_state(
+                    variables if alone else calibrated(variables),
+                    tx,
+                    key=state.key,
+                    step=stage.begin,
+                    skipped=int(state.skipped),
+                )
+            features = run_dir / f"features{process}"
+            with encoded_once(
+                stage, features, network, state.variables, run.say
+            ) as stage:
+                state = train_stage(
+                    run,
+                    state,
+                    stage,
+                    model=model,
+                    tx=tx,
+                    videos=val_videos,
+                    start=start,
+                    scored=scored,
+                )
+            start, scored = stage.end, True
+
+        # ---- thresholds of the finished network, then what it is worth
+        # Saved before anything is measured or written: whatever fails, the network is
+        # there, and the same command does the rest.
+        variables = jax.device_get(state.variables)
+        if not over:
+            variables = calibrated(variables)
+            run.save(total, state.replace(variables=variables))
+        overlays = (
+            None if process else results.Overlays(run_dir / "overlays", val_videos)
+        )
+
+        def on_frame(video: int, result: evaluation.Prediction) -> None:
+            run.leave_if_stopping(video, result)
+            if overlays is not None:
+                overlays(video, result)
+
+        with waiting(run.say, "evaluating the finished network"):
+            found = evaluation.evaluate(
+                network, variables, val_videos, on_frame=on_frame
+            )
+        thresholds = training.plain(variables.get("thresholds", {}))
+        if not over:
+            run.record(total, val_iou=found.score, **thresholds)
+            run.save(total, state.replace(variables=variables), score=found.score)
+        run.settle()
+        if overlays is not None:
+            overlays.finish()
+            results.write_results(run_dir, found, val_videos.classes, about)
+        run.check_there()
+        run.say(f"\n{results.tables(found, val_videos.classes)}")
+        run.say(f"\nresults, tables and overlays: {run_dir}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
