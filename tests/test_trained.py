@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-import evaluate
 from dmnet_jax import models, trained
 from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata
+from dmnet_jax.cli import evaluate
 from dmnet_jax.config import to_json
 from dmnet_jax.experiments import zero_shot
 from dmnet_jax.export import __main__ as export
