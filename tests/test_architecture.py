@@ -134,18 +134,10 @@ def test_rooms_need_only_their_foreign_libraries():
         if name.startswith("dmnet_jax/memory/"):
             own = {n for n in foreign if below(n, "dmnet_jax.memory", "jax", "numpy")}
             rest = {n for n in foreign - own if n.split(".")[0] not in STANDARD}
-            assert rest <= {"flax"}, f"{name}: {rest}"
+            assert not rest, f"{name}: {rest}"
         if name.startswith(("data_pipelines/", "dmnet_jax/metrics/")):
             found = reaches(path, "jax", "flax", "optax", "orbax")
             assert not found, f"{name}: {found}"
-
-
-def test_of_flax_the_memory_knows_struct_alone():
-    for path in LIBRARY:
-        if name_of(path).startswith("dmnet_jax/memory/"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.module == "flax":
-                    assert [alias.name for alias in node.names] == ["struct"]
 
 
 def test_public_names_of_the_memory_library():

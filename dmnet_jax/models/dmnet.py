@@ -233,7 +233,7 @@ class DMNet(VideoSegmenter):
         features = map_of((4 if self.local == "clstm" else 1) * self.width)
         recent: Any = {"none": {}, "nl": key_value}.get(self.local, features)
 
-        carried = init_carried(size, self.num_classes, self.width, self.dtype)
+        carried = size, self.num_classes, self.width, self.dtype
 
         def one(key: Array) -> DualMemory:
             return mem.init_dual(
@@ -243,7 +243,7 @@ class DMNet(VideoSegmenter):
                 key=jax.random.key_data(key),
                 recent=recent,
                 stored=key_value if self.global_memory else {},
-                state=carried if self.state else {},
+                state=init_carried(*carried) if self.state else {},
             )
 
         return jax.vmap(one)(jax.random.split(key, batch))

@@ -6,6 +6,7 @@ and the decoder's last pooling convolution into the classifier that follows it.
 
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -19,20 +20,14 @@ def fold(variables: Any, epsilon: float) -> dict[str, Any]:
     Returns:
         "params" and "thresholds", float32 NumPy arrays.
     """
-    double = _map(lambda x: np.asarray(x, np.float64), variables)
+    double = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     params = dict(double["params"])
     params["backbone"] = _with_norms(
         params["backbone"], double["batch_stats"]["backbone"], epsilon
     )
     params["decoder"] = _with_pooled_classifier(params["decoder"])
     folded = {"params": params, "thresholds": double["thresholds"]}
-    return _map(lambda x: np.asarray(x, np.float32), folded)
-
-
-def _map(function: Any, tree: Any) -> Any:
-    if hasattr(tree, "items"):
-        return {name: _map(function, branch) for name, branch in tree.items()}
-    return function(tree)
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), folded)
 
 
 def _with_norms(params: Any, statistics: Any, epsilon: float) -> dict[str, Any]:
