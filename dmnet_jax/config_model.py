@@ -25,6 +25,8 @@ class ModelConfig:
         width: Channels of what the memories hold and of the decoder.
         state: Carry predictions from frame to frame, gated by how far each pixel of the
             current frame is trusted (beyond the paper).
+        state_parts: What its trust sees besides the frame and both predictions: the
+            jump of features since it was last trusted, and how long ago that was.
         share_key_value: One key/value projection for both memories.
         attention_dropout: On affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, of MobileNetV2 alone),
@@ -58,6 +60,7 @@ class ModelConfig:
     value_channels: int = 128
     width: int = 256
     state: bool = False
+    state_parts: tuple[Literal["jump", "age"], ...] = ("jump", "age")
     share_key_value: bool = False
     attention_dropout: float = 0.1
     pretrained: str = "imagenet"

@@ -27,9 +27,7 @@ from data_pipelines.records import (
     FrameEntry,
     Manifest,
     read_manifest,
-    record_format,
     write_manifest,
-    write_records,
 )
 from data_pipelines.report import describe
 
@@ -175,6 +173,8 @@ def _fill(
     log: Log,
     progress: Progress | None,
 ) -> Manifest:
+    from data_pipelines.records.store import record_format, write_records
+
     begun = time.monotonic()
     source, root = _opened(raw, work / "raw", request, log)
     total = sum(len(video.frames) for video in source.videos)

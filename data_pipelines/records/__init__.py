@@ -1,4 +1,8 @@
-"""Prepared data: one record a frame, and a manifest of what is in them."""
+"""Prepared data: one record a frame, and a manifest of what is in them.
+
+`records.store`, which needs TensorFlow Datasets, is imported when records are first
+written or opened: programs that read raw folders do without it.
+"""
 
 from data_pipelines.records.manifest import (
     MANIFEST,
@@ -9,7 +13,6 @@ from data_pipelines.records.manifest import (
     write_manifest,
 )
 from data_pipelines.records.source import Prepared, open_prepared, verify
-from data_pipelines.records.store import open_records, record_format, write_records
 
 __all__ = [
     "MANIFEST",
@@ -18,10 +21,7 @@ __all__ = [
     "Prepared",
     "array_sha256",
     "open_prepared",
-    "open_records",
     "read_manifest",
-    "record_format",
     "verify",
     "write_manifest",
-    "write_records",
 ]

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,13 +17,15 @@ from data_pipelines.records.manifest import (
     array_sha256,
     read_manifest,
 )
-from data_pipelines.records.store import Records, open_records
+
+if TYPE_CHECKING:
+    from data_pipelines.records.store import Records
 
 
 class Prepared:
     """Prepared data; a `FrameSource`. Made by `open_prepared`."""
 
-    def __init__(self, folder: Path, manifest: Manifest, records: Records):
+    def __init__(self, folder: Path, manifest: Manifest, records: "Records"):
         self.manifest = manifest
         self.classes = manifest.classes
         groups = [
@@ -106,6 +109,8 @@ def open_prepared(folder: str | Path) -> Prepared:
       FileNotFoundError: there is no manifest in `folder`.
       DataError: the manifest is damaged, or the records are missing or others.
     """
+    from data_pipelines.records.store import open_records
+
     folder = Path(folder)
     manifest = read_manifest(folder)
     place = folder / manifest.records

@@ -108,6 +108,7 @@ def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
         key_channels=model.key_channels,
         value_channels=model.value_channels,
         state=model.state,
+        state_parts=model.state_parts,
         share_key_value=model.share_key_value,
         attention_dropout=model.attention_dropout,
         encoder=model.encoder,

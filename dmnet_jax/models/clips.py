@@ -1,4 +1,4 @@
-"""A DMNet's training clip: memories filled with given frames, then one `update`.
+"""Many frames at once: a video rolled through `DMNet.update`, and the training clip.
 
 Functions of a bound `DMNet`. Shapes as in `models/dmnet.py`.
 """
@@ -8,11 +8,39 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import Array
 
 from dmnet_jax import memory as mem
+from dmnet_jax.memory import DualMemory
 from dmnet_jax.models.features import EncodedClip, flat
 from dmnet_jax.models.protocol import ClipBatch, Output
+
+# How the network's variables enter a scan over time.
+ROLLED: dict[str, Any] = {
+    "variable_broadcast": ("params", "thresholds"),
+    "split_rngs": {"params": False, "dropout": True},
+}
+
+
+def roll(
+    model: Any, memory: DualMemory, frames: Array, *, train: bool = False
+) -> tuple[DualMemory, Output]:
+    """Rolls `update` over frames [B, T, H, W, 3]; outputs lead with [B, T].
+
+    All frames are encoded in one batch.
+    """
+    batch, length = frames.shape[:2]
+    features = model.encode(flat(frames), train=train)
+    by_time = jax.tree.map(
+        lambda x: jnp.moveaxis(x.reshape(batch, length, *x.shape[1:]), 1, 0), features
+    )
+    scan = nn.scan(
+        lambda module, memory, features: module.update(memory, features, train=train),
+        **ROLLED,
+    )
+    memory, outputs = scan(model, memory, by_time)
+    return memory, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
 
 
 def clip(

@@ -23,13 +23,13 @@ from jax import Array
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
 from dmnet_jax.models import clips
-from dmnet_jax.models.features import Features, flat
+from dmnet_jax.models.features import Features
 from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
 from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
-from dmnet_jax.nn.prediction_state import PredictionState, init_carried
+from dmnet_jax.nn.prediction_state import PARTS, Part, PredictionState
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import RefineNetDecoder
 
@@ -39,12 +39,6 @@ Local = Literal["none", "nl", "clstm", "blstm", "ela"]
 # They fit no other features; calibration replaces them.
 PAPER_MIN_CONFIDENCE = -0.08
 PAPER_MAX_SIMILARITY = -4.65
-
-# How the network's variables enter a scan over time.
-ROLLED: dict[str, Any] = {
-    "variable_broadcast": ("params", "thresholds"),
-    "split_rngs": {"params": False, "dropout": True},
-}
 
 TINY: dict[str, Any] = {
     "stages": tuple((1, channels, 1, stride) for _, channels, _, stride in STAGES),
@@ -80,9 +74,10 @@ class DMNet(VideoSegmenter):
         state: whether predictions are carried from frame to frame, gated by how far
             each pixel of the current frame is trusted (`nn.prediction_state`); beyond
             the paper.
+        state_parts: see `PredictionState`.
         is_folded: whether norms are part of the convolutions, see `folded`.
         axis_name: device axis over which batch norm is synchronized in training.
-        dtype: of features; scores, softmax and logits are float32 always.
+        dtype: of features; scores and logits are float32 always.
     """
 
     local: Local = "ela"
@@ -99,6 +94,7 @@ class DMNet(VideoSegmenter):
     stages: Stages = STAGES
     pooling_stages: int = 4
     state: bool = False
+    state_parts: tuple[Part, ...] = PARTS
     is_folded: bool = False
     mobilenet: ClassVar[bool] = True
 
@@ -140,7 +136,7 @@ class DMNet(VideoSegmenter):
         if self.global_memory and not (self.share_key_value and self._local_attends):
             self.global_key_value = self._projection()
         if self.state:
-            self.prediction_state = PredictionState(self.width, dtype=self.dtype)
+            self.prediction_state = self._prediction_state()
         self.attend = NonLocal(self.attention_dropout, dtype=self.dtype)
         self.min_confidence = self.variable(
             "thresholds", "min_confidence", jnp.float32, PAPER_MIN_CONFIDENCE
@@ -173,6 +169,10 @@ class DMNet(VideoSegmenter):
         return KeyValueProjection(
             self.key_channels, self.value_channels, dtype=self.dtype
         )
+
+    @nn.nowrap
+    def _prediction_state(self) -> PredictionState:
+        return PredictionState(self.width, parts=self.state_parts, dtype=self.dtype)
 
     def encode(self, frames: Array, *, train: bool = False) -> Features:
         """Encodes frames [N, H, W, 3]: uint8 RGB, or float already normalized."""
@@ -224,16 +224,16 @@ class DMNet(VideoSegmenter):
 
         Each video draws its reads from a key of its own, kept as bits for any runtime.
         """
-        h, w = size[0] // 32, size[1] // 32
 
         def map_of(channels: int) -> Any:
-            return jax.ShapeDtypeStruct((h, w, channels), self.dtype)
+            shape = (size[0] // 32, size[1] // 32, channels)
+            return jax.ShapeDtypeStruct(shape, self.dtype)
 
         key_value = KeyValue(map_of(self.key_channels), map_of(self.value_channels))
         features = map_of((4 if self.local == "clstm" else 1) * self.width)
         recent: Any = {"none": {}, "nl": key_value}.get(self.local, features)
 
-        carried = size, self.num_classes, self.width, self.dtype
+        carry = self._prediction_state() if self.state else None
 
         def one(key: Array) -> DualMemory:
             return mem.init_dual(
@@ -243,7 +243,7 @@ class DMNet(VideoSegmenter):
                 key=jax.random.key_data(key),
                 recent=recent,
                 stored=key_value if self.global_memory else {},
-                state=init_carried(*carried) if self.state else {},
+                state=carry.init_carried(size, self.num_classes) if carry else {},
             )
 
         return jax.vmap(one)(jax.random.split(key, batch))
@@ -277,13 +277,7 @@ class DMNet(VideoSegmenter):
         x = self._aggregate_local(memory, top, recent, train)
         if self.global_memory:
             x = self._aggregate_global(memory, top, x, active, train)
-        state, trust = memory.state, None
-        carry = self.prediction_state if self.state else None
-        priors = carry.priors(state) if carry else None
-        logits, fine = self.decoder(x, *features.finer, priors=priors)
-        logits = logits.astype(jnp.float32)
-        if carry:
-            logits, state, trust = carry(state, logits, fine, top, active)
+        logits, state, trust = self._decode(memory.state, features, x, active)
         memory, gates = self._remember(memory, top, recent, logits, active)
         return replace(memory, state=state), Output(logits, *gates, trust)
 
@@ -322,6 +316,17 @@ class DMNet(VideoSegmenter):
         itself = self._stored_if(empty & active, top)
         readout = jax.vmap(mem.stand_in)(readout, itself)
         return self.attend(query, readout.items, readout.mask, train=train)
+
+    def _decode(
+        self, state: Any, features: Features, x: Array, active: Array
+    ) -> tuple[Array, Any, Array | None]:
+        """Logits of a frame, the prediction state with it in, and the frame's trust."""
+        if not self.state:
+            return self.decoder(x, *features.finer)[0].astype(jnp.float32), state, None
+        priors: Any = self.prediction_state.priors(state)
+        logits, fine = self.decoder(x, *features.finer, priors=priors)
+        logits = logits.astype(jnp.float32)
+        return self.prediction_state(state, logits, fine, features.top, active)
 
     def _remember(
         self, memory: DualMemory, top: Array, recent: Any, logits: Array, active: Array
@@ -380,20 +385,7 @@ class DMNet(VideoSegmenter):
         All frames are encoded in one batch, so in training batch norm sees B*T of
         them at once.
         """
-        batch, length = frames.shape[:2]
-        features = self.encode(flat(frames), train=train)
-        by_time = jax.tree.map(
-            lambda x: jnp.moveaxis(x.reshape(batch, length, *x.shape[1:]), 1, 0),
-            features,
-        )
-        roll = nn.scan(
-            lambda module, memory, features: module.update(
-                memory, features, train=train
-            ),
-            **ROLLED,
-        )
-        memory, outputs = roll(self, memory, by_time)
-        return memory, jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
+        return clips.roll(self, memory, frames, train=train)
 
     def clip(self, batch: ClipBatch, key: Array, **options: Any) -> Output:
         """As `VideoSegmenter.clip`; see `models.clips`."""

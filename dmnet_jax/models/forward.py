@@ -15,8 +15,8 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.memory import DualMemory
-from dmnet_jax.models.clips import clip_of_features
-from dmnet_jax.models.dmnet import ROLLED, DMNet
+from dmnet_jax.models.clips import ROLLED, clip_of_features
+from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import FEATURES, EncodedClip, Features, flat
 from dmnet_jax.models.protocol import ClipBatch, Output, VideoSegmenter
 

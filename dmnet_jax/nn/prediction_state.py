@@ -1,7 +1,7 @@
 """A network's own predictions, carried from frame to frame and used as a prior."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,9 @@ LEAST = 1e-4
 
 ZEROS = nn.initializers.zeros
 
+Part = Literal["jump", "age"]
+PARTS: tuple[Part, ...] = ("jump", "age")
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -32,22 +35,14 @@ class Carried:
         probabilities: float32 [..., h, w, C], at 1/4 of the frame.
         features: [..., h/8, w/8, width], the deepest. A frame that is far from them is
             another scene, or the same one disturbed: that tells without having seen
-            the disturbance before.
+            the disturbance before. Nothing ({}) if the jump is no cue.
+        age: float32 [..., h/2, w/2, 1], frames since a place was trusted: the older
+            what is carried, the less it is worth. Nothing if age is no cue.
     """
 
     probabilities: GatedState[Array]
-    features: GatedState[Array]
-
-
-def init_carried(
-    size: tuple[int, int], classes: int, width: int, dtype: Any
-) -> Carried:
-    """Empty, for one video of frames `size` = (H, W)."""
-    h, w = (n // 32 for n in size)
-    return Carried(
-        init_state(jnp.zeros((8 * h, 8 * w, classes))),
-        init_state(jnp.zeros((h, w, width), dtype)),
-    )
+    features: GatedState[Any]
+    age: GatedState[Any]
 
 
 class PredictionState(nn.Module):
@@ -59,10 +54,13 @@ class PredictionState(nn.Module):
     Attributes:
         width: channels of the decoder.
         channels: of the prior before it is widened, and of what trust is made of.
+        parts: "jump" lets trust see how far the deepest features are from those last
+            trusted, "age" how long ago that was.
     """
 
     width: int = 256
     channels: int = 32
+    parts: tuple[Part, ...] = PARTS
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
@@ -75,10 +73,25 @@ class PredictionState(nn.Module):
         self.prior8, self.widen8 = conv(), dense(self.width, kernel_init=ZEROS)
         self.prior16, self.widen16 = conv(), dense(self.width, kernel_init=ZEROS)
         self.trust_fine = dense(self.channels, use_bias=True)
-        self.trust_change, self.trust_frame = dense(self.channels), dense(self.channels)
-        self.trust_doubt = dense(self.channels)
+        self.trust_frame, self.trust_doubt = dense(self.channels), dense(self.channels)
         self.trust_score = dense(1, kernel_init=ZEROS)
         self.gain = self.param("gain", ZEROS, ())
+        if "jump" in self.parts:
+            self.trust_change = dense(self.channels)
+
+    @nn.nowrap
+    def init_carried(self, size: tuple[int, int], classes: int) -> Carried:
+        """Empty, for one video of frames `size` = (H, W)."""
+        h, w = (n // 32 for n in size)
+
+        def part(name: Part, x: Any) -> GatedState[Any]:
+            return init_state(x if name in self.parts else {})
+
+        return Carried(
+            init_state(jnp.zeros((8 * h, 8 * w, classes))),
+            part("jump", jnp.zeros((h, w, self.width), self.dtype)),
+            part("age", jnp.zeros((4 * h, 4 * w, 1))),
+        )
 
     def priors(self, state: Carried) -> tuple[Array, Array]:
         """What the decoder adds at 1/16 and at 1/8: maps of `width` channels."""
@@ -110,41 +123,54 @@ class PredictionState(nn.Module):
             pixel of the frame was trusted, float32 [B, h, w], 0..1; 1 in a first frame.
         """
         new, old = jax.nn.softmax(logits), state.probabilities.value
-        trust = self._trust(state, new, fine, top)
+        known = _known(state)
+        trust = jnp.where(known, self._trust(state, new, fine, top), 1)
         change = (1 - trust) * (_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
-        coarse = _halved(_halved(_halved(trust))).astype(top.dtype)
+        half = _halved(trust)
+        coarse = _halved(_halved(half)).astype(top.dtype)
+        older = jax.tree.map(lambda age: (1 - half) * (age + 1), state.age.value)
 
-        def carry(state: Any, new: Array, trust: Array) -> Any:
+        def carry(old: Any, new: Any, trust: Array) -> Any:
             return jax.vmap(lambda s, x, q, where: blend(s, x, q, where=where))(
-                state, new, trust, active
+                old, new, trust, active
             )
 
         after = Carried(
             carry(state.probabilities, new, trust),
-            carry(state.features, top, coarse),
+            carry(state.features, top if "jump" in self.parts else {}, coarse),
+            carry(state.age, older, jnp.ones_like(half)),
         )
-        known = _known(state)
-        told = jnp.where(known, trust, 1)[..., 0]
-        return logits + jnp.where(known, change, 0), after, told
+        return logits + jnp.where(known, change, 0), after, trust[..., 0]
 
     def _trust(self, state: Carried, new: Array, fine: Array, top: Array) -> Array:
-        """How far each pixel of a frame is trusted: float32 [B, h, w, 1] in 0..1."""
-        change = jnp.abs(top - state.features.value)
-        whole = jnp.concatenate([top, change], -1).mean((1, 2), keepdims=True)
+        """How far each pixel of a frame is trusted: float32 [B, h, w, 1] in 0..1.
+
+        As the gain of a Kalman filter of a random walk, its odds are in proportion to
+        how long nothing was learned of a place, and a jump is measured by what things
+        may have moved since. So no place is distrusted for good.
+        """
         before = state.probabilities.value
         doubt = [
             -(new * _log(new)).sum(-1, keepdims=True),
             -(before * _log(before)).sum(-1, keepdims=True),
             1 - (new * before).sum(-1, keepdims=True),
         ]
-        hidden = (
-            self.trust_fine(fine)
-            + upsample_2x(upsample_2x(self.trust_change(change)))
-            + self.trust_frame(whole)
-            + self.trust_doubt(_halved(jnp.concatenate(doubt, -1)).astype(self.dtype))
-        )
-        score = self.trust_score(nn.relu(hidden)).astype(jnp.float32)
+        doubt = _halved(jnp.concatenate(doubt, -1)).astype(self.dtype)
+        hidden = self.trust_fine(fine) + self.trust_doubt(doubt)
+        whole, older = [top], 0.0
+        if "jump" in self.parts:
+            jump = jnp.abs(top - state.features.value)
+            if "age" in self.parts:
+                age = _halved(_halved(state.age.value))
+                jump *= jax.lax.rsqrt(1 + age).astype(jump.dtype)
+            whole.append(jump)
+            hidden += upsample_2x(upsample_2x(self.trust_change(jump)))
+        whole = jnp.concatenate(whole, -1).mean((1, 2), keepdims=True)
+        score = self.trust_score(nn.relu(hidden + self.trust_frame(whole)))
+        if "age" in self.parts:
+            older = jnp.log1p(state.age.value)
+        score = score.astype(jnp.float32) + older
         return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
 
 

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,10 +22,16 @@ from data_pipelines.records import (
     read_manifest,
     verify,
     write_manifest,
-    write_records,
 )
+from data_pipelines.records.store import write_records
 from data_pipelines.verify import main
 
+LAZY = """
+import sys
+sys.modules["tensorflow_datasets"] = None  # cannot be imported
+import data_pipelines.prepare, data_pipelines.verify
+from dmnet_jax.datasets import open_split
+"""
 COUNTS = {"first": 4, "second": 3}
 SIZE = (6, 8)
 
@@ -238,3 +246,7 @@ def test_the_hash_knows_shape_and_type():
     assert len(hashes) == 4
     flipped = array.reshape(3, 4)[:, ::-1]
     assert array_sha256(flipped) == array_sha256(flipped.copy())
+
+
+def test_raw_folders_are_read_without_the_library_of_records():
+    subprocess.run([sys.executable, "-c", LAZY], check=True)

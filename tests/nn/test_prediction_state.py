@@ -10,11 +10,12 @@ import pytest
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
-from dmnet_jax.nn.prediction_state import GAIN_SCALE, LEAST
+from dmnet_jax.nn.prediction_state import GAIN_SCALE, LEAST, TRUST_BIAS
 from tests.drawn import drawn, quick_jit
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
 WITH = DMNet.tiny(CLASSES, local="none", global_memory=False, state=True)
+PARTS = [(), ("jump",), ("age",), ("jump", "age")]
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3), np.uint8)
 
 
@@ -53,8 +54,45 @@ def test_an_untrained_state_changes_nothing(variables):
     _, alone = roll(WITH.single_frame(), fresh)
     memory, found = roll(WITH, fresh)
     np.testing.assert_array_equal(found.logits, alone.logits)
-    assert memory.state.probabilities.count.tolist() == [4, 4]
-    assert memory.state.features.count.tolist() == [4, 4]
+    for part in vars(memory.state).values():
+        assert part.count.tolist() == [4, 4]
+    # 0.95 of each frame is trusted, a little more the older what is known.
+    age = 0.0
+    for _ in range(3):
+        age = (1 + age) / (1 + np.exp(TRUST_BIAS) * (1 + age))
+    np.testing.assert_allclose(memory.state.age.value, age, rtol=1e-4)
+
+
+def test_no_place_is_distrusted_for_good(variables):
+    """However sure the network is that a frame is disturbed, in the end it is seen."""
+    own = dict(variables["params"]["prediction_state"])
+    own["trust_score"] = jax.tree.map(jnp.zeros_like, own["trust_score"])
+    own["trust_fine"] = {**own["trust_fine"], "bias": own["trust_fine"]["bias"] + 1e3}
+    kernel = own["trust_score"]["kernel"] - 1e-2 / 32  # 1 / (1 + e^7) at first
+    own["trust_score"] = {"kernel": kernel}
+    given = {**variables, "params": {**variables["params"], "prediction_state": own}}
+    seen = quick_jit(partial(WITH.apply, method="step"))
+    memory, trusts = WITH.init_memory(1, SIZE, KEY), []
+    for _ in range(60):
+        memory, output = seen(given, memory, FRAMES[:1, 0])
+        trusts.append(float(output.trust.mean()))
+    assert trusts[1] < 0.01
+    assert np.all(np.diff(trusts[1:]) > 0) and sum(trusts[1:]) > 1
+
+
+def test_each_part_can_be_left_out(variables):
+    for parts in PARTS:
+        model = WITH.clone(state_parts=parts)
+        own = model.init_memory(1, SIZE, KEY).state
+        kept = {"features": "jump", "age": "age"}
+        for field, part in kept.items():
+            held = bool(jax.tree.leaves(getattr(own, field).value))
+            assert held == (part in parts), (parts, field)
+        shapes = jax.eval_shape(
+            model.init, KEY, model.init_memory(1, SIZE, KEY), FRAMES[:1, :1]
+        )
+        names = set(shapes["params"]["prediction_state"])
+        assert ("trust_change" in names) == ("jump" in parts)
 
 
 def test_a_trained_state_says_what_its_equations_say(variables):
@@ -76,6 +114,7 @@ def test_a_trained_state_says_what_its_equations_say(variables):
     assert found.trust.shape == found.logits.shape[:-1]
     encode = quick_jit(partial(WITH.apply, method="encode"))
     state, carried = jax.nn.softmax(alone.logits[:, 0]), encode(given, FRAMES[:, 0]).top
+    age = np.zeros((2, 4, 8, 1))
     for t in range(1, 4):
         trust = found.trust[:, t, ..., None]
         assert ((trust > 0) & (trust < 1)).all() and trust.std() > 0
@@ -89,9 +128,12 @@ def test_a_trained_state_says_what_its_equations_say(variables):
         state = trust * jax.nn.softmax(logits) + (1 - trust) * state
         coarse = np.asarray(trust).reshape(2, 1, 8, 2, 8, 1).mean((2, 4))
         carried += coarse * (encode(given, FRAMES[:, t]).top - carried)
+        half = np.asarray(trust).reshape(2, 4, 2, 8, 2, 1).mean((2, 4))
+        age = (1 - half) * (age + 1)
     np.testing.assert_allclose(memory.state.probabilities.value, state, atol=1e-4)
     limit = 1e-4 * np.abs(carried).max()
     np.testing.assert_allclose(memory.state.features.value, carried, atol=limit)
+    np.testing.assert_allclose(memory.state.age.value, age, atol=1e-4)
 
 
 def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
@@ -104,7 +146,7 @@ def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
     )
     jax.tree.map(np.testing.assert_array_equal, after.state, memory.state)
     forgotten = WITH.reset(after, jnp.array([mem.KEEP, mem.RESET_LOCAL]))
-    for part in (forgotten.state.probabilities, forgotten.state.features):
+    for part in vars(forgotten.state).values():
         assert part.count.tolist() == [1, 0]
 
 
