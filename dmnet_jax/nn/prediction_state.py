@@ -17,6 +17,8 @@ TRUST_BIAS = 3.0
 # The gain's parameter is this much smaller than the gain, so that an optimizer whose
 # steps are as large as its learning rate (Adam) reaches 1 in a hundred steps.
 GAIN_SCALE = 30.0
+# Frames over which what is carried is as good as seen: a burst's length, not a scene's.
+HORIZON = 8.0
 # Probabilities below this are as good as zero.
 LEAST = 1e-4
 
@@ -146,9 +148,9 @@ class PredictionState(nn.Module):
     def _trust(self, state: Carried, new: Array, fine: Array, top: Array) -> Array:
         """How far each pixel of a frame is trusted: float32 [B, h, w, 1] in 0..1.
 
-        As the gain of a Kalman filter of a random walk, its odds are in proportion to
-        how long nothing was learned of a place, and a jump is measured by what things
-        may have moved since. So no place is distrusted for good.
+        As the gain of a Kalman filter of a random walk, its odds grow with how long
+        nothing was learned of a place, past a horizon, and a jump is measured by what
+        things may have moved since. So no place is distrusted for good.
         """
         before = state.probabilities.value
         doubt = [
@@ -163,13 +165,13 @@ class PredictionState(nn.Module):
             jump = jnp.abs(top - state.features.value)
             if "age" in self.parts:
                 age = _halved(_halved(state.age.value))
-                jump *= jax.lax.rsqrt(1 + age).astype(jump.dtype)
+                jump *= jax.lax.rsqrt(1 + age / HORIZON).astype(jump.dtype)
             whole.append(jump)
             hidden += upsample_2x(upsample_2x(self.trust_change(jump)))
         whole = jnp.concatenate(whole, -1).mean((1, 2), keepdims=True)
         score = self.trust_score(nn.relu(hidden + self.trust_frame(whole)))
         if "age" in self.parts:
-            older = jnp.log1p(state.age.value)
+            older = jnp.log1p(nn.relu(state.age.value - HORIZON))
         score = score.astype(jnp.float32) + older
         return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
 
