@@ -14,8 +14,7 @@ Not measured on the real data: the archives need registration.
 
 from dataclasses import replace
 
-from dmnet_jax.config import Config
-from dmnet_jax.recipes import load_config
+from dmnet_jax.config import Config, load_config
 
 
 def get_config() -> Config:

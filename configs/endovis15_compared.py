@@ -9,8 +9,7 @@ one epoch, 38 steps of 4 clips. README.md has the results.
 
 from dataclasses import replace
 
-from dmnet_jax.config import Config, TrainConfig
-from dmnet_jax.recipes import load_config
+from dmnet_jax.config import Config, TrainConfig, load_config
 
 
 def get_config() -> Config:

@@ -17,8 +17,7 @@ has the results of three folds, with `--train.stages.0.epochs 3
 
 from dataclasses import replace
 
-from dmnet_jax.config import Config
-from dmnet_jax.recipes import load_config
+from dmnet_jax.config import Config, load_config
 
 
 def get_config() -> Config:

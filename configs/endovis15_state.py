@@ -17,8 +17,7 @@ to 0.760 (docs/memory.md has all rows and how they were trained; 2 CPU cores,
 
 from dataclasses import replace
 
-from dmnet_jax.config import Config, StageConfig
-from dmnet_jax.recipes import load_config
+from dmnet_jax.config import Config, StageConfig, load_config
 
 
 def get_config() -> Config:

@@ -12,8 +12,7 @@ Not measured on the real data: the archives need registration.
 
 from dataclasses import replace
 
-from dmnet_jax.config import Config, StageConfig, TrainConfig
-from dmnet_jax.recipes import load_config
+from dmnet_jax.config import Config, StageConfig, TrainConfig, load_config
 
 
 def get_config() -> Config:

@@ -13,8 +13,7 @@ the same recipe on data at hand.
 
 from dataclasses import replace
 
-from dmnet_jax.config import Config, StageConfig, TrainConfig
-from dmnet_jax.recipes import load_config
+from dmnet_jax.config import Config, StageConfig, TrainConfig, load_config
 
 
 def get_config() -> Config:

@@ -18,8 +18,7 @@ The paper: mIoU 67.50, mDice 77.53 on the four test sequences. Not measured here
 
 from dataclasses import replace
 
-from dmnet_jax.config import Config, DataConfig
-from dmnet_jax.recipes import load_config
+from dmnet_jax.config import Config, DataConfig, load_config
 
 
 def get_config() -> Config:

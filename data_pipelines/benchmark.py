@@ -10,11 +10,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from data_pipelines.clips import ClipSpec
 from data_pipelines.frames import FrameSource, cached, resized
-from data_pipelines.loader import ClipLoader
-from data_pipelines.names import escape_what_streams_cannot_hold, shown
-from data_pipelines.records import open_prepared
+from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
+from data_pipelines.loading.clips import ClipSpec
+from data_pipelines.loading.loader import ClipLoader
+from data_pipelines.prepared import open_prepared
 
 
 def main(argv: Sequence[str] | None = None) -> int:

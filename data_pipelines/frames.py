@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from data_pipelines.images import (
+from data_pipelines.io.images import (
     IGNORE,
     MAX_PIXELS,
     DataError,

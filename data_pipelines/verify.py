@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data_pipelines.names import escape_what_streams_cannot_hold, shown
-from data_pipelines.records import read_manifest, verify
-from data_pipelines.report import describe
+from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
+from data_pipelines.prepare.report import describe
+from data_pipelines.prepared import read_manifest, verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.environment import install
-from dmnet_jax.command_line import parse_flags
+from data_pipelines.io.environment import install
+from dmnet_jax.cli.arguments import parse_flags
 
 LEAST_FREE = 5e9
 """Bytes of disk below which a warning is due: a run keeps two checkpoints."""
@@ -88,7 +88,7 @@ def _line(check: Check) -> str:
 
 
 def _versions(name: str) -> Check:
-    from dmnet_jax.provenance import versions
+    from dmnet_jax.checkpoint.provenance import versions
 
     text = ", ".join(f"{package} {number}" for package, number in versions().items())
     return Check(name, "ok", f"{text}; {platform.platform()}")
@@ -127,10 +127,11 @@ def _step(name: str) -> Check:
     from dmnet_jax import models
     from dmnet_jax.config import Config
     from dmnet_jax.streaming import Session, compile
+    from dmnet_jax.training.initial import initial_variables
 
     config = Config()  # the paper's network
     model = models.build_dmnet(config)
-    variables = models.initial_variables(model, config)
+    variables = initial_variables(model, config)
     began = time.perf_counter()
     session = Session(compile(model, variables, size=_SIZE))
     compiled = time.perf_counter() - began
@@ -165,8 +166,8 @@ def _video(name: str) -> Check:
 
     import numpy as np
 
-    from dmnet_jax.streaming.sources import SourceError
-    from dmnet_jax.streaming.video import VideoFile, VideoWriter, pyav
+    from dmnet_jax.video.pyav import VideoFile, VideoWriter, pyav
+    from dmnet_jax.video.sources import SourceError
 
     try:
         av = pyav()

@@ -8,7 +8,7 @@ import pytest
 from dmnet_jax import doctor
 from dmnet_jax.doctor import CHECKS, main
 from dmnet_jax.streaming import video
-from dmnet_jax.streaming.sources import SourceError
+from dmnet_jax.video.sources import SourceError
 from tests.streaming.test_session import Interface, Program, Recorder
 
 
@@ -16,7 +16,7 @@ from tests.streaming.test_session import Interface, Program, Recorder
 def quick(monkeypatch):
     """Every check, the step with a program that only counts frames."""
     monkeypatch.setattr(doctor, "_SIZE", (32, 32))
-    monkeypatch.setattr("dmnet_jax.models.initial_variables", lambda *_: None)
+    monkeypatch.setattr("dmnet_jax.training.initial.initial_variables", lambda *_: None)
     monkeypatch.setattr("dmnet_jax.models.build", lambda *_: None)
     monkeypatch.setattr(
         "dmnet_jax.streaming.compile",

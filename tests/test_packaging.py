@@ -7,7 +7,7 @@ from importlib import import_module
 import pytest
 
 from dmnet_jax import __version__
-from tests.tiny_run import ROOT
+from tests.support.tiny_run import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SCRIPTS = PROJECT["project"]["scripts"]

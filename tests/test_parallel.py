@@ -12,10 +12,10 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from dmnet_jax import parallel, training
-from dmnet_jax.host_state import to_host
-from tests.parallel_worker import two_batches
-from tests.tiny_run import ROOT, linear, network, plain_step, shallow, step_of
-from tests.toy import toy_state, toy_step
+from dmnet_jax.checkpoint.host_arrays import to_host
+from tests.support.parallel_worker import two_batches
+from tests.support.tiny_run import ROOT, linear, network, plain_step, shallow, step_of
+from tests.support.toy import toy_state, toy_step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,7 +100,12 @@ def test_two_processes_of_two_devices_are_one_device(tmp_path):
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
     }
-    command = [sys.executable, "-m", "tests.parallel_worker", tmp_path / "found.npz"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.parallel_worker",
+        tmp_path / "found.npz",
+    ]
     workers = [
         subprocess.Popen(
             command,

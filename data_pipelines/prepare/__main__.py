@@ -4,11 +4,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data_pipelines.folder import MASK_VALUES
-from data_pipelines.names import escape_what_streams_cannot_hold, shown
+from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.prepare.layouts import DATASETS, Request
 from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.prepare.run import prepare
+from data_pipelines.sources.folder import MASK_VALUES
 
 
 def main(argv: Sequence[str] | None = None) -> int:

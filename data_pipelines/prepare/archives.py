@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from data_pipelines.files import WriteError, reason
 from data_pipelines.frames import DataError
-from data_pipelines.names import name_fault
-from data_pipelines.pairs import is_skipped
+from data_pipelines.io.files import WriteError, reason
+from data_pipelines.io.names import name_fault
+from data_pipelines.io.pairs import is_skipped
 
 _ZIP = (".zip",)
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.camvid import SPLITS, decode_mask, open_camvid
-from data_pipelines.endovis17 import (
+from data_pipelines.frames import ClassInfo, RawSource, read_grey, read_image
+from data_pipelines.sources.camvid import SPLITS, decode_mask, open_camvid
+from data_pipelines.sources.endovis17 import (
     KINDS,
     decode_test_mask,
     instrument_type,
@@ -17,17 +18,20 @@ from data_pipelines.endovis17 import (
     part_classes,
     sequence_folders,
 )
-from data_pipelines.endovis17.tables import OTHER
-from data_pipelines.endovis18 import decode_colors, open_endovis18, sequence_numbers
-from data_pipelines.folder import (
+from data_pipelines.sources.endovis17.tables import OTHER
+from data_pipelines.sources.endovis18 import (
+    decode_colors,
+    open_endovis18,
+    sequence_numbers,
+)
+from data_pipelines.sources.folder import (
     MaskValues,
     named_classes,
     open_folder,
     read_mask,
     video_names,
 )
-from data_pipelines.folder.classes import class_color
-from data_pipelines.frames import ClassInfo, RawSource, read_grey, read_image
+from data_pipelines.sources.folder.classes import class_color
 
 ENDOVIS15_CLASSES = ("background", "shaft", "manipulator")
 
@@ -47,7 +51,7 @@ class Request:
       allow_missing: accept frames without a mask (datasets in the folder layout).
       subset: "train", or "test" for the test archives of EndoVis 2017 and 2018.
       mask_values: what a mask's values mean (datasets in the folder layout), see
-        `data_pipelines.folder.masks`.
+        `data_pipelines.sources.folder.masks`.
     """
 
     dataset: str

@@ -13,23 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.files import WriteError, held, unwritable
-from data_pipelines.folder import other_ways, video_names
 from data_pipelines.frames import DataError, RawSource
-from data_pipelines.images import size_fault
-from data_pipelines.pairs import is_skipped
+from data_pipelines.io.files import WriteError, held, unwritable
+from data_pipelines.io.images import size_fault
+from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
 from data_pipelines.prepare.layouts import DATASETS, OWN, Request
 from data_pipelines.prepare.making import blank_faults, frame_records
+from data_pipelines.prepare.report import describe
 from data_pipelines.prepare.survey import open_checked
-from data_pipelines.records import (
+from data_pipelines.prepared import (
     MANIFEST,
     FrameEntry,
     Manifest,
     read_manifest,
     write_manifest,
 )
-from data_pipelines.report import describe
+from data_pipelines.sources.folder import other_ways, video_names
 
 Log = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -173,7 +173,7 @@ def _fill(
     log: Log,
     progress: Progress | None,
 ) -> Manifest:
-    from data_pipelines.records.store import record_format, write_records
+    from data_pipelines.prepared.store import record_format, write_records
 
     begun = time.monotonic()
     source, root = _opened(raw, work / "raw", request, log)

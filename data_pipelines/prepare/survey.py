@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.frames import DataError, RawSource, read_image
-from data_pipelines.pairs import PICTURES, is_skipped
+from data_pipelines.io.pairs import PICTURES, is_skipped
 from data_pipelines.prepare.layouts import ALL, DATASETS, Request, is_mask, is_picture
 
 

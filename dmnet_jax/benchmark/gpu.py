@@ -29,8 +29,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.files import write_text
-from dmnet_jax.benchmark import live, live_report, machine, training
+from data_pipelines.io.files import write_text
+from dmnet_jax import machine
+from dmnet_jax.benchmark import live, live_report, training
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.benchmark.process import Worker

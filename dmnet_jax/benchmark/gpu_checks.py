@@ -21,6 +21,7 @@ from dmnet_jax.benchmark.live_case import (
 from dmnet_jax.config import Config, DataConfig
 from dmnet_jax.nn.resizing import likeliest
 from dmnet_jax.streaming import compile
+from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.checks import check_authors, read_index
 
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
@@ -41,7 +42,7 @@ def prepare(
     """
     config = Config(data=DataConfig(num_classes=CLASSES))
     model = models.build_dmnet(config)
-    variables = models.initial_variables(model, config)
+    variables = initial_variables(model, config)
     thresholds = {"min_confidence": -np.inf, "max_similarity": MAX_SIMILARITY}
     variables["thresholds"] = jax.tree.map(np.float32, thresholds)
     pictures = scenes(case)

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from dmnet_jax import complexity, models
-from dmnet_jax.benchmark import machine
+from dmnet_jax import complexity, machine, models
 from dmnet_jax.benchmark.case import PRODUCT
 from dmnet_jax.benchmark.live_case import (
     CHECKED,
@@ -28,6 +27,7 @@ from dmnet_jax.benchmark.live_case import (
 )
 from dmnet_jax.config import Config, DataConfig
 from dmnet_jax.streaming import compile
+from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.layout import flatten
 
 # Floats that are copied to measure the bandwidth: far more than any cache holds.
@@ -43,7 +43,7 @@ def prepare(
     """
     config = Config(data=DataConfig(num_classes=CLASSES))
     model = models.build_dmnet(config).clone(dtype=jnp.dtype(case.dtype))
-    variables = models.initial_variables(model, config)
+    variables = initial_variables(model, config)
     thresholds = {"min_confidence": -np.inf, "max_similarity": MAX_SIMILARITY}
     variables["thresholds"] = jax.tree.map(np.float32, thresholds)
     start = time.perf_counter()

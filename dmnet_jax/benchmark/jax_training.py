@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from dmnet_jax.benchmark.case import PRODUCT, Case, random_batch
-from dmnet_jax.benchmark.machine import product_peak, seconds
+from dmnet_jax.machine import product_peak, seconds
 from dmnet_jax.weights.layout import flatten
 
 
@@ -22,8 +22,9 @@ def prepare(
 
     from dmnet_jax import models, training
     from dmnet_jax.config import Config, ModelConfig
-    from dmnet_jax.datasets import Stage
     from dmnet_jax.models import forward
+    from dmnet_jax.training.initial import initial_variables
+    from dmnet_jax.training.stages import Stage
 
     jax.config.update("jax_enable_x64", case.exact)
     config = Config(model=ModelConfig(attention_dropout=0.0))
@@ -33,7 +34,7 @@ def prepare(
     if not case.memory:
         model = model.single_frame()
     batch = random_batch(case, model.num_classes)
-    variables = models.initial_variables(model, config)
+    variables = initial_variables(model, config)
     key, optim = jax.random.key(0), config.optim
 
     def loss(params: Any) -> Any:
@@ -122,7 +123,8 @@ def _rendered(case: Case, folder: Path) -> Iterator[Any]:
         SyntheticConfig,
         TrainConfig,
     )
-    from dmnet_jax.datasets import open_split, stage_loaders
+    from dmnet_jax.datasets import open_split
+    from dmnet_jax.training.stages import stage_loaders
 
     data = DataConfig(
         dataset="synthetic",

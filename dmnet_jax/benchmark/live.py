@@ -25,8 +25,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.environment import install
-from dmnet_jax.benchmark import live_report, machine
+from data_pipelines.io.environment import install
+from dmnet_jax import machine
+from dmnet_jax.benchmark import live_report
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.benchmark.process import Worker
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dmnet_jax.benchmark.machine import SYSTEM
+from dmnet_jax.machine import SYSTEM
 from dmnet_jax.metrics import format_table
 
 NAMES = {

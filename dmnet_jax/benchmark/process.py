@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dmnet_jax.benchmark import machine
+from dmnet_jax import machine
 
 
 class Worker:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from dmnet_jax.benchmark.case import PRODUCT, Case, differences
-from dmnet_jax.benchmark.machine import product_peak, seconds
+from dmnet_jax.machine import product_peak, seconds
 from dmnet_jax.nn.mobilenet import STAGES
 from dmnet_jax.weights.layout import flatten, unflatten
 
@@ -239,7 +239,7 @@ def enlarge(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """`losses.dice_loss` of logits [B, C, H, W] and labels uint8 [B, H, W]."""
+    """`training.losses.dice_loss` of logits [B, C, H, W] and labels uint8 [B, H, W]."""
     scored = (labels != 255)[:, None]
     classes = torch.arange(logits.shape[1], device=labels.device).view(1, -1, 1, 1)
     actual = (labels[:, None] == classes).to(logits.dtype)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from dmnet_jax.benchmark import machine
+from dmnet_jax import machine
 from dmnet_jax.benchmark.live_case import (
     CHECKED,
     MAX_SIMILARITY,

@@ -21,8 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.environment import install
-from dmnet_jax.benchmark import machine
+from data_pipelines.io.environment import install
+from dmnet_jax import machine
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.process import Worker
 from dmnet_jax.metrics import format_table

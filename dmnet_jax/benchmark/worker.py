@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live_case import LiveCase
-from dmnet_jax.benchmark.machine import peak_gpu_memory, peak_memory
+from dmnet_jax.machine import peak_gpu_memory, peak_memory
 
 # kind: (what is measured, the module whose `prepare` makes it)
 KINDS = {

@@ -22,10 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from dmnet_jax.command_line import exit_with_error, parse_flags, program
-from dmnet_jax.config import Config
-from dmnet_jax.recipes import load_config
-from dmnet_jax.series import Fold, folds, write_average
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
+from dmnet_jax.config import Config, load_config
+from dmnet_jax.training.cross_validation import Fold, folds, write_average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,9 +130,11 @@ def newest_run(config: Config, fold: int, recipe: str) -> Path:
 
 def evaluate(run: Path, flags: Flags) -> Path:
     """Loads, evaluates, prints and writes; returns the folder of the results."""
-    from dmnet_jax import evaluation, provenance, results
+    from dmnet_jax import evaluation
+    from dmnet_jax.checkpoint import provenance
+    from dmnet_jax.checkpoint.runs import load_run
     from dmnet_jax.datasets import check_masks, open_videos
-    from dmnet_jax.trained import load_run
+    from dmnet_jax.evaluation import results
 
     scoring = evaluation.Scoring(
         flags.score_at, flags.enlarge, flags.tolerance_px, flags.seed
@@ -149,7 +150,7 @@ def evaluate(run: Path, flags: Flags) -> Path:
 
     out = Path(flags.out or run / "evaluation")
     if flags.corrupt == "bursts":
-        from dmnet_jax.robustness import command
+        from dmnet_jax.evaluation.bursts import command
 
         others = None
         if flags.controls and len(videos.videos) == 1:

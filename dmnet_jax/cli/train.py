@@ -18,10 +18,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmnet_jax.command_line import exit_with_error, parse_command, program
+from dmnet_jax.cli.arguments import exit_with_error, parse_command, program
 from dmnet_jax.config import Config
 from dmnet_jax.process import StopRequest
-from dmnet_jax.series import SeriesFlags, finished, planned, write_average
+from dmnet_jax.training.cross_validation import (
+    SeriesFlags,
+    finished,
+    planned,
+    write_average,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,13 +57,17 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     # After the command line, so that --help and mistakes in it answer at once.
     import jax
 
-    from dmnet_jax import evaluation, models, needs, parallel, results, training
-    from dmnet_jax.datasets import check_masks, open_split, stage_loaders
-    from dmnet_jax.feature_cache import encoded_once
-    from dmnet_jax.provenance import describe
-    from dmnet_jax.run import Run
-    from dmnet_jax.training_loop import train_stage
-    from dmnet_jax.waiting import waiting
+    from dmnet_jax import evaluation, models, parallel, training
+    from dmnet_jax.checkpoint.provenance import describe
+    from dmnet_jax.datasets import check_masks, open_split
+    from dmnet_jax.evaluation import results
+    from dmnet_jax.process import waiting
+    from dmnet_jax.training import requirements
+    from dmnet_jax.training.feature_cache import encoded_once
+    from dmnet_jax.training.initial import initial_variables
+    from dmnet_jax.training.loop import train_stage
+    from dmnet_jax.training.run import Run
+    from dmnet_jax.training.stages import stage_loaders
 
     parallel.initialise(config.distributed)
     process, processes = parallel.processes()
@@ -77,13 +86,13 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
         # ---- network and state, new or as the last checkpoint left it
         network = models.build(config, axis_name=parallel.AXIS)
         state = training.create_state(
-            models.initial_variables(network, config),
+            initial_variables(network, config),
             training.make_optimizer(config.optim, stages[0]),
             key=jax.random.key(config.train.seed),
         )
         start, state, scored = run.restore(
             state,
-            lambda step: needs.told(
+            lambda step: requirements.told(
                 *(stages, network, state.variables, config),
                 videos=(train_videos, val_videos),
                 start=step,

@@ -3,10 +3,10 @@
 import sys
 from collections.abc import Sequence
 
-from dmnet_jax.command_line import exit_with_error, program
-from dmnet_jax.experiments import zero_shot
+from dmnet_jax.cli.arguments import exit_with_error, program
+from dmnet_jax.experiments import memory_value, zero_shot
 
-EXPERIMENTS = {"zero-shot": zero_shot.main}
+EXPERIMENTS = {"memory-value": memory_value.main, "zero-shot": zero_shot.main}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

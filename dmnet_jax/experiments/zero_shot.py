@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data_pipelines.files import write_text
-from data_pipelines.folder import open_folder
 from data_pipelines.frames import IGNORE, ClassInfo, FrameSource, resized, select
-from dmnet_jax.command_line import exit_with_error, parse_flags
+from data_pipelines.io.files import write_text
+from data_pipelines.sources.folder import open_folder
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags
 from dmnet_jax.metrics import format_table
 
 HELP = """Scores trained weights on folders of labeled video, without training.
@@ -89,8 +89,9 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         ValueError: the flags, the network or the folder do not fit.
     """
     # After the command line, so that --help and mistakes in it answer at once.
-    from dmnet_jax import evaluation, results
-    from dmnet_jax.trained import load_run
+    from dmnet_jax import evaluation
+    from dmnet_jax.checkpoint.runs import load_run
+    from dmnet_jax.evaluation import results
 
     if not flags.root:
         raise ValueError("--root DIR is missing; see --help")

@@ -22,13 +22,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_pipelines.environment import install
-from data_pipelines.files import write_text
-from dmnet_jax.command_line import exit_with_error
+from data_pipelines.io.environment import install
+from data_pipelines.io.files import write_text
+from dmnet_jax.cli.arguments import exit_with_error
 from dmnet_jax.config import Config
 
 if TYPE_CHECKING:
-    from dmnet_jax.trained import TrainedRun
+    from dmnet_jax.checkpoint.runs import TrainedRun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(flags: Flags) -> None:
     """Loads, checks, writes, and prints what was written."""
-    from dmnet_jax.trained import load_run
+    from dmnet_jax.checkpoint.runs import load_run
 
     trained = load_run(flags.checkpoint, flags.which)
     about = {**trained.about, "config": _portable(trained.about["config"])}
@@ -190,7 +190,7 @@ def _contents(
 
 def _labelled(root: str, config: Config, size: tuple[int, int], about: Any) -> Any:
     """The validation videos of a prepared dataset, or all in a folder of videos."""
-    from data_pipelines.records import MANIFEST
+    from data_pipelines.prepared import MANIFEST
     from dmnet_jax.datasets import open_validation, open_videos
 
     prepared = (Path(root) / MANIFEST).is_file()

@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from data_pipelines.names import shown
-from dmnet_jax.command_line import exit_with_error, parse_flags
+from data_pipelines.io.names import shown
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags
 
 if TYPE_CHECKING:
     from dmnet_jax.live.engine import Engine
@@ -64,7 +64,7 @@ def serve(flags: Flags) -> int:
     from dmnet_jax.live.engine import Engine
     from dmnet_jax.live.server import Server
     from dmnet_jax.streaming import load_run
-    from dmnet_jax.streaming.sources import open_source
+    from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
     trained = load_run(flags.checkpoint, flags.which)

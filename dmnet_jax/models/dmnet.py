@@ -323,7 +323,7 @@ class DMNet(VideoSegmenter):
         """Logits of a frame, the prediction state with it in, and the frame's trust."""
         if not self.state:
             return self.decoder(x, *features.finer)[0].astype(jnp.float32), state, None
-        priors: Any = self.prediction_state.priors(state)
+        priors = self.prediction_state.priors(state)
         logits, fine = self.decoder(x, *features.finer, priors=priors)
         logits = logits.astype(jnp.float32)
         return self.prediction_state(state, logits, fine, features.top, active)

@@ -28,7 +28,7 @@ class Features(struct.PyTreeNode):
     top: Array
 
     @property
-    def finer(self) -> tuple[Array, ...]:
+    def finer(self) -> tuple[Array, Array, Array, Array]:
         """All but `top`, for the decoder."""
         return self.quarter, self.eighth, self.sixteenth_64, self.sixteenth_96
 

@@ -143,4 +143,4 @@ FORWARD: Mapping[str, Forward] = {
     "rollout": rollout,
     "sequences": sequences,
 }
-"""By the names of `datasets.Stage.recipe`."""
+"""By the names of `training.stages.Stage.recipe`."""

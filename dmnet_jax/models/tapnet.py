@@ -22,7 +22,7 @@ from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
-from data_pipelines.flow import dense_flow
+from data_pipelines.loading.flow import dense_flow
 from dmnet_jax.models.compared import ComparedNetwork, padded_size
 from dmnet_jax.models.ternausnet import DECODERS
 from dmnet_jax.nn.layers import Dense1x1

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.names import shown
-from dmnet_jax.command_line import exit_with_error, parse_flags
+from data_pipelines.io.names import shown
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def predict(flags: Flags) -> int:
     from dmnet_jax.predict.run import Options, run
     from dmnet_jax.process import StopRequest
     from dmnet_jax.streaming import load_run
-    from dmnet_jax.streaming.sources import open_source
+    from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
     trained = load_run(flags.checkpoint, flags.which)

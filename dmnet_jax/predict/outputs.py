@@ -11,13 +11,19 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data_pipelines.files import naming
-from dmnet_jax import overlay
-from dmnet_jax.overlay import PALETTE, Color, legend, numbered, save_indexed_png
-from dmnet_jax.results import write_json
+from data_pipelines.io.files import naming
+from dmnet_jax.evaluation import overlay
+from dmnet_jax.evaluation.overlay import (
+    PALETTE,
+    Color,
+    legend,
+    numbered,
+    save_indexed_png,
+)
+from dmnet_jax.evaluation.results import write_json
 from dmnet_jax.streaming import Result
-from dmnet_jax.streaming.sources import Captured, SourceError
-from dmnet_jax.streaming.video import VideoWriter
+from dmnet_jax.video.pyav import VideoWriter
+from dmnet_jax.video.sources import Captured, SourceError
 
 _INK, _PAPER, _ALARM = (20, 20, 20), (255, 255, 255), (213, 94, 0)
 

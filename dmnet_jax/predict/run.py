@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.names import shown
+from data_pipelines.io.names import shown
+from dmnet_jax.checkpoint.provenance import versions, weights_sha256
 from dmnet_jax.predict.outputs import Outputs
-from dmnet_jax.provenance import versions, weights_sha256
 from dmnet_jax.streaming import Policy, Session, TrainedRun, compile
-from dmnet_jax.streaming.capture import Every, Latest, first_frame
 from dmnet_jax.streaming.letterbox import canvas_fault, label_size
-from dmnet_jax.streaming.sources import RATE, Source, SourceError
+from dmnet_jax.video.capture import Every, Latest, first_frame
+from dmnet_jax.video.sources import RATE, Source, SourceError
 
 OFFLINE = Policy(skip_blank=False, skip_frozen=False, other_sizes="letterbox")
 """Nothing is skipped, so that labels are those of `evaluate.py`."""

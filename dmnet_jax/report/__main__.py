@@ -16,8 +16,8 @@ from pathlib import Path
 
 import tyro
 
-from data_pipelines.files import write_text
-from dmnet_jax.command_line import exit_with_error, parse_flags
+from data_pipelines.io.files import write_text
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_pipelines.images import MAX_PIXELS
+from data_pipelines.io.images import MAX_PIXELS
+from dmnet_jax.evaluation.results_file import ResultsError
 from dmnet_jax.metrics import bootstrap_interval, summarize
 from dmnet_jax.report.charts import Line, bars, chart, smoothed
 from dmnet_jax.report.record import Record
-from dmnet_jax.results_file import ResultsError
 
 _WIDEST = 1040
 _MISSING = "<p class=soft>Not in this run's evaluation; run evaluate.py again.</p>"

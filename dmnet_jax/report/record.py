@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.files import check_plain
-from data_pipelines.names import shown, text_fault
-from dmnet_jax.metrics.protocols import checked_counts
-from dmnet_jax.results_file import (
+from data_pipelines.io.files import check_plain
+from data_pipelines.io.names import shown, text_fault
+from dmnet_jax.evaluation.results_file import (
     ANY,
     NUMBER,
     SCORE,
@@ -24,6 +23,7 @@ from dmnet_jax.results_file import (
     read_json,
     read_results,
 )
+from dmnet_jax.metrics.protocols import checked_counts
 
 
 @dataclass(frozen=True)

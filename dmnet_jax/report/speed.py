@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dmnet_jax.benchmark.machine import describe
+from dmnet_jax.machine import describe
 from dmnet_jax.streaming import Session
 
 FRAMES = 60

@@ -6,12 +6,12 @@ file, on one camera and handles what cameras do; frames may have any size. `sour
 Several cameras: compile with `streams=B` and call `Program.step` with masks.
 """
 
+from dmnet_jax.checkpoint.runs import PRETRAINED, TrainedRun, load_run
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
 from dmnet_jax.streaming.frames import Policy
 from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
 from dmnet_jax.streaming.session import Result, Session
-from dmnet_jax.trained import PRETRAINED, TrainedRun, load_run
 
 __all__ = [
     "ArtefactError",

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from jax import export
 
-from data_pipelines.environment import install
+from data_pipelines.io.environment import install
 from dmnet_jax.streaming import runtimes
 from dmnet_jax.streaming.bytecode import check_bytecode
 from dmnet_jax.streaming.described import (

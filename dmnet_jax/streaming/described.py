@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines.images import size_fault
+from data_pipelines.io.images import size_fault
 from dmnet_jax.streaming.letterbox import MAX_LABELS
 from dmnet_jax.streaming.program import NO_LABEL, OUTPUTS, Interface, Memories
 

@@ -7,7 +7,7 @@ A frame that has the network's aspect is resized alone, as `evaluation` does.
 
 import numpy as np
 
-from data_pipelines.images import resize_image, resize_label, size_fault
+from data_pipelines.io.images import resize_image, resize_label, size_fault
 
 Size = tuple[int, int]
 

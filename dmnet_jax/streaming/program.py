@@ -18,7 +18,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from data_pipelines.images import size_fault
+from data_pipelines.io.images import size_fault
 from dmnet_jax.models.protocol import Memories, Output
 from dmnet_jax.nn.resizing import enlarge, likeliest
 from dmnet_jax.streaming.letterbox import MAX_LABELS

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from dmnet_jax.checkpoint import Which
+from dmnet_jax.checkpoint.runs import PRETRAINED, load_run
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
 from dmnet_jax.streaming.artefact import load_artefact
 from dmnet_jax.streaming.frames import (
@@ -31,7 +32,6 @@ from dmnet_jax.streaming.frames import (
 from dmnet_jax.streaming.latency import Latency
 from dmnet_jax.streaming.letterbox import restore, uncovered
 from dmnet_jax.streaming.program import Program, compile
-from dmnet_jax.trained import PRETRAINED, load_run
 
 _FORGET: dict[Forget, int] = {
     "keep": KEEP,

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from data_pipelines.files import make_folder, replaced
-from dmnet_jax.command_line import exit_with_error, parse_command
+from data_pipelines.io.files import make_folder, replaced
+from dmnet_jax.cli.arguments import exit_with_error, parse_command
 from dmnet_jax.config import Config
-from dmnet_jax.series import SeriesFlags, finished, folds
 from dmnet_jax.tables.rows import (
     TABLES,
     Name,
@@ -18,6 +17,7 @@ from dmnet_jax.tables.rows import (
     encoder_start,
     parts,
 )
+from dmnet_jax.training.cross_validation import SeriesFlags, finished, folds
 
 HELP = """The paper's tables, measured beside what it prints.
 
@@ -101,7 +101,7 @@ def make(name: Name, config: Config, flags: Flags) -> int:
     """
     # After the command line, so that --help and mistakes in it answer at once.
     from dmnet_jax import models
-    from dmnet_jax.benchmark.machine import describe
+    from dmnet_jax.machine import describe
     from dmnet_jax.tables import tables, timing
 
     if flags.rounds < 0:

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.files import replaced, write_text
+from data_pipelines.io.files import replaced, write_text
 from dmnet_jax.config import Config, to_json
+from dmnet_jax.evaluation.results_file import read_results
 from dmnet_jax.process import StopRequest
-from dmnet_jax.results_file import read_results
-from dmnet_jax.series import SeriesFlags, average, finished, planned
 from dmnet_jax.tables.rows import Row, parts
+from dmnet_jax.training.cross_validation import (
+    SeriesFlags,
+    average,
+    finished,
+    planned,
+)
 
 TRAIN = ("-m", "dmnet_jax.cli.train")
 
@@ -142,8 +147,8 @@ def write_table(
     Returns:
         The Markdown.
     """
+    from dmnet_jax.evaluation.results import write_json
     from dmnet_jax.metrics import format_table
-    from dmnet_jax.results import write_json
 
     rows = [{k: None if v != v else v for k, v in row.items()} for row in rows]
     write_json(folder / f"{name}.json", {"about": about, "rows": rows})

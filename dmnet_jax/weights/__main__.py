@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_pipelines.names import escape_what_streams_cannot_hold, shown
+from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
 
 if TYPE_CHECKING:
     from dmnet_jax.weights.checks import Difference

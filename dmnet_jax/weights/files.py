@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from data_pipelines.files import replaced, write_text
+from data_pipelines.io.files import replaced, write_text
 from dmnet_jax.weights.layout import WeightsError, flatten
 from dmnet_jax.weights.torch_file import read_torch
 

@@ -9,7 +9,7 @@ from dmnet_jax.benchmark import __main__ as command
 from dmnet_jax.benchmark import gpu, gpu_checks, live, training
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.config import Config, ModelConfig
-from tests import tiny_run
+from tests.support import tiny_run
 
 CHECKS = {
     "device": "a device",

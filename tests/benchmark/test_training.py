@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dmnet_jax import complexity
+from dmnet_jax import complexity, machine, training
 from dmnet_jax.benchmark import __main__ as command
-from dmnet_jax.benchmark import machine, training
 from dmnet_jax.benchmark.case import Case, differences, random_batch
 from dmnet_jax.models.dmnet import DMNet
 

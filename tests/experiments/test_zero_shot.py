@@ -8,7 +8,7 @@ import pytest
 from data_pipelines.frames import IGNORE
 from dmnet_jax.experiments import __main__ as command
 from dmnet_jax.experiments.zero_shot import Flags, _counted, _ious, _values
-from tests import tiny_run
+from tests.support import tiny_run
 
 FLAGS = Flags("RUN", "DIR", shaft=(1,), manipulator=(2, 3))
 
@@ -33,7 +33,7 @@ def test_the_command_scores_a_run(tmp_path_factory, tmp_path, capsys) -> None:
     folder, _ = tiny_run.trained(tmp_path_factory.getbasetemp())
     flags = ["--checkpoint", str(folder / "whole" / tiny_run.RUN), "--height", "64"]
     flags += ["--root", str(folder / "videos"), "--shaft", "1", "--manipulator", "2"]
-    from tests import toy
+    from tests.support import toy
 
     with toy.everywhere():
         assert command.main(["zero-shot", *flags, "--out", str(tmp_path)]) == 0

@@ -16,8 +16,8 @@ from dmnet_jax.live.engine import Engine
 from dmnet_jax.models.protocol import Memories
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.streaming.program import Interface, Labelled, Program
-from dmnet_jax.streaming.sources import Captured
-from tests.tiny_run import CLASSES, picture
+from dmnet_jax.video.sources import Captured
+from tests.support.tiny_run import CLASSES, picture
 
 SIZE = (64, 64)
 FRAMES = [picture(i, SIZE)[0] for i in range(4)]

@@ -13,8 +13,8 @@ from dmnet_jax.live.engine import Engine
 from dmnet_jax.live.server import Server
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.streaming import TrainedRun
-from dmnet_jax.streaming.sources import Captured, SourceError
-from tests import tiny_run
+from dmnet_jax.video.sources import Captured, SourceError
+from tests.support import tiny_run
 
 SIZE = (128, 128)
 ABOUT = {"source": "a" * 200, "checkpoint": "runs/tiny"}

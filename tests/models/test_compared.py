@@ -9,10 +9,9 @@ import optax
 import pytest
 from flax import linen as nn
 
-from data_pipelines.flow import dense_flow
+from data_pipelines.loading.flow import dense_flow
 from dmnet_jax import parallel
 from dmnet_jax.config import OptimConfig
-from dmnet_jax.losses import cross_entropy_loss
 from dmnet_jax.models.dmnet import TINY
 from dmnet_jax.models.linknet import LinkNet
 from dmnet_jax.models.lwanet import LWANet
@@ -23,8 +22,9 @@ from dmnet_jax.models.tdnet import TDNet
 from dmnet_jax.models.ternausnet import TernausNet
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.training import create_state, train_step
-from tests.drawn import drawn, quick_jit
-from tests.tiny_run import linear, picture
+from dmnet_jax.training.losses import cross_entropy_loss
+from tests.support.drawn import drawn, quick_jit
+from tests.support.tiny_run import linear, picture
 
 KEY = jax.random.key(0)
 SIZE = (64, 64)

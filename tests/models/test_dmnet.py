@@ -12,7 +12,7 @@ from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
 from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.nn import mobilenet
-from tests.drawn import drawn, quick_jit
+from tests.support.drawn import drawn, quick_jit
 
 SIZE = (64, 96)
 FRAMES = 7

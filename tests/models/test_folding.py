@@ -13,7 +13,7 @@ from dmnet_jax import memory as mem
 from dmnet_jax.complexity import stream_complexity
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
-from tests import tiny_run
+from tests.support import tiny_run
 
 KEY = jax.random.key(3)
 VARIANTS = {

@@ -9,8 +9,8 @@ import pytest
 
 from dmnet_jax.models import forward
 from dmnet_jax.models.features import FEATURES
-from tests.drawn import quick_jit
-from tests.tiny_run import network, picture, shallow
+from tests.support.drawn import quick_jit
+from tests.support.tiny_run import network, picture, shallow
 
 T, KEY = 4, jax.random.key(0)
 

@@ -11,7 +11,7 @@ from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
 from dmnet_jax.nn.prediction_state import GAIN_SCALE, HORIZON, LEAST, TRUST_BIAS
-from tests.drawn import drawn, quick_jit
+from tests.support.drawn import drawn, quick_jit
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
 WITH = DMNet.tiny(CLASSES, local="none", global_memory=False, state=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.images import resize_image
+from data_pipelines.io.images import resize_image
 from dmnet_jax.streaming import Policy
 from dmnet_jax.streaming.letterbox import letterbox, padded_size, restore
 from tests.streaming.test_session import FRAMES, Recorder

@@ -11,9 +11,9 @@ from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.streaming import NO_LABEL, Session, compile
 from dmnet_jax.streaming.artefact import load_artefact, write_artefact
 from dmnet_jax.streaming.program import Interface
-from tests import tiny_run
-from tests.drawn import drawn
 from tests.models.test_compared import SIZE, Small
+from tests.support import tiny_run
+from tests.support.drawn import drawn
 
 KEY = jax.random.key(0)
 NAMES = ("LWANet", "TD2", "TAPNet")

@@ -23,7 +23,7 @@ from dmnet_jax.streaming import (
 )
 from dmnet_jax.streaming.artefact import write_artefact
 from dmnet_jax.streaming.program import Interface, Memories, Program
-from tests import tiny_run
+from tests.support import tiny_run
 
 SIZE = (32, 64)
 COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -6,7 +6,7 @@ import pytest
 from dmnet_jax.config import Config
 from dmnet_jax.evaluation import Prediction
 from dmnet_jax.tables import figures
-from tests.tiny_run import Videos, picture
+from tests.support.tiny_run import Videos, picture
 
 SOURCE = Videos((12, 8))
 

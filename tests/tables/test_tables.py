@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from flax import linen as nn
+from tests.test_series import result
 
 from dmnet_jax.config import (
     Config,
@@ -16,14 +17,13 @@ from dmnet_jax.config import (
     TrainConfig,
     from_json,
 )
+from dmnet_jax.evaluation.results import write_json
 from dmnet_jax.models.compared import ComparedNetwork
-from dmnet_jax.results import write_json
-from dmnet_jax.series import SeriesFlags
 from dmnet_jax.tables import tables
 from dmnet_jax.tables.__main__ import main
 from dmnet_jax.tables.rows import TABLES, cell_config, chosen, encoder_start, parts
 from dmnet_jax.tables.timing import frame_times, summary
-from tests.test_series import result
+from dmnet_jax.training.cross_validation import SeriesFlags
 
 ROW = {row.key: row for row in TABLES["table1"]}
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic.stream import RenderedVideos
+from data_pipelines.loading.rendered import RenderedVideos
 from dmnet_jax import evaluation, models
 from dmnet_jax.config import Config, DataConfig, ModelConfig
 from dmnet_jax.streaming import PRETRAINED, load_run
+from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.files import WeightsError, write_safetensors
 from dmnet_jax.weights.layout import flatten
 from dmnet_jax.weights.rendered import RENDERED, read_rendered, write_rendered
@@ -59,7 +60,7 @@ def start(**model) -> dict:
         data=DataConfig(num_classes=model.pop("classes", 4)),
         model=ModelConfig(pretrained="rendered", **model),
     )
-    return flatten(models.initial_variables(models.build(config), config))
+    return flatten(initial_variables(models.build(config), config))
 
 
 def test_training_starts_from_all_of_it_that_fits() -> None:

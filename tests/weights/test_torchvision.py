@@ -12,6 +12,7 @@ from dmnet_jax import models
 from dmnet_jax.config import Config, DataConfig, ModelConfig, OptimConfig
 from dmnet_jax.models.lwanet import LWANet
 from dmnet_jax.nn import resnet
+from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.imagenet import SHIPPED, initialise, read_backbone
 from dmnet_jax.weights.layout import WeightsError, flatten
 from dmnet_jax.weights.torchvision import resnet_table, vgg_table
@@ -124,6 +125,6 @@ def test_an_encoder_without_weights_says_so(caplog):
         assert isinstance(model, LWANet)
         small = models.LinkNet(2, blocks=(1, 1, 1, 1), width=8)
         named = Config(model=ModelConfig(name="linknet34"))
-        variables = models.initial_variables(small, named)
+        variables = initial_variables(small, named)
     assert "linknet34 STARTS AT RANDOM" in caplog.text
     assert variables.keys() == {"params", "batch_stats"}

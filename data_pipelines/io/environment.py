@@ -1,0 +1,52 @@
+"""What a command needs besides this project, and how to install it."""
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+_COMMANDS = ("-m", "train.py", "evaluate.py")
+"""How commands are named while their packages are imported; `python -m` has no name
+before its module is found."""
+
+
+_ROOT = Path(__file__).parents[2]
+"""The checkout, or the site-packages that a wheel was installed into."""
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of pyproject.toml.
+
+    It is run in the checkout, or where the wheel lies: the project is on no index, so
+    its name alone would be found nowhere.
+    """
+    if (_ROOT / "pyproject.toml").is_file():
+        return f'pip install -e ".[{extra}]"'
+    return f'pip install "dmnet_jax-VERSION-py3-none-any.whl[{extra}]"'
+
+
+def tell_missing_modules() -> None:
+    """From now on a command that lacks a module ends in one line, not a traceback.
+
+    Most often the environment is not activated. Programs that import the project as a
+    library are left alone.
+    """
+    if sys.argv and Path(sys.argv[0]).name in _COMMANDS:
+        sys.excepthook = _tell
+
+
+def _tell(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not isinstance(error, ModuleNotFoundError) or _is_ours(error.name or ""):
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(
+        f"error: {error.name} is not installed for {sys.executable}; run the command "
+        "with .venv/bin/python, or activate the environment first (README, Quick "
+        "start)",
+        file=sys.stderr,
+    )
+
+
+def _is_ours(name: str) -> bool:
+    return name.split(".")[0] in ("", "data_pipelines", "dmnet_jax", "configs")

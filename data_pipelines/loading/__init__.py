@@ -1,0 +1,1 @@
+"""Training batches: clips, their augmentation, and checks before a run."""

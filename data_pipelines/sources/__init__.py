@@ -1,0 +1,1 @@
+"""The datasets as they are distributed, one package each."""

@@ -1,0 +1,384 @@
+"""What a run is made of: frozen dataclasses whose defaults are the paper's values.
+
+Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument
+Segmentation of Robotic Surgical Video", MICCAI 2021; its symbols are named where the
+field is. A recipe is a Python file with `get_config() -> Config`; flags change single
+fields, and the result is stored in every checkpoint. Imports no JAX: `--help` is fast.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Literal
+
+from data_pipelines.corruption import KINDS
+from data_pipelines.io.images import size_fault
+from data_pipelines.io.names import name_fault
+from dmnet_jax.config.data import DataConfig as DataConfig
+from dmnet_jax.config.data import SyntheticConfig as SyntheticConfig
+from dmnet_jax.config.model import ModelConfig as ModelConfig
+from dmnet_jax.config.serialization import ConfigError, from_plain
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam, its schedule and the loss (paper, section 3.1).
+
+    Attributes:
+        lr: Learning rate at the start.
+        weight_decay: L2 factor on kernels.
+        drop_epochs: Epochs after which the learning rate falls, ascending.
+        drop_factor: What it is multiplied by each time.
+        warmup_steps: Steps of linear rise from 0.
+        dice_weight: Weight of the Dice loss.
+        cross_entropy_weight: Weight of the cross-entropy.
+        log_jaccard_weight: Weight of the negative logarithm of the soft Jaccard index
+            (TernausNet).
+        focal_weight: Weight of the focal loss, gamma 6 (LWANet).
+        ohem_weight: Weight of the cross-entropy of the hard pixels (TDNet).
+        auxiliary_weight: Weight of the losses on TDNet's paths alone and on its third
+            stage, which are 0.5 and 0.1 of the loss of the logits.
+        clip_norm: Greatest gradient norm. None: unlimited.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    drop_epochs: tuple[int, ...] = (70,)
+    drop_factor: float = 0.1
+    warmup_steps: int = 0
+    dice_weight: float = 1.0
+    cross_entropy_weight: float = 0.0
+    log_jaccard_weight: float = 0.0
+    focal_weight: float = 0.0
+    ohem_weight: float = 0.0
+    auxiliary_weight: float = 0.0
+    clip_norm: float | None = None
+
+    @property
+    def loss_weights(self) -> dict[str, Any]:
+        """Of each loss, by its name in `dmnet_jax.training.losses`."""
+        return {
+            "dice": self.dice_weight,
+            "cross_entropy": self.cross_entropy_weight,
+            "log_jaccard": self.log_jaccard_weight,
+            "focal": self.focal_weight,
+            "ohem": self.ohem_weight,
+        }
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One part of a training run.
+
+    Attributes:
+        name: Shown in the log.
+        epochs: How long it lasts.
+        lr_scale: Factor on `optim.lr`.
+        train: All weights, those of the memory modules, or those of the rest (as a
+            single-frame network).
+        recipe: The paper's clips, past frames and a local window with the last frame
+            scored; or sequences with admission on and every labelled frame scored.
+        cached_views: In a stage that trains the memory modules: encode each frame once
+            under so many fixed augmentations, instead of in every clip. 0: encode
+            anew.
+        corrupted_views: Of each of them ("rollout" with cached views): whole videos
+            corrupted by `data.corrupt_kinds`, out of which bursts are taken into
+            `data.corrupt` of the sequences.
+    """
+
+    name: str
+    epochs: int
+    lr_scale: float = 1.0
+    train: Literal["all", "memory", "single_frame"] = "all"
+    recipe: Literal["clip", "rollout"] = "clip"
+    cached_views: int = 0
+    corrupted_views: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training run.
+
+    Attributes:
+        epochs: Passes over the training frames, if there are no stages.
+        batch_size: Clips a step, over all devices.
+        seed: Of weights, order and augmentation.
+        stages: Set in a recipe; empty: one stage that trains everything.
+        eval_every_epochs: Epochs between validations.
+        checkpoint_every_steps: Steps between checkpoints; 0: at each validation.
+        log_every: Steps between log lines.
+        max_skipped: Steps in a row whose loss or gradient is not finite, and so are
+            skipped, until the run is given up.
+        tensorboard: Also write scalars and pictures for it (needs tensorboardX).
+        memory_gradient: Train the encoder through the memory frames too (clips).
+        rollout_frames: Frames of a sequence ("rollout").
+        rollout_stride: Greatest distance between its frames (cached views).
+        rollout_truncate: Frames that its gradient reaches back; divides them.
+        start_from: Run directory whose newest weights to begin with, where they fit;
+            empty: the pretrained encoder alone.
+    """
+
+    epochs: int = 100
+    batch_size: int = 16
+    seed: int = 0
+    stages: tuple[StageConfig, ...] = ()
+    eval_every_epochs: int = 1
+    checkpoint_every_steps: int = 0
+    log_every: int = 10
+    max_skipped: int = 10
+    tensorboard: bool = False
+    memory_gradient: bool = False
+    rollout_frames: int = 12
+    rollout_stride: int = 1
+    rollout_truncate: int = 4
+    start_from: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run.
+
+    Attributes:
+        name: Of the recipe.
+        workdir: Folder of all runs.
+        distributed: One of several processes, on one host or more, that train together.
+    """
+
+    name: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    workdir: str = "runs"
+    distributed: bool = False
+
+    @property
+    def run_directory(self) -> Path:
+        """Where a run lives: one recipe, fold and seed, one directory."""
+        leaf = f"fold{self.data.fold}-seed{self.train.seed}"
+        return Path(self.workdir) / (self.name or "unnamed") / leaf
+
+    @property
+    def resolved_stages(self) -> tuple[StageConfig, ...]:
+        """The stages to run: those of the memory only where there is one."""
+        stages = self.train.stages or (StageConfig("all", self.train.epochs),)
+        return tuple(s for s in stages if self.model.remembers or s.train != "memory")
+
+
+# The least value of plain numbers; other rules are in `validate`.
+_LEAST = {
+    "data.fold": 0,
+    "data.frame_step": 1,
+    "data.threads": 0,
+    "data.synthetic.frames": 1,
+    "data.synthetic.seed": 0,
+    "model.local_size": 0,
+    "model.num_reads": 1,
+    "model.key_channels": 1,
+    "model.value_channels": 1,
+    "optim.weight_decay": 0,
+    "optim.warmup_steps": 0,
+    "optim.dice_weight": 0,
+    "optim.cross_entropy_weight": 0,
+    "optim.log_jaccard_weight": 0,
+    "optim.focal_weight": 0,
+    "optim.ohem_weight": 0,
+    "optim.auxiliary_weight": 0,
+    "train.epochs": 1,
+    "train.batch_size": 1,
+    "train.rollout_truncate": 1,
+    "train.eval_every_epochs": 1,
+    "train.checkpoint_every_steps": 0,
+    "train.log_every": 1,
+    "train.max_skipped": 1,
+}
+
+
+def validate(config: Config) -> Config:
+    """Checks types and ranges.
+
+    Returns:
+        An equal config with every value in its declared type (a 1 given as a learning
+        rate becomes 1.0, a list a tuple).
+
+    Raises:
+        ConfigError: the first wrong field, by path.
+    """
+    config = from_plain(Config, dataclasses.asdict(config), "")
+    data, model, optim, train = config.data, config.model, config.optim, config.train
+    clip = optim.clip_norm
+    for path, least in _LEAST.items():
+        _need(attrgetter(path)(config) >= least, config, path, f"at least {least}")
+    for ok, path, need in (
+        (
+            all(side >= 32 and side % 32 == 0 for side in data.size),
+            "data.size",
+            "positive multiples of 32",
+        ),
+        (
+            not size_fault(*data.size),
+            "data.size",
+            f"a picture's size: {size_fault(*data.size)}",
+        ),
+        (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
+        (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
+        (
+            data.mask_values == "class" or data.dataset in ("folder", "endovis15"),
+            "data.mask_values",
+            f'"class": the masks of {data.dataset} have their own values',
+        ),
+        (
+            data.mask_values != "binary" or data.num_classes == 2,
+            "data.num_classes",
+            '2 with data.mask_values "binary"',
+        ),
+        (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < least <= greatest"),
+        (0 <= data.photometric <= 1, "data.photometric", "in [0, 1]"),
+        (0 <= data.corrupt <= 1, "data.corrupt", "in [0, 1]"),
+        (
+            data.corrupt_kinds and set(data.corrupt_kinds) <= set(KINDS),
+            "data.corrupt_kinds",
+            f"some of {', '.join(KINDS)}",
+        ),
+        (
+            not data.corrupt or data.dataset != "rendered",
+            "data.corrupt",
+            '0 with data.dataset "rendered", whose frames have faults of their own',
+        ),
+        (
+            not size_fault(*data.synthetic.size),
+            "data.synthetic.size",
+            f"a picture's size: {size_fault(*data.synthetic.size)}",
+        ),
+        (data.synthetic.sequences, "data.synthetic.sequences", "at least one number"),
+        (
+            model.local_size >= 1 or model.local == "none",
+            "model.local_size",
+            'at least 1, unless model.local is "none"',
+        ),
+        (
+            model.global_size >= model.num_reads,
+            "model.global_size",
+            f"at least model.num_reads, {model.num_reads}",
+        ),
+        (
+            2 * model.value_channels == model.width or model.name != "dmnet",
+            "model.width",
+            f"twice model.value_channels, {2 * model.value_channels}",
+        ),
+        (
+            model.pretrained != "rendered" or model.width == 256,
+            "model.width",
+            '256, the shipped network\'s, with model.pretrained "rendered"',
+        ),
+        (0 <= model.attention_dropout < 1, "model.attention_dropout", "in [0, 1)"),
+        (
+            model.pretrained,
+            "model.pretrained",
+            '"imagenet", "rendered", "none" or a file',
+        ),
+        (
+            model.min_confidence is None or model.min_confidence <= 0,
+            "model.min_confidence",
+            "at most 0, as confidences are, or None",
+        ),
+        (optim.lr > 0, "optim.lr", "greater than 0"),
+        (
+            _ascending((0, *optim.drop_epochs)),
+            "optim.drop_epochs",
+            "ascending epochs, the first at least 1",
+        ),
+        (0 < optim.drop_factor <= 1, "optim.drop_factor", "in (0, 1]"),
+        (
+            sum(optim.loss_weights.values()) > 0,
+            "optim.dice_weight",
+            "greater than 0 while optim.cross_entropy_weight and the others are 0",
+        ),
+        (clip is None or clip > 0, "optim.clip_norm", "greater than 0, or None"),
+        (
+            train.rollout_frames > 0
+            and train.rollout_frames % max(1, train.rollout_truncate) == 0,
+            "train.rollout_frames",
+            f"a multiple of train.rollout_truncate, {train.rollout_truncate}",
+        ),
+        (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
+        (config.workdir, "workdir", "a folder"),
+        (
+            not config.name or not name_fault(config.name),
+            "name",
+            "without slashes, dots alone or control characters: it names a folder",
+        ),
+    ):
+        _need(ok, config, path, need)
+    if model.name != "dmnet":
+        for i, stage in enumerate(train.stages):
+            if stage.train != "all" or stage.recipe != "clip":
+                raise ConfigError(
+                    f"train.stages.{i} trains {stage.train!r} by {stage.recipe!r}; "
+                    f'{model.name} is trained whole and by clips ("all", "clip")'
+                )
+    stages = config.resolved_stages
+    if not stages:
+        raise ConfigError("train.stages trains the memory only, and there is none")
+    if model.remembers and all(stage.train == "single_frame" for stage in stages):
+        raise ConfigError(
+            "train.stages trains no memory, but the network has some; add a stage, or "
+            'set model.local to "none" and model.global_memory to False'
+        )
+    for i, stage in enumerate(train.stages):
+        if not stage.name or stage.epochs < 1 or stage.lr_scale <= 0:
+            raise ConfigError(
+                f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
+                "and an lr_scale greater than 0"
+            )
+        # The frames of a stream do not come again.
+        cacheable = stage.train == "memory" and data.dataset != "rendered"
+        if stage.cached_views < 0 or (stage.cached_views and not cacheable):
+            raise ConfigError(
+                f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "
+                'or positive in a stage with train "memory" on videos (not "rendered")'
+            )
+        bursts = stage.cached_views and stage.recipe == "rollout" and data.corrupt
+        if stage.corrupted_views < 0 or (stage.corrupted_views and not bursts):
+            raise ConfigError(
+                f"train.stages.{i}.corrupted_views is {stage.corrupted_views}; it must "
+                'be 0, or positive in a stage with recipe "rollout" and cached_views, '
+                "with data.corrupt above 0"
+            )
+    return config
+
+
+def to_json(config: Config) -> str:
+    """A config as indented JSON; `from_json` gives an equal one back.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False)
+
+
+def from_json(text: str) -> Config:
+    """The config that `to_json` wrote; absent fields have their defaults.
+
+    Ranges are not checked; `validate` does.
+
+    Raises:
+        ConfigError: no JSON, an unknown field, or a value of the wrong type.
+    """
+    try:
+        tree = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not JSON: {error}") from error
+    return from_plain(Config, tree, "")
+
+
+def _need(ok: object, config: Config, path: str, need: str) -> None:
+    if not ok:
+        value = attrgetter(path)(config)
+        raise ConfigError(f"{path} is {value!r}; it must be {need}")
+
+
+def _ascending(numbers: tuple[int, ...]) -> bool:
+    return all(a < b for a, b in zip(numbers, numbers[1:], strict=False))

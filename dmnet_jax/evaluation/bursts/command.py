@@ -1,0 +1,121 @@
+"""What `evaluate.py --corrupt bursts` does once network and videos are open."""
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_pipelines import corruption
+from data_pipelines.frames import FrameSource
+from dmnet_jax.checkpoint.provenance import versions, weights_sha256
+from dmnet_jax.config import DataConfig
+from dmnet_jax.datasets import open_videos
+from dmnet_jax.evaluation.bursts import report
+from dmnet_jax.evaluation.bursts.benchmark import (
+    FOREIGN,
+    FOREIGN_FRAMES,
+    SINGLE,
+    run_bursts,
+)
+from dmnet_jax.evaluation.bursts.summary import summarized
+from dmnet_jax.evaluation.videos import Scoring
+from dmnet_jax.models.protocol import VideoSegmenter
+from dmnet_jax.process import waiting
+
+
+class Asked(NamedTuple):
+    """The settings of a run.
+
+    Attributes:
+        seed: of the bursts.
+        passes: over each video.
+        kinds: of disturbances; empty: all.
+        controls: whether the other rows are scored.
+    """
+
+    seed: int = 0
+    passes: int = 4
+    kinds: tuple[str, ...] = ()
+    controls: bool = False
+
+
+def run(
+    model: VideoSegmenter,
+    variables: Any,
+    videos: FrameSource,
+    others: FrameSource | None,
+    asked: Asked,
+    scoring: Scoring,
+    about: Mapping[str, Any],
+    out: Path,
+) -> str:
+    """Runs the benchmark and writes its files.
+
+    Args:
+        model: to apply.
+        variables: its variables.
+        videos: images at the network's size.
+        others: whose memory is the foreign one; None: those of `videos`.
+        asked: the settings.
+        scoring: by which rules.
+        about: what made the weights.
+        out: folder of the files.
+
+    Returns:
+        The tables, with what was done and left out.
+
+    Raises:
+        ValueError: a setting is wrong, or nothing can be scored.
+    """
+    for flag, value, least in (("seed", asked.seed, 0), ("passes", asked.passes, 1)):
+        if not least <= value < 2**63:
+            raise ValueError(f"--corrupt-{flag} is {value}; it must be {least} or more")
+    kinds = asked.kinds or corruption.KINDS
+    lengths = [len(info.frames) for info in videos.videos]
+    plan = corruption.plan(lengths, seed=asked.seed, passes=asked.passes, kinds=kinds)
+    with waiting(partial(print, file=sys.stderr, flush=True), "scoring bursts"):
+        scored = run_bursts(
+            model,
+            variables,
+            videos,
+            plan,
+            controls=asked.controls,
+            others=others,
+            scoring=scoring,
+        )
+    rows = summarized(scored)
+    bursts = [burst for schedules in plan for each in schedules for burst in each]
+    settings = {
+        **asked._asdict(),
+        "kinds": list(kinds),
+        "trained_kinds": list(corruption.TRAINED),
+        "unseen_kinds": list(corruption.UNSEEN),
+        "bursts": len(bursts),
+        "videos": [info.name for info in videos.videos],
+        "foreign_frames": FOREIGN_FRAMES,
+        "scoring": scoring._asdict(),
+    }
+    network = {
+        "weights_sha256": weights_sha256(variables),
+        "versions": versions(),
+        "about": about,
+    }
+    report.write(out, scored, rows, videos, {"bursts": settings, **network})
+    notes = [
+        f"{len(bursts)} bursts in {asked.passes} passes over "
+        f"{', '.join(settings['videos'])}; seed {asked.seed}"
+    ]
+    if asked.controls and SINGLE not in rows:
+        notes.append("This network has no memory: it is the single frame itself.")
+    elif asked.controls and FOREIGN not in rows:
+        notes.append("There is no other video whose memory could be put in its place.")
+    return "\n".join([report.tables(rows), "", *notes])
+
+
+def training_videos(data: DataConfig, about: Mapping[str, Any]) -> FrameSource | None:
+    """The run's first training video, for its memory; None if it is not there."""
+    try:
+        return open_videos(data, about["train_videos"][:1])
+    except (LookupError, OSError, ValueError):
+        return None

@@ -1,0 +1,269 @@
+"""Several runs of one recipe, its folds or seeds, and what they score on average."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from data_pipelines.io.files import make_folder, write_text
+from data_pipelines.sources.endovis17.tables import FOLDS
+from dmnet_jax.checkpoint.compatibility import check_resume
+from dmnet_jax.config import Config, from_json
+from dmnet_jax.config.serialization import ConfigError
+from dmnet_jax.evaluation.results_file import ResultsError, read_results
+from dmnet_jax.metrics import format_table, mean_known
+
+Fold = int | Literal["all"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SeriesFlags:
+    """Which runs of a recipe.
+
+    Attributes:
+        fold: Which fold validates, instead of data.fold; "all": one run for each.
+        repeat: How many runs, with seeds from train.seed on.
+    """
+
+    fold: Fold = None
+    repeat: int = 1
+
+
+def planned(config: Config, flags: SeriesFlags) -> list[Config]:
+    """The runs that the flags ask for, seed by seed.
+
+    Raises:
+        ValueError: no such fold, a recipe without folds, or no run at all.
+    """
+    if flags.repeat < 1:
+        raise ValueError(f"--repeat is {flags.repeat}; it must be at least 1")
+    seeds = range(config.train.seed, config.train.seed + flags.repeat)
+    return [
+        dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, fold=fold),
+            train=dataclasses.replace(config.train, seed=seed),
+        )
+        for seed in seeds
+        for fold in folds(config, flags.fold)
+    ]
+
+
+def folds(config: Config, wanted: Fold) -> list[int]:
+    """The folds that `wanted` means: itself, all of the dataset, or the config's.
+
+    Raises:
+        ValueError: no such fold, or a recipe without folds.
+    """
+    if wanted is None:
+        return [config.data.fold]
+    if config.data.dataset not in ("endovis17", "synthetic"):
+        raise ValueError(f"--fold {wanted}: {config.data.dataset} has no folds")
+    if config.data.train and config.data.val:
+        raise ValueError(
+            f"--fold {wanted}: the recipe names its videos (data.train, data.val), so "
+            "it has no folds"
+        )
+    if wanted == "all":
+        return list(range(len(FOLDS)))
+    if wanted not in range(len(FOLDS)):
+        raise ValueError(f"--fold {wanted}: folds are 0 to {len(FOLDS) - 1}, or all")
+    return [wanted]
+
+
+def finished(config: Config) -> bool:
+    """Whether the run has its results, and they are of this very recipe.
+
+    Raises:
+        ConfigError: another recipe ran in its directory.
+    """
+    try:
+        results = json.loads((config.run_directory / "results.json").read_bytes())
+        made = from_json(json.dumps(results["about"]["config"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False
+    check_resume(made, config)
+    return made.train.epochs == config.train.epochs
+
+
+def write_average(folder: Path, runs: Sequence[Path]) -> str:
+    """Writes `summary.json` and `summary.md` of runs' results into `folder`.
+
+    Args:
+        folder: made if missing.
+        runs: folders that hold a `results.json` each.
+
+    Returns:
+        The tables.
+
+    Raises:
+        ValueError: results are missing or damaged, and as `average`.
+    """
+    # Not needed for --help, which is to answer at once.
+    from dmnet_jax.evaluation.results import write_json
+
+    summary = average(_read_results(runs))
+    text = average_tables(summary)
+    make_folder(folder)
+    write_json(folder / "summary.json", summary)
+    write_text(folder / "summary.md", text + "\n")
+    return text
+
+
+def _read_results(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    found = []
+    for folder in folders:
+        path = folder / "results.json"
+        try:
+            found.append(read_results(path, to_average=True))
+        except ResultsError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.reason})") from error
+    return found
+
+
+def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Every score's mean and deviation over runs that differ in fold or seed.
+
+    Runs weigh alike, as published averages over folds do. A score that is undefined
+    in a run (null) is left out of the means. Deviations are of the sample (n - 1):
+    over folds, of each fold's mean over seeds; over seeds, of each seed's mean over
+    folds. The paper repeats its folds with five seeds.
+
+    Args:
+        results: what `results.json` of each run holds.
+
+    Returns:
+        JSON: "runs"; for each protocol "letter", "meaning", and for "iou", "dice",
+        "iou_per_class" and "dice_per_class" (by class) the scores; "surface_distance"
+        with its tolerance and "flicker" likewise. Scores are {"folds": mean of each,
+        "mean", "deviation_over_folds", "deviation_over_seeds"}, NaN where undefined.
+
+    Raises:
+        ValueError: the runs were scored by different rules or classes, or are not one
+            of each fold and seed.
+    """
+    rules = [
+        (run["scoring"], run["classes"], sorted(run["protocols"])) for run in results
+    ]
+    for rule in rules:
+        for first, other in zip(rules[0], rule, strict=True):
+            if first != other:
+                raise ValueError(f"runs differ: {first} and {other}; average none")
+    keys = [_fold_and_seed(run) for run in results]
+    all_folds, seeds = (
+        list(dict.fromkeys(column)) for column in zip(*keys, strict=True)
+    )
+    if len(set(keys)) != len(keys) or len(keys) != len(all_folds) * len(seeds):
+        raise ValueError(f"runs (fold, seed) {keys}: want one of each fold and seed")
+
+    def over_runs(*path: str) -> dict[str, Any]:
+        table = np.full((len(seeds), len(all_folds)), np.nan)
+        for run, (fold, seed) in zip(results, keys, strict=True):
+            value: Any = run
+            for name in path:
+                value = value[name]
+            place = seeds.index(seed), all_folds.index(fold)
+            table[place] = np.nan if value is None else value
+        of_fold = mean_known(table, axis=0)
+        return {
+            "folds": of_fold.tolist(),
+            "seeds": mean_known(table, axis=1).tolist(),
+            "mean": float(mean_known(table)),
+            "deviation_over_folds": _deviation(of_fold),
+            "deviation_over_seeds": _deviation(mean_known(table, axis=1)),
+        }
+
+    names = results[0]["classes"][1:]
+    protocols = {}
+    for protocol, first in results[0]["protocols"].items():
+        protocols[protocol] = {
+            "letter": first["letter"],
+            "meaning": first["meaning"],
+            "iou": over_runs("protocols", protocol, "iou"),
+            "dice": over_runs("protocols", protocol, "dice"),
+            **{
+                score: {
+                    name: over_runs("protocols", protocol, score, name)
+                    for name in names
+                }
+                for score in ("iou_per_class", "dice_per_class")
+            },
+        }
+    return {
+        "folds": all_folds,
+        "seeds": seeds,
+        "runs": [
+            {
+                "fold": fold,
+                "seed": seed,
+                "split_sha256": run["split_sha256"],
+                "weights_sha256": run["weights_sha256"],
+                "frames": run["frames"],
+            }
+            for run, (fold, seed) in zip(results, keys, strict=True)
+        ],
+        "classes": results[0]["classes"],
+        "scoring": results[0]["scoring"],
+        "versions": results[0]["versions"],
+        "protocols": protocols,
+        "surface_distance": {
+            "tolerance_px": results[0]["surface_distance"]["tolerance_px"],
+            **over_runs("surface_distance", "mean"),
+        },
+        "flicker": over_runs("flicker", "share"),
+    }
+
+
+def average_tables(summary: dict[str, Any]) -> str:
+    """What `average` found, as Markdown."""
+    several = {kind: len(summary[kind]) > 1 for kind in ("folds", "seeds")}
+    columns = "folds" if several["folds"] else "seeds"
+    headers = [
+        *(f"{columns[:-1]} {number}" for number in summary[columns]),
+        "mean",
+        *(f"± {kind}" for kind, shown in several.items() if shown),
+    ]
+
+    def cells(scores: dict[str, Any]) -> list[float]:
+        spread = [scores[f"deviation_over_{k}"] for k, on in several.items() if on]
+        return [*scores[columns], scores["mean"], *spread]
+
+    parts = [
+        f"Mean of {len(summary['runs'])} runs: folds "
+        f"{', '.join(map(str, summary['folds']))}; seeds "
+        f"{', '.join(map(str, summary['seeds']))}. ± is the sample deviation."
+    ]
+    for score, title in (("iou", "mIoU"), ("dice", "mDice")):
+        rows = [
+            [found["letter"], protocol, *cells(found[score]), found["meaning"]]
+            for protocol, found in summary["protocols"].items()
+        ]
+        table = format_table(rows, ["", "protocol", *headers, "what it is, whose"])
+        parts.append(f"{title} by every published protocol\n\n{table}")
+    pooled = summary["protocols"]["global"]
+    rows = [
+        [name, *cells(pooled["iou_per_class"][name])] for name in summary["classes"][1:]
+    ]
+    table = format_table(rows, ["class", *headers])
+    parts.append(f"IoU of each class, pixels of a fold pooled\n\n{table}")
+    surface = summary["surface_distance"]
+    rows = [
+        [f"surface distance, {surface['tolerance_px']:g} px", *cells(surface)],
+        ["flicker", *cells(summary["flicker"])],
+    ]
+    table = format_table(rows, ["", *headers])
+    parts.append(f"Borders and steadiness\n\n{table}")
+    return "\n\n".join(parts)
+
+
+def _fold_and_seed(run: dict[str, Any]) -> tuple[int, int]:
+    config = run["about"]["config"]
+    return config["data"]["fold"], config["train"]["seed"]
+
+
+def _deviation(scores: np.ndarray) -> float:
+    known = scores[~np.isnan(scores)]
+    return float(known.std(ddof=1)) if len(known) > 1 else float("nan")

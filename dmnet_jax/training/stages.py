@@ -1,0 +1,120 @@
+"""The stages of a run: what each trains, on which clips, over which steps."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from data_pipelines.corruption import Corruption
+from data_pipelines.frames import FrameSource
+from data_pipelines.loading.augment import Augment
+from data_pipelines.loading.clips import ClipSpec
+from data_pipelines.loading.loader import Batches, ClipLoader
+from data_pipelines.loading.rendered import SceneStream
+from dmnet_jax.config import Config
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run: what it trains, on which clips, over which steps.
+
+    Attributes:
+        name: shown in the log.
+        part: what it trains.
+        recipe: what its batches are.
+        cached_views: see `StageConfig`.
+        corrupted_views: see `StageConfig`.
+        lr_scale: factor on the learning rate.
+        loader: its clips; batches are numbered over the whole run.
+        begin: steps taken before it.
+        end: steps taken when it is over.
+    """
+
+    name: str
+    part: Literal["all", "memory", "single_frame"]
+    recipe: Literal["clip", "features", "rollout", "sequences"]
+    cached_views: int
+    corrupted_views: int
+    lr_scale: float
+    loader: Batches
+    begin: int
+    end: int
+
+
+def stage_loaders(
+    source: FrameSource,
+    config: Config,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> tuple[Stage, ...]:
+    """The stages of a run, in order. A single-frame stage gets clips of one frame.
+
+    Of several processes each reads its own rows of every batch, and no others.
+    """
+    data, model, train = config.data, config.model, config.train
+    stages, begin = [], 0
+    for stage in config.resolved_stages:
+        alone = stage.train == "single_frame"
+        spec = ClipSpec(
+            local_size=0 if alone else model.window,
+            num_past=0 if alone else model.past,
+        )
+        if stage.recipe == "rollout":
+            spec = ClipSpec(
+                train.rollout_frames - 1,
+                num_past=0,
+                stride=train.rollout_stride if stage.cached_views else 1,
+                score_all=True,
+            )
+        augment = Augment(
+            flip_horizontal=data.flip_horizontal,
+            flip_vertical=data.flip_vertical,
+            scale=data.scale,
+            photometric=data.photometric,
+        )
+        shared: dict[str, Any] = {
+            "batch_size": train.batch_size,
+            "seed": train.seed,
+            "augment": augment,
+            "process_index": process_index,
+            "process_count": process_count,
+        }
+        loader: Batches
+        if data.dataset == "rendered":
+            loader = SceneStream(
+                source,
+                spec,
+                size=data.size,
+                hold=data.synthetic.hold,
+                steps_per_epoch=data.synthetic.epoch_steps,
+                workers=data.threads,
+                **shared,
+            )
+        else:
+            loader = ClipLoader(
+                source,
+                spec,
+                threads=data.threads,
+                frame_step=data.frame_step,
+                corruption=(
+                    Corruption(data.corrupt, data.corrupt_kinds)
+                    if data.corrupt
+                    else None
+                ),
+                **shared,
+            )
+        end = begin + stage.epochs * loader.steps_per_epoch
+        stages.append(
+            Stage(
+                stage.name,
+                stage.train,
+                stage.recipe,
+                stage.cached_views,
+                stage.corrupted_views,
+                stage.lr_scale,
+                loader,
+                begin,
+                end,
+            )
+        )
+        begin = end
+    return tuple(stages)

@@ -1,0 +1,1 @@
+"""Frames in and out: folders, files, cameras, network streams, rendered video."""

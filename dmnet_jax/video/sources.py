@@ -1,0 +1,176 @@
+"""Where frames come from: a folder, a video, a camera, a network stream, or rendered.
+
+    for captured in open_source("theatre.mp4"):
+        session.step(captured.image, captured.seconds, captured.damage)
+
+Folders and rendered video need nothing more; the others need PyAV, see `video`.
+"""
+
+import itertools
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from data_pipelines.io.images import DataError, read_image, read_size
+from data_pipelines.io.names import name_fault
+from data_pipelines.io.pairs import PICTURES, listed
+from data_pipelines.synthetic import endless
+
+RENDERED = "synthetic"
+RATE = 25.0
+"""Frames a second of what does not say its own rate."""
+
+
+class Captured(NamedTuple):
+    """A frame as it came.
+
+    Attributes:
+        image: uint8 [H, W, 3], RGB.
+        seconds: on the source's clock.
+        name: for files about this frame; unique in its source.
+        damage: what is wrong with it; empty for a clean frame. A frame that cannot be
+            decoded at all may be a black picture.
+    """
+
+    image: np.ndarray
+    seconds: float
+    name: str
+    damage: str = ""
+
+
+class SourceError(ValueError):
+    """A source that cannot be opened or read; the message says why."""
+
+
+class Source(Protocol):
+    """Frames in order; iterating again starts, or connects, anew.
+
+    Attributes:
+        rate: frames a second; None if that is not known.
+        live: whether frames come by themselves and are lost when nobody looks.
+    """
+
+    @property
+    def rate(self) -> float | None: ...
+
+    @property
+    def live(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[Captured]: ...
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The PNG and JPEG pictures of a folder, in natural order of their names.
+
+    One that cannot be read is a black picture with damage, so that the others keep
+    their places.
+
+    Raises:
+        SourceError: when iterated: none can be read.
+    """
+
+    paths: tuple[Path, ...]
+    rate: float | None = RATE
+    live: bool = False
+
+    def __iter__(self) -> Iterator[Captured]:
+        blank: np.ndarray | None = None
+        for index, path in enumerate(self.paths):
+            damage = ""
+            try:
+                image = read_image(path)
+            except (DataError, OSError) as error:
+                damage = " ".join(str(error).split())
+                if blank is None:
+                    blank = np.zeros((*self._some_size(damage), 3), np.uint8)
+                image = blank
+            else:
+                blank = np.zeros_like(image)
+            yield Captured(image, index / RATE, path.stem, damage)
+
+    def _some_size(self, damage: str) -> tuple[int, int]:
+        """That of the first picture that can be read."""
+        for path in self.paths:
+            try:
+                read_image(path)
+                return read_size(path)
+            except (DataError, OSError):
+                continue
+        raise SourceError(f"no picture can be read; the first: {damage}")
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The built-in synthetic video of `data_pipelines.synthetic`.
+
+    Attributes:
+        size: (H, W).
+        frames: how many; None: without end.
+        seed: another seed, another scene.
+    """
+
+    size: tuple[int, int] = (256, 320)
+    frames: int | None = None
+    seed: int = 0
+    rate: float | None = RATE
+    live: bool = False
+
+    def __iter__(self) -> Iterator[Captured]:
+        video = itertools.islice(endless(self.seed, self.size, RATE), self.frames)
+        for index, image in enumerate(video):
+            yield Captured(image, index / RATE, f"{index:06}")
+
+
+def open_source(text: str) -> Source:
+    """The source that a user names.
+
+    Args:
+        text: a folder of pictures, a video file, the number or device path of a
+            camera, an address such as rtsp://..., or "synthetic".
+
+    Raises:
+        SourceError: there is no such thing, or PyAV is needed and missing.
+    """
+    if text == RENDERED:
+        return Rendered()
+    path = Path(text)
+    try:
+        kind = path.stat().st_mode
+    except (OSError, ValueError):  # a name that no file can have
+        kind = 0
+    if stat.S_ISDIR(kind):
+        return _folder(path)
+    from dmnet_jax.video.pyav import Camera, VideoFile
+
+    if text.isdecimal():
+        return Camera(text)
+    if stat.S_ISREG(kind):
+        return VideoFile(path)
+    if text.startswith("/dev/") or "://" in text:
+        return Camera(text)
+    raise SourceError(
+        f"{text}: no such file or folder; give a video, a folder of pictures, a "
+        f'camera\'s number, an address (rtsp://...) or "{RENDERED}"'
+    )
+
+
+def _folder(path: Path) -> Folder:
+    """The pictures of a folder that training would take too."""
+    files = listed(path)
+    if not files:
+        raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files")
+    for file in files:
+        fault = name_fault(file.name)
+        if fault:
+            raise SourceError(f"{path}: the name {file.name!r} {fault}; rename it")
+    stems = Counter(file.stem for file in files)
+    twice = next((stem for stem, count in stems.items() if count > 1), None)
+    if twice is not None:
+        raise SourceError(f"{path}: two pictures are called {twice}; rename one")
+    return Folder(tuple(files))

@@ -1,0 +1,196 @@
+"""train.py and evaluate.py from outside: a run, a killed run, and mistakes."""
+
+import importlib.util
+import json
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmnet_jax.checkpoint import load_variables
+from dmnet_jax.process import run_lock
+from tests.support.tiny_run import (
+    RECIPE,
+    ROOT,
+    RUN,
+    TRAIN_STEPS,
+    run_script,
+    train_arguments,
+    trained,
+    write_videos,
+)
+from tests.support.toy import everywhere
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    return tmp_path_factory.getbasetemp()
+
+
+@pytest.fixture(scope="module")
+def place(session):
+    return trained(session)[0]
+
+
+@pytest.fixture(scope="module")
+def whole(session):
+    place, process = trained(session)
+    assert process.returncode == 0, process.stderr
+    return place / "whole" / RUN, process.stdout
+
+
+def records(run: Path) -> list[dict]:
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def test_a_run_leaves_what_it_promises(whole):
+    run, output = whole
+    for name in ("config.json", "results.json", "results.md", "frames.csv"):
+        assert (run / name).stat().st_size > 0
+    assert list((run / "overlays").glob("two_*.png"))
+    assert "| class" in output and "mean" in output
+    steps = [r["step"] for r in records(run) if "loss" in r]
+    assert steps == list(range(1, TRAIN_STEPS + 1))
+    _, about = load_variables(run, "newest")
+    assert about["train_videos"] == ["one"] and about["val_videos"] == ["two"]
+    results = json.loads((run / "results.json").read_text())
+    assert set(results["protocols"]["global"]["videos"]) == {"two"}
+
+
+def same_run(a: Path, b: Path) -> None:
+    """Bit-equal variables, and the same records."""
+    ours, _ = load_variables(a, "newest")
+    theirs, _ = load_variables(b, "newest")
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert records(a) == records(b)
+    protocols = [
+        json.loads((run / "results.json").read_text())["protocols"] for run in (a, b)
+    ]
+    assert protocols[0] == protocols[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "status"),
+    [(signal.SIGKILL, 3, -signal.SIGKILL), (signal.SIGTERM, 5, 143)],
+)
+def test_a_stopped_run_ends_like_a_whole_one(
+    session, place, whole, number, step, status
+):
+    arguments = train_arguments(place, f"stopped-{number}")
+    cache = session / "compiled"
+    cut = run_script(cache, "train.py", *arguments, signal=number, step=step, toy=True)
+    assert cut.returncode == status, cut.stderr
+    resumed = run_script(cache, "train.py", *arguments, toy=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on at step" in resumed.stdout
+    same_run(place / f"stopped-{number}" / RUN, whole[0])
+
+
+def test_evaluation_gives_the_runs_own_numbers(whole, tmp_path, capsys):
+    run, _ = whole
+    arguments = ["--checkpoint", str(run), "--out", str(tmp_path)]
+    with everywhere():
+        assert load("evaluate").main(arguments) == 0
+    ours = json.loads((tmp_path / "results.json").read_text())["protocols"]
+    theirs = json.loads((run / "results.json").read_text())["protocols"]
+    for name in theirs:
+        assert ours[name]["iou"] == pytest.approx(theirs[name]["iou"], abs=1e-3)
+    assert "| class" in capsys.readouterr().out
+
+
+def complaint(main, arguments: list[str], capsys) -> str:
+    """The one line of a refused command."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "Traceback" not in error
+    return error
+
+
+def test_evaluation_refuses_what_it_cannot_answer_for(whole, tmp_path, capsys):
+    run, _ = whole
+    main = load("evaluate").main
+    trained = ["--checkpoint", str(run), "--videos", "one"]
+    with everywhere():
+        assert "was trained on one" in complaint(main, trained, capsys)
+    missing = ["--checkpoint", str(tmp_path / "none")]
+    assert "none" in complaint(main, missing, capsys)
+
+
+def broken(root: Path, fault: str) -> None:
+    frame, mask = root / "one" / "frames" / "3.png", root / "one" / "masks" / "3.png"
+    if fault == "wrong mask value":
+        Image.fromarray(np.full((64, 64), 7, np.uint8)).save(mask)
+    elif fault == "missing mask":
+        mask.unlink()
+    elif fault == "two sizes":
+        Image.new("RGB", (41, 48)).save(frame)
+    elif fault == "unreadable image":
+        frame.write_bytes(frame.read_bytes()[:60])
+    else:
+        for path in (root / "one" / "frames").iterdir():
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("wrong mask value", "3.png"),
+        ("missing mask", "3"),
+        ("two sizes", "3.png"),
+        ("unreadable image", "3.png"),
+        ("empty folder", "frames"),
+    ],
+)
+def test_faulty_data_are_named(place, tmp_path, capsys, fault, said):
+    root = write_videos(tmp_path / "videos")
+    broken(root, fault)
+    arguments = [*train_arguments(place, "faulty"), "--data.root", str(root)]
+    with everywhere():
+        assert said in complaint(load("train").main, arguments, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--optim.rate", "1"], "optim.rate"),
+        (["--train.batch-size", "6"], "6"),
+        (["--data.root", "nowhere"], "nowhere"),
+        (["--data.num-classes", "4"], "data.num_classes is 4"),
+        (["--data.val", "c"], "no video 'c'"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(place, capsys, arguments, said):
+    everything = [*train_arguments(place, "mistaken"), *arguments]
+    assert said in complaint(load("train").main, everything, capsys)
+
+
+def test_another_recipe_does_not_go_on_a_run(place, whole, capsys):
+    arguments = [*train_arguments(place, "whole"), "--optim.lr", "0.5"]
+    error = complaint(load("train").main, arguments, capsys)
+    assert "optim.lr was 0.001, now 0.5" in error
+
+
+def test_a_run_in_use_is_refused(tmp_path, capsys):
+    write_videos(tmp_path / "videos")
+    (tmp_path / "tiny.py").write_text(RECIPE)
+    with run_lock(tmp_path / "work" / RUN):
+        arguments = train_arguments(tmp_path, "work")
+        error = complaint(load("train").main, arguments, capsys)
+    assert "in use by process" in error and len(error.splitlines()) == 1

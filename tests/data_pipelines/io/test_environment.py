@@ -1,0 +1,57 @@
+"""What is missing is told in one line, and how to install it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.io.environment import install
+
+ROOT = Path(__file__).parents[3]
+COMMANDS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
+    for folder in ("dmnet_jax", "data_pipelines")
+    for path in (ROOT / folder).rglob("*.py")
+    if '__name__ == "__main__"' in path.read_text()
+)
+
+
+def outside(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs an interpreter that has the standard library alone (-S)."""
+    return subprocess.run(
+        [sys.executable, "-S", *arguments],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "train.py", "evaluate.py"])
+def test_commands_outside_the_environment_end_in_one_line(command):
+    arguments = [command] if command.endswith(".py") else ["-m", command]
+    if command == "dmnet_jax.weights":  # parses before it loads anything
+        arguments += ["convert", "none.pth", "none.safetensors"]
+    ended = outside(*arguments)
+    assert ended.returncode == 1
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 1 and "activate the environment" in lines[0]
+
+
+def test_a_library_that_lacks_a_module_raises_as_ever():
+    ended = outside("-c", "import data_pipelines.prepared")
+    assert "Traceback" in ended.stderr and "No module named 'numpy'" in ended.stderr
+
+
+def test_what_came_as_a_wheel_is_installed_from_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_pipelines.io.environment._ROOT", tmp_path)
+    assert install("tb") == 'pip install "dmnet_jax-VERSION-py3-none-any.whl[tb]"'
+
+
+def test_no_text_names_a_package_of_no_index():
+    assert install("tb") == 'pip install -e ".[tb]"'
+    for folder in ("dmnet_jax", "data_pipelines", "configs", "docs"):
+        for path in (ROOT / folder).rglob("*.[pm][yd]"):
+            assert "dmnet-jax[" not in path.read_text(encoding="utf-8"), path

@@ -1,0 +1,236 @@
+"""Masks that teach nothing: told before a run begins, and no score comes of them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.test_results import ABOUT, SOURCE, evaluated
+from tests.test_train_script import load
+
+from data_pipelines.prepare.__main__ import main as prepare
+from data_pipelines.prepared import open_prepared
+from dmnet_jax.config import DataConfig
+from dmnet_jax.datasets import check_masks, open_split, open_videos
+from dmnet_jax.evaluation.results import tables, write_results
+from dmnet_jax.metrics import PROTOCOLS
+from tests.support.tiny_run import picture, write_videos
+
+COLORS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
+
+
+def write(root, change=None, names=("one", "two"), classes=None):
+    """Two videos of 3 frames whose masks are `change(label, frame)`."""
+    write_videos(root, frames=3, names=names)
+    (root / "classes.json").unlink()
+    if classes:
+        entries = [{"name": n, "color": c} for n, c in classes.items()]
+        (root / "classes.json").write_text(json.dumps(entries))
+    for name in names if change else ():
+        for frame in range(3):
+            label = change(picture(frame)[1], frame)
+            Image.fromarray(label).save(root / name / "masks" / f"{frame}.png")
+    return root
+
+
+def config(root, **changes):
+    values = {"num_classes": 2, "train": ("one",), "val": ("two",), **changes}
+    return DataConfig(dataset="folder", root=str(root), size=(64, 64), **values)
+
+
+def looked_at(root, **changes):
+    data = config(root, **changes)
+    train, val = open_split(data)
+    return train, check_masks(data, train, val)
+
+
+def refused(root, **changes):
+    with pytest.raises(ValueError) as error:
+        looked_at(root, **changes)
+    return str(error.value)
+
+
+def white(label, frame):
+    return np.where(label > 0, 255, 0).astype(np.uint8)
+
+
+def test_binary_masks_of_0_and_255_are_refused_with_the_option_that_reads_them(
+    tmp_path,
+):
+    root = write(tmp_path, white)
+    report = refused(root)
+    for part in ("training video one", "validation video two"):
+        assert f"{part}: the only foreground of its masks is 255" in report
+    assert "3 of 3 masks" in report and "--data.mask-values binary" in report
+    train, notes = looked_at(root, mask_values="binary")
+    assert not notes
+    np.testing.assert_array_equal(train.label(0, 1), picture(1)[1] > 0)
+
+
+def test_binary_masks_may_be_rgb_or_one_bit_but_not_smoothed(tmp_path):
+    def kinds(label, frame):
+        shown = white(label, frame)
+        return [shown > 0, np.dstack([shown] * 3), shown][frame]
+
+    root = write(tmp_path, kinds)
+    train, _ = looked_at(root, mask_values="binary")
+    for frame in range(3):
+        np.testing.assert_array_equal(train.label(0, frame), picture(frame)[1] > 0)
+    smooth = white(picture(0)[1], 0)
+    smooth[3, 4] = 128
+    Image.fromarray(smooth).save(root / "two" / "masks" / "1.png")
+    report = refused(root, mask_values="binary")
+    assert "two/masks/1.png: mask value 128 at row 3, column 4" in report
+
+
+def test_rgb_masks_are_read_by_the_colors_of_classes_json(tmp_path):
+    named = {f"c{i}": color.tolist() for i, color in enumerate(COLORS)}
+    root = write(tmp_path, lambda label, _: COLORS[label], classes=named)
+    report = refused(root, num_classes=3)
+    # All masks of both videos, a line each, and how to read them.
+    for name in ("one", "two"):
+        for frame in range(3):
+            assert f"{name}/masks/{frame}.png: colour" in report
+    assert "--data.mask-values" in report.splitlines()[-1]
+    train, _ = looked_at(root, num_classes=3, mask_values="colors")
+    np.testing.assert_array_equal(train.label(0, 2), picture(2)[1])
+    odd = COLORS[picture(0)[1]]
+    odd[5, 6] = (1, 2, 3)
+    Image.fromarray(odd).save(root / "one" / "masks" / "0.png")
+    report = refused(root, num_classes=3, mask_values="colors")
+    assert "0.png: color (1, 2, 3) at row 5, column 6 is no class's" in report
+    (root / "classes.json").unlink()
+    report = refused(root, num_classes=3, mask_values="colors")
+    assert "classes.json: missing" in report
+
+
+def test_values_above_the_class_count_and_absent_classes_come_in_one_report(tmp_path):
+    root = write(tmp_path, names=("one", "two"))
+    report = refused(root)
+    assert report.count("mask value 2") == 6
+    assert "class 1" not in report
+    report = refused(root, num_classes=5)
+    assert "no training mask has a pixel of class 3 (class_3), 4 (class_4)" in report
+    assert "data.num_classes" in report and "--data.absent-classes accept" in report
+    _, notes = looked_at(root, num_classes=5, absent_classes="accept")
+    assert notes == [
+        "no training mask has a pixel of class 3 (class_3), 4 (class_4); it will "
+        "never be predicted"
+    ]
+    # A fault of a mask, of a class and of the other part, all at once.
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(root / "one/masks/0.png")
+    for frame in range(3):
+        blank = Image.fromarray(np.zeros((64, 64), np.uint8))
+        blank.save(root / "two" / "masks" / f"{frame}.png")
+    report = refused(root, num_classes=4)
+    for part in ("one/masks/0.png: mask value 7", "class 3", "validation videos two"):
+        assert part in report
+
+
+def test_pictures_that_cannot_be_read_are_in_the_report(tmp_path):
+    root = write(tmp_path, lambda label, _: label.clip(0, 1))
+    for name in ("one", "two"):
+        path = root / name / "frames" / "1.png"
+        path.write_bytes(path.read_bytes()[:-60])
+    Image.fromarray(np.full((64, 64), 9, np.uint8)).save(root / "one/masks/1.png")
+    report = refused(root)
+    for part in ("one/frames/1.png: damaged", "two/frames/1.png: damaged"):
+        assert part in report
+    assert "one/masks/1.png: mask value 9" in report
+    deep = np.full((64, 64), 700, np.uint16)
+    for frame in range(2):
+        Image.fromarray(deep).save(root / "two" / "frames" / f"{frame}.png")
+    report = refused(root)
+    assert report.count("16 bits a channel") == 2 and "two/frames/0.png" in report
+
+
+def test_a_few_masks_of_255_alone_are_told(tmp_path):
+    def one_white(label, frame):
+        return white(label, frame) if frame == 1 else label.clip(0, 1)
+
+    _, notes = looked_at(write(tmp_path, one_white))
+    assert notes == [
+        "1 of the 3 masks of one have no foreground but 255, which is not scored"
+    ]
+
+
+def test_black_masks_are_refused(tmp_path):
+    root = write(tmp_path, lambda label, _: np.zeros_like(label))
+    report = refused(root)
+    assert "none of the 3 masks has a pixel of a class but background" in report
+
+
+def test_train_tells_it_before_there_is_a_run(tmp_path, capsys):
+    root = write(tmp_path / "data", white)
+    arguments = [
+        *("--data.dataset", "folder", "--data.root", str(root)),
+        *("--data.train", "one", "--data.val", "two", "--data.num-classes", "2"),
+        *("--data.size", "64", "64", "--workdir", str(tmp_path / "runs")),
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        load("train").main(arguments)
+    assert stopped.value.code == 2
+    assert "--data.mask-values binary" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_prepare_refuses_them_and_has_the_option(tmp_path, capsys):
+    root = write(tmp_path / "raw", white)
+    command = ["--dataset", "folder", "--raw", str(root), "--out", f"{tmp_path}/out"]
+    assert prepare(command) == 2
+    assert "one: the only foreground of its masks is 255" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert prepare([*command, "--mask-values", "binary"]) == 0
+    source = open_prepared(tmp_path / "out")
+    np.testing.assert_array_equal(source.label(0, 1), picture(1)[1] > 0)
+    # Prepared masks are classes: a run needs no option, and may not ask for another.
+    assert not looked_at(tmp_path / "out", mask_values="class")[1]
+    assert "--mask-values binary" in refused(tmp_path / "out", mask_values="colors")
+
+
+def test_what_a_run_does_not_use_does_not_stop_it(tmp_path):
+    root = write(tmp_path, lambda label, _: label.clip(0, 1))
+    (root / "unlabelled" / "frames").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(root / "unlabelled" / "frames" / "0.png")
+    (root / "empty" / "frames").mkdir(parents=True)
+    (root / "__MACOSX" / "frames").mkdir(parents=True)
+    assert not looked_at(root)[1]
+    assert open_videos(config(root), ["two"]).videos[0].name == "two"
+    report = refused(root, train=("one", "unlabelled"))
+    assert "prepare --allow-missing" in report
+    report = refused(root, train=(), val=())
+    assert "must name the videos; there are empty, one, two, unlabelled" in report
+
+
+def test_a_frame_without_a_mask_says_what_sparse_masks_need(tmp_path, capsys):
+    root = write(tmp_path / "raw", lambda label, _: label.clip(0, 1))
+    (root / "one" / "masks" / "1.png").unlink()
+    report = refused(root)
+    assert "\n" not in report and "prepare --allow-missing" in report
+    command = ["--dataset", "folder", "--raw", str(root), "--out", f"{tmp_path}/out"]
+    assert prepare([*command, "--allow-missing"]) == 0
+    assert not looked_at(tmp_path / "out")[1]
+
+
+def test_a_score_without_a_labelled_class_is_a_number_nowhere(tmp_path):
+    whole = evaluated()
+    counts, labelled = whole.counts.copy(), np.zeros(len(whole.counts), bool)
+    # The second video is background alone, wrongly predicted; then the first one too.
+    for blank in (whole.videos == "video1", ~labelled):
+        counts[blank, 1:, [0]] = counts[blank, 1:, [2]] = 0
+        found = whole._replace(counts=counts)
+        results = write_results(tmp_path, found, SOURCE.classes, ABOUT)
+        stored = json.loads((tmp_path / "results.json").read_text())
+        assert set(stored["protocols"]) == set(PROTOCOLS)
+        for protocol in stored["protocols"].values():
+            video = protocol["videos"]["video1"]
+            assert video["iou"] is None and video["dice"] is None
+            assert set(video["iou_per_class"].values()) == {None}
+            assert (protocol["iou"] is None) == bool(blank.all())
+        for kind in ("surface_distance", "flicker"):
+            video = stored[kind]["videos"]["video1"]
+            assert (video["mean"] if isinstance(video, dict) else video) is None
+    text = tables(found, SOURCE.classes)
+    assert "1.0000" not in text and "n/a" in text
+    assert math.isnan(results["curiosities"]["ternaus_validation"]["iou"])

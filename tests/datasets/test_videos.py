@@ -1,0 +1,258 @@
+"""From the data part of a config to videos, and one clear line for each mistake."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.prepare import Request, prepare
+from data_pipelines.prepare.layouts import ENDOVIS15_CLASSES
+from data_pipelines.sources.endovis18 import SEQUENCES
+from data_pipelines.synthetic import write_endovis17
+from dmnet_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    StageConfig,
+    SyntheticConfig,
+    TrainConfig,
+)
+from dmnet_jax.datasets import open_dataset, open_split, open_videos, split_names
+from dmnet_jax.training.stages import stage_loaders
+from tests.support.tiny_run import CLASSES, picture, write_videos
+
+SYNTHETIC = SyntheticConfig(sequences=(1, 2, 3), frames=2, size=(64, 80))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = write_videos(tmp_path_factory.mktemp("folder"), names=("b", "a", "c"))
+    return DataConfig(
+        dataset="folder",
+        root=str(root),
+        size=(32, 64),
+        train=("c", "a"),
+        val=("b",),
+        num_classes=3,
+    )
+
+
+@pytest.fixture(scope="module")
+def endovis17(tmp_path_factory):
+    root = tmp_path_factory.mktemp("endovis17")
+    write_endovis17(root, seed=0, sequences=(1, 2, 3), frames=2, size=(64, 80))
+    return DataConfig(
+        dataset="endovis17", root=str(root), size=(64, 96), task="parts", num_classes=4
+    )
+
+
+def names(source):
+    return [video.name for video in source.videos]
+
+
+def refused(call, *arguments):
+    """The single line of a mistake."""
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        call(*arguments)
+    message = str(error.value)
+    assert message and "\n" not in message
+    return message
+
+
+def test_a_folder_opens_at_the_networks_size_with_stored_labels(folder):
+    train, val = open_split(folder)
+    assert names(train) == ["c", "a"] and names(val) == ["b"]
+    assert [info.name for info in train.classes] == list(CLASSES)
+    assert train.image(0, 1).shape == (32, 64, 3)
+    # Videos were written in the order b, a, c.
+    np.testing.assert_array_equal(train.label(0, 1), picture(1, seed=2)[1])
+    np.testing.assert_array_equal(val.label(0, 5), picture(5, seed=0)[1])
+
+
+def test_endovis15_reads_the_masks_called_parts(tmp_path):
+    for number, clip in enumerate(("clip1", "clip2", "clip3")):
+        for kind in ("frames", "parts"):
+            (tmp_path / clip / kind).mkdir(parents=True)
+        image, label = picture(number)
+        Image.fromarray(image).save(tmp_path / clip / "frames" / "0.png")
+        Image.fromarray(label).save(tmp_path / clip / "parts" / "0.png")
+    data = DataConfig(
+        dataset="endovis15",
+        root=str(tmp_path),
+        size=(64, 64),
+        train=("clip1", "clip2"),
+        val=("clip3",),
+        num_classes=3,
+    )
+    train, val = open_split(data)
+    assert names(train) == ["clip1", "clip2"] and names(val) == ["clip3"]
+    assert tuple(info.name for info in val.classes) == ENDOVIS15_CLASSES
+    np.testing.assert_array_equal(val.label(0, 0), picture(2)[1])
+
+
+def test_endovis17_is_split_by_its_folds(endovis17):
+    data = replace(endovis17, dataset="synthetic", synthetic=SYNTHETIC)
+    train, val = open_split(data)
+    assert names(val) == ["instrument_dataset_1", "instrument_dataset_3"]
+    assert names(train) == ["instrument_dataset_2"]
+    assert val.image(0, 1).shape == (64, 96, 3)
+    assert val.label(0, 1).shape == (64, 80)
+    # Named videos win over the fold.
+    chosen = replace(endovis17, train=(names(val)[0],), val=(names(train)[0],))
+    assert [names(source) for source in open_split(chosen)] == [
+        ["instrument_dataset_1"],
+        ["instrument_dataset_2"],
+    ]
+
+
+def test_synthetic_video_is_rendered_once_and_is_the_same(endovis17, tmp_path):
+    data = replace(
+        endovis17, dataset="synthetic", root=str(tmp_path), synthetic=SYNTHETIC
+    )
+    first = open_dataset(data)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
+    assert files and names(first) == [f"instrument_dataset_{k}" for k in (1, 2, 3)]
+    again = open_dataset(data)
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.png")} == files
+    for read in (first, again):
+        original = open_dataset(endovis17)
+        np.testing.assert_array_equal(read.image(2, 1), original.image(2, 1))
+        np.testing.assert_array_equal(read.label(2, 1), original.label(2, 1))
+
+
+def test_named_videos_open_in_the_order_asked_for(folder):
+    assert names(open_videos(folder, ["b", "c"])) == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_classes": 4}, ("data.num_classes is 4", "3: background, shaft, tip")),
+        ({"root": ""}, ("data.root is not set", "--data.root DIR")),
+        ({"root": "/none/there"}, ("/none/there", "no such folder")),
+        ({"train": ("c", "x")}, ("no video 'x'", "a, b, c")),
+        ({"train": ("c", "c")}, ("'c' is selected twice",)),
+        ({"train": (), "val": ()}, ("data.train and data.val", "a, b, c")),
+        ({"masks": "parts"}, ("no folder 'parts'", "masks")),
+    ],
+)
+def test_mistakes_about_a_folder(folder, change, said):
+    if "masks" in change:
+        # One video, or the same fault is told of each.
+        change = {**change, "root": f"{folder.root}/only"}
+        write_videos(Path(change["root"]), names=("a",))
+    message = refused(open_split, replace(folder, **change))
+    for part in said:
+        assert part in message
+
+
+@pytest.mark.parametrize("dataset", ["folder", "endovis15", "endovis17"])
+def test_every_kind_says_which_folder_is_missing(dataset):
+    data = DataConfig(dataset=dataset, root="/none/there")
+    assert "/none/there: no such folder" in refused(open_dataset, data)
+    data = DataConfig(dataset=dataset)
+    assert f"give the {dataset} folder" in refused(open_dataset, data)
+
+
+def test_folds_whose_videos_are_not_there(endovis17):
+    source = open_dataset(endovis17)
+    message = refused(split_names, replace(endovis17, fold=2), source)
+    missing = ", ".join(f"instrument_dataset_{k}" for k in (5, 6, 7, 4, 8))
+    assert f"fold 2 lacks {missing}; there are" in message
+    assert "fold=4" in refused(split_names, replace(endovis17, fold=4), source)
+    # Of rendered videos a few will do, if both sides have one.
+    few = replace(endovis17, dataset="synthetic", fold=3)
+    assert "data.synthetic.sequences" in refused(split_names, few, source)
+
+
+def test_endovis18_is_split_by_the_name_of_a_division(tmp_path):
+    rng = np.random.default_rng(0)
+    for root, sequences in (("train", SEQUENCES), ("test", (1, 2, 3, 4))):
+        for k in sequences:
+            folder = tmp_path / root / f"seq_{k}"
+            image = rng.integers(0, 256, (32, 40, 3), dtype=np.uint8)
+            for kind, array in (("left_frames", image), ("labels", 0 * image)):
+                (folder / kind).mkdir(parents=True)
+                Image.fromarray(array).save(folder / kind / "frame000.png")
+    data = DataConfig(
+        dataset="endovis18",
+        root=str(tmp_path / "train"),
+        size=(32, 64),
+        task="parts",
+        num_classes=4,
+    )
+    train, val = open_split(data)
+    assert names(val) == ["seq_5", "seq_9", "seq_15"] and len(names(train)) == 12
+    assert len(names(open_split(replace(data, split="isinet"))[0])) == 11
+    data = replace(data, split="challenge")
+    assert "--data.test-root DIR" in refused(open_split, data)
+    data = replace(data, test_root=str(tmp_path / "test"))
+    train, val = open_split(data)
+    assert len(names(train)) == 15
+    assert names(val) == [f"test_seq_{k}" for k in (1, 2, 3, 4)]
+    assert names(open_videos(data, ["test_seq_2"])) == ["test_seq_2"]
+    # The test archive's seq_1 would be mistaken for another operation's.
+    assert "seq_5" in refused(open_split, replace(data, root=data.test_root))
+
+
+def test_prepared_data_of_another_task_are_refused(endovis17, tmp_path):
+    request = Request("endovis17", task="types", size=(32, 40))
+    prepare([endovis17.root], tmp_path / "out", request, log=lambda line: None)
+    data = replace(endovis17, root=str(tmp_path / "out"))
+    assert "prepared with task types; data.task is parts" in refused(open_dataset, data)
+    assert open_dataset(replace(data, task="types")).videos
+
+
+def test_a_frame_on_both_sides_is_refused(folder, tmp_path):
+    root = write_videos(tmp_path, names=("b", "a", "c"))
+    shutil.copytree(root / "b", root / "d")
+    data = replace(folder, root=str(root), train=("a", "d"))
+    with pytest.raises(ValueError, match="validation b, frame .* is the same picture"):
+        open_split(data)
+
+
+def test_wrong_task_for_the_class_count(endovis17):
+    message = refused(open_split, replace(endovis17, task="binary"))
+    assert "data.num_classes is 4, but the dataset has 2: background" in message
+
+
+def test_stages_follow_each_other_with_their_own_clips(folder):
+    train, _ = open_split(folder)
+    config = Config(
+        data=replace(folder, frame_step=2),
+        model=ModelConfig(local_size=3, num_reads=2, global_size=4),
+        train=TrainConfig(
+            batch_size=4,
+            stages=(
+                StageConfig("one", 2, train="single_frame"),
+                StageConfig("two", 1, lr_scale=0.1, train="memory"),
+            ),
+        ),
+    )
+    first, second = stage_loaders(train, config)
+    # Every other of 2 x 6 frames in batches of 4: two steps an epoch.
+    assert [(s.begin, s.end) for s in (first, second)] == [(0, 4), (4, 6)]
+    assert (second.name, second.part, second.lr_scale) == ("two", "memory", 0.1)
+    assert first.loader.batch(0)["frames"].shape == (4, 1, 32, 64, 3)
+    assert first.loader.batch(0)["past"].shape[1] == 0
+    assert second.loader.batch(4)["frames"].shape == (4, 4, 32, 64, 3)
+    assert second.loader.batch(4)["past"].shape[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "frames", "past"),
+    [
+        ({"local": "none"}, 1, 4),
+        ({"global_memory": False}, 5, 0),
+        ({"local": "none", "global_memory": False}, 1, 0),
+    ],
+)
+def test_clips_hold_no_frame_that_no_memory_reads(folder, model, frames, past):
+    train, _ = open_split(folder)
+    config = Config(data=folder, model=ModelConfig(**model))
+    (stage,) = stage_loaders(train, config)
+    assert stage.loader.spec.length == frames
+    assert stage.loader.spec.num_past == past

@@ -1,0 +1,249 @@
+"""The burst benchmark on a network that can be followed by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from data_pipelines.corruption import Burst, Corrupted
+from dmnet_jax.evaluation import Scoring, evaluate
+from dmnet_jax.evaluation.bursts import bursts
+from dmnet_jax.evaluation.bursts.benchmark import run_bursts
+from dmnet_jax.evaluation.bursts.controls import is_empty, shuffled
+from dmnet_jax.metrics import frame_counts
+from dmnet_jax.models.protocol import Output, VideoSegmenter
+from dmnet_jax.nn.resizing import enlarge
+from tests.support.tiny_run import Videos, network
+
+SIZE, SMALL = (64, 64), (16, 16)
+
+
+class Fading(VideoSegmenter):
+    """Shows half of the frame and half of what it showed before."""
+
+    num_classes: int = 3
+
+    @nn.nowrap
+    def init_memory(self, batch, size, key):
+        shape = (batch, size[0] // 4, size[1] // 4, 3)
+        return {"map": jnp.zeros(shape), "frames": jnp.zeros(batch, jnp.int32)}
+
+    def __call__(self, memory, frames, *, train=False):
+        before, found = memory["map"], []
+        for t in range(frames.shape[1]):
+            small = frames[:, t].astype(jnp.float32) / 255
+            small = small.reshape(1, 16, 4, 16, 4, 3).mean((2, 4))
+            found.append(0.5 * small[..., ::-1] + before)
+            before = 0.5 * found[-1]
+        none = jnp.zeros((1, len(found)))
+        output = Output(jnp.stack(found, 1), none, none, none > 0)
+        return {"map": before, "frames": memory["frames"] + len(found)}, output
+
+
+class Alone(Fading):
+    """The same without a memory."""
+
+    def init_memory(self, batch, size, key):
+        return {}
+
+    def __call__(self, memory, frames, *, train=False):
+        none = Fading.init_memory(self, 1, SIZE, None)
+        return {}, Fading.__call__(self, none, frames)[1]
+
+
+SOURCE = Videos((26, 14), frozenset({10}))
+PLAN = [
+    [(Burst("blood", 4, 8, 3, 5), Burst("black", 0, 20, 1, 6)), ()],
+    [(Burst("smoke", 5, 9, 1, 7),), (Burst("defocus", 5, 8, 3, 8),)],
+]
+
+
+def benchmark(model=Fading(), source=SOURCE, plan=PLAN, **options):  # noqa: B008
+    found = run_bursts(model, {}, source, plan, **options)
+    return {(s.row, s.run, s.video, s.frame): s for s in found}
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return benchmark(controls=True)
+
+
+def plain_step(memory, image):
+    small = image.astype(np.float64).reshape(16, 4, 16, 4, 3).mean((1, 3)) / 255
+    shown = 0.5 * small[..., ::-1] + memory
+    return 0.5 * shown, shown
+
+
+def counted(scores, video, frame):
+    label = np.asarray(jnp.argmax(enlarge(jnp.asarray(scores)[None], SIZE)[0], -1))
+    return frame_counts(label, SOURCE.label(video, frame), 3)
+
+
+def memory_of(video, frames):
+    memory = np.zeros((*SMALL, 3))
+    for frame in range(frames):
+        memory, _ = plain_step(memory, SOURCE.image(video, frame))
+    return memory
+
+
+def test_rows_are_those_of_plain_loops(everything):
+    """Each video, clean and in each pass, row by row in Python."""
+    wanted = {}
+    nothing = np.zeros((*SMALL, 3))
+    for run, schedules in enumerate([[(), ()], *PLAN]):
+        source = Corrupted(SOURCE, schedules)
+        for video, info in enumerate(SOURCE.videos):
+            memory, before, clean, mean = nothing, None, None, None
+            wrong = {}
+            for frame in range(len(info.frames)):
+                burst, image = source.burst(video, frame), source.image(video, frame)
+                if burst is None:
+                    wrong = {}
+                elif burst.start == frame:
+                    wrong[bursts.EMPTIED] = nothing
+                    wrong[bursts.FOREIGN] = memory_of(1 - video, (14, 26)[video])
+                memory, shown = plain_step(memory, image)
+                repeated, single = plain_step(nothing, image)
+                held = single if before is None else before
+                before = single
+                clean = single if burst is None else clean
+                exp = np.exp(single)
+                now = exp / exp.sum(-1, keepdims=True)
+                mean = now if mean is None else 0.6 * mean + 0.4 * now
+                scores = {
+                    bursts.NETWORK: shown,
+                    bursts.SINGLE: single,
+                    "last mask": held,
+                    "last clean mask (told)": clean,
+                    "average 0.6": mean,
+                }
+                for name in wrong:
+                    wrong[name], scores[name] = plain_step(wrong[name], image)
+                if burst is not None:
+                    scores[bursts.CURRENT] = plain_step(repeated, image)[1]
+                if frame != 10:
+                    for name, score in scores.items():
+                        wanted[name, run, video, frame] = counted(score, video, frame)
+    others = {bursts.SHUFFLED, "average 0.4", "average 0.8"}
+    assert {key for key in everything if key[0] not in others} == {*wanted}
+    for key, counts in wanted.items():
+        # Rounding may turn a pixel that is undecided.
+        assert np.abs(everything[key].counts - counts).max() <= 3, key
+
+
+def test_bursts_are_named_and_numbered(everything):
+    assert not any(frame == 10 for *_, frame in everything)  # has no label
+    for row in (bursts.NETWORK, bursts.SHUFFLED):
+        first = everything[row, 1, 0, 8]
+        assert first[4:8] == (1, "blood", 4, 1)
+        assert everything[row, 1, 0, 9][4:8] == (1, "blood", 4, 2)
+        assert everything[row, 1, 0, 20][4:8] == (2, "black", 0, 1)
+        assert everything[row, 2, 1, 9][4:8] == (1, "defocus", 5, 2)
+    assert everything[bursts.NETWORK, 1, 0, 7][4:8] == (0, "", 0, 0)
+    assert everything[bursts.NETWORK, 1, 0, 12][4:8] == (1, "", 0, 0)
+    assert (bursts.SHUFFLED, 1, 0, 12) not in everything
+
+
+def test_frames_before_the_first_burst_are_those_of_the_clean_video(everything):
+    for row in (bursts.NETWORK, bursts.SINGLE, "average 0.8"):
+        for frame in range(8):
+            for run in (1, 2):
+                clean, found = (everything[row, r, 0, frame] for r in (0, run))
+                np.testing.assert_array_equal(clean.counts, found.counts)
+
+
+def test_without_controls_the_network_scores_the_same(everything):
+    alone = benchmark()
+    assert {key[0] for key in alone} == {bursts.NETWORK}
+    for key, scored in alone.items():
+        np.testing.assert_array_equal(scored.counts, everything[key].counts)
+
+
+def test_the_foreign_memory_may_be_of_other_videos(everything):
+    """And without any other video there is no such row."""
+    source, plan = Videos((26,), frozenset({10})), [PLAN[0][:1]]
+    found = benchmark(source=source, plan=plan, controls=True)
+    assert bursts.FOREIGN not in {key[0] for key in found}
+    others = Videos((3, 14))
+    found = benchmark(source=source, plan=plan, controls=True, others=others)
+    key = bursts.FOREIGN, 1, 0, 20
+    memory = memory_of(0, 3)  # tiny_run draws the same first frames for all lengths
+    image = np.zeros((*SIZE, 3), np.uint8)
+    wanted = counted(plain_step(memory, image)[1], 0, 20)
+    assert np.abs(found[key].counts - wanted).max() <= 3
+    assert not np.array_equal(found[key].counts, everything[key].counts)
+
+
+def test_a_network_without_memory_is_the_single_frame(everything):
+    found = benchmark(Alone(), controls=True)
+    assert {key[0] for key in found} == {
+        bursts.NETWORK,
+        "last mask",
+        "last clean mask (told)",
+        "average 0.4",
+        "average 0.6",
+        "average 0.8",
+    }
+    for key, scored in found.items():
+        if key[0] == bursts.NETWORK:
+            single = everything[bursts.SINGLE, *key[1:]]
+            np.testing.assert_array_equal(scored.counts, single.counts)
+
+
+def test_shuffling_moves_places_and_keeps_the_rest():
+    key = jax.random.key(0)
+    maps = jnp.arange(2 * 3 * 4 * 5.0).reshape(1, 2, 3, 4, 5)
+    memory = {
+        "ring": maps,
+        "map": maps[:, 0],
+        "other": jnp.arange(24.0).reshape(1, 6, 4, 1),
+        "rows": jnp.arange(12.0).reshape(1, 3, 4),
+        "count": jnp.arange(120).reshape(1, 2, 3, 4, 5),
+        "key": key[None],
+    }
+    found = shuffled(memory, jax.random.key(1))
+    for name in ("rows", "count"):
+        np.testing.assert_array_equal(found[name], memory[name])
+    assert found["key"] == memory["key"]
+    # One permutation of twelve places for all maps of 3x4, channels kept together.
+    flat = found["ring"].reshape(2, 12, 5)
+    order = (flat[0, :, 0] // 5).astype(int)
+    assert sorted(order.tolist()) == list(range(12)) != order.tolist()
+    np.testing.assert_array_equal(flat, maps.reshape(2, 12, 5)[:, order])
+    np.testing.assert_array_equal(found["map"], found["ring"][:, 0])
+    assert sorted(found["other"].ravel().tolist()) == list(range(24))
+    assert is_empty({}) and not is_empty(memory)
+
+
+def test_what_cannot_be_scored_is_refused():
+    with pytest.raises(ValueError, match="no burst fits into videos of at most 26"):
+        benchmark(plan=[[(), ()]])
+    unlabelled = Videos((12, 9), frozenset(range(8, 12)))
+    plan = [[(Burst("smoke", 1, 8, 3, 0),), ()]]
+    with pytest.raises(ValueError, match="no corrupted frame of video0, video1 has"):
+        benchmark(source=unlabelled, plan=plan)
+
+
+def test_the_clean_run_is_that_of_an_evaluation(everything):
+    variables = {"params": {"none": np.ones(1)}}
+    wanted = evaluate(
+        Fading(), variables, SOURCE, scoring=Scoring(tolerance_px=1)
+    ).counts
+    clean = [s.counts for s in everything.values() if s[:2] == (bursts.NETWORK, 0)]
+    assert np.abs(np.array(clean) - wanted).max() <= 3
+
+
+def test_dmnets_memories_go_through_at_once():
+    """Traced, not compiled: rings, keys and counters of several memories."""
+    source = Videos((10,))
+    model, variables = network()
+    roll = bursts.Roll(model, variables, source, 0, Scoring(), controls=True)
+    assert roll.has_features and not roll.forgetful
+    given = [roll.fresh, shuffled(roll.fresh, jax.random.key(0)), roll.fresh]
+    found = jax.eval_shape(lambda: roll.see(source.image(0, 0), given, repeated=True))
+    for memory in found.memories:
+        assert jax.tree.map(jnp.shape, memory) == jax.tree.map(jnp.shape, roll.fresh)
+    assert {logits.shape for logits in found.logits} == {(1, 16, 16, 3)}
+    assert found.repeated.shape == (1, 16, 16, 3)
+    assert found.features.shape[:3] == (1, 4, 4)

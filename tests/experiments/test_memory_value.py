@@ -1,0 +1,163 @@
+"""The table of what a memory is worth: its numbers, its cells, and going on."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dmnet_jax.config import Config, DataConfig, StageConfig, load_config
+from dmnet_jax.experiments import memory_value
+from dmnet_jax.experiments.__main__ import main
+from dmnet_jax.experiments.memory_table import (
+    SINGLE_FRAME,
+    Cell,
+    page,
+    summary,
+    tables,
+)
+
+SCORES = ("corrupted", "trained_kinds", "unseen_kinds", "clean_between", "clean_video")
+
+
+def row(value, **more):
+    return {**dict.fromkeys(SCORES, value), "recovery_frames": 1.0} | more
+
+
+def cells(gain=(0.2, 0.3), foreign=-0.1):
+    """Two seeds on two videos; the memory's gain differs by seed."""
+    found = []
+    for seed, extra in enumerate(gain):
+        for place, base in (("a", 0.4), ("b", 0.6)):
+            rows = {
+                "network": row(base + extra),
+                "single frame": row(base),
+                "another video's memory": {"corrupted": base + foreign},
+                "average 0.6": row(base + 0.05),
+                "exponential average": row(base + 0.05, best="average 0.6"),
+            }
+            found.append(Cell(place, "mine", seed, rows))
+            found.append(Cell(place, SINGLE_FRAME, seed, {"network": row(base)}))
+    return found
+
+
+def test_means_are_over_videos_and_deviations_over_seeds():
+    found = summary(cells(), "mine")
+    assert found["seeds"] == [0, 1] and found["divisions"] == ["a", "b"]
+    mean, spread = found["rows"]["mine"]["corrupted"]
+    assert mean == pytest.approx(0.75)
+    assert spread == pytest.approx(np.std([0.7, 0.8], ddof=1))
+    # Rules of one family stand under the family's name.
+    assert "average 0.6" not in found["rows"]
+    points, spread, sure = found["gains"][SINGLE_FRAME]["corrupted"]
+    assert points == pytest.approx(25) and spread == pytest.approx(np.sqrt(50))
+    assert sure  # 25 > 2 * 7.07
+    assert not summary(cells(gain=(0.0, 0.3)), "mine")["gains"][SINGLE_FRAME][
+        "corrupted"
+    ][2]
+
+
+def test_what_a_row_lacks_is_not_scored():
+    found = summary(cells(), "mine")
+    assert math.isnan(found["rows"]["another video's memory"]["clean between"][0])
+    points = found["gains"]["another video's memory"]["corrupted"][0]
+    assert points == pytest.approx(35)
+    text = tables(found)
+    assert "+35.0 ± 7.1 *" in text and "0.750 ± 0.071" in text and "n/a" in text
+    html = page(found)
+    assert html.count("<svg") == 7 and "http" not in html.replace("http-equiv", "")
+
+
+def test_a_cell_that_is_missing_is_named():
+    with pytest.raises(ValueError, match=r"mine: no score of .*\(1, 'b'\)"):
+        summary([c for c in cells() if c[:3] != ("b", "mine", 1)], "mine")
+
+
+def test_cells_are_planned_seed_by_seed_in_folders_of_their_own(tmp_path):
+    config = replace(
+        load_config("endovis15_state"),
+        data=DataConfig(
+            dataset="endovis15", train=("x", "y"), val=("z",), num_classes=3
+        ),
+    )
+    flags = memory_value.Flags("leave-one-out", seeds=2, also=("endovis15",))
+    planned = list(memory_value.plan(config, flags, tmp_path))
+    assert len(planned) == 2 * 3 * 3 and [p.seed for p in planned] == [0] * 9 + [1] * 9
+    folders = {p.config.run_directory for p in planned}
+    assert len(folders) == len(planned)
+    for cell in planned:
+        assert cell.config.data.val == (cell.division,)
+        assert {*cell.config.data.train} == {"x", "y", "z"} - {cell.division}
+        assert cell.config.train.seed == cell.seed
+    alone = next(p.config for p in planned if p.recipe == SINGLE_FRAME)
+    assert not alone.model.remembers
+    epochs = sum(stage.epochs for stage in config.resolved_stages)
+    assert alone.resolved_stages == (
+        StageConfig("single frame", epochs, train="single_frame"),
+    )
+
+
+def test_a_recipe_without_named_videos_has_nothing_to_leave_out(tmp_path):
+    with pytest.raises(ValueError, match="name them, or use --divisions folds"):
+        list(memory_value.divisions(Config(), "leave-one-out"))
+    folds = [name for name, _ in memory_value.divisions(Config(), "folds")]
+    assert folds == ["fold0", "fold1", "fold2", "fold3"]
+
+
+def test_what_is_there_is_not_done_again(tmp_path, monkeypatch, capsys):
+    """Trains nothing and scores nothing for cells that are finished."""
+    done = []
+
+    def train(config, run, stop):
+        done.append(("train", run))
+        run.mkdir(parents=True)
+        (run / "results.json").write_text(json.dumps({"weights_sha256": str(run)}))
+
+    def evaluate(run, flags):
+        done.append(("evaluate", run))
+        assert flags.controls and flags.corrupt == "bursts"
+        folder = run / "bursts"
+        folder.mkdir(exist_ok=True)
+        settings = {"passes": flags.corrupt_passes, "controls": True}
+        report = {
+            "weights_sha256": str(run),
+            "bursts": settings,
+            "rows": {"network": row(0.5), "single frame": row(0.4)},
+        }
+        (folder / "bursts.json").write_text(json.dumps(report))
+        return folder
+
+    monkeypatch.setattr("dmnet_jax.cli.train.train", train)
+    monkeypatch.setattr("dmnet_jax.cli.evaluate.evaluate", evaluate)
+    monkeypatch.setattr(
+        "dmnet_jax.training.cross_validation.finished",
+        lambda config: config.run_directory.is_dir(),
+    )
+    command = ["memory-value", "--config", "endovis15_state", "--data.root", "none"]
+    command += ["--seeds", "2", "--out", str(tmp_path), "--passes", "1"]
+    assert main(command) == 0
+    assert len(done) == 8  # two seeds, two recipes, trained and scored
+    assert "+10.0" in (tmp_path / "memory_value.md").read_text()
+    assert main(command) == 0 and len(done) == 8
+    # Other settings: scored again, not trained again.
+    assert main([*command[:-1], "2"]) == 0
+    assert [kind for kind, _ in done[8:]] == ["evaluate"] * 4
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("--seeds", "0"), "--seeds and --passes must be at least 1"),
+        (("--divisions", "folds"), "endovis15 has no folds"),
+        (("--also", "nothing_of_that_name"), "nothing_of_that_name"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, said, tmp_path, capsys):
+    command = ["memory-value", "--config", "endovis15_state", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, *arguments])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and said in line

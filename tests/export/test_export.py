@@ -1,0 +1,157 @@
+"""`python -m dmnet_jax.export` from outside, on a run directory."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dmnet_jax.checkpoint import Checkpoints, load_variables
+from dmnet_jax.checkpoint.provenance import describe
+from dmnet_jax.datasets import open_split
+from dmnet_jax.export.__main__ import _record, main
+from dmnet_jax.streaming import Session
+from dmnet_jax.weights.files import read_metadata, read_weights
+from dmnet_jax.weights.layout import flatten
+from tests.support import tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory as training leaves it, though nothing was trained."""
+    folder = tmp_path_factory.mktemp("export")
+    tiny_run.write_videos(folder / "videos")
+    config = tiny_run.tiny_config()
+    data = dataclasses.replace(config.data, root=str(folder / "videos"))
+    workdir = str(folder / "whole")
+    config = dataclasses.replace(config, data=data, workdir=workdir)
+    with tiny_run.shallow(), Checkpoints(config.run_directory) as checkpoints:
+        about = describe(config, *open_split(data))
+        state = {"variables": tiny_run.network()[1]}
+        checkpoints.save(1, state, metadata=about, metric=0.5)
+    return config.run_directory
+
+
+@pytest.fixture(autouse=True)
+def shallow():
+    with tiny_run.shallow():
+        yield
+
+
+def test_jax_step_is_checked_written_and_run(run, tmp_path, capsys):
+    arguments = ["--checkpoint", str(run), "--format", "jax", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "model.jax" in capsys.readouterr().out
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("model.jax", "model.jax.json", "model.jax.sha256", "parity.json")
+    ]
+    parity = json.loads((tmp_path / "parity.json").read_text())["model.jax"]
+    assert parity["passed"] and parity["frames"] == 64 and parity["wraps"] >= 1
+    with Session.from_artefact(tmp_path / "model.jax") as session:
+        result = session.step(tiny_run.picture(0)[0])
+        assert result.status == "ok" and result.labels.shape == (64, 64)
+
+
+def test_onnx_step_is_scored_too(run, tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    videos = run.parents[2] / "videos"
+    arguments = ["--checkpoint", str(run), "--format", "onnx", "--out", str(tmp_path)]
+    assert main([*arguments, "--labelled", str(videos)]) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("model.onnx", "model.onnx.json", "model.onnx.sha256", "parity.json")
+    ]
+    for file in tmp_path.iterdir():
+        assert str(run.parents[2]).encode() not in file.read_bytes()
+    parity = json.loads((tmp_path / "parity.json").read_text())["model.onnx"]
+    assert parity["passed"] and parity["computed_in"] == "fp32"
+    assert abs(parity["miou_network"] - parity["miou_exported"]) <= 0.002
+    with Session.from_artefact(tmp_path / "model.onnx") as session:
+        assert session.step(tiny_run.picture(0)[0]).labels.shape == (64, 64)
+
+
+def test_gate_counts_scores_and_what_bfloat16_may_do():
+    from dmnet_jax.export.parity import Parity
+
+    good = {"frames": 64, "resets": 1, "wraps": 1}
+    turned = Parity(**good, label_mismatch=0.03, label_errors=9, decisions_differ=2)
+    assert Parity(**good).passed() and turned.passed("bf16") and not turned.passed()
+    lost = Parity(**good, miou_network=0.5, miou_exported=0.49)
+    assert not lost.passed() and not lost.passed("bf16")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (["--format", "jax", "--dtype", "bf16"], "for --format openvino alone"),
+        (["--format", "onnx", "--labelled", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_mistakes_in_what_is_asked_for_are_one_line(
+    run, tmp_path, capsys, mistake, said
+):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", str(run), "--out", str(tmp_path), *mistake])
+    assert stopped.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_step_that_differs_is_not_written(run, tmp_path, monkeypatch, capsys):
+    from dmnet_jax.export import parity
+
+    worse = parity.Parity(frames=64, resets=1, wraps=1, label_errors=3)
+    monkeypatch.setattr(parity, "compare", lambda *_: worse)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", str(run), "--format", "jax", "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "label_errors=3" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["parity.json"]
+
+
+@pytest.mark.parametrize("left", ["", "{", "[1]", "[" * 5000])
+def test_a_damaged_report_is_written_anew(tmp_path, capsys, left):
+    path = tmp_path / "parity.json"
+    path.write_text(left)
+    _record(path, "model.jax", {"passed": True})
+    _record(path, "model.onnx", {"passed": True})
+    assert sorted(json.loads(path.read_text())) == ["model.jax", "model.onnx"]
+    assert [file.name for file in tmp_path.iterdir()] == ["parity.json"]
+    told = capsys.readouterr().err
+    assert f"{path} was damaged" in told and told.count("\n") == 1
+
+
+def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    path = tmp_path / "model.safetensors"
+    variables, about = load_variables(run)
+    written = read_weights(path)
+    for name, array in flatten(variables).items():
+        np.testing.assert_array_equal(written.pop(name), array)
+    assert not written
+    kept = json.loads(read_metadata(path)["config"])
+    assert kept["model"] == about["config"]["model"]
+    assert str(run.parents[2]).encode() not in path.read_bytes()
+    assert (tmp_path / "model.safetensors.sha256").is_file()
+
+
+def test_mistakes_are_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", str(tmp_path), "--format", "jax"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error:") and said.count("\n") == 1
+
+
+def test_help_needs_no_jax():
+    code = (
+        "import sys; from dmnet_jax.export.__main__ import _record, main\n"
+        "try: main(['--help'])\n"
+        "finally: assert 'jax' not in sys.modules"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("not a medical device") == 1

@@ -1,0 +1,270 @@
+"""Prediction of whole sources on a tiny network: files, exactness, interruptions."""
+
+import errno
+import json
+import os
+import signal
+import threading
+from unittest import mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_pipelines.frames import Video
+from data_pipelines.io.images import resize_image
+from dmnet_jax import evaluation, streaming
+from dmnet_jax.predict import run as prediction
+from dmnet_jax.predict.__main__ import main
+from dmnet_jax.streaming import TrainedRun, capture
+from dmnet_jax.streaming.program import Memories, Program
+from dmnet_jax.video.capture import Reconnecting
+from dmnet_jax.video.sources import Captured, Rendered, SourceError, open_source
+from tests.support import tiny_run
+
+SIZE = (128, 128)
+FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def trained():
+    with tiny_run.shallow():
+        model, variables = tiny_run.network()
+        classes = [{"name": n, "color": [9, 9, 9]} for n in tiny_run.CLASSES]
+        about = {"classes": classes, "val_videos": ["two"]}
+        yield TrainedRun(model, variables, tiny_run.tiny_config(), about)
+
+
+@pytest.fixture(autouse=True)
+def one_network(trained, monkeypatch):
+    def compiled_once(model, variables, size, label_size):
+        return tiny_run.program(label_size)
+
+    monkeypatch.setattr(streaming, "load_run", lambda run, which: trained)
+    monkeypatch.setattr(prediction, "compile", compiled_once)
+
+
+def frame(index):
+    return tiny_run.picture(index % 8, SIZE, seed=index)[0]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(FRAMES):
+        Image.fromarray(frame(index)).save(pictures / f"{index}.png")
+    return pictures
+
+
+def predict(source, out, *more):
+    return main(
+        ["--checkpoint", "RUN", "--source", str(source), "--out", str(out), *more]
+    )
+
+
+def lines_of(out):
+    return [
+        json.loads(line) for line in (out / "frames.jsonl").read_text().splitlines()
+    ]
+
+
+class Evaluated:
+    """The frames as `evaluate.py` has them."""
+
+    classes = ()
+    videos = (Video("video", tuple(str(i) for i in range(FRAMES))),)
+
+    def image(self, video, index):
+        return resize_image(frame(index), (64, 64))
+
+    def label(self, video, index):
+        return np.zeros(SIZE, np.uint8)
+
+
+def test_offline_is_every_frame_with_the_labels_of_evaluation(
+    trained, folder, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert predict(folder, out) == 0
+    assert "12 frames" in capsys.readouterr().out
+    lines = lines_of(out)
+    assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
+    assert {line["status"] for line in lines} == {"ok"}
+    different = 0
+    for wanted in evaluation.predict_video(*trained[:2], Evaluated(), 0):
+        line = lines[wanted.frame]
+        mask = Image.open(out / "masks" / f"{wanted.frame}.png")
+        assert mask.mode == "P"
+        label = np.asarray(mask)
+        different += (label != wanted.label).sum()
+        assert line["confidence"] == pytest.approx(wanted.confidence, rel=1e-3)
+        assert line["admitted"] == wanted.admitted
+        pixels = {name: found["pixels"] for name, found in line["classes"].items()}
+        assert sum(pixels.values()) == np.count_nonzero(label)
+    assert different < 1e-3 * FRAMES * label.size
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames_written"] == summary["session"]["frames"] == FRAMES
+
+
+def test_overlay_video_has_a_legend_below(folder, tmp_path):
+    av = pytest.importorskip("av", reason='needs PyAV: pip install -e ".[video]"')
+    predict(folder, tmp_path / "out")
+    with av.open(str(tmp_path / "out" / "overlay.mp4")) as video:
+        shown = [shown.to_ndarray(format="rgb24") for shown in video.decode(video=0)]
+    assert len(shown) == FRAMES and shown[0].shape[0] > SIZE[0]
+    assert shown[0].shape[1] == SIZE[1]
+
+
+def test_folders_need_no_pyav(folder, tmp_path, monkeypatch):
+    from dmnet_jax.streaming import video
+
+    def missing():
+        raise SourceError("video needs PyAV")
+
+    monkeypatch.setattr(video, "pyav", missing)
+    assert predict(folder, tmp_path / "out", "--frames", "3") == 0
+    assert len(list((tmp_path / "out" / "overlay").glob("*.png"))) == 3
+
+
+def test_live_takes_the_latest_frame_and_counts_the_rest(folder, tmp_path, capsys):
+    assert predict(folder, tmp_path / "out", "--mode", "live") == 0
+    lines = lines_of(tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["captured"] == FRAMES == len(lines) + summary["dropped"]
+    assert all(0 < line["age_ms"] < 5000 for line in lines)
+    assert summary["session"]["latency"]["deadline_ms"] == pytest.approx(40)
+    assert "dropped" in capsys.readouterr().out
+
+
+class Camera:
+    """Gives black and damaged frames among others, then is gone for good."""
+
+    rate, live, opened = 25.0, True, 0
+
+    def __iter__(self):
+        self.opened += 1
+        if self.opened > 2:
+            raise SourceError("unplugged")
+        yield Captured(frame(0), 0.0, "")
+        yield Captured(frame(1), 0.0, "", damage="error while decoding")
+        yield Captured(np.zeros_like(frame(0)), 0.0, "")
+
+
+def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(prediction, "OFFLINE", prediction.LIVE)
+    monkeypatch.setattr(streaming.sources, "open_source", lambda text: Camera())
+    monkeypatch.setattr(
+        capture,
+        "Reconnecting",
+        lambda source, attempts, wait: Reconnecting(source, attempts, lambda _: None),
+    )
+    out = tmp_path / "out"
+    assert predict("0", out) == 1
+    assert "given up" in capsys.readouterr().err
+    assert [line["status"] for line in lines_of(out)] == ["ok", "suspect", "blank"]
+    assert [path.name for path in (out / "masks").iterdir()] == ["000000.png"]
+    assert "unplugged" in json.loads((out / "summary.json").read_text())["lost"]
+
+
+def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming.sources, "open_source", lambda text: Rendered(SIZE))
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    out = tmp_path / "out"
+    assert predict("synthetic", out) == 130
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["frames_written"] == len(lines_of(out)) > 0
+    if (out / "overlay.mp4").exists():
+        shown = list(open_source(str(out / "overlay.mp4")))
+        assert len(shown) == summary["frames_written"]
+
+
+def test_a_picture_that_cannot_be_read_is_told_and_the_others_go_on(
+    folder, tmp_path, capsys
+):
+    (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
+    (folder / "._4.png").write_bytes(b"of a Mac")
+    out = tmp_path / "out"
+    assert predict(folder, out) == 0
+    lines = lines_of(out)
+    assert [line["status"] for line in lines].count("ok") == FRAMES - 1
+    assert lines[3]["status"] == "suspect" and "3.png: damaged" in lines[3]["reason"]
+    assert len(list((out / "masks").iterdir())) == FRAMES - 1
+    assert "suspect 1" in capsys.readouterr().out
+    assert json.loads((out / "summary.json").read_text())["lost"] == ""
+
+
+@pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1)])
+def test_a_strip_of_a_picture_is_refused_in_a_line(size, tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", size[::-1]).save(tmp_path / "pictures" / "a.png")
+    with pytest.raises(SystemExit) as stop:
+        predict(tmp_path / "pictures", tmp_path / "out")
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and f"{size[1]}x{size[0]}" in err
+    assert err.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_frames_too_large_when_padded_are_refused_before_anything_is_made():
+    with pytest.raises(ValueError, match="padded to the network's aspect"):
+        prediction.session_for(
+            TrainedRun(None, None, tiny_run.tiny_config(), {}),  # pyright: ignore
+            (16_000, 1_500),
+        )
+
+
+def test_a_full_disk_is_named_and_what_was_complete_is_kept(
+    folder, tmp_path, monkeypatch, capsys
+):
+    from dmnet_jax.predict import outputs
+
+    save, out = outputs.save_indexed_png, tmp_path / "out"
+
+    def full(path, label, colors):
+        if len(list((out / "masks").glob("*.png"))) > 2:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(path, label, colors)
+
+    monkeypatch.setattr(outputs, "save_indexed_png", full)
+    with pytest.raises(SystemExit) as stop:
+        predict(folder, out)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err.count("\n") == 1
+    assert f"{out}: cannot be written (No space left on device)" in err
+    names = sorted(path.name for path in (out / "masks").iterdir())
+    assert names == ["0.png", "1.png", "2.png"] and len(lines_of(out)) == 3
+    assert json.loads((out / "summary.json").read_text())["frames_written"] == 3
+
+
+def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
+    program = tiny_run.program(SIZE)
+    without = Program(
+        program.interface,
+        program.init_memory,
+        program._call,
+        memories=Memories(local=False, global_=False),
+    )
+    with mock.patch.object(prediction, "compile", lambda *_, **options: without):
+        assert predict(folder, tmp_path / "out", "--frames", "3") == 0
+    lines = lines_of(tmp_path / "out")
+    assert not any(line["admitted"] or line["similarity"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--source is missing"),
+        (["--checkpoint", "RUN", "--source", "x.mp4"], "--out is missing"),
+        (["--checkpoint", "RUN", "--source", "x.mp4", "--out", "new"], "no such file"),
+        (["--checkpoint", "RUN", "--source", "x", "--out", "."], "not an empty folder"),
+        (["--mode", "fast"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    message = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and told in message and "\n" not in message

@@ -1,0 +1,26 @@
+"""Random variables and hasty compilation, for tests of networks."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dmnet_jax.training.initial import RUNS_ONCE
+
+quick_jit = partial(jax.jit, compiler_options=RUNS_ONCE)
+
+
+def drawn(shapes):
+    """Variables of given shapes, wide enough that frames differ in their logits."""
+    rng = np.random.default_rng(0)
+
+    def leaf(path, x):
+        name = path[-1].key
+        if name == "kernel":
+            return rng.standard_normal(x.shape) * (2 / np.prod(x.shape[:-1])) ** 0.5
+        if name in ("scale", "var"):
+            return np.ones(x.shape)
+        return 0.1 * rng.standard_normal(x.shape)
+
+    return jax.tree.map(jnp.float32, jax.tree_util.tree_map_with_path(leaf, shapes))

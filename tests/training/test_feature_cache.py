@@ -1,0 +1,170 @@
+"""Cached features are the loader's clips, encoded."""
+
+import jax
+import numpy as np
+import pytest
+
+from data_pipelines.corruption import Corruption
+from data_pipelines.frames import IGNORE
+from data_pipelines.loading.augment import Augment
+from data_pipelines.loading.clips import ClipSpec
+from data_pipelines.loading.loader import ClipLoader
+from dmnet_jax.models import forward
+from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.models.features import FEATURES
+from dmnet_jax.training.feature_cache import FeatureCache, SequenceCache
+from tests.support.drawn import quick_jit
+from tests.support.tiny_run import Videos, network, shallow, step_of
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_network():
+    with shallow():
+        yield
+
+
+def loader(augment=None):
+    return ClipLoader(
+        Videos((5, 3), frozenset({1})),
+        ClipSpec(local_size=1, num_past=2),
+        batch_size=4,
+        seed=7,
+        augment=augment,
+    )
+
+
+def cache(folder, augment=None, views=1):
+    model, variables = network()
+    return FeatureCache(
+        folder / "features",
+        loader(augment),
+        views=views,
+        model=model,
+        variables=variables,
+        log=lambda line: None,
+    )
+
+
+def test_one_view_is_the_clips_encoded(tmp_path):
+    model, variables = network()
+    made, plain = cache(tmp_path), loader()
+    encode = jax.jit(lambda x: model.apply(variables, x, method=DMNet.encode))
+    assert made.steps_per_epoch == plain.steps_per_epoch
+    for step, batch in enumerate(made.iterate(0, 3)):
+        clip = plain.batch(step)
+        features = encode(clip["frames"][:, -1])
+        for name in FEATURES:
+            np.testing.assert_allclose(
+                batch[name], getattr(features, name), atol=1e-5, rtol=1e-5
+            )
+        for row in range(4):
+            window = encode(clip["frames"][row, :1]).top
+            np.testing.assert_allclose(batch["window"][row], window, atol=1e-5)
+            past = encode(clip["past"][row]).top
+            mask = clip["past_mask"][row]
+            np.testing.assert_allclose(batch["past"][row][mask], past[mask], atol=1e-5)
+        for name in ("past_mask", "label"):
+            np.testing.assert_array_equal(batch[name], clip[name])
+        np.testing.assert_array_equal(batch["window_mask"], clip["frames_mask"][:, :1])
+
+
+def test_a_step_on_features_equals_the_step_on_frames(tmp_path):
+    from dmnet_jax.training import create_state
+    from tests.support.tiny_run import linear
+
+    state = create_state(network()[1], linear(), key=jax.random.key(3))
+    plain = quick_jit(step_of("memory"))
+    cached = quick_jit(step_of("memory", forward=forward.features))
+    after, metrics = plain(state, loader().batch(0))
+    again, measured = cached(state, cache(tmp_path).batch(0))
+    assert float(metrics["loss"]) == pytest.approx(float(measured["loss"]), rel=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+        after.variables["params"],
+        again.variables["params"],
+    )
+
+
+def test_views_differ_and_are_the_same_in_every_run(tmp_path):
+    augment = Augment(photometric=0.3)
+    made = cache(tmp_path, augment, views=3)
+    batches = [made.batch(step) for step in range(3)]
+    again = cache(tmp_path, augment, views=3)
+    for step, batch in enumerate(batches):
+        for name, value in again.batch(step).items():
+            np.testing.assert_array_equal(value, batch[name])
+    plain = cache(tmp_path / "plain")
+    same = [
+        (batches[step]["label"][row] == plain.batch(step)["label"][row]).all()
+        for step in range(3)
+        for row in range(4)
+    ]
+    assert 0 < sum(same) < len(same)
+    assert all((batch["label"] != IGNORE).any() for batch in batches)
+    made.remove()
+    assert not (tmp_path / "features").exists()
+
+
+def sequences(folder, probability, corrupted=1, stride=1, views=1):
+    model, variables = network()
+    source = ClipLoader(
+        Videos((9, 7), frozenset({1})),
+        ClipSpec(local_size=3, num_past=0, stride=stride, score_all=True),
+        batch_size=4,
+        seed=7,
+        corruption=Corruption(probability, ("black", "defocus")),
+    )
+    made = SequenceCache(
+        folder / "features",
+        source,
+        views=views,
+        corrupted=corrupted,
+        model=model,
+        variables=variables,
+        log=lambda line: None,
+    )
+    return made, source
+
+
+def test_sequences_are_the_loaders_own_where_nothing_is_corrupted(tmp_path):
+    model, variables = network()
+    made, source = sequences(tmp_path, probability=0.0)
+    encode = jax.jit(lambda x: model.apply(variables, x, method=DMNet.encode))
+    for step in range(2):
+        batch, clip = made.batch(step), source.batch(step)
+        np.testing.assert_array_equal(batch["frames_mask"], clip["frames_mask"])
+        np.testing.assert_array_equal(batch["label"], clip["label"])
+        features = encode(clip["frames"].reshape(-1, *clip["frames"].shape[2:]))
+        for name in FEATURES:
+            wanted = getattr(features, name).reshape(batch[name].shape)
+            mask = clip["frames_mask"]
+            assert batch[name].dtype == np.float16
+            np.testing.assert_allclose(batch[name][mask], wanted[mask], atol=4e-3)
+
+
+def test_bursts_are_runs_of_a_corrupted_version_behind_a_clean_first_frame(tmp_path):
+    made, _ = sequences(tmp_path, probability=1.0)
+    clean, _ = sequences(tmp_path / "clean", probability=0.0)
+    runs = set()
+    for step in range(6):
+        batch, plain = made.batch(step), clean.batch(step)
+        np.testing.assert_array_equal(batch["label"], plain["label"])
+        for row in range(4):
+            same = [
+                (batch["top"][row, t] == plain["top"][row, t]).all() for t in range(4)
+            ]
+            assert same[0] and not all(same)
+            changed = [t for t in range(4) if not same[t]]
+            assert changed == list(range(changed[0], changed[-1] + 1))
+            runs.add(tuple(changed))
+    assert len(runs) > 2
+
+
+def test_distances_between_frames_of_a_sequence_vary(tmp_path):
+    made, _ = sequences(tmp_path, probability=0.0, corrupted=0, stride=3)
+    masks = [mask for step in range(6) for mask in made.batch(step)["frames_mask"]]
+    lengths = {int(mask.sum()) for mask in masks}
+    assert len(lengths) > 1
+    again, _ = sequences(tmp_path / "again", probability=0.0, corrupted=0, stride=3)
+    for name, value in again.batch(3).items():
+        np.testing.assert_array_equal(value, made.batch(3)[name])

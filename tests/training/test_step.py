@@ -1,0 +1,201 @@
+"""One training step: what it changes, what it must not, and what it measures."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from dmnet_jax.config import OptimConfig
+from dmnet_jax.metrics import frame_counts
+from dmnet_jax.training import (
+    MEMORY_MODULES,
+    create_state,
+    make_optimizer,
+    pixel_counts,
+    readable,
+    split_params,
+)
+from tests.support.tiny_run import clips, linear, network, plain_step, shallow, stage
+
+# Of the memory modules those that the tiny network has: all of the paper's.
+PAPERS = set(MEMORY_MODULES) - {"prediction_state"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow_network():
+    with shallow():
+        yield
+
+
+def fresh():
+    return create_state(network()[1], linear(), key=jax.random.key(3))
+
+
+def flat(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def changed(before, after):
+    """Names of the leaves that are not bit-equal."""
+    before, after = flat(before), flat(after)
+    assert before.keys() == after.keys()
+    return {name for name in before if before[name].tobytes() != after[name].tobytes()}
+
+
+def test_steps_lower_the_loss_of_a_fixed_batch():
+    state, step, losses = fresh(), plain_step("all"), []
+    for _ in range(5):
+        state, metrics = step(state, clips())
+        losses.append(readable(jax.device_get(metrics))["loss"])
+    assert int(state.step) == 5 and int(state.skipped) == 0
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_every_parameter_is_trained_by_all():
+    state = fresh()
+    after, metrics = plain_step("all")(state, clips())
+    assert float(metrics["grad_norm"]) > 0
+    left = flat(state.variables["params"]).keys() - changed(
+        state.variables["params"], after.variables["params"]
+    )
+    assert not left
+    assert changed(state.variables["batch_stats"], after.variables["batch_stats"])
+    assert not changed(state.variables["thresholds"], after.variables["thresholds"])
+
+
+@pytest.mark.parametrize("part", ["memory", "single_frame"])
+def test_frozen_parts_stay_bit_equal(part):
+    state = fresh()
+    # Two steps, so that a decayed or momentum-driven parameter would show.
+    after = state
+    for _ in range(2):
+        after, metrics = plain_step(part)(after, clips())
+    assert np.isfinite(float(metrics["loss"])) and int(after.skipped) == 0
+    before, now = state.variables["params"], after.variables["params"]
+    moved = {name for name in before if changed(before[name], now[name])}
+    inside = {name for name in before if name in MEMORY_MODULES}
+    assert inside == PAPERS
+    assert moved == (inside if part == "memory" else before.keys() - inside)
+    statistics = changed(state.variables["batch_stats"], after.variables["batch_stats"])
+    assert bool(statistics) == (part == "single_frame")
+
+
+def test_split_params_covers_and_never_overlaps():
+    params = network()[1]["params"]
+    for part in ("all", "memory", "single_frame"):
+        trained, frozen = split_params(params, part)
+        assert {**trained, **frozen} == dict(params)
+        assert not trained.keys() & frozen.keys()
+        expected = {"all": set(), "memory": params.keys() - PAPERS}
+        assert frozen.keys() == expected.get(part, PAPERS)
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_but_counters():
+    state = fresh()
+    params = dict(state.variables["params"])
+    params["decoder"] = jax.tree.map(lambda x: x * np.nan, params["decoder"])
+    state = state.replace(variables={**state.variables, "params": params})
+    after, metrics = plain_step("all")(state, clips())
+    assert np.isnan(float(metrics["loss"]))
+    assert not changed(state.variables, after.variables)
+    assert not changed(state.opt_state, after.opt_state)
+    assert (int(after.step), int(after.skipped), int(metrics["skipped"])) == (1, 1, 1)
+    again, _ = plain_step("all")(after, clips())
+    assert (int(again.step), int(again.skipped)) == (2, 2)
+    assert int(again.skipped_in_a_row) == 2
+    mended = again.replace(variables=fresh().variables)
+    healthy, metrics = plain_step("all")(mended, clips())
+    assert (int(healthy.skipped), int(metrics["skipped_in_a_row"])) == (2, 0)
+
+
+def test_ignored_pixels_cost_nothing_and_teach_nothing():
+    state, batch = fresh(), clips()
+    batch["label"] = np.full_like(batch["label"], 255)
+    _, metrics = plain_step("all")(state, batch)
+    assert float(metrics["loss"]) == 0 and float(metrics["grad_norm"]) == 0
+    assert not np.asarray(metrics["counts"]).any()
+
+    batch = clips()
+    batch["label"][:, :32] = 255
+    _, metrics = plain_step("all")(state, batch)
+    counts = np.asarray(metrics["counts"])
+    assert counts[:, 1].sum() == counts[:, 2].sum() == 4 * 32 * 64
+    for c in range(3):
+        assert counts[c, 2] == (batch["label"] == c).sum()
+
+
+def test_pixel_counts_are_the_metrics_counts():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3, 8, 9, 4)).astype(np.float32)
+    labels = rng.choice([0, 1, 2, 3, 255], (3, 8, 9)).astype(np.uint8)
+    expected = sum(
+        frame_counts(one.argmax(-1), label, 4)
+        for one, label in zip(logits, labels, strict=True)
+    )
+    np.testing.assert_array_equal(pixel_counts(logits, labels), expected)
+
+
+def test_readable_means_over_rows_and_present_foreground():
+    counts = np.array([[90, 95, 92], [4, 6, 8], [0, 3, 0]])
+    metrics = {"loss": 6.0, "rows": 4.0, "counts": counts, "grad_norm": 2.0}
+    metrics |= {"lr": 0.5, "skipped": 1, "admitted": np.array([3, 4])}
+    values = {"loss": 1.5, "lr": 0.5, "grad_norm": 2.0, "batch_iou": 0.4, "skipped": 1}
+    assert readable(metrics) == {**values, "admitted": 0.75}
+    assert readable({**metrics, "admitted": np.array([0, 0])}) == values
+
+
+def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():
+    """Against torch.optim.Adam's rule, its schedule and warm-up, in float64."""
+    optim = OptimConfig(
+        lr=1e-2,
+        weight_decay=0.3,
+        drop_epochs=(1, 2),
+        drop_factor=0.1,
+        warmup_steps=3,
+    )
+    tx = make_optimizer(optim, stage(steps_per_epoch=4, lr_scale=0.5))
+    rng = np.random.default_rng(0)
+    params = {
+        "layer": {name: rng.normal(size=5) for name in ("kernel", "bias", "scale")}
+    }
+    expected = {name: x.copy() for name, x in params["layer"].items()}
+    first = {name: np.zeros(5) for name in expected}
+    second = {name: np.zeros(5) for name in expected}
+    params = jax.tree.map(np.float32, params)
+    state, update = tx.init(params), jax.jit(tx.update)
+    for t in range(10):
+        gradient = {name: rng.normal(size=5) for name in expected}
+        rate = 0.5e-2 * min(1, (t + 1) / 3) * (0.1 if t >= 4 else 1)
+        rate *= 0.1 if t >= 8 else 1
+        for name, g in gradient.items():
+            if name == "kernel":
+                g = g + 0.3 * expected[name]
+            first[name] = 0.9 * first[name] + 0.1 * g
+            second[name] = 0.999 * second[name] + 0.001 * g * g
+            mean = first[name] / (1 - 0.9 ** (t + 1))
+            square = second[name] / (1 - 0.999 ** (t + 1))
+            expected[name] -= rate * mean / (np.sqrt(square) + 1e-8)
+        given = jax.tree.map(np.float32, {"layer": gradient})
+        updates, state = update(given, state, params)
+        shown = optax.tree.get(state[-1].hyperparams, "learning_rate")
+        np.testing.assert_allclose(shown, rate, rtol=1e-6)
+        params = optax.apply_updates(params, updates)
+        for name in expected:
+            np.testing.assert_allclose(
+                params["layer"][name], expected[name], rtol=2e-5, atol=2e-6
+            )
+
+
+def test_clipping_bounds_the_gradient_before_the_decay():
+    optim = OptimConfig(lr=1.0, weight_decay=0.0, clip_norm=1.0)
+    params = {"layer": {"kernel": np.zeros(2, np.float32)}}
+    tx = make_optimizer(optim, stage())
+    gradient = {"layer": {"kernel": np.float32([30, 40])}}
+    _, state = tx.update(gradient, tx.init(params), params)
+    (adam,) = [
+        part
+        for part in jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "mu"))
+        if hasattr(part, "mu")
+    ]
+    np.testing.assert_allclose(adam.mu["layer"]["kernel"], [0.06, 0.08], rtol=1e-5)

@@ -1,0 +1,103 @@
+"""A run killed again and again ends like one that never was. Minutes; run by hand:
+
+python -m pytest -m soak tests/training/test_survival_soak.py -s
+"""
+
+import hashlib
+import json
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from dmnet_jax.checkpoint import load_variables
+from dmnet_jax.checkpoint.folder import listed, read_body
+from tests.support.tiny_run import (
+    RECIPE,
+    RUN,
+    start_script,
+    train_arguments,
+    write_videos,
+)
+
+pytestmark = pytest.mark.soak
+
+# Two networks, a change of stage, dropout; 24 steps, each saved, four evaluations.
+SHORT = (
+    RECIPE[: RECIPE.index("train=TrainConfig(")]
+    + """train=TrainConfig(
+            batch_size=2, log_every=1, checkpoint_every_steps=1,
+            stages=(
+                StageConfig("first", 2, train="single_frame"),
+                StageConfig("second", 2, train="memory"),
+            ),
+        ),
+    )
+"""
+)
+KILLS, TERMS = 21, 3
+
+
+def digest(run: Path) -> tuple[str, str]:
+    """SHA-256 of the final state, all its leaves, and of the records."""
+    step = max(listed(run / "checkpoints"))
+    load_variables(run, step)  # the arrays are what their digests say
+    leaves = read_body(run / "checkpoints", step)["leaves"]
+    state = hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
+    records = hashlib.sha256((run / "metrics.jsonl").read_bytes()).hexdigest()
+    return state, records
+
+
+def go(folder: Path, name: str) -> tuple:
+    """A training process, and when it will have begun."""
+    arguments = train_arguments(folder, name)
+    process = start_script(folder / "compiled", "train.py", *arguments, toy=True)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    assert "starting" in first or "going on at step" in first, first
+    return process, first
+
+
+def test_kills_at_random_moments(tmp_path):
+    folder = tmp_path
+    write_videos(folder / "videos", frames=12)
+    (folder / "tiny.py").write_text(SHORT)
+    for name in ("cold", "whole"):  # the second finds the programs compiled
+        process, _ = go(folder, name)
+        begun = time.monotonic()
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        lasts = time.monotonic() - begun
+    expected = digest(folder / "whole" / RUN)
+    assert digest(folder / "cold" / RUN) == expected
+    print(f"\nan uninterrupted run: {lasts:.0f} s, state {expected[0]}")
+
+    rng, killed, run = random.Random(0), {signal.SIGKILL: 0, signal.SIGTERM: 0}, 0
+    waits = []
+    while killed[signal.SIGKILL] < KILLS or killed[signal.SIGTERM] < TERMS:
+        run, finished, story = run + 1, False, []
+        while not finished:
+            term = killed[signal.SIGTERM] < TERMS and run % 2 == 0
+            number = signal.SIGTERM if term else signal.SIGKILL
+            process, first = go(folder, f"run{run}")
+            enough = len(story) >= 4 or killed[number] >= (TERMS if term else KILLS)
+            if not enough:
+                time.sleep(rng.uniform(0, lasts))
+                process.send_signal(number)
+            sent = time.monotonic()
+            _, err = process.communicate()
+            finished = process.returncode == 0
+            if not finished:
+                code = 143 if term else -signal.SIGKILL
+                assert process.returncode == code, err
+                killed[number] += 1
+                if term:
+                    waits.append(time.monotonic() - sent)
+                records = folder / f"run{run}" / RUN / "metrics.jsonl"
+                at = records.read_text().count("loss") if records.exists() else 0
+                story.append(f"{number.name} after the record of step {at}")
+        assert digest(folder / f"run{run}" / RUN) == expected, story
+        print(f"run {run}: the same after {', '.join(story) or 'nothing'}", flush=True)
+    print(f"{killed}; SIGTERM to exit: {', '.join(f'{w:.1f} s' for w in waits)}")
