@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.corruption import Corruption, corrupt_clip
 from data_pipelines.frames import ClassInfo, FrameSource, Video
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec, sample_clip
@@ -93,6 +94,7 @@ class SceneStream:
       seed: 0 <= seed < 2**63.
       size: (height, width) of the frames.
       augment: random changes of a clip.
+      corruption: bursts of corrupted frames in some clips.
       hold: steps that a row shows one scene.
       rate: frames a second of a clip.
       steps_per_epoch: what counts as an epoch.
@@ -107,6 +109,7 @@ class SceneStream:
     seed: int
     size: tuple[int, int]
     augment: Augment
+    corruption: Corruption | None = None
     hold: int = 8
     rate: float = 12.5
     steps_per_epoch: int = 100
@@ -178,6 +181,14 @@ class SceneStream:
         ]
         images = np.stack([drawn.image(f.rgb, place) for place, f in enumerate(shown)])
         length = self.spec.length
+        if self.corruption is not None:
+            rng = generator(self.seed, number, 91, turn % self.hold)
+            images[:length] = corrupt_clip(
+                images[:length],
+                self.corruption.draw(rng, length),
+                rng,
+                kinds=self.corruption.kinds,
+            )
         scored = shown[:length] if self.spec.score_all else shown[length - 1 : length]
         labels = np.stack([drawn.label(part_label(frame)) for frame in scored])
         return {

@@ -243,11 +243,6 @@ def validate(config: Config) -> Config:
             f"some of {', '.join(KINDS)}",
         ),
         (
-            not data.corrupt or data.dataset != "rendered",
-            "data.corrupt",
-            '0 with data.dataset "rendered", whose frames have faults of their own',
-        ),
-        (
             not size_fault(*data.synthetic.size),
             "data.synthetic.size",
             f"a picture's size: {size_fault(*data.synthetic.size)}",

@@ -71,7 +71,11 @@ def stage_loaders(
             scale=data.scale,
             photometric=data.photometric,
         )
+        corruption = (
+            Corruption(data.corrupt, data.corrupt_kinds) if data.corrupt else None
+        )
         shared: dict[str, Any] = {
+            "corruption": corruption,
             "batch_size": train.batch_size,
             "seed": train.seed,
             "augment": augment,
@@ -95,11 +99,6 @@ def stage_loaders(
                 spec,
                 threads=data.threads,
                 frame_step=data.frame_step,
-                corruption=(
-                    Corruption(data.corrupt, data.corrupt_kinds)
-                    if data.corrupt
-                    else None
-                ),
                 **shared,
             )
         end = begin + stage.epochs * loader.steps_per_epoch

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipelines.corruption import Corruption
 from data_pipelines.loading import rendered as module
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
@@ -95,6 +96,17 @@ def test_every_frame_of_a_sequence_is_labeled(stream: SceneStream) -> None:
     spec = ClipSpec(1, 0, score_all=True)
     scored = dataclasses.replace(stream, spec=spec, batch_size=2)
     assert scored.batch(0)["label"].shape == (2, 2, *SIZE)
+
+
+def test_bursts_are_put_into_sequences_and_nowhere_else(stream: SceneStream) -> None:
+    spec = ClipSpec(3, 0, score_all=True)
+    plain = dataclasses.replace(stream, spec=spec, batch_size=2)
+    always = dataclasses.replace(plain, corruption=Corruption(1.0, ("glare",)))
+    clean, spoiled = plain.batch(1), always.batch(1)
+    changed = (clean["frames"] != spoiled["frames"]).any((2, 3, 4))
+    assert changed.any(1).all() and not changed[:, 0].any()
+    same({**clean, "frames": 0}, {**spoiled, "frames": 0})
+    same(spoiled, always.batch(1))
 
 
 def test_validation_scenes_are_not_training_scenes(stream: SceneStream) -> None:

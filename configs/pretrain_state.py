@@ -1,0 +1,38 @@
+"""The prediction state of the shipped network, from rendered surgery alone.
+
+The shipped single-frame network is frozen; the state (`nn.prediction_state`) is trained
+on rendered sequences with bursts of blur, glare, occlusion, black and frozen frames. No
+real picture is used; smoke, blood and low light are never trained as disturbances.
+
+    python train.py --config configs/pretrain_state.py
+
+docs/model_card.md has the run behind the shipped state and its scores.
+"""
+
+from dataclasses import replace
+
+from dmnet_jax.config import Config, StageConfig, load_config
+
+
+def get_config() -> Config:
+    config = load_config("pretrain")
+    return replace(
+        config,
+        name="pretrain_state",
+        data=replace(
+            config.data,
+            corrupt=0.6,
+            scale=(0.75, 1.6),
+            synthetic=replace(config.data.synthetic, hold=8, epoch_steps=50),
+        ),
+        model=replace(config.model, state=True, pretrained="rendered"),
+        optim=replace(config.optim, drop_epochs=(3,), warmup_steps=20),
+        train=replace(
+            config.train,
+            batch_size=4,
+            stages=(StageConfig("state", 4, train="memory", recipe="rollout"),),
+            eval_every_epochs=4,
+            rollout_frames=10,
+            rollout_truncate=10,
+        ),
+    )
