@@ -7,7 +7,7 @@ import pytest
 
 from dmnet_jax import doctor
 from dmnet_jax.doctor import CHECKS, main
-from dmnet_jax.streaming import video
+from dmnet_jax.video import pyav as video
 from dmnet_jax.video.sources import SourceError
 from tests.streaming.test_session import Interface, Program, Recorder
 

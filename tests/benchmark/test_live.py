@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from dmnet_jax import machine
 from dmnet_jax.benchmark import __main__ as command
-from dmnet_jax.benchmark import live, live_case, live_report, machine
+from dmnet_jax.benchmark import live, live_case, live_report
 from dmnet_jax.benchmark.live_case import LiveCase
 
 SAME = {"labels": 0.0, "confidence": 1e-6, "distance": 1e-6, "admitted": 0.0}

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from dmnet_jax import complexity, machine, training
+from dmnet_jax import complexity, machine
 from dmnet_jax.benchmark import __main__ as command
+from dmnet_jax.benchmark import training
 from dmnet_jax.benchmark.case import Case, differences, random_batch
 from dmnet_jax.models.dmnet import DMNet
 

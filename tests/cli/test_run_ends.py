@@ -5,13 +5,13 @@ import shutil
 from unittest import mock
 
 import pytest
-from tests.test_train_script import load, records
 
 from data_pipelines.io.files import WriteError
 from dmnet_jax.checkpoint import load_variables, read_metadata
 from dmnet_jax.checkpoint.folder import bodies, listed
 from dmnet_jax.evaluation import results
 from dmnet_jax.process import RunGoneError, run_lock
+from tests.cli.test_train import load, records
 from tests.support.tiny_run import RUN, TRAIN_STEPS, train_arguments, trained
 from tests.support.toy import everywhere
 

@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.test_series import result
 
 from dmnet_jax.cli import evaluate as evaluate_command
 from dmnet_jax.cli import train as train_command
 from tests.support.tiny_run import ROOT
+from tests.training.test_cross_validation import result
 
 RECIPE = str(ROOT / "configs" / "endovis17.py")
 

@@ -6,8 +6,6 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from tests.test_results import ABOUT, SOURCE, evaluated
-from tests.test_train_script import load
 
 from data_pipelines.prepare.__main__ import main as prepare
 from data_pipelines.prepared import open_prepared
@@ -15,6 +13,8 @@ from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import check_masks, open_split, open_videos
 from dmnet_jax.evaluation.results import tables, write_results
 from dmnet_jax.metrics import PROTOCOLS
+from tests.cli.test_train import load
+from tests.evaluation.test_results import ABOUT, SOURCE, evaluated
 from tests.support.tiny_run import picture, write_videos
 
 COLORS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)

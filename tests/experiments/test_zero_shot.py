@@ -49,7 +49,7 @@ def test_the_command_scores_a_run(tmp_path_factory, tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "name an experiment first: zero-shot"),
+        ([], "name an experiment first: memory-value, zero-shot"),
         (["zero-shot"], "--root DIR is missing"),
         (
             ["zero-shot", "--checkpoint", "x", "--root", "y"],

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from dmnet_jax import streaming
 from dmnet_jax.live import __main__ as command
 from dmnet_jax.live.engine import Engine
 from dmnet_jax.live.server import Server
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.streaming import TrainedRun
+from dmnet_jax.video import sources
 from dmnet_jax.video.sources import Captured, SourceError
 from tests.support import tiny_run
 
@@ -155,9 +155,7 @@ def test_the_command_ends_with_an_error_when_the_engine_does(
     trained, monkeypatch, capsys
 ):
     monkeypatch.setattr(streaming, "load_run", lambda *_: trained)
-    monkeypatch.setattr(
-        streaming.sources, "open_source", lambda _: Unforeseen(2, live=True)
-    )
+    monkeypatch.setattr(sources, "open_source", lambda _: Unforeseen(2, live=True))
     monkeypatch.setattr(command, "LAST_WORDS", 0.0)
     assert command.main(["--checkpoint", "RUN", "--source", "0", "--port", "0"]) == 1
     assert "error: 0: " in (err := capsys.readouterr().err) and "driver" in err

@@ -16,8 +16,9 @@ from data_pipelines.io.images import resize_image
 from dmnet_jax import evaluation, streaming
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.predict.__main__ import main
-from dmnet_jax.streaming import TrainedRun, capture
+from dmnet_jax.streaming import TrainedRun
 from dmnet_jax.streaming.program import Memories, Program
+from dmnet_jax.video import capture, sources
 from dmnet_jax.video.capture import Reconnecting
 from dmnet_jax.video.sources import Captured, Rendered, SourceError, open_source
 from tests.support import tiny_run
@@ -117,7 +118,7 @@ def test_overlay_video_has_a_legend_below(folder, tmp_path):
 
 
 def test_folders_need_no_pyav(folder, tmp_path, monkeypatch):
-    from dmnet_jax.streaming import video
+    from dmnet_jax.video import pyav as video
 
     def missing():
         raise SourceError("video needs PyAV")
@@ -155,7 +156,7 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(prediction, "OFFLINE", prediction.LIVE)
-    monkeypatch.setattr(streaming.sources, "open_source", lambda text: Camera())
+    monkeypatch.setattr(sources, "open_source", lambda text: Camera())
     monkeypatch.setattr(
         capture,
         "Reconnecting",
@@ -170,7 +171,7 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
 
 
 def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(streaming.sources, "open_source", lambda text: Rendered(SIZE))
+    monkeypatch.setattr(sources, "open_source", lambda text: Rendered(SIZE))
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     out = tmp_path / "out"
     assert predict("synthetic", out) == 130

@@ -8,12 +8,12 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from tests.test_results import SOURCE, evaluated, predictions
 
 from dmnet_jax.evaluation.results import Overlays, write_results
 from dmnet_jax.report import speed
 from dmnet_jax.report.__main__ import main
 from dmnet_jax.report.charts import Line, bars, chart, ticks
+from tests.evaluation.test_results import SOURCE, evaluated, predictions
 from tests.support.tiny_run import CLASSES, tiny_config
 
 

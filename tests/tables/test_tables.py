@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 from flax import linen as nn
-from tests.test_series import result
 
 from dmnet_jax.config import (
     Config,
@@ -24,6 +23,7 @@ from dmnet_jax.tables.__main__ import main
 from dmnet_jax.tables.rows import TABLES, cell_config, chosen, encoder_start, parts
 from dmnet_jax.tables.timing import frame_times, summary
 from dmnet_jax.training.cross_validation import SeriesFlags
+from tests.training.test_cross_validation import result
 
 ROW = {row.key: row for row in TABLES["table1"]}
 

@@ -1,10 +1,10 @@
 """Corrupted training clips: which frames of a batch they touch."""
 
 import numpy as np
-from tests.data_pipelines.test_loader import make
 
 from data_pipelines.corruption import Corruption
 from data_pipelines.loading.clips import ClipSpec
+from tests.data_pipelines.loading.test_loader import make
 
 
 def test_corrupted_frames_are_the_loaders_others_are_untouched():

@@ -10,7 +10,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from tests.data_pipelines.test_images import write_png
 
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.io.names import MAX_BYTES, file_name, name_fault, shown
@@ -27,6 +26,7 @@ from data_pipelines.prepared.manifest import _seal
 from data_pipelines.sources.folder import open_folder
 from data_pipelines.verify import main as verify_main
 from dmnet_jax.config import Config, ConfigError, validate
+from tests.data_pipelines.io.test_images import write_png
 from tests.support.tiny_run import ROOT, write_videos
 
 BAD = {

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from data_pipelines.corruption import Burst, Corrupted
 from dmnet_jax.evaluation import Scoring, evaluate
-from dmnet_jax.evaluation.bursts import bursts
+from dmnet_jax.evaluation.bursts import benchmark
 from dmnet_jax.evaluation.bursts.benchmark import run_bursts
 from dmnet_jax.evaluation.bursts.controls import is_empty, shuffled
 from dmnet_jax.metrics import frame_counts
@@ -101,8 +101,8 @@ def test_rows_are_those_of_plain_loops(everything):
                 if burst is None:
                     wrong = {}
                 elif burst.start == frame:
-                    wrong[bursts.EMPTIED] = nothing
-                    wrong[bursts.FOREIGN] = memory_of(1 - video, (14, 26)[video])
+                    wrong[benchmark.EMPTIED] = nothing
+                    wrong[benchmark.FOREIGN] = memory_of(1 - video, (14, 26)[video])
                 memory, shown = plain_step(memory, image)
                 repeated, single = plain_step(nothing, image)
                 held = single if before is None else before
@@ -112,8 +112,8 @@ def test_rows_are_those_of_plain_loops(everything):
                 now = exp / exp.sum(-1, keepdims=True)
                 mean = now if mean is None else 0.6 * mean + 0.4 * now
                 scores = {
-                    bursts.NETWORK: shown,
-                    bursts.SINGLE: single,
+                    benchmark.NETWORK: shown,
+                    benchmark.SINGLE: single,
                     "last mask": held,
                     "last clean mask (told)": clean,
                     "average 0.6": mean,
@@ -121,11 +121,11 @@ def test_rows_are_those_of_plain_loops(everything):
                 for name in wrong:
                     wrong[name], scores[name] = plain_step(wrong[name], image)
                 if burst is not None:
-                    scores[bursts.CURRENT] = plain_step(repeated, image)[1]
+                    scores[benchmark.CURRENT] = plain_step(repeated, image)[1]
                 if frame != 10:
                     for name, score in scores.items():
                         wanted[name, run, video, frame] = counted(score, video, frame)
-    others = {bursts.SHUFFLED, "average 0.4", "average 0.8"}
+    others = {benchmark.SHUFFLED, "average 0.4", "average 0.8"}
     assert {key for key in everything if key[0] not in others} == {*wanted}
     for key, counts in wanted.items():
         # Rounding may turn a pixel that is undecided.
@@ -134,19 +134,19 @@ def test_rows_are_those_of_plain_loops(everything):
 
 def test_bursts_are_named_and_numbered(everything):
     assert not any(frame == 10 for *_, frame in everything)  # has no label
-    for row in (bursts.NETWORK, bursts.SHUFFLED):
+    for row in (benchmark.NETWORK, benchmark.SHUFFLED):
         first = everything[row, 1, 0, 8]
         assert first[4:8] == (1, "blood", 4, 1)
         assert everything[row, 1, 0, 9][4:8] == (1, "blood", 4, 2)
         assert everything[row, 1, 0, 20][4:8] == (2, "black", 0, 1)
         assert everything[row, 2, 1, 9][4:8] == (1, "defocus", 5, 2)
-    assert everything[bursts.NETWORK, 1, 0, 7][4:8] == (0, "", 0, 0)
-    assert everything[bursts.NETWORK, 1, 0, 12][4:8] == (1, "", 0, 0)
-    assert (bursts.SHUFFLED, 1, 0, 12) not in everything
+    assert everything[benchmark.NETWORK, 1, 0, 7][4:8] == (0, "", 0, 0)
+    assert everything[benchmark.NETWORK, 1, 0, 12][4:8] == (1, "", 0, 0)
+    assert (benchmark.SHUFFLED, 1, 0, 12) not in everything
 
 
 def test_frames_before_the_first_burst_are_those_of_the_clean_video(everything):
-    for row in (bursts.NETWORK, bursts.SINGLE, "average 0.8"):
+    for row in (benchmark.NETWORK, benchmark.SINGLE, "average 0.8"):
         for frame in range(8):
             for run in (1, 2):
                 clean, found = (everything[row, r, 0, frame] for r in (0, run))
@@ -155,7 +155,7 @@ def test_frames_before_the_first_burst_are_those_of_the_clean_video(everything):
 
 def test_without_controls_the_network_scores_the_same(everything):
     alone = benchmark()
-    assert {key[0] for key in alone} == {bursts.NETWORK}
+    assert {key[0] for key in alone} == {benchmark.NETWORK}
     for key, scored in alone.items():
         np.testing.assert_array_equal(scored.counts, everything[key].counts)
 
@@ -164,10 +164,10 @@ def test_the_foreign_memory_may_be_of_other_videos(everything):
     """And without any other video there is no such row."""
     source, plan = Videos((26,), frozenset({10})), [PLAN[0][:1]]
     found = benchmark(source=source, plan=plan, controls=True)
-    assert bursts.FOREIGN not in {key[0] for key in found}
+    assert benchmark.FOREIGN not in {key[0] for key in found}
     others = Videos((3, 14))
     found = benchmark(source=source, plan=plan, controls=True, others=others)
-    key = bursts.FOREIGN, 1, 0, 20
+    key = benchmark.FOREIGN, 1, 0, 20
     memory = memory_of(0, 3)  # tiny_run draws the same first frames for all lengths
     image = np.zeros((*SIZE, 3), np.uint8)
     wanted = counted(plain_step(memory, image)[1], 0, 20)
@@ -178,7 +178,7 @@ def test_the_foreign_memory_may_be_of_other_videos(everything):
 def test_a_network_without_memory_is_the_single_frame(everything):
     found = benchmark(Alone(), controls=True)
     assert {key[0] for key in found} == {
-        bursts.NETWORK,
+        benchmark.NETWORK,
         "last mask",
         "last clean mask (told)",
         "average 0.4",
@@ -186,8 +186,8 @@ def test_a_network_without_memory_is_the_single_frame(everything):
         "average 0.8",
     }
     for key, scored in found.items():
-        if key[0] == bursts.NETWORK:
-            single = everything[bursts.SINGLE, *key[1:]]
+        if key[0] == benchmark.NETWORK:
+            single = everything[benchmark.SINGLE, *key[1:]]
             np.testing.assert_array_equal(scored.counts, single.counts)
 
 
@@ -230,7 +230,7 @@ def test_the_clean_run_is_that_of_an_evaluation(everything):
     wanted = evaluate(
         Fading(), variables, SOURCE, scoring=Scoring(tolerance_px=1)
     ).counts
-    clean = [s.counts for s in everything.values() if s[:2] == (bursts.NETWORK, 0)]
+    clean = [s.counts for s in everything.values() if s[:2] == (benchmark.NETWORK, 0)]
     assert np.abs(np.array(clean) - wanted).max() <= 3
 
 
@@ -238,7 +238,7 @@ def test_dmnets_memories_go_through_at_once():
     """Traced, not compiled: rings, keys and counters of several memories."""
     source = Videos((10,))
     model, variables = network()
-    roll = bursts.Roll(model, variables, source, 0, Scoring(), controls=True)
+    roll = benchmark.Roll(model, variables, source, 0, Scoring(), controls=True)
     assert roll.has_features and not roll.forgetful
     given = [roll.fresh, shuffled(roll.fresh, jax.random.key(0)), roll.fresh]
     found = jax.eval_shape(lambda: roll.see(source.image(0, 0), given, repeated=True))
