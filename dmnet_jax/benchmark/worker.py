@@ -28,6 +28,10 @@ KINDS = {
         kind: (LiveCase, "torch_live")
         for kind in ("torch", "torch.compile", "authors", "onnxruntime", "openvino")
     },
+    **{
+        f"openvino {kind}": (LiveCase, "openvino_live")
+        for kind in ("ours", "bf16", "int8")
+    },
 }
 
 

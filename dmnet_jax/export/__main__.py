@@ -82,6 +82,7 @@ def write(flags: Flags) -> None:
     """Loads, checks, writes, and prints what was written."""
     from dmnet_jax.trained import load_run
 
+    _check(flags)
     trained = load_run(flags.checkpoint, flags.which)
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
@@ -128,19 +129,18 @@ def _write_safetensors(
 
 def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
     """Writes to a hidden folder, opens that as a reader does, moves what passed."""
-    from dmnet_jax.export.int8 import quantize
+    from dmnet_jax.export.int8 import find_sources, quantize
     from dmnet_jax.export.parity import compare, score
     from dmnet_jax.streaming import load_artefact
     from dmnet_jax.streaming.artefact import files_of, write_artefact
     from dmnet_jax.streaming.program import Interface
 
-    _check(flags)
     model, variables, config, about = trained
     size = flags.size or config.data.size
     videos = _labelled(flags.labelled, config, size, about) if flags.labelled else None
     sources = None
     if flags.dtype == "int8":
-        sources = _sources(flags, trained, size, videos)
+        sources = find_sources(trained, size, videos, flags.calibrate)
     interface = Interface(size, 1, model.num_classes, size)
     contents, notes = _contents(flags.format, model, variables, interface)
     dtype = "fp32" if flags.dtype == "int8" else flags.dtype
@@ -194,35 +194,6 @@ def _check(flags: Flags) -> None:
             ) from error
     elif flags.calibrate:
         raise ValueError("--calibrate is for --dtype int8 alone")
-
-
-def _sources(
-    flags: Flags, trained: "TrainedRun", size: tuple[int, int], labelled: Any
-) -> tuple[Any, Any]:
-    """For int8: what to calibrate on, and the labelled videos."""
-    from dmnet_jax.datasets import open_videos
-    from dmnet_jax.export import calibration
-
-    config, about = trained.config, trained.about
-    if labelled is None:
-        data = calibration.with_size(config.data, size)
-        try:
-            labelled = open_videos(data, about.get("val_videos", []))
-        except (ValueError, OSError) as error:
-            raise ValueError(
-                f"the run's validation videos cannot be opened ({error}); int8 is "
-                "scored on labelled video: --labelled DIR"
-            ) from error
-    if flags.calibrate:
-        return calibration.of_folder(flags.calibrate, size), labelled
-    names = about.get("train_videos", [])
-    if config.data.dataset == "rendered":
-        print(
-            "note: int8 is calibrated on rendered scenes, on which this network was "
-            "trained; --calibrate DIR and --labelled DIR take others",
-            file=sys.stderr,
-        )
-    return calibration.of_training(config.data, names, size), labelled
 
 
 def _contents(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.frames import FrameSource
+from dmnet_jax.datasets import open_videos
 from dmnet_jax.export import calibration, quantization
 from dmnet_jax.export.int8_gate import Int8Gate, gate
 from dmnet_jax.streaming import load_artefact
@@ -20,6 +21,7 @@ from dmnet_jax.streaming.artefact import write_artefact
 from dmnet_jax.streaming.described import MAX_TEXT, read_description
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
 from dmnet_jax.streaming.program import Interface
+from dmnet_jax.trained import TrainedRun
 
 GIVEN_BACK = (0, 1, 2, 4, 8, 16)
 """Layers that get their precision back, until the gate passes."""
@@ -43,6 +45,44 @@ def check(calibrate: str, max_drop: float) -> None:
     if calibrate and not Path(calibrate).exists() and calibrate != "synthetic":
         raise ValueError(f"--calibrate {calibrate}: no such file or folder")
     quantization.import_nncf()
+
+
+def find_sources(
+    trained: TrainedRun,
+    size: tuple[int, int],
+    labelled: FrameSource | None,
+    calibrate: str,
+) -> tuple[calibration.Calibration, FrameSource]:
+    """What to calibrate on, and the labelled videos to score on.
+
+    Args:
+        trained: the run, whose training and validation videos are taken otherwise.
+        size: of the step.
+        labelled: videos that were named.
+        calibrate: frames that were named.
+
+    Raises:
+        ValueError: videos are not where the config says, or hold nothing.
+    """
+    config, about = trained.config, trained.about
+    if labelled is None:
+        data = calibration.with_size(config.data, size)
+        try:
+            labelled = open_videos(data, about.get("val_videos", []))
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"the run's validation videos cannot be opened ({error}); int8 is "
+                "scored on labelled video: --labelled DIR"
+            ) from error
+    if calibrate:
+        return calibration.of_folder(calibrate, size), labelled
+    if config.data.dataset == "rendered":
+        _tell(
+            "note: int8 is calibrated on rendered scenes, on which this network was "
+            "trained; --calibrate DIR and --labelled DIR take others"
+        )
+    names = about.get("train_videos", [])
+    return calibration.of_training(config.data, names, size), labelled
 
 
 def quantize(
@@ -90,6 +130,8 @@ def quantize(
         _tell(found.told())
         if found.drop <= max_drop:
             return _written(float32, made, description.interface, about), about
+        if count == GIVEN_BACK[-1]:
+            break
         if not ranked:
             _tell("ranking layers by what they cost")
             stride = max(1, inputs.frames // quantization.RANKED_ON)
