@@ -4,6 +4,7 @@
     python -m dmnet_jax.benchmark --streams 1 2 4 8 --dtypes float32 bfloat16 --out DIR
     python -m dmnet_jax.benchmark --streams 1 4 16 64 --in-flight 1 3  # on a GPU
     python -m dmnet_jax.benchmark --peers
+    python -m dmnet_jax.benchmark --peers export export-bf16 export-int8
     python -m dmnet_jax.benchmark training --help
 
 The streaming step of DMNet from a frame in host memory to its labels there. With
@@ -38,12 +39,12 @@ PEERS = {
     "authors": ("torch",),
     "onnxruntime": ("torch", "onnxruntime"),
     "openvino": ("torch", "openvino"),
-    "openvino ours": ("onnx", "openvino"),
-    "openvino bf16": ("onnx", "openvino"),
-    "openvino int8": ("onnx", "openvino", "nncf"),
+    "export": ("onnx", "openvino"),
+    "export-bf16": ("onnx", "openvino"),
+    "export-int8": ("onnx", "openvino", "nncf"),
 }
 # Those that round: what that costs is told beside their time, nothing is refused.
-ROUNDING = ("openvino bf16", "openvino int8")
+ROUNDING = ("export-bf16", "export-int8")
 # Labels may differ where two classes are as likely as each other.
 TOLERANCE = {"labels": 1e-3, "confidence": 1e-4, "distance": 1e-4, "admitted": 0.0}
 # A GPU rounds factors to 10 bits (TF32), in XLA and, as we set it, in PyTorch.
@@ -150,12 +151,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="frames that are under way at once",
     )
     parser.add_argument("--rounds", type=int, default=9, help="turns of each")
-    parser.add_argument("--peers", action="store_true", help="measure others as well")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        metavar="NAME",
+        help=f"measure others as well: all, or of {', '.join(PEERS)}",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="for live.md, .json")
     flags = parser.parse_args(argv)
     if min(flags.rounds, *flags.streams, *flags.in_flight) < 1:
         parser.error("--rounds, --streams and --in-flight must be at least 1")
-    if flags.peers and find_spec("torch") is None:
+    if flags.peers == [] and find_spec("torch") is None:
         parser.error(f"--peers needs PyTorch: {install('peers')}")
     result: dict[str, Any] = {
         "command": " ".join(["python -m dmnet_jax.benchmark", *(argv or [])]),
@@ -170,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for in_flight in flags.in_flight
         ]
         cases = list(dict.fromkeys(cases))  # the reference is measured once
-        peers = list(PEERS) if flags.peers else []
+        peers = list(PEERS) if flags.peers == [] else flags.peers or []
         with tempfile.TemporaryDirectory() as name:
             result["rows"] += measure(cases, peers, Path(name), flags.rounds)
     text = live_report.report(result)

@@ -16,9 +16,9 @@ NAMES = {
     "authors": "PyTorch, the authors' way",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
-    "openvino ours": "OpenVINO, our export",
-    "openvino bf16": "OpenVINO, our export, bfloat16",
-    "openvino int8": "OpenVINO, our export, int8",
+    "export": "OpenVINO, our export",
+    "export-bf16": "OpenVINO, our export, bfloat16",
+    "export-int8": "OpenVINO, our export, int8",
 }
 
 NOTES = """\

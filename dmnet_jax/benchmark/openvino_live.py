@@ -42,7 +42,7 @@ from dmnet_jax.trained import PRETRAINED
 from dmnet_jax.weights.layout import unflatten
 
 _NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-DTYPES = {"openvino ours": "fp32", "openvino bf16": "bf16", "openvino int8": "int8"}
+DTYPES = {"export": "fp32", "export-bf16": "bf16", "export-int8": "int8"}
 """What each kind of contestant computes in."""
 
 SCORED = 6

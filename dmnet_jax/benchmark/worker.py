@@ -29,8 +29,8 @@ KINDS = {
         for kind in ("torch", "torch.compile", "authors", "onnxruntime", "openvino")
     },
     **{
-        f"openvino {kind}": (LiveCase, "openvino_live")
-        for kind in ("ours", "bf16", "int8")
+        kind: (LiveCase, "openvino_live")
+        for kind in ("export", "export-bf16", "export-int8")
     },
 }
 

@@ -35,9 +35,9 @@ class Quick:
         ours["platform"] = self.platform
         self.report |= ours if kind == "jax" else {"differences": self.same | wrong}
         self.report["versions"] = {kind: "1.0"}
-        if kind == "openvino bf16":
+        if kind == "export-bf16":
             self.report = {"left_out": "left out: this processor has no bfloat16"}
-        if kind == "openvino int8":
+        if kind == "export-int8":
             self.report["differences"] = SAME | {"labels": 0.5}
             self.report["rounded"] = {"labels": 2e-3, "miou": 0.001}
             self.report["note"] = "int8 may be slower"
@@ -67,7 +67,7 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     flags = ["--sizes", "64x96", "--rounds", "2", "--peers", "--out", str(tmp_path)]
     assert command.main([*flags, "--streams", "1", "2"]) == 1
     printed = capsys.readouterr()
-    there = ["jax", "jax", "torch", "authors", "openvino ours", "openvino int8"]
+    there = ["jax", "jax", "torch", "authors", "export", "export-int8"]
     assert Quick.order == there + there[::-1]
     assert "refused: its outputs differ (labels by 5.0e-01)" in printed.out
     assert "0.50 [0.50..0.50]" in printed.out and "500.0" in printed.out
@@ -86,6 +86,13 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     rows = json.loads((tmp_path / "live.json").read_text())["rows"]
     assert [row["contestant"] for row in rows[:3]] == ["jax", "jax", "torch"]
     assert [row["streams"] for row in rows[:3]] == [1, 2, 1]
+
+
+def test_peers_can_be_chosen(quick, capsys):
+    flags = ["--sizes", "64x96", "--rounds", "1", "--peers", "export", "export-int8"]
+    assert command.main(flags) == 0
+    assert Quick.order == ["jax", "export", "export-int8"]
+    assert "PyTorch eager" not in capsys.readouterr().out
 
 
 def test_a_gpu_may_round(quick, capsys, monkeypatch):
@@ -162,6 +169,7 @@ def test_differences_are_found():
         (["--in-flight", "0"], "at least 1"),
         (["--dtypes", "float16"], "bfloat16"),
         (["nothing"], "unrecognized arguments"),
+        (["--peers", "theano"], "invalid choice: 'theano'"),
         (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
