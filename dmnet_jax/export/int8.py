@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,10 @@ def quantize(
             "given_back": kept,
         }
         path = _written(float32, made, description.interface, about)
-        found = gate(reference, load_artefact(path), videos)
+        with warnings.catch_warnings():  # of a slow processor, which was told
+            warnings.simplefilter("ignore")
+            program = load_artefact(path)
+        found = gate(reference, program, videos)
         about |= {**dataclasses.asdict(found), "drop": found.drop}
         _tell(found.told())
         if found.drop <= max_drop:

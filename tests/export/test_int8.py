@@ -211,11 +211,15 @@ def described(path):
 
 @needs_all
 def test_what_loses_too_much_is_refused_with_both_numbers(
-    made, requantized, monkeypatch
+    made, requantized, monkeypatch, recwarn, capsys
 ):
     monkeypatch.setattr(int8, "GIVEN_BACK", (0,))
+    for module in (int8, runtimes):
+        monkeypatch.setattr(module, "computes_int8", lambda: False)
     with pytest.raises(int8.Int8Error, match="--max-drop is -2") as caught:
         int8.quantize(made.float32, SEEN, VIDEOS, max_drop=-2)
+    assert not recwarn.list  # told in a line, not in a warning beside it
+    assert capsys.readouterr().err.count("int8 step may be slower") == 1
     told = str(caught.value)
     assert "float32 has 0." in told and "int8 0." in told and "\n" not in told
     assert "--calibrate" in told and "--dtype bf16" in told and len(requantized) == 1
