@@ -16,6 +16,9 @@ NAMES = {
     "authors": "PyTorch, the authors' way",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
+    "export": "OpenVINO, our export",
+    "export-bf16": "OpenVINO, our export, bfloat16",
+    "export-int8": "OpenVINO, our export, int8",
 }
 
 NOTES = """\
@@ -29,7 +32,10 @@ the process held, compilation included.
 [smallest..largest]; under 1 we are faster. The others run our PyTorch version of the
 network with norms folded, features of the last frames, and keys and values of admitted
 frames cached; maps are channels-last; ONNX Runtime and OpenVINO run its ONNX export.
-The authors' way encodes four recent and four remembered frames again for each frame."""
+The authors' way encodes four recent and four remembered frames again for each frame.
+"Our export" is what `python -m dmnet_jax.export` writes. bfloat16 and int8 round, and
+the benchmark's random weights exaggerate it; `trained` is the shipped network in that
+type against float32, on rendered scenes: labels that differ and mIoU that is lost."""
 
 
 def times(row: dict[str, Any], what: str = "end_to_end") -> np.ndarray:
@@ -130,8 +136,9 @@ def _peers(ours: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         name = NAMES[row["contestant"]]
         if "failed" in row:
-            cells.append([name, row["failed"], "", ""])
+            cells.append([name, row["failed"], *[""] * 4])
             continue
+        cost = row.get("rounded")
         found, differ = ratios(ours, row), row["differences"]
         cells.append(
             [
@@ -139,6 +146,11 @@ def _peers(ours: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
                 f"{statistics.median(found):.2f} [{min(found):.2f}..{max(found):.2f}]",
                 f"{differ['labels']:.1e}",
                 f"{max(differ['confidence'], differ['distance']):.1e}",
+                f"{cost['labels']:.1e}" if cost else "",
+                f"{cost['miou']:+.4f}" if cost else "",
             ]
         )
-    return format_table(cells, ["", "ours / it", "labels differ", "scores differ"])
+    headers = ["", "ours / it", "labels differ", "scores differ"]
+    table = format_table(cells, [*headers, "trained: labels", "trained: mIoU lost"])
+    notes = [row["note"] for row in rows if "note" in row]
+    return "\n".join([table, *(f"\nNote: {note}." for note in notes)])

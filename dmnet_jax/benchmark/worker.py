@@ -28,6 +28,10 @@ KINDS = {
         kind: (LiveCase, "torch_live")
         for kind in ("torch", "torch.compile", "authors", "onnxruntime", "openvino")
     },
+    **{
+        kind: (LiveCase, "openvino_live")
+        for kind in ("export", "export-bf16", "export-int8")
+    },
 }
 
 

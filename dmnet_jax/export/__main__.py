@@ -3,14 +3,17 @@
     python -m dmnet_jax.export --checkpoint RUN --format jax
     python -m dmnet_jax.export --checkpoint RUN --format onnx
     python -m dmnet_jax.export --checkpoint RUN --format openvino --dtype bf16
+    python -m dmnet_jax.export --checkpoint RUN --format openvino --dtype int8
     python -m dmnet_jax.export --checkpoint RUN --format safetensors --out DIR
 
 jax, onnx and openvino: the streaming step (frame, memory -> labels, memory) as
 StableHLO for CPU and CUDA in one file, as an ONNX graph, as OpenVINO IR; run it with
 `dmnet_jax.streaming.Session.from_artefact`. It is compared with the network over 64
-frames first (parity.json) and not written if it differs. safetensors: the variables,
-with the config in the header; the form to archive. Each has its sha256 beside it.
-For research use; not a medical device.
+frames first (parity.json) and not written if it differs. int8: quantized on the run's
+training videos, scored on its validation videos against float32, and not written if it
+loses more than --max-drop. safetensors: the variables, with the config in the header;
+the form to archive. Each has its sha256 beside it. For research use; not a medical
+device.
 """
 
 import dataclasses
@@ -44,6 +47,10 @@ class Flags:
         dtype: What OpenVINO computes in, where the processor can.
         labelled: Folder of labelled videos (VIDEO/frames, VIDEO/masks, or prepared) on
             which step and network are scored; they may differ by 0.002 mIoU.
+        calibrate: For int8: frames like those it will see (a folder of pictures, a
+            video, or a folder of those); empty: the run's training videos.
+        max_drop: For int8: mIoU that it may lose on the labelled videos (those of
+            --labelled, or the run's validation videos).
     """
 
     checkpoint: str
@@ -51,8 +58,10 @@ class Flags:
     out: str = ""
     which: Literal["newest", "best"] = "newest"
     size: tuple[int, int] | None = None
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Literal["fp32", "bf16", "int8"] = "fp32"
     labelled: str = ""
+    calibrate: str = ""
+    max_drop: float = 0.003
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +82,7 @@ def write(flags: Flags) -> None:
     """Loads, checks, writes, and prints what was written."""
     from dmnet_jax.checkpoint.runs import load_run
 
+    _check(flags)
     trained = load_run(flags.checkpoint, flags.which)
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
@@ -119,24 +129,27 @@ def _write_safetensors(
 
 def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
     """Writes to a hidden folder, opens that as a reader does, moves what passed."""
+    from dmnet_jax.export.int8 import find_sources, quantize
     from dmnet_jax.export.parity import compare, score
     from dmnet_jax.streaming import load_artefact
     from dmnet_jax.streaming.artefact import files_of, write_artefact
     from dmnet_jax.streaming.program import Interface
 
-    if flags.dtype != "fp32" and flags.format != "openvino":
-        raise ValueError(f"--dtype {flags.dtype} is for --format openvino alone")
     model, variables, config, about = trained
     size = flags.size or config.data.size
     videos = _labelled(flags.labelled, config, size, about) if flags.labelled else None
+    sources = None
+    if flags.dtype == "int8":
+        sources = find_sources(trained, size, videos, flags.calibrate)
     interface = Interface(size, 1, model.num_classes, size)
     contents, notes = _contents(flags.format, model, variables, interface)
+    dtype = "fp32" if flags.dtype == "int8" else flags.dtype
     notes |= {
-        "dtype": flags.dtype,
+        "dtype": dtype,
         "config": about["config"],
         "classes": about.get("classes", []),
     }
-    name = "model" if flags.dtype == "fp32" else f"model-{flags.dtype}"
+    name = "model" if dtype == "fp32" else f"model-{dtype}"
     with TemporaryDirectory(prefix=".", dir=out) as hidden:
         written = write_artefact(Path(hidden), name, contents, interface, notes)
         program = load_artefact(written)
@@ -145,11 +158,11 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
         if videos is not None:
             scores = score(model, variables, program, videos)
             parity.miou_network, parity.miou_exported = scores
-        passed = parity.passed(flags.dtype)
+        passed = parity.passed(dtype)
         report = {
             **dataclasses.asdict(parity),
             "passed": passed,
-            "computed_in": _computed_in(flags.dtype),
+            "computed_in": _computed_in(dtype),
             "versions": about.get("versions", {}),
         }
         _record(out / "parity.json", written.name, report)
@@ -158,9 +171,29 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
                 f"{out / 'parity.json'}: the exported step differs from the network "
                 f"({parity}); nothing was written"
             )
+        if sources is not None:
+            written, report = quantize(written, *sources, flags.max_drop)
+            _record(out / "parity.json", written.name, report)
         for file in files_of(written):
             os.replace(file, out / file.name)
     return out / written.name
+
+
+def _check(flags: Flags) -> None:
+    """Refuses flags that do not go together, and int8 without what it needs."""
+    from dmnet_jax.export import int8
+
+    if flags.dtype != "fp32" and flags.format != "openvino":
+        raise ValueError(f"--dtype {flags.dtype} is for --format openvino alone")
+    if flags.dtype == "int8":
+        try:
+            int8.check(flags.calibrate, flags.max_drop)
+        except ImportError as error:
+            raise ValueError(
+                f"--dtype int8: {error.name} is not installed; {install('openvino')}"
+            ) from error
+    elif flags.calibrate:
+        raise ValueError("--calibrate is for --dtype int8 alone")
 
 
 def _contents(

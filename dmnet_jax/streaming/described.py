@@ -18,6 +18,8 @@ from dmnet_jax.streaming.program import NO_LABEL, OUTPUTS, Interface, Memories
 FILES = {".jax": [".jax"], ".onnx": [".onnx"], ".xml": [".xml", ".bin"]}
 """The files of a program, by the suffix of the one to open."""
 
+DTYPES = ("fp32", "bf16", "int8")
+
 MAX_BYTES = 2**36
 """Of the memory of all streams, and of their frames."""
 
@@ -55,7 +57,7 @@ class Description(NamedTuple):
         memory: leaves of its state, in order.
         inputs: in order.
         outputs: in order.
-        dtype: of an OpenVINO step: what it computes in, "fp32" or "bf16".
+        dtype: of an OpenVINO step: what it computes in, one of `DTYPES`.
     """
 
     interface: Interface
@@ -103,8 +105,8 @@ def read_description(content: bytes, suffix: str) -> Description:
     for name, wanted in (("inputs", inputs), ("outputs", outputs)):
         _check_same(name, _tensors(body, name), wanted)
     dtype = body.get("dtype", "fp32")
-    if dtype not in ("fp32", "bf16"):
-        raise ValueError(f"dtype: must be fp32 or bf16, not {_short(dtype)}")
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: must be {', '.join(DTYPES)}, not {_short(dtype)}")
     return Description(interface, memory, inputs, outputs, dtype)
 
 

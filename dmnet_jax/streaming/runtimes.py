@@ -19,6 +19,7 @@ from jax import Array
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import RESET_ALL
 from dmnet_jax.streaming.described import Description, Tensor, check_declared
+from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
 from dmnet_jax.streaming.program import OUTPUTS, Labelled, Program
 
 Tensors = dict[str, np.ndarray]
@@ -65,20 +66,23 @@ def open_onnx(contents: dict[str, bytes], description: Description) -> Program:
 def open_ir(contents: dict[str, bytes], description: Description) -> Program:
     """A program that OpenVINO runs on the CPU, in the precision it was exported for.
 
-    Where the processor has no bfloat16 that is float32, and a warning says so.
+    Where the processor has no bfloat16 that is float32, and a warning says so. What an
+    int8 program does not quantize is computed in bfloat16 where there is bfloat16, else
+    in float32; a warning says where int8 may be slow.
 
     Raises:
         ValueError: it is not what is described.
     """
     openvino = import_openvino()
     core = openvino.Core()
-    precision = {"fp32": "f32", "bf16": "bf16"}[description.dtype]
-    if precision == "bf16" and not has_bf16():
+    precision = "f32" if description.dtype == "fp32" or not has_bf16() else "bf16"
+    if description.dtype == "bf16" and precision == "f32":
         warnings.warn(
             "this processor has no bfloat16; OpenVINO runs the step in float32",
             stacklevel=2,
         )
-        precision = "f32"
+    if description.dtype == "int8" and not computes_int8():
+        warnings.warn(INT8_IS_SLOW, stacklevel=2)
     model = core.read_model(contents[".xml"], contents[".bin"])
     check_declared(description, *map(_of_ir, (model.inputs, model.outputs)))
     compiled = core.compile_model(
@@ -201,18 +205,21 @@ def _of_ir(ports: Sequence[Any]) -> list[Tensor]:
     ]
 
 
-def _program(description: Description, infer: Infer) -> Program:
+def step_inputs(description: Description) -> Callable[..., Tensors]:
+    """The function (memory, frames, active, reset) -> what a runtime gets, by name.
+
+    Args:
+        description: of the step.
+    """
     names = [leaf.name for leaf in description.memory]
-    init = empty_memory(description)
     shapes = {tensor.name: tensor.shape for tensor in description.inputs}
-    in_place = [name for name in names if name.startswith(".global_.slots")]
 
     @jax.jit
     def draw(key: Array, frame: Array) -> Array:
         """What `memory.read_uniform` draws for this frame."""
         return jax.random.uniform(jax.random.fold_in(key, frame), shapes["draw"])
 
-    def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labelled]:
+    def given(memory: Any, frames: Any, active: Any, reset: Any) -> Tensors:
         held = dict(zip(names, memory, strict=True))
         key = held.pop(".key", None)  # of a memory that draws what is read
         inputs = {f"memory{name}": x for name, x in held.items()}
@@ -221,13 +228,26 @@ def _program(description: Description, infer: Infer) -> Program:
             frame = 0 if reset[0] == RESET_ALL else held[".frame"][0]
             inputs["draw"] = np.asarray(draw(key[0], frame))
         # As the runtimes want them, which share the arrays.
-        inputs = {n: np.require(x, requirements=["C", "W"]) for n, x in inputs.items()}
+        return {n: np.require(x, requirements=["C", "W"]) for n, x in inputs.items()}
+
+    return given
+
+
+def _program(description: Description, infer: Infer) -> Program:
+    names = [leaf.name for leaf in description.memory]
+    init, inputs_of = empty_memory(description), step_inputs(description)
+    in_place = [name for name in names if name.startswith(".global_.slots")]
+
+    def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labelled]:
+        inputs = inputs_of(memory, frames, active, reset)
         kept = {f"next_memory{n}": inputs[f"memory{n}"] for n in in_place}
         outputs = infer(inputs, kept) | kept
-        after = {name: outputs[f"next_memory{name}"] for name in held} | {".key": key}
+        # The PRNG key, which no step changes, is no output.
+        before = dict(zip(names, memory, strict=True))
+        after = {n: outputs.get(f"next_memory{n}", x) for n, x in before.items()}
         given: Any = {name: outputs[name] for name in OUTPUTS}
         labelled = Labelled(probabilities=None, **given)
-        return tuple(after[name] for name in names), labelled
+        return tuple(after.values()), labelled
 
     return Program(
         description.interface,

@@ -1,6 +1,7 @@
 """The live benchmark: whom it measures, refuses and compares; nothing is timed."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,10 +28,20 @@ class Quick:
         wrong = {"labels": 0.5} if kind == "openvino" else {}
         self.kind, ours = kind, {"peak": 1e9, "bandwidth": 1e9, "bytes": 1000}
         ours |= {"operations": 10**6, "parameters": 10**6}
-        self.report = {"compile_s": 1.0, "first_s": 0.1, "allocator": machine.SYSTEM}
+        self.report: dict[str, Any] = {
+            "compile_s": 1.0,
+            "first_s": 0.1,
+            "allocator": machine.SYSTEM,
+        }
         ours["platform"] = self.platform
         self.report |= ours if kind == "jax" else {"differences": self.same | wrong}
         self.report["versions"] = {kind: "1.0"}
+        if kind == "export-bf16":
+            self.report = {"left_out": "left out: this processor has no bfloat16"}
+        if kind == "export-int8":
+            self.report["differences"] = SAME | {"labels": 0.5}
+            self.report["rounded"] = {"labels": 2e-3, "miou": 0.001}
+            self.report["note"] = "int8 may be slower"
 
     def turn(self):
         self.order.append(self.kind)
@@ -57,14 +68,20 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     flags = ["--sizes", "64x96", "--rounds", "2", "--peers", "--out", str(tmp_path)]
     assert command.main([*flags, "--streams", "1", "2"]) == 1
     printed = capsys.readouterr()
-    there = ["jax", "jax", "torch", "authors"]
+    there = ["jax", "jax", "torch", "authors", "export", "export-int8"]
     assert Quick.order == there + there[::-1]
     assert "refused: its outputs differ (labels by 5.0e-01)" in printed.out
     assert "0.50 [0.50..0.50]" in printed.out and "500.0" in printed.out
     assert "onnxruntime not installed" in printed.out
+    # What rounds is not refused: its cost stands beside its time.
+    (rounded,) = (x for x in printed.out.splitlines() if "2.0e-03" in x)
+    assert "int8" in rounded and "+0.0010" in rounded
+    assert "Note: int8 may be slower." in printed.out
+    assert printed.out.count("left out: this processor has no bfloat16") == 2
     # What is not installed is no error; the two others are.
     error = printed.err.splitlines()[-1]
     assert "torch.compile failed" in error and "onnx" not in error
+    assert "left out" not in error
     assert "preload jemalloc" in printed.out
     assert (tmp_path / "live.md").read_text() == printed.out
     rows = json.loads((tmp_path / "live.json").read_text())["rows"]
@@ -72,10 +89,17 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     assert [row["streams"] for row in rows[:3]] == [1, 2, 1]
 
 
+def test_peers_can_be_chosen(quick, capsys):
+    flags = ["--sizes", "64x96", "--rounds", "1", "--peers", "export", "export-int8"]
+    assert command.main(flags) == 0
+    assert Quick.order == ["jax", "export", "export-int8"]
+    assert "PyTorch eager" not in capsys.readouterr().out
+
+
 def test_a_gpu_may_round(quick, capsys, monkeypatch):
     monkeypatch.setattr(Quick, "same", SAME | {"distance": 1e-3})
     flags = ["--sizes", "64x96", "--rounds", "1", "--peers"]
-    for platform, refused in (("cpu", 3), ("gpu", 1)):
+    for platform, refused in (("cpu", 4), ("gpu", 1)):
         monkeypatch.setattr(Quick, "platform", platform)
         assert command.main(flags) == 1
         assert capsys.readouterr().out.count("refused: its outputs") == refused * 2
@@ -146,6 +170,7 @@ def test_differences_are_found():
         (["--in-flight", "0"], "at least 1"),
         (["--dtypes", "float16"], "bfloat16"),
         (["nothing"], "unrecognized arguments"),
+        (["--peers", "theano"], "invalid choice: 'theano'"),
         (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )

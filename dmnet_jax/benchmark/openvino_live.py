@@ -1,0 +1,153 @@
+"""Our own export in OpenVINO, as the benchmark's processes run it.
+
+In float32, bfloat16 and int8: the same step, memory in and memory out. What rounding
+costs is measured on the shipped network and rendered, labelled scenes: the benchmark's
+own network is not trained.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors.numpy import load_file
+
+from dmnet_jax import models
+from dmnet_jax.benchmark import machine
+from dmnet_jax.benchmark.live_case import (
+    CHECKED,
+    CLASSES,
+    LiveCase,
+    checked_scene,
+    differences,
+    scenes,
+    stacked,
+    timed,
+    timed_frames,
+)
+from dmnet_jax.config import Config, DataConfig
+from dmnet_jax.datasets import open_videos
+from dmnet_jax.export import calibration, onnx_graph, openvino_ir, quantization
+from dmnet_jax.export.int8_gate import gate
+from dmnet_jax.streaming import load_artefact, load_run
+from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming.described import read_description
+from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
+from dmnet_jax.streaming.program import Interface, Program
+from dmnet_jax.streaming.runtimes import has_bf16
+from dmnet_jax.trained import PRETRAINED
+from dmnet_jax.weights.layout import unflatten
+
+_NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+DTYPES = {"export": "fp32", "export-bf16": "bf16", "export-int8": "int8"}
+"""What each kind of contestant computes in."""
+
+SCORED = 6
+"""Rendered scenes that are scored, of `calibration.RENDERED_FRAMES` frames each."""
+
+
+def prepare(
+    case: LiveCase, folder: Path, kind: str
+) -> tuple[dict[str, Any], Callable[[], Any]]:
+    """As `jax_live.prepare`, of whose files it is made.
+
+    Where the processor does not compute in that type, the report says so as "left_out".
+    """
+    dtype = DTYPES[kind]
+    if dtype == "bf16" and not has_bf16():
+        return {"left_out": "left out: this processor has no bfloat16"}, dict
+    model = models.build_dmnet(Config(data=DataConfig(num_classes=CLASSES)))
+    variables = unflatten(load_file(folder / "variables.safetensors"))
+    interface = Interface(case.size, 1, CLASSES, case.size)
+    pictures = scenes(case)
+    start = time.perf_counter()
+    place = folder / dtype
+    place.mkdir()
+    seen = calibration.Calibration([_clip(pictures)], "the benchmark's scenes")
+    program = _program(place, model, variables, interface, dtype, seen)
+    report: dict[str, Any] = {"compile_s": time.perf_counter() - start}
+    memory = program.init_memory(jax.random.key(0))
+
+    def step(frames: np.ndarray) -> Any:
+        nonlocal memory
+        memory, out = program.step(memory, frames)
+        return out
+
+    def compared(frames: np.ndarray) -> dict[str, Any]:
+        out = step(frames)
+        return {
+            "labels": out.labels,
+            "confidence": out.confidence,
+            "distance": -out.similarity,
+            "admitted": out.admitted,
+        }
+
+    start = time.perf_counter()
+    outputs = [compared(pictures[0])]
+    report["first_s"] = time.perf_counter() - start
+    outputs += [compared(pictures[checked_scene(k)]) for k in range(1, CHECKED)]
+    expected = load_file(folder / "outputs.safetensors")
+    following = timed_frames(case)
+    if dtype != "fp32":
+        report["rounded"] = _cost(place, case.size, dtype)
+    if dtype == "int8" and not computes_int8():
+        report["note"] = INT8_IS_SLOW
+    return {
+        **report,
+        "dtype": _NAMES[dtype],
+        "differences": differences(stacked(outputs), expected),
+        "allocator": machine.allocator(),
+        "device": "cpu",
+        "versions": {"openvino": version("openvino")},
+    }, lambda: {"end_to_end": timed(lambda: step(following()).labels, case.seconds)}
+
+
+def _program(
+    folder: Path,
+    model: Any,
+    variables: Any,
+    interface: Interface,
+    dtype: str,
+    seen: calibration.Calibration,
+) -> Program:
+    """The exported step, opened as its reader opens it."""
+    content, notes = onnx_graph.export_step(model, variables, interface)
+    xml, weights = openvino_ir.convert(content)
+    contents = {".xml": xml, ".bin": weights}
+    if dtype == "int8":
+        path = write_artefact(folder, "float32", contents, interface, notes)
+        body = path.with_name(f"{path.name}.json").read_bytes()
+        described = read_description(body, ".xml")
+        inputs = calibration.Rolled(load_artefact(path), described, seen)
+        _, contents = quantization.quantized(contents, inputs)
+    notes["dtype"] = dtype
+    return load_artefact(write_artefact(folder, dtype, contents, interface, notes))
+
+
+def _cost(folder: Path, size: tuple[int, int], dtype: str) -> dict[str, float]:
+    """Share of labels that differ and mIoU lost, by the shipped network."""
+    trained = load_run(PRETRAINED)
+    data = calibration.with_size(trained.config.data, size)
+    videos = open_videos(data, trained.about["val_videos"][:SCORED])
+    seen = calibration.of_training(data, trained.about["train_videos"], size)
+    interface = Interface(size, 1, trained.model.num_classes, size)
+    both = []
+    for kind in ("fp32", dtype):
+        place = folder / f"trained-{kind}"
+        place.mkdir()
+        network = trained.model, trained.variables
+        both.append(_program(place, *network, interface, kind, seen))
+    found = gate(both[0], both[1], videos)
+    return {"labels": found.label_mismatch, "miou": found.drop}
+
+
+def _clip(pictures: np.ndarray) -> calibration.Clip:
+    """The scenes, each for a few frames."""
+
+    def frames() -> Iterator[np.ndarray]:
+        return (pictures[k // 4 % 4, 0] for k in range(16))
+
+    return calibration.Clip(16, frames)

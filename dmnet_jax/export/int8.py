@@ -1,0 +1,169 @@
+"""The int8 form of a step that was written as OpenVINO IR.
+
+Quantized on real inputs, scored against the float32 step on labelled video; if it loses
+more than it may, the layers that matter most get their precision back, twice as many
+each time.
+"""
+
+import dataclasses
+import itertools
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from data_pipelines.frames import FrameSource
+from dmnet_jax.datasets import open_videos
+from dmnet_jax.export import calibration, quantization
+from dmnet_jax.export.int8_gate import Int8Gate, gate
+from dmnet_jax.streaming import load_artefact
+from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming.described import MAX_TEXT, read_description
+from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
+from dmnet_jax.streaming.program import Interface
+from dmnet_jax.trained import TrainedRun
+
+GIVEN_BACK = (0, 1, 2, 4, 8, 16)
+"""Layers that get their precision back, until the gate passes."""
+
+MAX_DROP = 0.003
+
+
+class Int8Error(ValueError):
+    """The int8 step loses more than it may."""
+
+
+def check(calibrate: str, max_drop: float) -> None:
+    """Refuses what would fail minutes later.
+
+    Raises:
+        ValueError: a number or a folder that cannot be.
+        ImportError: NNCF is not installed.
+    """
+    if not abs(max_drop) < float("inf"):
+        raise ValueError(f"--max-drop {max_drop}: must be a number, such as {MAX_DROP}")
+    if calibrate and not Path(calibrate).exists() and calibrate != "synthetic":
+        raise ValueError(f"--calibrate {calibrate}: no such file or folder")
+    quantization.import_nncf()
+
+
+def find_sources(
+    trained: TrainedRun,
+    size: tuple[int, int],
+    labelled: FrameSource | None,
+    calibrate: str,
+) -> tuple[calibration.Calibration, FrameSource]:
+    """What to calibrate on, and the labelled videos to score on.
+
+    Args:
+        trained: the run, whose training and validation videos are taken otherwise.
+        size: of the step.
+        labelled: videos that were named.
+        calibrate: frames that were named.
+
+    Raises:
+        ValueError: videos are not where the config says, or hold nothing.
+    """
+    config, about = trained.config, trained.about
+    if labelled is None:
+        data = calibration.with_size(config.data, size)
+        try:
+            labelled = open_videos(data, about.get("val_videos", []))
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"the run's validation videos cannot be opened ({error}); int8 is "
+                "scored on labelled video: --labelled DIR"
+            ) from error
+    if calibrate:
+        return calibration.of_folder(calibrate, size), labelled
+    if config.data.dataset == "rendered":
+        _tell(
+            "note: int8 is calibrated on rendered scenes, on which this network was "
+            "trained; --calibrate DIR and --labelled DIR take others"
+        )
+    names = about.get("train_videos", [])
+    return calibration.of_training(config.data, names, size), labelled
+
+
+def quantize(
+    float32: Path,
+    calibrated: calibration.Calibration,
+    videos: FrameSource,
+    max_drop: float,
+) -> tuple[Path, dict[str, Any]]:
+    """Writes the int8 step beside the float32 one.
+
+    Args:
+        float32: the `.xml` of an artefact.
+        calibrated: what ranges are measured on.
+        videos: labelled, of the step's size.
+        max_drop: mIoU that may be lost.
+
+    Returns:
+        The file, and JSON of how it was made and what the gate found.
+
+    Raises:
+        Int8Error: it loses more; both numbers are told.
+    """
+    contents = {x: float32.with_suffix(x).read_bytes() for x in (".xml", ".bin")}
+    body = float32.with_name(f"{float32.name}.json").read_bytes()[:MAX_TEXT]
+    description = read_description(body, ".xml")
+    reference = load_artefact(float32)
+    inputs = calibration.Rolled(reference, description, calibrated)
+    _tell(f"calibrating on {inputs.frames} frames of {calibrated.about}")
+    if not computes_int8():
+        _tell(f"note: {INT8_IS_SLOW}")
+    ranked: list[str] = []
+    for count in GIVEN_BACK:
+        kept = ranked[:count]
+        model, made = quantization.quantized(contents, inputs, kept)
+        about = {
+            "calibrated_on": calibrated.about,
+            "inputs": inputs.frames,
+            "max_drop": max_drop,
+            "layers": len(quantization.layers(model)),
+            "given_back": kept,
+        }
+        path = _written(float32, made, description.interface, about)
+        with warnings.catch_warnings():  # of a slow processor, which was told
+            warnings.simplefilter("ignore")
+            program = load_artefact(path)
+        found = gate(reference, program, videos)
+        about |= {**dataclasses.asdict(found), "drop": found.drop}
+        _tell(found.told())
+        if found.drop <= max_drop:
+            return _written(float32, made, description.interface, about), about
+        if count == GIVEN_BACK[-1]:
+            break
+        if not ranked:
+            _tell("ranking layers by what they cost")
+            stride = max(1, inputs.frames // quantization.RANKED_ON)
+            some = itertools.islice(inputs, 0, None, stride)
+            ranked = quantization.ranked(contents, model, some)
+        if count >= len(ranked):
+            break
+    raise Int8Error(_refusal(found, kept, max_drop))
+
+
+def _refusal(found: Int8Gate, kept: list[str], max_drop: float) -> str:
+    return (
+        f"int8 loses {found.drop:.4f} mIoU, --max-drop is {max_drop}: float32 has "
+        f"{found.miou_float32:.4f}, int8 {found.miou_int8:.4f} with {len(kept)} layers "
+        "given back; nothing was written: calibrate on more frames like these "
+        "(--calibrate DIR), allow more (--max-drop), or use --dtype bf16"
+    )
+
+
+def _written(
+    float32: Path, contents: dict[str, bytes], interface: Interface, about: Any
+) -> Path:
+    """The artefact, described as the float32 one is."""
+    body = json.loads(float32.with_name(f"{float32.name}.json").read_text())
+    notes = {k: v for k, v in body.items() if k not in Interface._fields}
+    notes |= {"dtype": "int8", "quantization": about}
+    return write_artefact(float32.parent, "model-int8", contents, interface, notes)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,90 @@
+"""What a step is calibrated on, and which processors compute int8 fast."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dmnet_jax.export import calibration
+from dmnet_jax.streaming import processor
+from dmnet_jax.streaming.described import Description, Tensor
+from dmnet_jax.streaming.program import Interface, Program
+from tests import tiny_run
+
+SIZE = (64, 64)
+
+
+def test_inputs_are_those_that_the_stream_came_to(monkeypatch):
+    monkeypatch.setattr(calibration, "STEPS", 8)
+    monkeypatch.setattr(calibration, "SAMPLES", 4)
+    about = plain_description()
+    shown = []
+
+    def step(memory, frames, active, reset) -> Any:
+        shown.append(int(frames[0, 0, 0, 0]))
+        return (memory[0] + 1,), None
+
+    program = Program(about.interface, lambda key: (np.zeros(1),), step)
+    clips = [
+        calibration.Clip(n, lambda n=n: (np.full((*SIZE, 3), k) for k in range(n)))
+        for n in (10, 5)
+    ]
+    inputs = calibration.Rolled(program, about, calibration.Calibration(clips, ""))
+    got = [(int(x["frames"][0, 0, 0, 0]), float(x["memory.n"][0])) for x in inputs]
+    # Every second frame is shown, and every second of those is measured.
+    assert shown == [0, 2, 4, 6, 8, 0, 2, 4]
+    assert got == [(0, 0), (4, 2), (8, 4), (2, 1)] and len(inputs) == len(got)
+
+
+def plain_description():
+    memory = (Tensor(".n", (1,), "float32"),)
+    inputs = (Tensor("memory.n", (1,), "float32"), Tensor("frames", (1,), "uint8"))
+    return Description(Interface(SIZE, 1, 3, SIZE), memory, inputs, (), "fp32")
+
+
+def test_a_folder_of_pictures_or_of_videos_calibrates(tmp_path):
+    tiny_run.write_videos(tmp_path / "videos", frames=3)
+    (tmp_path / "videos" / ".hidden").mkdir()
+    (tmp_path / "videos" / "empty").mkdir()
+    size = (32, 64)
+    found = calibration.of_folder(str(tmp_path / "videos"), size)
+    assert [clip.length for clip in found.clips] == [3, 3] and found.about == "videos"
+    frame = next(found.clips[0].frames())
+    # Letterboxed as a session does it: what is added is black.
+    assert frame.shape == (*size, 3) and frame.dtype == np.uint8
+    assert frame[:, :32].any() and not frame[:, 33:].any()
+    one = calibration.of_folder(str(tmp_path / "videos" / "one" / "frames"), size)
+    assert [clip.length for clip in one.clips] == [3]
+    with pytest.raises(ValueError, match="holds no .jpg, .jpeg, .png files"):
+        calibration.of_folder(str(tmp_path / "videos" / "empty"), size)
+
+
+def test_damaged_pictures_do_not_calibrate(tmp_path):
+    Image.fromarray(tiny_run.picture(0)[0]).save(tmp_path / "0.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    (clip,) = calibration.of_folder(str(tmp_path), SIZE).clips
+    assert clip.length == 1 == len(list(clip.frames()))
+
+
+@pytest.mark.parametrize(
+    ("text", "fast"),
+    [
+        ("flags\t: fpu avx2 avx512f", False),
+        ("flags\t: fpu avx512f avx512_vnni", True),
+        ("flags\t\t: fpu avx_vnni", True),
+        ("Features\t: fp asimd asimddp", True),
+        ("Features\t: fp asimd", False),
+        ("nothing: of this", True),
+    ],
+)
+def test_processors_with_int8_products_are_known(tmp_path, monkeypatch, text, fast):
+    path = tmp_path / "cpuinfo"
+    path.write_text(f"processor\t: 0\n{text}\n")
+    monkeypatch.setattr(processor, "_CPUINFO", path)
+    processor.computes_int8.cache_clear()
+    assert processor.computes_int8() == fast
+    monkeypatch.setattr(processor, "_CPUINFO", tmp_path / "none")
+    processor.computes_int8.cache_clear()
+    assert processor.computes_int8()
+    processor.computes_int8.cache_clear()

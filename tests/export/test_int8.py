@@ -1,0 +1,326 @@
+"""A step in int8: what is quantized, on what, and the gate before it is written."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from dmnet_jax.checkpoint import Checkpoints
+from dmnet_jax.datasets import open_split
+from dmnet_jax.export import calibration, int8, int8_gate, quantization
+from dmnet_jax.export.__main__ import main
+from dmnet_jax.models.protocol import Memories
+from dmnet_jax.provenance import describe
+from dmnet_jax.streaming import Session, load_artefact, runtimes
+from dmnet_jax.streaming.described import read_description
+from dmnet_jax.streaming.program import Interface, Labelled, Program
+from tests import tiny_run
+
+HAS_ALL = all(map(importlib.util.find_spec, ("onnx", "openvino", "nncf")))
+needs_all = pytest.mark.skipif(not HAS_ALL, reason="needs the extra openvino")
+
+SIZE = (64, 64)
+VIDEOS = tiny_run.Videos((6,), frozenset({2}))
+SEEN = calibration.Calibration(
+    [calibration.Clip(6, lambda: (tiny_run.picture(k)[0] for k in range(6)))], "squares"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory as training leaves it, though nothing was trained."""
+    folder = tmp_path_factory.mktemp("run")
+    config = tiny_run.tiny_config()
+    root = str(tiny_run.write_videos(folder / "videos"))
+    data = dataclasses.replace(config.data, root=root)
+    config = dataclasses.replace(config, data=data, workdir=str(folder / "whole"))
+    with tiny_run.shallow(), Checkpoints(config.run_directory) as checkpoints:
+        about = describe(config, *open_split(data))
+        state = {"variables": tiny_run.network()[1]}
+        checkpoints.save(1, state, metadata=about, metric=0.5)
+    return config.run_directory
+
+
+class Made(NamedTuple):
+    """What the command wrote and said, and the float32 step that it began with."""
+
+    path: Path
+    out: str
+    err: str
+    float32: Path
+
+
+@pytest.fixture(scope="module")
+def made(run, tmp_path_factory):
+    """The command, once; NNCF's fast bias correction saves seconds."""
+    folder, quantize = tmp_path_factory.mktemp("int8"), int8.quantize
+
+    def copied(float32, *rest):
+        shutil.copytree(float32.parent, folder / "float32")
+        return quantize(float32, *rest)
+
+    out, err, result = io.StringIO(), io.StringIO(), folder / "out"
+    flags = ["--checkpoint", str(run), "--format", "openvino", "--dtype", "int8"]
+    with (
+        tiny_run.shallow(),
+        mock.patch.object(quantization, "FAST_BIAS_CORRECTION", True),
+        mock.patch.object(int8, "quantize", copied),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        assert main([*flags, "--max-drop", "0.5", "--out", str(result)]) == 0
+    path = result / "model-int8.xml"
+    return Made(path, out.getvalue(), err.getvalue(), folder / "float32" / "model.xml")
+
+
+def report_of(path):
+    return json.loads(path.with_name(f"{path.name}.json").read_text())["quantization"]
+
+
+def contents_of(path):
+    return {
+        suffix: path.with_suffix(suffix).read_bytes() for suffix in (".xml", ".bin")
+    }
+
+
+@needs_all
+def test_the_command_writes_int8_from_a_runs_own_videos(made, run):
+    folder = made.path.parent
+    assert made.out.count("\n") == 1 and "model-int8.xml" in made.out
+    assert "calibrating on 6 frames of training videos one" in made.err
+    beside = [f"model-int8.xml{x}" for x in ("", ".json", ".sha256")]
+    names = ["model-int8.bin", *beside, "parity.json"]
+    assert sorted(file.name for file in folder.iterdir()) == names
+    parity = json.loads((folder / "parity.json").read_text())
+    assert parity["model.xml"]["passed"] and parity["model.xml"]["frames"] == 64
+    report = parity["model-int8.xml"]
+    assert report == report_of(made.path) and report["videos"] == ["two"]
+    assert report["inputs"] == 6 and report["given_back"] == []
+    assert report["frames"] == 6 and report["labelled"] == 6
+    assert report["drop"] == report["miou_float32"] - report["miou_int8"] <= 0.5
+    assert 0 < report["label_mismatch"] < 0.2
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        assert str(run.parents[2]).encode() not in content and b"/tmp/" not in content
+    assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
+
+
+@needs_all
+def test_the_int8_step_runs_as_any_other_artefact(made):
+    with Session.from_artefact(made.path) as session:
+        for index in range(4):
+            result = session.step(tiny_run.picture(index)[0])
+            assert result.status == "ok" and result.labels is not None
+            assert result.labels.shape == SIZE and result.labels.max() < 3
+
+
+@needs_all
+def test_layers_alone_are_quantized_and_the_first_is_not(made):
+    """Scores, gates, counters and rings keep their precision, the frame's layer too."""
+    model = quantization.read_model(contents_of(made.path))
+    rounded = {
+        target.get_node().get_type_name()
+        for operation in model.get_ops()
+        if operation.get_type_name() == "FakeQuantize"
+        for target in operation.output(0).get_target_inputs()
+    }
+    allowed = {"Convolution", "GroupConvolution", "Add", "MaxPool", "Interpolate"}
+    assert "Convolution" in rounded and rounded <= allowed
+    everything = [
+        operation.get_friendly_name()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() in ("Convolution", "GroupConvolution")
+    ]
+    quantized = quantization.layers(model)
+    assert everything[0] not in quantized
+    assert len(quantized) == report_of(made.path)["layers"] > 0.9 * len(everything)
+
+
+@pytest.fixture
+def requantized(made, monkeypatch):
+    """Quantizing again gives what is there; the layers to be kept are listed."""
+    contents, asked = contents_of(made.path), []
+
+    def again(float32, inputs, kept=()):
+        asked.append(list(kept))
+        return quantization.read_model(contents), contents
+
+    monkeypatch.setattr(quantization, "quantized", again)
+    return asked
+
+
+@needs_all
+def test_the_layers_that_cost_most_are_given_back(made, requantized, monkeypatch):
+    layers, whole, found = quantization.layers, int8_gate.gate, []
+
+    def strict(*programs):
+        found.append(whole(*programs))
+        worse = dataclasses.replace(found[-1], miou_float32=1.0, miou_int8=0.9)
+        return found[-1] if len(found) > 2 else worse
+
+    monkeypatch.setattr(int8, "gate", strict)
+    monkeypatch.setattr(quantization, "layers", lambda model: layers(model)[:3])
+    path, report = int8.quantize(made.float32, SEEN, VIDEOS, max_drop=0.05)
+    assert requantized == [[], requantized[2][:1], requantized[2]]
+    assert report["given_back"] == requantized[2] and len(requantized[2]) == 2
+    assert report_of(path)["given_back"] == requantized[2]
+    assert set(requantized[2]) < set(quantization.layers(_model(made)))
+
+
+def _model(made):
+    return quantization.read_model(contents_of(made.path))
+
+
+@needs_all
+def test_layers_are_ranked_by_the_labels_that_they_change(made, monkeypatch):
+    """A classifier whose input is cut to nothing does the most harm."""
+    from openvino import opset13  # pyright: ignore[reportMissingImports]
+
+    model, names = _model(made), quantization.layers(_model(made))
+    spoiled = next(
+        operation
+        for operation in model.get_ordered_ops()
+        if operation.get_friendly_name() in names
+        and operation.output(0).get_shape()[1] == 3
+    )
+    chosen = [*names[:2], spoiled.get_friendly_name()]
+    rounding = spoiled.input_value(0).get_node()
+    rounding.input(4).replace_source_output(opset13.constant(np.float32(0)).output(0))
+    rounding.input(3).replace_source_output(opset13.constant(np.float32(0)).output(0))
+    monkeypatch.setattr(quantization, "layers", lambda model: chosen)
+    program = load_artefact(made.float32)
+    inputs = calibration.Rolled(program, described(made.float32), SEEN)
+    ranked = quantization.ranked(contents_of(made.float32), model, inputs)
+    assert ranked[0] == chosen[2] and sorted(ranked) == sorted(chosen)
+
+
+def described(path):
+    body = path.with_name(f"{path.name}.json").read_bytes()
+    return read_description(body, ".xml")
+
+
+@needs_all
+def test_what_loses_too_much_is_refused_with_both_numbers(
+    made, requantized, monkeypatch, recwarn, capsys
+):
+    monkeypatch.setattr(int8, "GIVEN_BACK", (0,))
+    for module in (int8, runtimes):
+        monkeypatch.setattr(module, "computes_int8", lambda: False)
+    with pytest.raises(int8.Int8Error, match="--max-drop is -2") as caught:
+        int8.quantize(made.float32, SEEN, VIDEOS, max_drop=-2)
+    assert not recwarn.list  # told in a line, not in a warning beside it
+    assert capsys.readouterr().err.count("int8 step may be slower") == 1
+    told = str(caught.value)
+    assert "float32 has 0." in told and "int8 0." in told and "\n" not in told
+    assert "--calibrate" in told and "--dtype bf16" in told and len(requantized) == 1
+
+
+@needs_all
+@pytest.mark.soak
+def test_a_layer_that_is_given_back_is_not_quantized(made):
+    program = load_artefact(made.float32)
+    inputs = calibration.Rolled(program, described(made.float32), SEEN)
+    kept = quantization.layers(_model(made))[5:7]
+    model, _ = quantization.quantized(contents_of(made.float32), inputs, kept)
+    left = quantization.layers(model)
+    assert len(left) == report_of(made.path)["layers"] - 2
+    assert not set(kept) & set(left)
+
+
+def scripted(labels, confidence, admitted):
+    """A program that says so of every frame."""
+
+    def step(memory, frames, active, reset):
+        decision, zero = np.full(1, admitted(memory)), np.zeros(1)
+        said: Any = labels[None], None, np.full(1, confidence), zero, decision, None
+        return memory + 1, Labelled(*said)
+
+    interface = Interface(SIZE, 1, 3, SIZE)
+    return Program(interface, lambda key: 0, step, memories=Memories(True, True))
+
+
+def test_the_gate_counts_labels_scores_and_decisions():
+    truth = tiny_run.picture(0)[1]
+    spoiled = truth.copy()
+    spoiled[:32] = 0
+
+    class Still(tiny_run.Videos):
+        def label(self, video, frame):
+            return None if frame in self.unlabelled else truth
+
+    right = scripted(truth, -0.5, lambda k: True)
+    wrong = scripted(spoiled, -0.25, lambda k: k > 1)
+    found = int8_gate.gate(right, wrong, Still((3, 2), frozenset({0})))
+    assert (found.frames, found.labelled, found.admitted) == (5, 3, 5)
+    assert found.decisions_differ == 4 and found.confidence_error == 0.25
+    assert found.label_mismatch == pytest.approx((spoiled != truth).mean())
+    assert found.miou_float32 == 1 and found.drop > 0.5
+    assert "4 of 5 decisions" in found.told()
+    with pytest.raises(ValueError, match="no frame with a label"):
+        int8_gate.gate(right, wrong, tiny_run.Videos((2,), frozenset({0, 1})))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (["--format", "onnx", "--dtype", "int8"], "for --format openvino alone"),
+        (["--calibrate", "x", "--format", "openvino"], "for --dtype int8 alone"),
+        (["--dtype", "int8", "--calibrate", "nowhere"], "nowhere: no such file"),
+        (["--dtype", "int8", "--max-drop", "nan"], "--max-drop nan: must be a number"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, mistake, said):
+    flags = ["--checkpoint", "nowhere", "--out", str(tmp_path / "out")]
+    flags += [] if "--format" in mistake else ["--format", "openvino"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*flags, *mistake])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_missing_nncf_names_the_extra(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    if not HAS_ALL:
+        monkeypatch.setitem(sys.modules, "openvino", sys)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", "x", "--format", "openvino", "--dtype", "int8"])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert 'nncf is not installed; pip install -e ".[openvino]"' in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["train", "val"])
+def test_videos_that_are_gone_are_told_with_the_flag(run, missing):
+    from dmnet_jax.trained import load_run
+
+    with tiny_run.shallow():
+        trained = load_run(run)
+    gone = dataclasses.replace(trained.config.data, root="/nowhere")
+    trained = trained._replace(config=dataclasses.replace(trained.config, data=gone))
+    labelled = VIDEOS if missing == "train" else None
+    flag = {"train": "--calibrate DIR", "val": "--labelled DIR"}[missing]
+    with pytest.raises(ValueError, match=flag):
+        int8.find_sources(trained, SIZE, labelled, "")
+
+
+@needs_all
+def test_a_session_says_where_int8_may_be_slow(made, monkeypatch):
+    monkeypatch.setattr(runtimes, "computes_int8", lambda: False)
+    monkeypatch.setattr(runtimes, "has_bf16", lambda: False)
+    with pytest.warns(UserWarning, match="int8 step may be slower"):
+        program = load_artefact(made.path)
+    memory = program.init_memory(jax.random.key(0))
+    _, out = program.step(memory, tiny_run.picture(0)[0][None])
+    assert np.asarray(out.labels).shape == (1, *SIZE)
