@@ -15,8 +15,7 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from dmnet_jax import models
-from dmnet_jax.benchmark import machine
+from dmnet_jax import machine, models
 from dmnet_jax.benchmark.live_case import (
     CHECKED,
     CLASSES,
@@ -28,6 +27,7 @@ from dmnet_jax.benchmark.live_case import (
     timed,
     timed_frames,
 )
+from dmnet_jax.checkpoint.runs import PRETRAINED
 from dmnet_jax.config import Config, DataConfig
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.export import calibration, onnx_graph, openvino_ir, quantization
@@ -38,7 +38,6 @@ from dmnet_jax.streaming.described import read_description
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
 from dmnet_jax.streaming.program import Interface, Program
 from dmnet_jax.streaming.runtimes import has_bf16
-from dmnet_jax.trained import PRETRAINED
 from dmnet_jax.weights.layout import unflatten
 
 _NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}

@@ -13,14 +13,14 @@ import jax
 import numpy as np
 
 from data_pipelines.frames import FrameSource, resized, select
-from data_pipelines.pairs import PICTURES, is_skipped, listed, natural_key
+from data_pipelines.io.pairs import PICTURES, is_skipped, listed, natural_key
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import open_dataset
 from dmnet_jax.streaming.described import Description
 from dmnet_jax.streaming.letterbox import letterbox
 from dmnet_jax.streaming.program import Program
 from dmnet_jax.streaming.runtimes import Tensors, step_inputs
-from dmnet_jax.streaming.sources import open_source
+from dmnet_jax.video.sources import open_source
 
 SAMPLES = 48
 """Inputs that are measured, or a few more: a third of them gave the same mIoU."""

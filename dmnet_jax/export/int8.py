@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.frames import FrameSource
+from dmnet_jax.checkpoint.runs import TrainedRun
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.export import calibration, quantization
 from dmnet_jax.export.int8_gate import Int8Gate, gate
@@ -22,7 +23,6 @@ from dmnet_jax.streaming.artefact import write_artefact
 from dmnet_jax.streaming.described import MAX_TEXT, read_description
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
 from dmnet_jax.streaming.program import Interface
-from dmnet_jax.trained import TrainedRun
 
 GIVEN_BACK = (0, 1, 2, 4, 8, 16)
 """Layers that get their precision back, until the gate passes."""

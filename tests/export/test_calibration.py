@@ -10,7 +10,7 @@ from dmnet_jax.export import calibration
 from dmnet_jax.streaming import processor
 from dmnet_jax.streaming.described import Description, Tensor
 from dmnet_jax.streaming.program import Interface, Program
-from tests import tiny_run
+from tests.support import tiny_run
 
 SIZE = (64, 64)
 

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from dmnet_jax.checkpoint import Checkpoints
+from dmnet_jax.checkpoint.provenance import describe
 from dmnet_jax.datasets import open_split
 from dmnet_jax.export import calibration, int8, int8_gate, quantization
 from dmnet_jax.export.__main__ import main
 from dmnet_jax.models.protocol import Memories
-from dmnet_jax.provenance import describe
 from dmnet_jax.streaming import Session, load_artefact, runtimes
 from dmnet_jax.streaming.described import read_description
 from dmnet_jax.streaming.program import Interface, Labelled, Program
-from tests import tiny_run
+from tests.support import tiny_run
 
 HAS_ALL = all(map(importlib.util.find_spec, ("onnx", "openvino", "nncf")))
 needs_all = pytest.mark.skipif(not HAS_ALL, reason="needs the extra openvino")
@@ -303,7 +303,7 @@ def test_missing_nncf_names_the_extra(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("missing", ["train", "val"])
 def test_videos_that_are_gone_are_told_with_the_flag(run, missing):
-    from dmnet_jax.trained import load_run
+    from dmnet_jax.checkpoint.runs import load_run
 
     with tiny_run.shallow():
         trained = load_run(run)

@@ -59,14 +59,14 @@ PLAN = [
 ]
 
 
-def scored(model=Fading(), source=SOURCE, plan=PLAN, **options):  # noqa: B008
+def run_all(model=Fading(), source=SOURCE, plan=PLAN, **options):  # noqa: B008
     found = run_bursts(model, {}, source, plan, **options)
     return {(s.row, s.run, s.video, s.frame): s for s in found}
 
 
 @pytest.fixture(scope="module")
 def everything():
-    return scored(controls=True)
+    return run_all(controls=True)
 
 
 def plain_step(memory, image):
@@ -154,7 +154,7 @@ def test_frames_before_the_first_burst_are_those_of_the_clean_video(everything):
 
 
 def test_without_controls_the_network_scores_the_same(everything):
-    alone = scored()
+    alone = run_all()
     assert {key[0] for key in alone} == {benchmark.NETWORK}
     for key, scored in alone.items():
         np.testing.assert_array_equal(scored.counts, everything[key].counts)
@@ -163,10 +163,10 @@ def test_without_controls_the_network_scores_the_same(everything):
 def test_the_foreign_memory_may_be_of_other_videos(everything):
     """And without any other video there is no such row."""
     source, plan = Videos((26,), frozenset({10})), [PLAN[0][:1]]
-    found = scored(source=source, plan=plan, controls=True)
+    found = run_all(source=source, plan=plan, controls=True)
     assert benchmark.FOREIGN not in {key[0] for key in found}
     others = Videos((3, 14))
-    found = scored(source=source, plan=plan, controls=True, others=others)
+    found = run_all(source=source, plan=plan, controls=True, others=others)
     key = benchmark.FOREIGN, 1, 0, 20
     memory = memory_of(0, 3)  # tiny_run draws the same first frames for all lengths
     image = np.zeros((*SIZE, 3), np.uint8)
@@ -176,7 +176,7 @@ def test_the_foreign_memory_may_be_of_other_videos(everything):
 
 
 def test_a_network_without_memory_is_the_single_frame(everything):
-    found = scored(Alone(), controls=True)
+    found = run_all(Alone(), controls=True)
     assert {key[0] for key in found} == {
         benchmark.NETWORK,
         "last mask",
@@ -218,11 +218,11 @@ def test_shuffling_moves_places_and_keeps_the_rest():
 
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="no burst fits into videos of at most 26"):
-        scored(plan=[[(), ()]])
+        run_all(plan=[[(), ()]])
     unlabelled = Videos((12, 9), frozenset(range(8, 12)))
     plan = [[(Burst("smoke", 1, 8, 3, 0),), ()]]
     with pytest.raises(ValueError, match="no corrupted frame of video0, video1 has"):
-        scored(source=unlabelled, plan=plan)
+        run_all(source=unlabelled, plan=plan)
 
 
 def test_the_clean_run_is_that_of_an_evaluation(everything):
