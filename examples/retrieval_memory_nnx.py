@@ -8,6 +8,7 @@ and then remembered with its class. New classes need no new weights.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from dmnet_jax import memory
@@ -60,10 +61,10 @@ def observe(model: RetrievalClassifier, x: jax.Array, label: jax.Array) -> jax.A
 
 def main(examples: int = 150) -> tuple[float, float]:
     """Accuracy on the first 10 and on the last 100 examples."""
-    centers, noise, draw = jax.random.split(jax.random.key(0), 3)
-    centers = jax.random.normal(centers, (CLASSES, 16))
-    labels = jax.random.randint(draw, (examples,), 0, CLASSES)
-    xs = centers[labels] + 0.5 * jax.random.normal(noise, (examples, 16))
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(CLASSES, 16))
+    labels = rng.integers(CLASSES, size=examples)
+    xs = (centers[labels] + 0.5 * rng.normal(size=(examples, 16))).astype(np.float32)
 
     model = RetrievalClassifier(16, capacity=64, rngs=nnx.Rngs(0))
     right = [bool(observe(model, x, y)) for x, y in zip(xs, labels, strict=True)]

@@ -4,6 +4,7 @@ import importlib.util
 from dataclasses import replace
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,15 @@ from tests.support.tiny_run import ROOT, write_videos
 from tests.support.toy import everywhere
 
 EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True)
+def compile_quickly():
+    """Compiling is most of what these tests cost."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def load(name: str) -> ModuleType:
