@@ -1,6 +1,6 @@
 """One recipe for every network of Table 1: that of configs/endovis17.py.
 
-The same frames, augmentation, loss, optimiser, schedule and number of clips for each;
+The same frames, augmentation, loss, optimizer, schedule and number of clips for each;
 clips have as many earlier frames as the network looks at. Encoders start from ImageNet
 if `--model.pretrained` gives torchvision's file; compare only networks that all do, or
 none (`none`): a VGG without batch norm loses most by starting at random.

@@ -2,7 +2,7 @@
 
 Four folds, `--fold 0` to 3, or `--fold all`. Clips of 5 local and 4 past frames at
 512x640, Adam 1e-4 with L2 1e-4, a tenth of it from epoch 70 of 100, batches of 16 with
-synchronised batch norm. `--data.root` is the folder that holds
+synchronized batch norm. `--data.root` is the folder that holds
 instrument_dataset_1 to 8 as distributed (register at the challenge's site).
 
     python train.py --config configs/endovis17.py --data.root DIR --fold 2

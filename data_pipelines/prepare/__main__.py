@@ -19,7 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Pack a raw dataset into records that are fast to read. "
         "For research use; not a medical device.",
     )
-    parser.add_argument("--dataset", required=True, choices=tuple(DATASETS))
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        choices=tuple(DATASETS),
+        help="layout of the raw data",
+    )
     parser.add_argument(
         "--raw", required=True, nargs="+", help="the raw folder, or zip or tar archives"
     )

@@ -19,7 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", required=True, help="folder to create, or to resume")
     parser.add_argument(
-        "--layout", choices=("endovis17", "endovis18"), default="endovis17"
+        "--layout",
+        choices=("endovis17", "endovis18"),
+        default="endovis17",
+        help="dataset whose layout is written (default: endovis17)",
     )
     parser.add_argument("--sequences", help="numbers, such as 1,2,3 (default: all)")
     parser.add_argument(
@@ -29,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--size", default="1024x1280", help="HEIGHTxWIDTH in pixels")
     parser.add_argument("--rate", type=float, help="frames per second")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="each gives other videos")
+    parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
     args = parser.parse_args(argv)
     if args.layout == "endovis17":
         write, known, frames, rate = write_endovis17, tuple(ENDOVIS17_FOLDERS), 225, 2.0
