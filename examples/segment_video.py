@@ -41,8 +41,8 @@ def main(
             if result.labels is not None:  # uint8 [H, W], at the frame's own size
                 picture = overlay(captured.image, result.labels)
                 Image.fromarray(picture).save(folder / f"{captured.name}.png")
-        latency = session.stats()["latency"]
-    print(f"{dict(statuses)}, overlays in {folder}, latency {latency}")
+        median = session.stats()["latency"]["p50_ms"]
+    print(f"{dict(statuses)}, {median:.0f} ms per frame, overlays in {folder}")
     return statuses
 
 
