@@ -1,14 +1,15 @@
-"""CamVid: 11 classes of street video, the official division.
+"""CamVid: 11 classes of street video, the official split.
 
-A data set of another kind, to see what the memories do away from surgery. Its training
-frames are a second apart and its validation frames a fifteenth, so what the memories
-learn is not quite what they are asked for. A video is an unbroken run of one drive.
-Two stages, as in configs/endovis15.py.
+Shows what the memories do on video that is not surgery. Training frames are a second
+apart and validation frames a fifteenth of a second, so the memories are not trained for
+exactly the task they are tested on. A video is an uninterrupted part of one drive. Two
+stages, as in configs/endovis15.py.
 
     python train.py --config configs/camvid.py --data.root DIR
 
-DIR holds train/frames, train/masks, val/frames and val/masks. Frames are halved, about,
-so that two CPU cores will do; the published light networks had `--data.size 352 480`.
+DIR contains train/frames, train/masks, val/frames and val/masks. Frames have about half
+their size, so that two CPU cores suffice; published light networks use
+`--data.size 352 480`.
 
 Mean IoU of the 11 classes on val's 101 frames of 360x480, pixels pooled, seed 0:
 0.669 after the first stage, 0.669 with the memories (2 CPU cores, 53 minutes of

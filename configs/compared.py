@@ -1,9 +1,9 @@
-"""One recipe for every network of Table 1: that of configs/endovis17.py.
+"""One recipe for every network of the paper's Table 1, from configs/endovis17.py.
 
-The same frames, augmentation, loss, optimiser, schedule and number of clips for each;
-clips have as many earlier frames as the network looks at. Encoders start from ImageNet
-if `--model.pretrained` gives torchvision's file; compare only networks that all do, or
-none (`none`): a VGG without batch norm loses most by starting at random.
+The same frames, augmentation, loss, optimizer, schedule and number of clips for each;
+clips have as many earlier frames as the network uses. Encoders start from ImageNet if
+`--model.pretrained` names torchvision's file. Compare only networks that all do, or
+none (`none`): a VGG without batch norm loses most from a random start.
 
     python train.py --config configs/compared.py --data.root DIR --fold 2 \\
         --model.name raunet --name compared_raunet

@@ -1,10 +1,10 @@
-"""One recipe for every network of Table 1, on EndoVis 2015: what two cores can train.
+"""One recipe for every network of Table 1, on EndoVis 2015, short enough for two cores.
 
     python -m dmnet_jax.tables table1 --config configs/endovis15_compared.py \\
         --data.root DIR
 
 As `configs/compared.py`, with the frames and augmentation of `configs/endovis15.py` and
-one epoch, 38 steps of 4 clips. README.md has the results.
+one epoch, 38 steps of 4 clips. docs/results.md has the results.
 """
 
 from dataclasses import replace

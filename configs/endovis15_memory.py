@@ -10,8 +10,8 @@ For the rows of the paper's Table 2a, which then share one base network:
     python train.py $run --name endovis15_aga --model.local none
     python train.py $run --name endovis15_both
 
-`--data.train clip1 clip3 --data.val clip2` (to both) tests on another clip. README.md
-has the results of three folds, with `--train.stages.0.epochs 3
+`--data.train clip1 clip3 --data.val clip2` (for both) tests on another clip.
+docs/results.md has the results of three folds, with `--train.stages.0.epochs 3
 --train.stages.0.cached-views 2`.
 """
 

@@ -1,10 +1,11 @@
 """EndoVis 2015, robotic part, with a memory that helps when the camera loses the scene.
 
-A single-frame network first, from the weights trained on rendered surgery; then the
-gated prediction state alone (`nn.prediction_state`), on sequences in which the current
+First a single-frame network, from the weights trained on rendered surgery; then only
+the gated prediction state (`nn.prediction_state`), on sequences in which the current
 frame lacks what the state has: bursts of blur, glare, occlusion, black and frozen
 frames. The single-frame stage sees the same corruptions, so that the memory is not
-credited with what an augmentation gives. Smoke, blood and low light are never trained.
+credited with the effect of an augmentation. Smoke, blood and low light are never
+trained.
 
     python train.py --config configs/endovis15_state.py --data.root DIR
     python evaluate.py --checkpoint runs/endovis15_state/fold0-seed0 --corrupt bursts

@@ -1,9 +1,9 @@
-"""EndoVis 2017 by sequences: admission is on in training, every labelled frame scores.
+"""EndoVis 2017 on sequences: admission is active, every labeled frame is scored.
 
-The single-frame network first; then sequences of 12 frames go through the same scan as
-a video does, with the thresholds calibrated at the start of the stage. Gradients reach
-back 4 frames, and one such piece's maps are held at a time. Batches of 4 sequences cost
-about what the paper's 16 clips do. Else as configs/endovis17.py.
+First the single-frame network; then sequences of 12 frames go through the same scan as
+a video, with thresholds calibrated at the start of the stage. Gradients are propagated
+back through 4 frames, and only the maps of 4 frames are kept at a time. Batches of 4
+sequences cost about as much as the paper's 16 clips. Otherwise as configs/endovis17.py.
 
     python train.py --config configs/endovis17_rollout.py --data.root DIR --fold 2
 

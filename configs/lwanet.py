@@ -1,8 +1,8 @@
-"""EndoVis 2017 by LWANet with its own loss and schedule.
+"""LWANet on EndoVis 2017 with its own loss and schedule.
 
-Focal loss with gamma 6; Adam 2e-5, 0.8 of it every 30 epochs of 200, batches of 8. Its
-release halves the frames; `--data.size 256 320` does. The encoder starts from the
-weights that are shipped.
+Focal loss with gamma 6; Adam 2e-5, multiplied by 0.8 every 30 of 200 epochs, batches of
+8. Its release halves the frames, as `--data.size 256 320` does. The encoder starts from
+the shipped weights.
 
     python train.py --config configs/lwanet.py --data.root DIR --fold 2
 

@@ -1,14 +1,15 @@
-"""Rendered surgery without end, for weights that segment real video.
+"""An endless stream of rendered surgery, for weights that segment real video.
 
 Every scene draws its own instruments, tissue, light and camera
 (`data_pipelines.synthetic.variety`). No real picture is used.
 
     python train.py --config configs/pretrain.py
 
-The shipped weights come from 952 steps of 32 frames: 6 minutes on one H200 whose 16
+The shipped weights come from 952 steps of 32 frames: 6 minutes on one H200 whose 16 CPU
 cores rendered (`--data.threads 15`). docs/model_card.md has the command and the scores
 on real video: 0.84 mean IoU of instruments on EndoVis 2015's robotic clips, none of
-which were trained on. Two cores of an AMD EPYC render 24 frames a second (2026-11-26).
+which was used in training. Two cores of an AMD EPYC render 24 frames a second
+(2026-11-26).
 """
 
 from dmnet_jax.config import (

@@ -1,7 +1,7 @@
 """Rendered surgery: the whole path in a few minutes, on built-in data.
 
-Renders three EndoVis17-like sequences, trains DMNet from the shipped encoder to tell
-an instrument's parts, evaluates it on a sequence it has not seen.
+Renders three sequences like those of EndoVis 2017, trains DMNet from the shipped
+encoder to segment the parts of instruments, and evaluates it on an unseen sequence.
 
     python train.py --config configs/synthetic.py
     python train.py --config configs/synthetic.py --data.synthetic.seed 1

@@ -1,8 +1,8 @@
-"""EndoVis 2017 by MF-TAPNet (TAPNet-11 with a flow prior), its own loss and schedule.
+"""MF-TAPNet (TAPNet-11 with a flow prior) on EndoVis 2017, its own loss and schedule.
 
 Cross-entropy and the logarithm of the Jaccard index, 7 to 3; Adam 3e-5 with L2 1e-4,
-0.9 of it every 5 epochs of 100. Frames are neither flipped nor scaled. Needs OpenCV
-(`pip install -e ".[flow]"`); the encoder starts from torchvision's vgg11:
+multiplied by 0.9 every 5 of 100 epochs. Frames are neither flipped nor scaled. Needs
+OpenCV (`pip install -e ".[flow]"`); the encoder starts from torchvision's vgg11:
 
     python train.py --config configs/tapnet.py --data.root DIR --fold 2 \\
         --model.pretrained vgg11.pth

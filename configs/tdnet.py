@@ -1,9 +1,9 @@
-"""EndoVis 2017 by TD2-PSP18 with TDNet's own losses.
+"""TD2-PSP18 on EndoVis 2017 with TDNet's own losses.
 
-Cross-entropy of the hard pixels, of the logits, of the path alone (0.5) and of a head
-on the third stage (0.1). There is no teacher, whose losses TDNet adds, and Adam with
-the paper's schedule stands in for its SGD, whose rates are for batches of Cityscapes.
-The encoders of both paths start from torchvision's resnet18:
+Cross-entropy of the hard pixels: of the logits, of the path alone (0.5) and of a head
+on the third stage (0.1). TDNet also uses the losses of a teacher, which is missing
+here. Adam with the paper's schedule replaces its SGD, whose rates are for Cityscapes
+batches. The encoders of both paths start from torchvision's resnet18:
 
     python train.py --config configs/tdnet.py --data.root DIR --fold 2 \\
         --model.pretrained resnet18.pth

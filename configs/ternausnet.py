@@ -1,9 +1,9 @@
-"""EndoVis 2017 by TernausNet-16 with its own loss and schedule.
+"""TernausNet-16 on EndoVis 2017 with its own loss and schedule.
 
 Cross-entropy and the logarithm of the Jaccard index, 7 to 3; Adam 1e-4 for 10 epochs
-and a tenth of it for 20 more, batches of 6, flips only. Its release takes the index of
-each class over a batch and adds the classes up; here it is a sample's, and the weight
-is 0.3 for each of 8 classes. Its encoder starts from torchvision's vgg16:
+and 1e-5 for 20 more, batches of 6, flips only. Its release computes the index of each
+class over a batch and sums over classes; here it is computed per sample, with weight
+0.3 for each of 8 classes. Its encoder starts from torchvision's vgg16:
 
     python train.py --config configs/ternausnet.py --data.root DIR --fold 2 \\
         --model.pretrained vgg16.pth

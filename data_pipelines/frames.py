@@ -57,7 +57,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """A class a pixel can have: its name and its display colour (R, G, B in 0..255)."""
+    """A class a pixel can have: its name and its display color (R, G, B in 0..255)."""
 
     name: str
     color: tuple[int, int, int]
@@ -67,7 +67,7 @@ class ClassInfo:
 class Video:
     """A video: its name, its frames' names in time order, and which lack a label.
 
-    `unlabelled` holds frame indices, so that labelled frames are known without
+    `unlabelled` holds frame indices, so that labeled frames are known without
     reading a mask.
     """
 
@@ -110,7 +110,7 @@ class RawSource(FrameSource, Protocol):
         """Label pixels that are no class's, known once the label was read.
 
         Returns:
-          For each label file that has any: pixels by value or colour.
+          For each label file that has any: pixels by value or color.
         """
         ...
 
@@ -204,7 +204,7 @@ class Cached:
         return self._source.label(video, frame)
 
     def label_resized(self, video: int, frame: int) -> np.ndarray | None:
-        """The label at the image's size, uint8 `[H, W]`, nearest neighbour."""
+        """The label at the image's size, uint8 `[H, W]`, nearest neighbor."""
         key = (video, frame)
         if key not in self._labels:
             label = self._source.label(video, frame)
@@ -248,7 +248,7 @@ def resized(source: FrameSource, size: tuple[int, int]) -> Resized:
 
 
 def cached(source: FrameSource) -> Cached:
-    """`source` kept in memory as it is read: 4 bytes a pixel of every labelled frame.
+    """`source` kept in memory as it is read: 4 bytes a pixel of every labeled frame.
 
     Put it outermost, over `resized`, so that the small images are the ones kept: 1800
     frames of 512x640 take 2.4 GB.

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data_pipelines.io.environment import program
 from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepared import read_manifest, verify
@@ -12,11 +13,11 @@ from data_pipelines.prepared import read_manifest, verify
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status (2 for damage or a mistake)."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.verify",
+        prog=program("python -m data_pipelines.verify"),
         description="Decode all prepared frames and compare them with the manifest. "
         "For research use; not a medical device.",
     )
-    parser.add_argument("dir", help="what python -m data_pipelines.prepare wrote")
+    parser.add_argument("dir", help="prepared folder")
     args = parser.parse_args(argv)
     escape_what_streams_cannot_hold()
     try:

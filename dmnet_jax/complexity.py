@@ -3,7 +3,7 @@
     python -m dmnet_jax.complexity
     python -m dmnet_jax.complexity --size 256 320 --classes 4
 
-Nothing is run: layers are counted from their shapes while JAX traces them.
+Nothing is computed: layers are counted from their shapes while JAX traces them.
 """
 
 import argparse
@@ -11,6 +11,8 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from data_pipelines.io.environment import program
 
 
 class Complexity(NamedTuple):
@@ -267,11 +269,20 @@ def _difference(ours: float, paper: float | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m dmnet_jax.complexity",
+        prog=program("python -m dmnet_jax.complexity"),
         description="Parameters and multiply-adds beside the paper's Table 2.",
     )
-    parser.add_argument("--size", type=int, nargs=2, default=(512, 640))
-    parser.add_argument("--classes", type=int, default=8)
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(512, 640),
+        metavar=("HEIGHT", "WIDTH"),
+        help="frame size, multiples of 32 (default: 512 640)",
+    )
+    parser.add_argument(
+        "--classes", type=int, default=8, help="outputs, background included"
+    )
     flags = parser.parse_args(argv)
     if any(side < 32 or side % 32 for side in flags.size) or flags.classes < 2:
         parser.error("--size must be multiples of 32, --classes at least 2")

@@ -1,9 +1,9 @@
-"""Says what works on this machine, and which command mends what does not.
+"""Reports what works on this machine, and the commands that fix the rest.
 
     python -m dmnet_jax.doctor
     python -m dmnet_jax.doctor --json
 
-Exit status 0 if networks can be run and trained, 1 if not; what is optional only gives
+Exit status 0 if networks can be run and trained, otherwise 1. Optional parts only give
 a warning. For research use; not a medical device.
 """
 
@@ -21,20 +21,20 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.io.environment import install
-from dmnet_jax.cli.arguments import parse_flags
+from dmnet_jax.cli.arguments import parse_flags, program
 
 LEAST_FREE = 5e9
-"""Bytes of disk below which a warning is due: a run keeps two checkpoints."""
+"""Bytes of free disk below which to warn: a run keeps two checkpoints."""
 
 _STEPS, _SIZE = 10, (256, 320)
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """How to say it.
+    """How to report.
 
     Attributes:
-        json: As JSON.
+        json: Print JSON.
     """
 
     json: bool = False
@@ -42,13 +42,13 @@ class Flags:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """What was found.
+    """The result of one check.
 
     Attributes:
-        name: of what was looked at.
-        status: "warning" is for what is optional, or may come to hurt.
+        name: of the check.
+        status: "warning" for optional parts and possible problems.
         detail: in words.
-        fix: the command that mends it; empty if nothing is wrong.
+        fix: the command that fixes it; empty if nothing is wrong.
     """
 
     name: str
@@ -58,7 +58,12 @@ class Check:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags = parse_flags(argv, Flags(), prog="dmnet-doctor", description=__doc__ or "")
+    flags = parse_flags(
+        argv,
+        Flags(),
+        prog=program("python -m dmnet_jax.doctor"),
+        description=__doc__ or "",
+    )
     found = []
     for name, look in CHECKS.items():
         check = _looked(name, look)
@@ -75,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _looked(name: str, look: Callable[[str], Check]) -> Check:
     try:
         return look(name)
-    except Exception as error:  # whatever is broken is what was asked for
+    except Exception as error:  # any failure is a finding
         told = " ".join(f"{type(error).__name__}: {error}".split())
         fix = "pip install --force-reinstall -c constraints.txt -e ."
         return Check(name, "failed", told[:300], fix)

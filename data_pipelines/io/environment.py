@@ -1,13 +1,12 @@
-"""What a command needs besides this project, and how to install it."""
+"""How a command was called, what else it needs, and how to install that."""
 
 import sys
 from pathlib import Path
 from types import TracebackType
 
 _COMMANDS = ("-m", "train.py", "evaluate.py")
-"""How commands are named while their packages are imported; `python -m` has no name
+"""`sys.argv[0]` of a command while its packages are imported; `python -m` has no name
 before its module is found."""
-
 
 _ROOT = Path(__file__).parents[2]
 """The checkout, or the site-packages that a wheel was installed into."""
@@ -16,19 +15,25 @@ _ROOT = Path(__file__).parents[2]
 def install(extra: str) -> str:
     """The command that installs an extra of pyproject.toml.
 
-    It is run in the checkout, or where the wheel lies: the project is on no index, so
-    its name alone would be found nowhere.
+    It is run in the checkout, or in the folder of the wheel: the project is not on a
+    package index, so its name alone would not be found.
     """
     if (_ROOT / "pyproject.toml").is_file():
         return f'pip install -e ".[{extra}]"'
     return f'pip install "dmnet_jax-VERSION-py3-none-any.whl[{extra}]"'
 
 
+def program(script: str) -> str:
+    """How the user called the command: `script`, or an installed `dmnet-...`."""
+    name = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
+    return name if name.startswith("dmnet-") else script
+
+
 def tell_missing_modules() -> None:
-    """From now on a command that lacks a module ends in one line, not a traceback.
+    """Makes a command that lacks a module end with one line instead of a traceback.
 
     Most often the environment is not activated. Programs that import the project as a
-    library are left alone.
+    library are not affected.
     """
     if sys.argv and Path(sys.argv[0]).name in _COMMANDS:
         sys.excepthook = _tell

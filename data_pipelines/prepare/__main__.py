@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data_pipelines.io.environment import program
 from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.prepare.layouts import DATASETS, Request
 from data_pipelines.prepare.progress import ProgressBar
@@ -14,48 +15,58 @@ from data_pipelines.sources.folder import MASK_VALUES
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status (2 for a user's mistake)."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.prepare",
-        description="Turn a raw dataset into records that are quick to read. "
+        prog=program("python -m data_pipelines.prepare"),
+        description="Pack a raw dataset into records that are fast to read. "
         "For research use; not a medical device.",
     )
-    parser.add_argument("--dataset", required=True, choices=tuple(DATASETS))
+    parser.add_argument(
+        "--dataset",
+        required=True,
+        choices=tuple(DATASETS),
+        help="layout of the raw data",
+    )
     parser.add_argument(
         "--raw", required=True, nargs="+", help="the raw folder, or zip or tar archives"
     )
-    parser.add_argument("--out", required=True, help="folder to make")
+    parser.add_argument("--out", required=True, help="folder to create")
     parser.add_argument(
         "--size",
-        help="height x width of stored images, or 'stored' to keep theirs (default: "
+        help="HEIGHTxWIDTH of stored images, or 'stored' to keep theirs (default: "
         "512x640 for EndoVis, else stored)",
     )
-    parser.add_argument("--task", help="which classes, such as types, parts or all")
+    parser.add_argument("--task", help="classes to store, such as types, parts or all")
     parser.add_argument(
         "--subset",
         choices=("train", "test"),
         default="train",
-        help="test: the test archives (endovis17, endovis18)",
+        help="train, or test for the test archives (endovis17, endovis18)",
     )
     parser.add_argument("--masks", help="name of the mask folders")
     parser.add_argument(
         "--mask-values",
         choices=MASK_VALUES,
         default="class",
-        help="what a mask's values mean (folder, endovis15): the class; binary: 0 and "
-        "255 are class 0 and 1; colors: RGB by classes.json",
+        help="meaning of mask values (folder, endovis15): class; binary: 0 and 255 are "
+        "classes 0 and 1; colors: RGB colors of classes.json",
     )
-    parser.add_argument("--format", choices=("png", "jpeg"), default="png")
+    parser.add_argument(
+        "--format",
+        choices=("png", "jpeg"),
+        default="png",
+        help="encoding of stored images (default: png)",
+    )
     parser.add_argument(
         "--on-unknown",
         choices=("error", "ignore", "nearest"),
         default="error",
-        help="pixels whose colour is no class's (endovis18)",
+        help="pixels whose color belongs to no class (endovis18)",
     )
     parser.add_argument(
         "--allow-missing",
         action="store_true",
         help="accept frames without a mask (endovis15, folder)",
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
     args = parser.parse_args(argv)
     escape_what_streams_cannot_hold()
     layout = DATASETS[args.dataset]

@@ -1,4 +1,4 @@
-"""Writes a synthetic data set: `python -m data_pipelines.synthetic --out DIR`."""
+"""Writes a synthetic dataset: `python -m data_pipelines.synthetic --out DIR`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from data_pipelines.io.environment import program
 from data_pipelines.synthetic.endovis17 import ENDOVIS17_FOLDERS, write_endovis17
 from data_pipelines.synthetic.endovis18 import ENDOVIS18_SEQUENCES, write_endovis18
 
@@ -13,19 +14,26 @@ from data_pipelines.synthetic.endovis18 import ENDOVIS18_SEQUENCES, write_endovi
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status (2 for a user's mistake)."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_pipelines.synthetic",
-        description="Write synthetic surgical video in the layout of a public set.",
+        prog=program("python -m data_pipelines.synthetic"),
+        description="Write synthetic surgical video in the layout of a public dataset.",
     )
-    parser.add_argument("--out", required=True, help="directory, new or to be resumed")
+    parser.add_argument("--out", required=True, help="folder to create, or to resume")
     parser.add_argument(
-        "--layout", choices=("endovis17", "endovis18"), default="endovis17"
+        "--layout",
+        choices=("endovis17", "endovis18"),
+        default="endovis17",
+        help="dataset whose layout is written (default: endovis17)",
     )
     parser.add_argument("--sequences", help="numbers, such as 1,2,3 (default: all)")
-    parser.add_argument("--frames", type=int, help="frames per sequence")
-    parser.add_argument("--size", default="1024x1280", help="height x width, pixels")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        help="frames of each sequence (default: as in the dataset)",
+    )
+    parser.add_argument("--size", default="1024x1280", help="HEIGHTxWIDTH in pixels")
     parser.add_argument("--rate", type=float, help="frames per second")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0, help="each gives other videos")
+    parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
     args = parser.parse_args(argv)
     if args.layout == "endovis17":
         write, known, frames, rate = write_endovis17, tuple(ENDOVIS17_FOLDERS), 225, 2.0

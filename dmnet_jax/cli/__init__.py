@@ -1,1 +1,1 @@
-"""The commands that train and evaluate, as train.py, evaluate.py and `dmnet-...`."""
+"""The train and evaluate commands: train.py, evaluate.py, `dmnet-train`, ...."""

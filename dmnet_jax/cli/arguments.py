@@ -1,9 +1,9 @@
-"""Command lines: a recipe file, typed overrides, and one-line errors.
+"""Command lines: a recipe, typed overrides, and errors of one line.
 
     python train.py --config configs/endovis17.py --optim.lr 3e-4 --data.size 256 320
 
-Every field of `Config` is a flag, with `-` or `_`; a program adds its own. Imports no
-JAX, so that `--help` answers at once.
+Every field of `Config` is a flag, with `-` or `_`; a program adds its own flags. This
+module does not import JAX, so `--help` is fast.
 """
 
 import contextlib
@@ -12,11 +12,11 @@ import io
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
+from data_pipelines.io.environment import program as program
 from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
 from dmnet_jax.config import Config, load_config, to_json, validate
 from dmnet_jax.config.serialization import ConfigError
@@ -30,8 +30,8 @@ class _Common:
 
     Attributes:
         config: Recipe: the name of a shipped one (endovis17), a Python file with
-            get_config(), or a saved JSON.
-        print_config: Print the resulting configuration as JSON and stop.
+            get_config(), or a saved JSON file.
+        print_config: Print the resulting configuration as JSON and exit.
     """
 
     config: str = ""
@@ -40,7 +40,7 @@ class _Common:
 
 @dataclasses.dataclass(frozen=True)
 class _NoFlags:
-    """Nothing of its own."""
+    """A program without flags of its own."""
 
 
 def parse_config(
@@ -67,20 +67,20 @@ def parse_command(
     """Reads a command line.
 
     Args:
-        argv: arguments without the program's name; None takes the process's.
-        flags: a dataclass instance; its fields become flags without a prefix, its
+        argv: arguments without the program's name; None for those of the process.
+        flags: a dataclass instance; its fields become flags without a prefix, and its
             values their defaults.
-        prog: the program's name in the help.
-        description: the help's first lines.
-        default: what the flags change if no `--config` is given; else the paper's
-            values.
+        prog: the program's name in the help text.
+        description: the first lines of the help text.
+        default: the configuration to change if `--config` is not given; None for the
+            paper's values.
 
     Returns:
         The validated config and the program's flags.
 
     Raises:
-        SystemExit: 0 after `--help` or `--print-config`; 2 after a mistake, told in
-            one line on standard error.
+        SystemExit: 0 after `--help` or `--print-config`; 2 after a mistake, with one
+            line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     escape_what_streams_cannot_hold()
@@ -104,13 +104,13 @@ def parse_flags(
     """Reads the command line of a program that takes no `Config`.
 
     Args:
-        argv: arguments without the program's name; None takes the process's.
+        argv: arguments without the program's name; None for those of the process.
         default: a dataclass instance; its fields become flags, its values defaults.
-        prog: the program's name in the help.
-        description: the help's first lines.
+        prog: the program's name in the help text.
+        description: the first lines of the help text.
 
     Raises:
-        SystemExit: 0 after `--help`; 2 after a mistake, told in one line on standard
+        SystemExit: 0 after `--help`; 2 after a mistake, with one line on standard
             error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -123,7 +123,7 @@ def parse_flags(
 
 
 def _renamed(arguments: Sequence[str], flags: Any) -> str:
-    """Where a flag of `Config` was given whose like is called otherwise here."""
+    """Names the flags to use instead of those of `Config` that this program lacks."""
     own = {item.name for item in dataclasses.fields(flags)}
     found = {}
     for argument in arguments:
@@ -134,14 +134,8 @@ def _renamed(arguments: Sequence[str], flags: Any) -> str:
     return "".join(f"; {given} is {here} here" for given, here in found.items())
 
 
-def program(script: str) -> str:
-    """How the user called the command: `script`, or an installed `dmnet-...`."""
-    name = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
-    return name if name.startswith("dmnet-") else script
-
-
 def exit_with_error(error: Exception | str) -> NoReturn:
-    """Ends a command after a user's mistake: `error: ...` and exit status 2."""
+    """Ends a command after a user's mistake: prints `error: ...`, exit status 2."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         error = f"{where}{error.strerror}"
@@ -180,7 +174,7 @@ def _parse(
 def _quiet_cli(
     kind: Any, default: Any, arguments: list[str], prog: str, description: str
 ) -> Any:
-    """`tyro.cli`, its complaints as a ConfigError of one line."""
+    """`tyro.cli`, with its errors as a ConfigError of one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -198,10 +192,10 @@ def _quiet_cli(
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's box, with the flags it suggests.
+    """The message inside tyro's box, with the flags that it suggests.
 
-    The box is drawn in lines, or, where standard output is not UTF-8, in dashes with
-    the title as a section of its own.
+    The box is drawn with lines, or with dashes and the title as a section of its own if
+    standard output is not UTF-8.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     sections = [""]

@@ -1,19 +1,19 @@
-"""Evaluates a trained network: whole videos, causally, with its memory on.
+"""Evaluates a trained network on whole videos, causally, with its memory.
 
     python evaluate.py --checkpoint runs/endovis15/fold0-seed0
     python evaluate.py --fold 2
     python evaluate.py --fold all
 
-Installed, the command is `dmnet-evaluate`. The checkpoint says which network and which
-videos; `--fold 2` alone means the newest run of the recipe endovis17 on that fold,
-`--fold all` the newest of each fold and their average. Prints the tables and writes
+The installed command is `dmnet-evaluate`. The checkpoint determines the network and the
+videos. `--fold 2` evaluates the newest run of the recipe endovis17 on that fold,
+`--fold all` the newest run of each fold and their average. Prints the tables and writes
 results.json, results.md, frames.csv and overlays.
 
     python evaluate.py --checkpoint RUN --corrupt bursts --controls
 
 scores disturbed video instead (smoke, blood, darkness, blur, ... for 1 to 12 frames at
-a time) and writes bursts.json, bursts.md and bursts.csv there; docs/bursts.md says what
-they mean. For research use; not a medical device.
+a time) and writes bursts.json, bursts.md and bursts.csv; docs/bursts.md explains them.
+For research use; not a medical device.
 """
 
 import dataclasses
@@ -29,29 +29,31 @@ from dmnet_jax.training.cross_validation import Fold, folds, write_average
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """What to evaluate, on what.
+    """What to evaluate, and how.
 
     Attributes:
         checkpoint: Run directory. Empty: the newest run of `config` on `fold`.
-        config: Recipe whose runs are searched: a shipped one's name, a Python file, or
-            a saved JSON.
-        fold: Which fold's run (the recipe's, if not given), or "all".
-        which: Newest (the finished network), or best on the validation videos.
+        config: Recipe whose runs are searched: the name of a shipped one, a Python
+            file, or a saved JSON file.
+        fold: Fold whose run is evaluated, or "all". Default: the recipe's fold.
+        which: Checkpoint: newest (the finished network), or best on the validation
+            videos.
         videos: Videos to evaluate instead of the run's validation videos.
         root: Dataset folder, if it has moved.
-        out: Where results go; empty: RUN/evaluation, and the average of all folds
-            WORKDIR/NAME/evaluation.
-        score_at: The labels' stored size (of EndoVis: the whole cropped frame), or
-            the network's input size, as the codes of DMNet and MF-TAPNet have it.
-        enlarge: How logits get to that size; the authors' nearest times 4 is
-            "nearest" at "input".
-        tolerance_px: Of the normalised surface distance.
-        seed: Of the memory's random reads.
-        corrupt: Score disturbed video instead of the videos as they are.
-        corrupt_seed: Of what is disturbed, and how.
-        corrupt_passes: How often each video is seen, disturbed otherwise each time.
-        corrupt_kinds: What may happen, if not everything.
-        controls: Beside the network, score it without its memory, with wrong ones, and
+        out: Folder for the results. Empty: RUN/evaluation, and WORKDIR/NAME/evaluation
+            for the average of all folds.
+        score_at: Size at which to score: that of the stored labels (EndoVis: the whole
+            cropped frame), or the network's input size, as DMNet's and MF-TAPNet's code
+            does.
+        enlarge: How to resize logits to that size. DMNet's code uses "nearest" at
+            "input".
+        tolerance_px: Tolerance in pixels of the normalized surface distance.
+        seed: Seed of the memory's random reads.
+        corrupt: Score disturbed video instead of the original videos.
+        corrupt_seed: Seed of the disturbances.
+        corrupt_passes: Passes over each video, each with different disturbances.
+        corrupt_kinds: Kinds of disturbances. Default: all.
+        controls: Also score the network without its memory and with wrong memories, and
             simple averages of its single frames.
     """
 
@@ -75,14 +77,14 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
-        argv, Flags(), prog=program("evaluate.py"), description=__doc__ or ""
+        argv, Flags(), prog=program("python evaluate.py"), description=__doc__ or ""
     )
     try:
         if flags.controls and flags.corrupt == "none":
             raise ValueError("--controls goes with --corrupt bursts")
         if flags.checkpoint:
             if flags.fold is not None:
-                raise ValueError("--checkpoint says which run; leave --fold out")
+                raise ValueError("--checkpoint names the run; leave --fold out")
             evaluate(Path(flags.checkpoint), flags)
             return 0
         config = load_config(flags.config)
@@ -107,15 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def newest_run(config: Config, fold: int, recipe: str) -> Path:
-    """The run directory of a fold that was written to last.
+    """The run directory of a fold that was written last.
 
     Args:
-        config: what the recipe says.
-        fold: which.
-        recipe: what `--config` was.
+        config: of the recipe.
+        fold: its number.
+        recipe: the value of `--config`.
 
     Raises:
-        FileNotFoundError: there is none; tells the command that makes one.
+        FileNotFoundError: there is none; names the command that makes one.
     """
     folder = config.run_directory.parent
     saved = list(folder.glob(f"fold{fold}-seed*/checkpoints"))

@@ -1,17 +1,17 @@
-"""Trains a network by a recipe. Run again, it goes on where it stopped.
+"""Trains a network with a recipe. Run the same command again to resume.
 
     python train.py --config configs/synthetic.py
     python train.py --config configs/endovis15.py --data.root DIR --optim.lr 3e-4
     python train.py --config configs/endovis17.py --data.root DIR --fold all --repeat 5
 
-Installed, the command is `dmnet-train`. A shipped recipe is also found by its name,
+The installed command is `dmnet-train`. A shipped recipe can also be given by name:
 `--config endovis17`.
 
-The run directory, WORKDIR/NAME/fold<k>-seed<s>, gets config.json, checkpoints,
+The run directory, WORKDIR/NAME/fold<k>-seed<s>, receives config.json, checkpoints,
 metrics.jsonl and, at the end, results.json, a table and overlay pictures. Several runs
-follow one another, those finished before are skipped, and mean and deviation of each
-score go to WORKDIR/NAME/summary.json and summary.md.
-For research use; not a medical device.
+are trained one after another, finished ones are skipped, and mean and standard
+deviation of each score are written to WORKDIR/NAME/summary.json and summary.md. For
+research use; not a medical device.
 """
 
 import sys
@@ -31,14 +31,14 @@ from dmnet_jax.training.cross_validation import (
 
 def main(argv: Sequence[str] | None = None) -> int:
     config, flags = parse_command(
-        argv, SeriesFlags(), prog=program("train.py"), description=__doc__ or ""
+        argv, SeriesFlags(), prog=program("python train.py"), description=__doc__ or ""
     )
     try:
         runs = planned(config, flags)
         with StopRequest() as stop:
             for run in runs:
                 if len(runs) > 1 and finished(run):
-                    print(f"{run.run_directory}: finished before")
+                    print(f"{run.run_directory}: already finished")
                     continue
                 train(run, run.run_directory, stop)
                 if stop.requested:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     """Trains until the last stage ends or a stop is requested."""
-    # After the command line, so that --help and mistakes in it answer at once.
+    # Imported here, so that --help and command-line errors are fast.
     import jax
 
     from dmnet_jax import evaluation, models, parallel, training
@@ -83,7 +83,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     total = stages[-1].end
 
     with Run(config, run_dir, stop, about, total_steps=total) as run:
-        # ---- network and state, new or as the last checkpoint left it
+        # ---- network and state, new or from the last checkpoint
         network = models.build(config, axis_name=parallel.AXIS)
         state = training.create_state(
             initial_variables(network, config),
@@ -106,7 +106,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             return
 
         def calibrated(variables: dict) -> dict:
-            if not network.memories.global_:  # there is nothing to admit to
+            if not network.memories.global_:  # no memory that admits frames
                 return variables
             with waiting(run.say, "measuring the memory's thresholds"):
                 measured = evaluation.calibrate(
@@ -122,7 +122,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             tx = training.make_optimizer(config.optim, stage)
             alone = stage.part == "single_frame"
             model = network.single_frame() if alone else network
-            if start <= stage.begin:  # not in the midst of it
+            if start <= stage.begin:  # not resumed within this stage
                 variables = jax.device_get(state.variables)
                 state = training.create_state(
                     variables if alone else calibrated(variables),
@@ -147,9 +147,9 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
                 )
             start, scored = stage.end, True
 
-        # ---- thresholds of the finished network, then what it is worth
-        # Saved before anything is measured or written: whatever fails, the network is
-        # there, and the same command does the rest.
+        # ---- thresholds of the finished network, then its scores
+        # Saved before anything is measured or written: if that fails, the network is
+        # kept, and the same command does the rest.
         variables = jax.device_get(state.variables)
         if not over:
             variables = calibrated(variables)

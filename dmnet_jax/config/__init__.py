@@ -1,4 +1,4 @@
-"""What a run is made of: typed, validated, saved as JSON, written as recipes."""
+"""The configuration of a run: typed, validated, saved as JSON, written as recipes."""
 
 from dmnet_jax.config.data import (
     DataConfig,

@@ -1,4 +1,4 @@
-"""The part of a run's configuration that says which data; see `schema`."""
+"""The data part of a run's configuration; see `schema`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,12 +11,12 @@ class SyntheticConfig:
     """Rendered video, for `data.dataset` "synthetic" or "rendered".
 
     Attributes:
-        sequences: Numbers of the EndoVis17 sequences to imitate ("synthetic").
-        frames: Frames of each video; of "rendered", of those that validate.
+        sequences: Numbers of the EndoVis 2017 sequences to imitate ("synthetic").
+        frames: Frames of each video; of each validation video ("rendered").
         size: Height and width in pixels ("synthetic").
-        seed: Another seed, other videos.
-        scenes: Videos that validate ("rendered").
-        hold: Steps for which a row of the batch shows one scene ("rendered").
+        seed: Seed; each gives other videos.
+        scenes: Number of validation videos ("rendered").
+        hold: Steps for which a row of the batch shows the same scene ("rendered").
         epoch_steps: Steps that count as an epoch ("rendered").
     """
 
@@ -34,34 +34,36 @@ class DataConfig:
     """Video, labels and augmentation.
 
     Attributes:
-        dataset: Its layout on disk; "folder" is your own, VIDEO/frames and VIDEO/masks;
-            "rendered" is an endless stream of random rendered scenes, without a disk.
-        root: Where it lies.
-        test_root: Where the validation videos lie, if apart: a test archive of EndoVis.
+        dataset: Layout on disk. "folder" is your own: VIDEO/frames and VIDEO/masks.
+            "rendered" is an endless stream of random rendered scenes, without files.
+        root: Folder of the dataset.
+        test_root: Folder of the validation videos, if separate: a test archive of
+            EndoVis.
         masks: Name of the mask folders ("folder" only).
-        mask_values: What a mask's values mean ("folder" and "endovis15"): the class;
-            or of a binary mask, 0 and 255, class 0 and 1; or colors of classes.json.
-        absent_classes: Whether a class without a pixel in the training masks is
-            refused or accepted ("folder" only; published classes are accepted).
-        task: What is told apart (EndoVis).
-        size: Height and width the network sees, multiples of 32.
-        train: Names of the training videos; empty: the fold or split says.
-        val: Names of the validation videos; empty: the fold or split says.
-        fold: Which part of EndoVis17 validates, counted from 0.
-        split: Published division of EndoVis18: the paper's, or the challenge's, which
+        mask_values: Meaning of mask values ("folder" and "endovis15"): the class;
+            binary, 0 and 255 for classes 0 and 1; or colors of classes.json.
+        absent_classes: Refuse or accept a class without a pixel in the training masks
+            ("folder" only; for published datasets it is accepted).
+        task: What the classes are (EndoVis).
+        size: Height and width of the network's input, multiples of 32.
+        train: Names of the training videos. Empty: given by the fold or split.
+        val: Names of the validation videos. Empty: given by the fold or split.
+        fold: Fold of EndoVis 2017 that validates, counted from 0.
+        split: Published split of EndoVis 2018: the paper's, the challenge's, which
             validates on its test archive, or ISINet's.
-        num_classes: Background included.
-        flip_horizontal: Mirror half of the training clips left to right.
-        flip_vertical: Mirror half of them top to bottom.
-        scale: Least and greatest random enlargement.
-        photometric: Strength of random colour, 0 (the paper's none) to 1.
-        corrupt: Share of training clips in which frames are corrupted as a camera's
+        num_classes: Number of classes, background included.
+        flip_horizontal: Flip half of the training clips left to right.
+        flip_vertical: Flip half of the training clips top to bottom.
+        scale: Smallest and largest factor of random scaling.
+        photometric: Strength of random color changes, from 0 (none, as in the paper)
+            to 1.
+        corrupt: Fraction of training clips in which frames are corrupted, as a camera's
             are for moments: blur, glare, an occluder, a black or frozen frame.
-        corrupt_kinds: How (`data_pipelines.corruption.KINDS`). Smoke, blood and low
-            light are left to tests of what carries over.
-        frame_step: Every how many frames one is a training target.
-        threads: Reading threads; rendering processes of "rendered".
-        synthetic: What is rendered if the dataset is "synthetic".
+        corrupt_kinds: Kinds of corruption (`data_pipelines.corruption.KINDS`). By
+            default without smoke, blood and low light, which test generalization.
+        frame_step: Distance between training targets, in frames.
+        threads: Number of reading threads; of rendering processes ("rendered").
+        synthetic: What to render ("synthetic" and "rendered").
     """
 
     dataset: Literal[

@@ -1,4 +1,4 @@
-"""The part of a run's configuration that says which network; see `schema`."""
+"""The network part of a run's configuration; see `schema`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,35 +8,36 @@ from typing import Literal
 class ModelConfig:
     """The network: DMNet (paper, section 2) with its ablations (Table 2), or another.
 
-    Of the other networks of Table 1, `pretrained`, `encoder` (LWANet's) and `dtype` are
-    used; what belongs to DMNet's memories is not looked at.
+    The other networks of Table 1 only use `pretrained`, `encoder` (LWANet) and `dtype`.
 
     Attributes:
-        name: Which network. linknet34, raunet and paanet_style stand for PAANet, which
-            was never released; tapnet11 is MF-TAPNet's and needs the extra "flow".
+        name: The network. linknet34, raunet and paanet_style stand in for PAANet, which
+            was never released; tapnet11 is MF-TAPNet and needs the extra "flow".
         local: Local memory: none, non-local attention, ConvLSTM, BottleneckLSTM, or
             the paper's ELA.
-        global_memory: Active global aggregation (AGA, section 2.3).
-        local_size: Frames before the current one that are kept (tau).
-        num_reads: Frames read from the global memory (n).
-        global_size: Slots of the global memory; the oldest frame leaves a full one.
-        key_channels: Width of keys.
-        value_channels: Width of values; half of `width`.
-        width: Channels of what the memories hold and of the decoder.
-        state: Carry predictions from frame to frame, gated by how far each pixel of the
-            current frame is trusted (beyond the paper).
-        state_parts: What its trust sees besides the frame and both predictions: the
+        global_memory: Use active global aggregation (AGA, section 2.3).
+        local_size: Number of frames in the local memory (tau).
+        num_reads: Number of frames read from the global memory (n).
+        global_size: Slots of the global memory; when it is full, the oldest frame is
+            replaced.
+        key_channels: Channels of keys.
+        value_channels: Channels of values, half of `width`.
+        width: Channels of the stored features and of the decoder.
+        state: Carry predictions from frame to frame, gated by the trust in each pixel
+            of the current frame (beyond the paper).
+        state_parts: Inputs of the trust besides the frame and both predictions: the
             jump of features since it was last trusted, and how long ago that was.
-        share_key_value: One key/value projection for both memories.
-        attention_dropout: On affinities, in training.
-        pretrained: Weights to start from: "imagenet" (shipped, of MobileNetV2 alone),
-            "rendered" (shipped, all of DMNet but its memories), "none", or a file.
-        encoder: Whose MobileNetV2 is imitated (padding, epsilon, input range); must
-            match the pretrained weights.
-        min_confidence: Least confidence admitted to the global memory (alpha, at most
-            0). None: calibrated on the training videos.
-        max_similarity: Greatest similarity admitted to it (beta). None: calibrated.
-        dtype: Of features; scores and losses are float32 always.
+        share_key_value: Share one key/value projection between both memories.
+        attention_dropout: Dropout rate of affinities, in training.
+        pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
+            "rendered" (shipped, all of DMNet except its memories), "none", or a file.
+        encoder: Framework whose MobileNetV2 is reproduced (padding, epsilon, input
+            range); must match the pretrained weights.
+        min_confidence: Lower bound of the confidence for admission to the global memory
+            (alpha, at most 0). None: calibrated on the training videos.
+        max_similarity: Upper bound of the similarity for admission (beta). None:
+            calibrated on the training videos.
+        dtype: Type of features; scores and losses are always float32.
     """
 
     name: Literal[
@@ -83,12 +84,12 @@ class ModelConfig:
 
     @property
     def past(self) -> int:
-        """Frames of a training clip that the global memory holds."""
+        """Frames in the global memory of a training clip."""
         return self.num_reads if self.name == "dmnet" and self.global_memory else 0
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """Those that are set, and so need no calibration."""
+        """The thresholds that are set and need no calibration."""
         chosen = {
             "min_confidence": self.min_confidence,
             "max_similarity": self.max_similarity,

@@ -1,10 +1,10 @@
-"""Recipes: shipped ones by name, Python files with `get_config()`, saved JSON.
+"""Loads recipes: shipped ones by name, Python files with `get_config()`, saved JSON.
 
     python train.py --config endovis17
     python train.py --config configs/endovis17.py
 
-The shipped recipes are the files of configs/; a wheel carries a copy of them. A recipe
-may start from another: `load_config("endovis17")`.
+The shipped recipes are the files in configs/; a wheel contains a copy. A recipe may
+start from another one: `load_config("endovis17")`.
 """
 
 import os
@@ -23,13 +23,13 @@ def shipped_recipes() -> dict[str, Path]:
 
 
 def find_recipe(recipe: str | os.PathLike[str]) -> Path:
-    """The file that `--config` means.
+    """The file of a recipe.
 
     Args:
         recipe: the name of a shipped recipe, without a folder or a suffix, or a path.
 
     Raises:
-        ConfigError: there is no such recipe; lists the shipped ones.
+        ConfigError: no such recipe; lists the shipped ones.
     """
     path, shipped = Path(recipe), shipped_recipes()
     if path.name == str(recipe) and not path.suffix:
@@ -50,10 +50,10 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
     Args:
         path: the name of a shipped recipe, a Python file with `get_config()`, or a
-            saved JSON. A Python file is run; open only recipes you trust.
+            saved JSON file. A Python file is executed; load only recipes you trust.
 
     Raises:
-        ConfigError: names the file and what is wrong with it.
+        ConfigError: names the file and what is wrong in it.
     """
     file = find_recipe(path)
     if file.suffix == ".json":
@@ -82,7 +82,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
 
 def _told(error: BaseException, file: Path) -> str:
-    """An error in one line, with its line in `file`."""
+    """An error as one line of text, with its line number in `file`."""
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(file):

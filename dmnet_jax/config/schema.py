@@ -1,9 +1,9 @@
-"""What a run is made of: frozen dataclasses whose defaults are the paper's values.
+"""The configuration of a run: frozen dataclasses with the paper's values as defaults.
 
-Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument
-Segmentation of Robotic Surgical Video", MICCAI 2021; its symbols are named where the
-field is. A recipe is a Python file with `get_config() -> Config`; flags change single
-fields, and the result is stored in every checkpoint. Imports no JAX: `--help` is fast.
+Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument Segmentation
+of Robotic Surgical Video", MICCAI 2021; fields name its symbols. A recipe is a Python
+file with `get_config() -> Config`; flags change single fields, and the result is stored
+in every checkpoint. This module does not import JAX, so `--help` is fast.
 """
 
 import dataclasses
@@ -27,20 +27,20 @@ class OptimConfig:
     """Adam, its schedule and the loss (paper, section 3.1).
 
     Attributes:
-        lr: Learning rate at the start.
+        lr: Initial learning rate.
         weight_decay: L2 factor on kernels.
-        drop_epochs: Epochs after which the learning rate falls, ascending.
-        drop_factor: What it is multiplied by each time.
-        warmup_steps: Steps of linear rise from 0.
+        drop_epochs: Epochs after which the learning rate drops, ascending.
+        drop_factor: Factor of each drop.
+        warmup_steps: Steps of linear warmup from 0.
         dice_weight: Weight of the Dice loss.
         cross_entropy_weight: Weight of the cross-entropy.
         log_jaccard_weight: Weight of the negative logarithm of the soft Jaccard index
             (TernausNet).
         focal_weight: Weight of the focal loss, gamma 6 (LWANet).
         ohem_weight: Weight of the cross-entropy of the hard pixels (TDNet).
-        auxiliary_weight: Weight of the losses on TDNet's paths alone and on its third
-            stage, which are 0.5 and 0.1 of the loss of the logits.
-        clip_norm: Greatest gradient norm. None: unlimited.
+        auxiliary_weight: Weight of TDNet's auxiliary losses: 0.5 for each path alone
+            and 0.1 for its third stage, relative to the loss of the logits.
+        clip_norm: Gradient norm to clip at. None: no clipping.
     """
 
     lr: float = 1e-4
@@ -58,7 +58,7 @@ class OptimConfig:
 
     @property
     def loss_weights(self) -> dict[str, Any]:
-        """Of each loss, by its name in `dmnet_jax.training.losses`."""
+        """The weight of each loss, by its name in `dmnet_jax.training.losses`."""
         return {
             "dice": self.dice_weight,
             "cross_entropy": self.cross_entropy_weight,
@@ -70,22 +70,23 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One part of a training run.
+    """One stage of a training run.
 
     Attributes:
-        name: Shown in the log.
-        epochs: How long it lasts.
+        name: Name in the log.
+        epochs: Length of the stage.
         lr_scale: Factor on `optim.lr`.
-        train: All weights, those of the memory modules, or those of the rest (as a
+        train: Weights to train: all, those of the memory modules, or all others (as a
             single-frame network).
-        recipe: The paper's clips, past frames and a local window with the last frame
-            scored; or sequences with admission on and every labelled frame scored.
-        cached_views: In a stage that trains the memory modules: encode each frame once
-            under so many fixed augmentations, instead of in every clip. 0: encode
-            anew.
-        corrupted_views: Of each of them ("rollout" with cached views): whole videos
-            corrupted by `data.corrupt_kinds`, out of which bursts are taken into
-            `data.corrupt` of the sequences.
+        recipe: "clip": the paper's clips of past frames and a local window, with the
+            last frame scored. "rollout": sequences with admission active and every
+            labeled frame scored.
+        cached_views: In a stage that trains the memory modules, encode each frame once
+            under this many fixed augmentations and reuse the features. 0: encode frames
+            in every clip.
+        corrupted_views: Corrupted copies of each cached view ("rollout" only): whole
+            videos corrupted by `data.corrupt_kinds`, from which bursts are inserted
+            into a fraction `data.corrupt` of the sequences.
     """
 
     name: str
@@ -103,21 +104,23 @@ class TrainConfig:
 
     Attributes:
         epochs: Passes over the training frames, if there are no stages.
-        batch_size: Clips a step, over all devices.
-        seed: Of weights, order and augmentation.
-        stages: Set in a recipe; empty: one stage that trains everything.
+        batch_size: Clips per step, over all devices.
+        seed: Seed of weights, order and augmentation.
+        stages: Set in a recipe. Empty: one stage that trains everything.
         eval_every_epochs: Epochs between validations.
-        checkpoint_every_steps: Steps between checkpoints; 0: at each validation.
+        checkpoint_every_steps: Steps between checkpoints. 0: at each validation.
         log_every: Steps between log lines.
-        max_skipped: Steps in a row whose loss or gradient is not finite, and so are
-            skipped, until the run is given up.
-        tensorboard: Also write scalars and pictures for it (needs tensorboardX).
-        memory_gradient: Train the encoder through the memory frames too (clips).
+        max_skipped: Number of consecutive steps skipped because their loss or gradient
+            is not finite, after which the run stops.
+        tensorboard: Also write scalars and pictures for TensorBoard (needs
+            tensorboardX).
+        memory_gradient: Also train the encoder through the memory frames (clips).
         rollout_frames: Frames of a sequence ("rollout").
-        rollout_stride: Greatest distance between its frames (cached views).
-        rollout_truncate: Frames that its gradient reaches back; divides them.
-        start_from: Run directory whose newest weights to begin with, where they fit;
-            empty: the pretrained encoder alone.
+        rollout_stride: Largest distance between frames of a sequence (cached views).
+        rollout_truncate: Frames through which gradients are propagated back; divides
+            `rollout_frames`.
+        start_from: Run directory whose newest weights to start from, where they fit.
+            Empty: only the pretrained weights.
     """
 
     epochs: int = 100
@@ -138,12 +141,12 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A run.
+    """The configuration of a run.
 
     Attributes:
-        name: Of the recipe.
+        name: Name of the recipe.
         workdir: Folder of all runs.
-        distributed: One of several processes, on one host or more, that train together.
+        distributed: Train together with other processes, on one host or several.
     """
 
     name: str = ""
@@ -156,18 +159,18 @@ class Config:
 
     @property
     def run_directory(self) -> Path:
-        """Where a run lives: one recipe, fold and seed, one directory."""
+        """The run directory: one for each recipe, fold and seed."""
         leaf = f"fold{self.data.fold}-seed{self.train.seed}"
         return Path(self.workdir) / (self.name or "unnamed") / leaf
 
     @property
     def resolved_stages(self) -> tuple[StageConfig, ...]:
-        """The stages to run: those of the memory only where there is one."""
+        """The stages to run; those of the memory only if the network has one."""
         stages = self.train.stages or (StageConfig("all", self.train.epochs),)
         return tuple(s for s in stages if self.model.remembers or s.train != "memory")
 
 
-# The least value of plain numbers; other rules are in `validate`.
+# Minimum values of plain numbers; other rules are in `validate`.
 _LEAST = {
     "data.fold": 0,
     "data.frame_step": 1,
@@ -200,11 +203,11 @@ def validate(config: Config) -> Config:
     """Checks types and ranges.
 
     Returns:
-        An equal config with every value in its declared type (a 1 given as a learning
-        rate becomes 1.0, a list a tuple).
+        An equal config with every value in its declared type (a learning rate of 1
+        becomes 1.0, a list a tuple).
 
     Raises:
-        ConfigError: the first wrong field, by path.
+        ConfigError: names the first wrong field.
     """
     config = from_plain(Config, dataclasses.asdict(config), "")
     data, model, optim, train = config.data, config.model, config.optim, config.train
@@ -328,7 +331,7 @@ def validate(config: Config) -> Config:
                 f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
                 "and an lr_scale greater than 0"
             )
-        # The frames of a stream do not come again.
+        # Frames of a stream are not repeated, so caching them is useless.
         cacheable = stage.train == "memory" and data.dataset != "rendered"
         if stage.cached_views < 0 or (stage.cached_views and not cacheable):
             raise ConfigError(
@@ -346,7 +349,7 @@ def validate(config: Config) -> Config:
 
 
 def to_json(config: Config) -> str:
-    """A config as indented JSON; `from_json` gives an equal one back.
+    """A config as indented JSON, which `from_json` reads.
 
     Raises:
         ValueError: a number is not finite.
@@ -355,12 +358,12 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """The config that `to_json` wrote; absent fields have their defaults.
+    """Reads the JSON of `to_json`; missing fields have their defaults.
 
-    Ranges are not checked; `validate` does.
+    Ranges are not checked; use `validate`.
 
     Raises:
-        ConfigError: no JSON, an unknown field, or a value of the wrong type.
+        ConfigError: invalid JSON, an unknown field, or a value of the wrong type.
     """
     try:
         tree = json.loads(text)

@@ -1,4 +1,4 @@
-"""Plain data, as JSON holds it, to typed dataclasses; strict, with errors by path."""
+"""Strict conversion of plain JSON data to typed dataclasses; errors name the field."""
 
 import dataclasses
 import difflib
@@ -10,18 +10,18 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 class ConfigError(ValueError):
-    """A configuration is wrong; one line names the field and what it may be."""
+    """A wrong configuration; one line names the field and its allowed values."""
 
 
 def from_plain(kind: Any, value: Any, path: str) -> Any:
-    """Makes what an annotation says out of dicts, sequences and scalars.
+    """Converts dicts, sequences and scalars to the type of an annotation.
 
-    A whole number passes for a float; nothing else is converted.
+    An int is accepted as a float; nothing else is converted.
 
     Args:
         kind: a dataclass, tuple, Literal, Optional, bool, int, float or str.
-        value: as JSON or `dataclasses.asdict` gives it.
-        path: of the field, for messages.
+        value: from JSON or `dataclasses.asdict`.
+        path: of the field, for error messages.
 
     Raises:
         ConfigError: an unknown or missing field, or a value of another type.
@@ -78,6 +78,6 @@ def _dataclass(kind: Any, value: Any, path: str) -> Any:
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    """A "did you mean" for an unknown name, or nothing."""
+    """A "did you mean" for an unknown name, or an empty string."""
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]}?" if close else ""

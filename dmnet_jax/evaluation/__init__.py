@@ -1,4 +1,4 @@
-"""Whole videos, causally: what a network is worth, and its thresholds."""
+"""Causal evaluation on whole videos, and calibration of a network's thresholds."""
 
 from dmnet_jax.evaluation.videos import (
     CHUNK,

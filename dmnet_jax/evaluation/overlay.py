@@ -1,6 +1,6 @@
 """Labels as pictures: overlays, panels, contact sheets, palette PNGs.
 
-Colours come with numbers, so that classes can be told apart without them. NumPy and
+Colors come with numbers, so that classes can be told apart without them. NumPy and
 Pillow only.
 """
 
@@ -27,9 +27,9 @@ PALETTE: tuple[Color, ...] = (
     (136, 34, 85),
     (153, 153, 51),
 )
-"""A colour for each of 12 classes, background first, RGB.
+"""A color for each of 12 classes, background first, RGB.
 
-The eight of Okabe and Ito (2008), which people with any common colour blindness can
+The eight of Okabe and Ito (2008), which people with any common color blindness can
 tell apart, those that stand out from tissue first; then four of Paul Tol's.
 """
 
@@ -51,7 +51,7 @@ def overlay(
     """Paints the classes of a label over a picture.
 
     Background (class 0) and pixels that are not scored (255) keep the picture's
-    values exactly. Outlines lie inside their region, in its full colour.
+    values exactly. Outlines lie inside their region, in its full color.
 
     Args:
         image: uint8 [H, W, 3].
@@ -64,7 +64,7 @@ def overlay(
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit, a class without a colour, or
+        ValueError: on shapes or dtypes that do not fit, a class without a color, or
             `alpha` outside [0, 1].
     """
     image, label = np.asarray(image), np.asarray(label)
@@ -100,7 +100,7 @@ def legend(
         RGB picture, `width` wide and as high as its lines need.
 
     Raises:
-        ValueError: if a class has no colour.
+        ValueError: if a class has no color.
     """
     if len(colors) < len(names):
         raise ValueError(f"{len(names)} classes but {len(colors)} colors; add some")
@@ -213,15 +213,15 @@ def save_indexed_png(
     label: NDArray,
     colors: Sequence[Color] = PALETTE,
 ) -> None:
-    """Writes a label as an 8-bit palette PNG: index is class, palette is colour.
+    """Writes a label as an 8-bit palette PNG: index is class, palette is color.
 
     Args:
         path: of the file; its folder must exist.
-        label: int [H, W], class indices or 255, which is grey.
+        label: int [H, W], class indices or 255, which is gray.
         colors: one for each class.
 
     Raises:
-        ValueError: if the label is not one or has a class without a colour.
+        ValueError: if the label is not one or has a class without a color.
         OSError: if the file cannot be written.
     """
     label = np.asarray(label)
@@ -247,7 +247,7 @@ def _rim(label: NDArray, *, width: int) -> NDArray[np.bool_]:
 
 
 def _grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask and the four neighbours of its pixels."""
+    """The mask and the four neighbors of its pixels."""
     wider = mask.copy()
     wider[1:] |= mask[:-1]
     wider[:-1] |= mask[1:]

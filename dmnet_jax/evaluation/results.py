@@ -113,7 +113,7 @@ class Overlays:
     `FOLDER/VIDEO_FRAME.png` (picture, prediction, truth), and all of them in
     `FOLDER/sheet.png`; the best, the median and the worst frame by mean IoU of its
     classes as `best.png`, `median.png`, `worst.png`, and which they are in
-    `picked.json`; confidence, similarity and admission of every frame, labelled or
+    `picked.json`; confidence, similarity and admission of every frame, labeled or
     not, in `timeline.csv`.
     """
 
@@ -160,7 +160,7 @@ class Overlays:
         matrix = confusion_matrix(result.label, result.truth, len(self._names))
         counts = counts_of(matrix)[1:]
         union = counts[:, 1] + counts[:, 2] - counts[:, 0]
-        if counts[:, 2].any():  # without a labelled class there is no score
+        if counts[:, 2].any():  # without a labeled class there is no score
             score = float((counts[:, 0] / np.maximum(union, 1))[union > 0].mean())
             file = io.BytesIO()
             Image.fromarray(result.label).save(file, "PNG")

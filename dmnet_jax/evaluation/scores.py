@@ -162,7 +162,7 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
 
 
 def is_scored(counts: np.ndarray) -> bool:
-    """Whether any frame has a labelled class but background.
+    """Whether any frame has a labeled class but background.
 
     A frame without one counts beside others, and some protocols give it 1; frames that
     all lack one have no score.
@@ -174,7 +174,7 @@ def is_scored(counts: np.ndarray) -> bool:
 
 
 def _supported(counts: np.ndarray, protocol: str) -> dict[str, Any]:
-    """`summarize`, NaN throughout where no class is labelled."""
+    """`summarize`, NaN throughout where no class is labeled."""
     if is_scored(counts):
         return summarize(counts, protocol=protocol)
     return _nothing(counts.shape[1])

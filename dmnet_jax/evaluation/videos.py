@@ -39,7 +39,7 @@ class Scoring(NamedTuple):
             or at the network's input size, with labels reduced to it.
         enlarge: how logits get there. The authors' code has "nearest" (times 4) at
             the input size.
-        tolerance_px: of the normalised surface distance, in pixels of that size.
+        tolerance_px: of the normalized surface distance, in pixels of that size.
         seed: of the memories' random reads.
     """
 
@@ -72,7 +72,7 @@ class Prediction(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Every labelled frame of the videos, as counts.
+    """Every labeled frame of the videos, as counts.
 
     Attributes:
         counts: int64 [frames, num_classes, 3] of |P and G|, |P|, |G| pixels.
@@ -81,7 +81,7 @@ class Evaluation(NamedTuple):
         confidence: float [frames].
         similarity: float [frames].
         admitted: bool [frames].
-        surface: float [frames, num_classes], normalised surface distances; NaN where
+        surface: float [frames, num_classes], normalized surface distances; NaN where
             neither mask has a border, and of the background.
         flicker: int64 [frames, 2], `flicker_counts` against the frame before; 0 where
             that has no label.
@@ -196,7 +196,7 @@ def evaluate(
     scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
     on_frame: Callable[[int, Prediction], None] | None = None,
 ) -> Evaluation:
-    """Counts every labelled frame of all videos, each from an empty memory.
+    """Counts every labeled frame of all videos, each from an empty memory.
 
     No label map outlives the frame after it, so length and size of videos are free.
 
@@ -258,7 +258,7 @@ def check_scoring(scoring: Scoring) -> None:
 def _surface(
     label: np.ndarray, truth: np.ndarray, matrix: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """Normalised surface distance of each class that is there; else NaN."""
+    """Normalized surface distance of each class that is there; else NaN."""
     found = np.full(len(matrix), np.nan)
     for class_id in range(1, len(matrix)):
         if matrix[class_id].any() or matrix[:, class_id].any():

@@ -1,13 +1,13 @@
-"""Opens a page on which a network is watched at work.
+"""Serves a page that shows a network at work on live video.
 
     python -m dmnet_jax.live
     python -m dmnet_jax.live --checkpoint RUN --source video.mp4
 
-Without a source, the built-in synthetic video; without a checkpoint, the shipped
-network, which was trained on rendered scenes alone. Video, masks, what the memories
-hold, confidence and similarity with their thresholds, latency; pause, forget, change
-thresholds, degrade the input. The page is served to this machine alone. For research
-use; not a medical device.
+The default source is the built-in synthetic video, the default network the shipped one,
+which was trained on rendered scenes only. The page shows the video, masks, the contents
+of the memories, confidence and similarity with their thresholds, and latency. It can
+pause, reset the memory, change thresholds and degrade the input. It is served to this
+machine only. For research use; not a medical device.
 """
 
 import dataclasses
@@ -18,25 +18,27 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from data_pipelines.io.names import shown
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
 
 if TYPE_CHECKING:
     from dmnet_jax.live.engine import Engine
     from dmnet_jax.live.server import Server
 
 LAST_WORDS = 2.0
-"""Seconds for which the page is still served after the video stopped."""
+"""Seconds for which the page is served after the video has ended."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """What to watch.
+    """What to show.
 
     Attributes:
-        checkpoint: Run directory; "rendered" is the shipped network.
-        source: Video file, folder of pictures, camera's number, address, "synthetic".
-        which: Newest (the finished network), or best on the validation videos.
-        port: Of the page; 0: any that is free.
+        checkpoint: Run directory, or "rendered" for the shipped network.
+        source: Video file, folder of pictures, number of a camera, address
+            (rtsp://...), or "synthetic".
+        which: Checkpoint: newest (the finished network), or best on the validation
+            videos.
+        port: Port of the page; 0 for any free one.
     """
 
     checkpoint: str = "rendered"
@@ -47,7 +49,10 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
-        argv, Flags(), prog="python -m dmnet_jax.live", description=__doc__ or ""
+        argv,
+        Flags(),
+        prog=program("python -m dmnet_jax.live"),
+        description=__doc__ or "",
     )
     try:
         return serve(flags)
@@ -56,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(flags: Flags) -> int:
-    """Serves the page until Ctrl-C, or until there is nothing more to show.
+    """Serves the page until Ctrl-C or the end of the video.
 
     Returns:
         The exit status: 1 if the engine failed.
@@ -69,7 +74,7 @@ def serve(flags: Flags) -> int:
     source = open_source(flags.source)
     trained = load_run(flags.checkpoint, flags.which)
     about = {"source": flags.source, "checkpoint": flags.checkpoint}
-    # The server first: without a port nothing is to begin.
+    # The server first: without a free port, nothing should start.
     engine = Engine(trained, source, about)
     with Server(engine, flags.port) as server, engine:
         print(f"{flags.checkpoint}: open {server.address}", flush=True)
@@ -85,7 +90,7 @@ def serve(flags: Flags) -> int:
 
 
 def _watch(engine: "Engine", server: "Server") -> None:
-    """Ends the server after the engine has ended, once the page had time to say so."""
+    """Stops the server after the engine has ended and the page could show it."""
     engine.join()
     time.sleep(LAST_WORDS)
     server.shutdown()

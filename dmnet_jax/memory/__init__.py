@@ -6,37 +6,38 @@ short memory of everything recent with a long one of what was admitted. Nothing 
 knows about images or networks, and everything is written for one stream: use
 `jax.vmap` for several.
 
-Remembering the rare readings of a sensor. The policy is an ordinary function; this one
-admits a reading that is far from all that are remembered:
-
->>> import jax
->>> import jax.numpy as jnp
->>> from dmnet_jax import memory
->>> def novel(ring, candidate):
-...     known = memory.read_all(ring)
-...     distance = jnp.linalg.norm(known.items - candidate.item, axis=-1)
-...     return jnp.min(distance, where=known.mask, initial=jnp.inf) > 1.0
->>> def step(ring, reading):
-...     time, x = reading
-...     candidate = memory.Candidate(x, confidence=1.0, frame=time)
-...     return memory.admit(ring, candidate, policy=novel)
->>> def watch(stream):  # [T, D]
-...     ring = memory.init(stream[0], capacity=4)
-...     return jax.lax.scan(step, ring, (jnp.arange(len(stream)), stream))
-
-Two sensors at once; the second sends a NaN, which no memory ever takes:
-
->>> streams = jnp.array([[0.0, 0.3, 5.0, 0.1, 5.2], [2.0, jnp.nan, 2.5, 2.1, -4.0]])
->>> rings, admitted = jax.jit(jax.vmap(watch))(streams[..., None])
->>> print(admitted)
-[[ True False  True False False]
- [ True False False False  True]]
->>> print(rings.stamp)
-[[ 0  2 -1 -1]
- [ 0  4 -1 -1]]
-
-Live, one reading a call, donate the ring and it is updated in place:
+Live, one reading per call, donate the ring and it is updated in place:
 `jax.jit(step, donate_argnums=0)`.
+
+Examples:
+    Remembering the rare readings of a sensor. The policy is an ordinary function; this
+    one admits a reading that is far from all that are remembered:
+
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> from dmnet_jax import memory
+    >>> def novel(ring, candidate):
+    ...     known = memory.read_all(ring)
+    ...     distance = jnp.linalg.norm(known.items - candidate.item, axis=-1)
+    ...     return jnp.min(distance, where=known.mask, initial=jnp.inf) > 1.0
+    >>> def step(ring, reading):
+    ...     time, x = reading
+    ...     candidate = memory.Candidate(x, confidence=1.0, frame=time)
+    ...     return memory.admit(ring, candidate, policy=novel)
+    >>> def watch(stream):  # [T, D]
+    ...     ring = memory.init(stream[0], capacity=4)
+    ...     return jax.lax.scan(step, ring, (jnp.arange(len(stream)), stream))
+
+    Two sensors at once; the second sends a NaN, which no memory ever takes:
+
+    >>> streams = jnp.array([[0.0, 0.3, 5.0, 0.1, 5.2], [2.0, jnp.nan, 2.5, 2.1, -4.0]])
+    >>> rings, admitted = jax.jit(jax.vmap(watch))(streams[..., None])
+    >>> print(admitted)
+    [[ True False  True False False]
+     [ True False False False  True]]
+    >>> print(rings.stamp)
+    [[ 0  2 -1 -1]
+     [ 0  4 -1 -1]]
 """
 
 from dmnet_jax.memory._dual import (

@@ -1,9 +1,9 @@
-"""Scores of segmented video: one table of pixel counts, every published protocol.
+"""Scores of segmented video under every published protocol, from one table of counts.
 
     counts = np.stack([frame_counts(p, g, num_classes) for p, g in frames])
     summarize(counts, protocol="challenge")["iou"]
 
-NumPy only. All scores are 0..1, NaN where they are undefined.
+Needs NumPy only. All scores are in 0..1, and NaN where they are undefined.
 """
 
 from dmnet_jax.metrics.borders import (

@@ -17,8 +17,8 @@ def normalised_surface_distance(
     """Share of both borders that lies within a tolerance of the other (NSD).
 
     Nikolov et al., 2018 (arXiv 1809.04430), on pixels: the border of a mask is its
-    pixels with a scored neighbour (of four) outside it, and distances are between
-    pixel centres. The picture's edge and pixels that are not scored are no border: a
+    pixels with a scored neighbor (of four) outside it, and distances are between
+    pixel centers. The picture's edge and pixels that are not scored are no border: a
     shaft cut off there is cut off alike in prediction and label, and would score for
     nothing.
 

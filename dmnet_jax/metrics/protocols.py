@@ -1,6 +1,6 @@
 """Published scoring protocols, each a few lines over one table of counts.
 
-Papers on surgical instruments print "mean IoU" for quantities that differ by tens of
+Papers on surgical instruments report as "mean IoU" quantities that differ by tens of
 points on the same predictions. They differ in which (frame, class) cells count and in
 whether classes are averaged inside a frame first:
 
@@ -47,6 +47,8 @@ PROTOCOLS: Mapping[str, str] = MappingProxyType(
         "the 'mIoU' of scene segmentation, Cityscapes and CamVid",
     }
 )
+
+"""What each published protocol computes, by name."""
 
 # Of TernausNet's released evaluation, added above and below each fraction.
 TERNAUS_EPSILON = 1e-15

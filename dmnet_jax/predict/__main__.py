@@ -1,14 +1,14 @@
-"""Segments a video and writes what was seen.
+"""Segments a video and writes masks, an overlay video and a record of each frame.
 
     python -m dmnet_jax.predict --source video.mp4 --out DIR
     python -m dmnet_jax.predict --checkpoint RUN --source 0 --mode live --out DIR
 
-Sources: a video file, a folder of pictures, a camera's number, an address
-(rtsp://...), or "synthetic". Into DIR go overlay.mp4 (pictures in overlay/ where PyAV
-is missing), masks/*.png (index is class), frames.jsonl (a line a frame) and
-summary.json. offline: every frame, none skipped. live: the latest frame wins, those
-between are dropped and counted, and a lost camera is looked for again. Ctrl-C ends it
-with all files complete. For research use; not a medical device.
+Sources: a video file, a folder of pictures, the number of a camera, an address
+(rtsp://...), or "synthetic". DIR receives overlay.mp4 (pictures in overlay/ without
+PyAV), masks/*.png (palette index is class), frames.jsonl (one line per frame) and
+summary.json. --mode offline segments every frame. --mode live takes the latest frame,
+drops and counts those in between, and reconnects to a lost camera. Ctrl-C ends it with
+all files complete. For research use; not a medical device.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipelines.io.names import shown
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Flags:
     """What to segment, and how.
 
     Attributes:
-        checkpoint: Run directory; "rendered" is the shipped network.
-        source: Video file, folder of pictures, camera's number, address, "synthetic".
-        out: Folder for the results; new or empty.
-        mode: Every frame, or the latest one.
-        which: Newest (the finished network), or best on the validation videos.
-        frames: Stop after so many; 0: at the source's end.
+        checkpoint: Run directory, or "rendered" for the shipped network.
+        source: Video file, folder of pictures, number of a camera, address
+            (rtsp://...), or "synthetic".
+        out: Folder for the results, new or empty.
+        mode: Segment every frame (offline), or always the latest one (live).
+        which: Checkpoint: newest (the finished network), or best on the validation
+            videos.
+        frames: Number of frames after which to stop; 0 for the end of the source.
     """
 
     checkpoint: str = "rendered"
@@ -43,7 +45,12 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    flags = parse_flags(argv, Flags(), prog="dmnet-predict", description=__doc__ or "")
+    flags = parse_flags(
+        argv,
+        Flags(),
+        prog=program("python -m dmnet_jax.predict"),
+        description=__doc__ or "",
+    )
     try:
         return predict(flags)
     except (ValueError, OSError) as error:

@@ -29,7 +29,7 @@ _INK, _PAPER, _ALARM = (20, 20, 20), (255, 255, 255), (213, 94, 0)
 
 
 def colors_of(classes: Sequence[dict[str, Any]]) -> tuple[Color, ...]:
-    """The classes' colours: those that colour-blind people can tell apart, if enough.
+    """The classes' colors: those that color-blind people can tell apart, if enough.
 
     Args:
         classes: of the checkpoint, background first.

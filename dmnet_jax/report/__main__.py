@@ -1,12 +1,12 @@
-"""Writes a page about a run: one HTML file that loads nothing else.
+"""Writes a report about a run: one HTML file that loads nothing else.
 
     python -m dmnet_jax.report RUN
     python -m dmnet_jax.report RUN --no-speed
 
 Training curves, scores under every protocol, bars by class and video, confusion matrix,
 best, median and worst frame, the memory over time, speed on this machine, provenance.
-What is evaluated anew is reported: RUN/evaluation where evaluate.py wrote one, else the
-run's own results. Goes to RUN/report.html. For research use; not a medical device.
+Reports the results of evaluate.py in RUN/evaluation if there are any, otherwise those
+of the run. Writes RUN/report.html. For research use; not a medical device.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 from data_pipelines.io.files import write_text
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Flags:
 
     Attributes:
         run: Run directory.
-        out: File to write; empty: RUN/report.html.
-        speed: Measure the step on this machine (compiles it, about a minute).
+        out: File to write. Empty: RUN/report.html.
+        speed: Measure the step's speed on this machine (takes about a minute).
     """
 
     run: tyro.conf.Positional[str] = ""
@@ -37,7 +37,10 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
-        argv, Flags(), prog="python -m dmnet_jax.report", description=__doc__ or ""
+        argv,
+        Flags(),
+        prog=program("python -m dmnet_jax.report"),
+        description=__doc__ or "",
     )
     try:
         print(write(flags))

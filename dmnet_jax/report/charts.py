@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn in the page's colours, legible at a phone's width."""
+"""Charts as inline SVG, drawn in the page's colors, legible at a phone's width."""
 
 import math
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from data_pipelines.io.files import make_folder, replaced
-from dmnet_jax.cli.arguments import exit_with_error, parse_command
+from dmnet_jax.cli.arguments import exit_with_error, parse_command, program
 from dmnet_jax.config import Config
 from dmnet_jax.tables.rows import (
     TABLES,
@@ -26,31 +26,32 @@ HELP = """The paper's tables, measured beside what it prints.
         --fold all --repeat 5
     python -m dmnet_jax.tables table1 --config configs/compared.py --no-train
 
-table1 compares networks, table2a DMNet's memories, table2b its local memory's kinds.
-Every row trains by the same recipe, with its own network, one run directory a fold and
-seed; a stage of the single-frame network is shared by the rows with memories. What is
-finished is not trained again, and what was stopped goes on. Then come
-parameters, multiply-adds and the time of a frame on this machine. The table goes to
+table1 compares networks, table2a DMNet's memories, table2b the kinds of its local
+memory. Every row trains its own network with the same recipe, in one run directory per
+fold and seed; rows with memories share the stage of the single-frame network. Finished
+runs are not trained again, and stopped ones resume. Parameters, multiply-adds and the
+time of a frame on this machine are measured as well. The table is written to
 WORKDIR/NAME_tables as .md, .csv and .json.
 
     python -m dmnet_jax.tables figure2 --config configs/compared.py --data.root DIR
     python -m dmnet_jax.tables figure3 --config configs/compared.py --data.root DIR
 
-figure2 shows predictions of table1's finished runs side by side, figure3 what DMNet's
-global memory admitted along a video. For research use; not a medical device."""
+figure2 shows predictions of the finished runs of table1 side by side, figure3 the
+frames that DMNet's global memory admits along a video. For research use; not a medical
+device."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags(SeriesFlags):
-    """Which cells.
+    """What to measure.
 
     Attributes:
-        methods: Rows, if not all; of table1 also ternausnet11, linknet34, raunet and
+        methods: Rows. Default: all; table1 also has ternausnet11, linknet34, raunet and
             td4_psp18.
         train: Train what is missing; otherwise its scores stay empty.
-        encoders: Folder of torchvision's files, vgg16-*.pth and the like, that VGG and
-            ResNet encoders start from; otherwise they start at random.
-        rounds: Frames that are timed of each network, after a warm-up; 0: none.
+        encoders: Folder of torchvision's files (vgg16-*.pth, ...) from which VGG and
+            ResNet encoders start; otherwise they start at random.
+        rounds: Frames to time for each network, after a warm-up; 0 for none.
     """
 
     methods: tuple[str, ...] = ()
@@ -61,12 +62,12 @@ class Flags(SeriesFlags):
 
 @dataclasses.dataclass(frozen=True)
 class FigureFlags:
-    """What is shown.
+    """What to show.
 
     Attributes:
-        methods: Columns of figure2, rows of table1; those that are finished, if none.
+        methods: Columns of figure2, rows of table1. Default: those that are finished.
         frames: Rows of figure2, evenly spaced over the validation videos.
-        video: Of figure3, counted from 0.
+        video: Video of figure3, counted from 0.
     """
 
     methods: tuple[str, ...] = ()
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments.pop(0) if arguments and arguments[0] in names else ""
     if not name and not {"-h", "--help"} & {*arguments}:
         exit_with_error(f"say first which: {', '.join(names)} (see --help)")
-    prog = f"python -m dmnet_jax.tables {name or 'NAME'}"
+    prog = f"{program('python -m dmnet_jax.tables')} {name or 'NAME'}"
     try:
         if name.startswith("figure"):
             config, shown = parse_command(
@@ -99,7 +100,7 @@ def make(name: Name, config: Config, flags: Flags) -> int:
     Raises:
         ValueError: no such row, fold or recipe.
     """
-    # After the command line, so that --help and mistakes in it answer at once.
+    # Imported here, so that --help and command-line errors are fast.
     from dmnet_jax import models
     from dmnet_jax.machine import describe
     from dmnet_jax.tables import tables, timing

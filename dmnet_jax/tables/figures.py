@@ -34,7 +34,7 @@ def figure2(
 ) -> Image.Image:
     """Input, every method and ground truth, side by side (paper, figure 2).
 
-    The frames are evenly spaced over the validation videos' labelled ones, not chosen
+    The frames are evenly spaced over the validation videos' labeled ones, not chosen
     by their looks. Every method has seen its video from the start.
 
     Args:
@@ -90,7 +90,7 @@ def _predicted(
 
 
 def _evenly(source: FrameSource, count: int) -> list[tuple[int, int]]:
-    """(video, frame) of labelled frames, evenly spaced over all videos."""
+    """(video, frame) of labeled frames, evenly spaced over all videos."""
     labelled = [
         (number, frame)
         for number, video in enumerate(source.videos)

@@ -21,11 +21,11 @@ Fold = int | Literal["all"] | None
 
 @dataclasses.dataclass(frozen=True)
 class SeriesFlags:
-    """Which runs of a recipe.
+    """Runs of a recipe.
 
     Attributes:
-        fold: Which fold validates, instead of data.fold; "all": one run for each.
-        repeat: How many runs, with seeds from train.seed on.
+        fold: Fold that validates, instead of data.fold; "all" for one run per fold.
+        repeat: Number of runs per fold, with seeds from train.seed on.
     """
 
     fold: Fold = None

@@ -1,4 +1,4 @@
-"""python -m dmnet_jax.weights: convert weights, and prove that they are exact."""
+"""python -m dmnet_jax.weights: convert weights, and verify that they are exact."""
 
 import argparse
 import hashlib
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_pipelines.io.environment import program
 from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _COLUMNS = f"{'largest diff':>14}{'over largest':>14}{'relative rms':>14}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; 0 done and exact, 1 not exact, 2 the user's mistake."""
+    """Runs one command; returns 0 if exact, 1 if not, 2 for a user's mistake."""
     options = _parser().parse_args(arguments)
     escape_what_streams_cannot_hold()
     try:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m dmnet_jax.weights", description="Weights in and out."
+        program("python -m dmnet_jax.weights"), description="Convert and check weights."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -36,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "check-authors",
         help="import weights of the authors' code, compare with its outputs",
         description="Draws random weights by the recipe in DIR/index.json, imports "
-        "them, and compares every map with the authors' code's in DIR/MODEL.npz.",
+        "them, and compares every map with that of the authors' code in DIR/MODEL.npz.",
     )
     check.add_argument("folder", type=Path, metavar="DIR")
     check.set_defaults(command=_check_authors)
@@ -61,12 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument(
         "--local",
         choices=("none", "clstm", "blstm", "ela"),
-        help="what an authors' checkpoint does locally (default: by its names)",
+        help="local memory of the authors' checkpoint (default: by its names)",
     )
     convert.add_argument(
         "--global-memory",
         action=argparse.BooleanOptionalAction,
-        help="whether it reads a global memory (default: if it has a projection)",
+        help="whether it has a global memory (default: if it has a projection)",
     )
     convert.add_argument("--origin", default="", help="noted in the file")
     convert.add_argument("--licence", default="", help="noted in the file")
@@ -74,9 +75,9 @@ def _parser() -> argparse.ArgumentParser:
 
     ship = commands.add_parser(
         "ship",
-        help="write a run's network in float16, with its config, as one file",
-        description="Writes the newest checkpoint of RUN as a file that `rendered` "
-        "weights are read from.",
+        help="write the network of a run in float16, with its config, as one file",
+        description="Writes the newest checkpoint of RUN in the form of the shipped "
+        "`rendered` weights.",
     )
     ship.add_argument("run", type=Path, metavar="RUN")
     ship.add_argument("out", type=Path, metavar="OUT.safetensors")

@@ -149,7 +149,7 @@ def draw_state(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def draw_frames(record: Mapping[str, Any]) -> np.ndarray:
-    """The input of the reference runs, normalised: float32 [B, T, 3, H, W]."""
+    """The input of the reference runs, normalized: float32 [B, T, 3, H, W]."""
     shape = [record[name] for name in ("batch", "frames")]
     shape += [3, record["height"], record["width"]]
     generator = np.random.RandomState(record["seed"] + 100000)

@@ -135,7 +135,7 @@ def write_safetensors(
     Args:
         path: ends in `.safetensors`.
         variables: arrays by name; nested names are joined by "/".
-        metadata: notes, such as origin and licence.
+        metadata: notes, such as origin and license.
 
     Returns:
         The checksum in hexadecimal.

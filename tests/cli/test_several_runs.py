@@ -57,7 +57,7 @@ def test_a_series_stops_at_a_signal_and_goes_on_where_it_stopped(
     assert main("--fold", "all") == 0
     assert trained[2:] == ["fold1-seed0", "fold2-seed0", "fold3-seed0"]
     said = capsys.readouterr().out
-    assert f"{folder / 'fold0-seed0'}: finished before" in said
+    assert f"{folder / 'fold0-seed0'}: already finished" in said
     assert (folder / "summary.md").read_text() in said
     mean = json.loads((folder / "summary.json").read_text())
     assert mean["protocols"]["ternaus"]["iou"]["mean"] == pytest.approx(0.65)

@@ -1,0 +1,50 @@
+"""Segments a video with the shipped weights and writes overlay pictures.
+
+    python examples/segment_video.py [VIDEO_OR_FOLDER_OR_CAMERA] [OUT]
+
+Without a source it segments rendered surgery. Videos and cameras need PyAV:
+`pip install -e ".[video]"`. `python -m dmnet_jax.predict` does the same with more care.
+For research use; not a medical device.
+"""
+
+import sys
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from dmnet_jax.evaluation.overlay import overlay
+from dmnet_jax.streaming import Session
+from dmnet_jax.video.sources import open_source
+
+
+def main(
+    source: str = "synthetic",
+    out: str = "segmented",
+    *,
+    frames: int = 50,
+    size: tuple[int, int] = (256, 320),
+) -> Counter:
+    """Segments the first `frames` frames at `size` (H, W), multiples of 32.
+
+    Returns:
+        How many frames had each status; "ok" frames have an overlay in `out`.
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    statuses: Counter = Counter()
+    with Session.pretrained(size=size) as session:
+        for captured in islice(open_source(source), frames):
+            result = session.step(captured.image, captured.seconds, captured.damage)
+            statuses[result.status] += 1
+            if result.labels is not None:  # uint8 [H, W], at the frame's own size
+                picture = overlay(captured.image, result.labels)
+                Image.fromarray(picture).save(folder / f"{captured.name}.png")
+        median = session.stats()["latency"]["p50_ms"]
+    print(f"{dict(statuses)}, {median:.0f} ms per frame, overlays in {folder}")
+    return statuses
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
