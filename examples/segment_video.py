@@ -14,8 +14,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from dmnet_jax.evaluation.overlay import overlay
 from dmnet_jax.streaming import Session
+from dmnet_jax.video.overlay import overlay
 from dmnet_jax.video.sources import open_source
 
 

@@ -79,11 +79,13 @@ ROOMS = {
     "dmnet_jax/metrics/": (),
     "dmnet_jax/evaluation/": (
         *("checkpoint", "config", "datasets", "metrics", "models", "nn", "process"),
+        "video.overlay",
     ),
     "dmnet_jax/streaming/": ("checkpoint", "memory", "models", "nn"),
     "dmnet_jax/video/": (),
     "dmnet_jax/export/": (
-        *("evaluation", "memory", "metrics", "models", "nn", "streaming"),
+        *("checkpoint", "config", "datasets", "evaluation", "memory", "metrics"),
+        *("models", "nn", "streaming", "video"),
     ),
     "dmnet_jax/benchmark/torch_": (
         *("benchmark", "machine", "nn.mobilenet", "streaming.runtimes"),

@@ -14,10 +14,10 @@ from data_pipelines.frames import ClassInfo, FrameSource, resize_image, resize_l
 from data_pipelines.io.files import make_folder, replaced, write_text
 from data_pipelines.io.names import file_name
 from dmnet_jax.checkpoint.provenance import versions, weights_sha256
-from dmnet_jax.evaluation.overlay import contact_sheet, side_by_side
 from dmnet_jax.evaluation.scores import measured, tables, tables_of
 from dmnet_jax.evaluation.videos import Evaluation, Prediction
 from dmnet_jax.metrics import confusion_matrix, counts_of
+from dmnet_jax.video.overlay import contact_sheet, side_by_side
 
 __all__ = ["Overlays", "tables", "write_json", "write_results"]
 

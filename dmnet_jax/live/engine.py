@@ -14,12 +14,12 @@ from PIL import Image
 
 from data_pipelines.corruption import TRAINED, UNGRADED, UNSEEN
 from data_pipelines.io.images import resize_label
-from dmnet_jax.evaluation.overlay import places
 from dmnet_jax.live.degrade import OFF, Choice, Degrade
 from dmnet_jax.predict.outputs import areas, colors_of
 from dmnet_jax.predict.run import LIVE, session_for
 from dmnet_jax.streaming import Result, Session, TrainedRun
 from dmnet_jax.video.capture import Every, Latest, first_frame
+from dmnet_jax.video.overlay import places
 from dmnet_jax.video.sources import RATE, Captured, Source, SourceError
 
 HISTORY = 300

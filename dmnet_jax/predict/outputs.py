@@ -12,16 +12,16 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.io.files import naming
-from dmnet_jax.evaluation import overlay
-from dmnet_jax.evaluation.overlay import (
+from dmnet_jax.evaluation.results import write_json
+from dmnet_jax.streaming import Result
+from dmnet_jax.video import overlay
+from dmnet_jax.video.overlay import (
     PALETTE,
     Color,
     legend,
     numbered,
     save_indexed_png,
 )
-from dmnet_jax.evaluation.results import write_json
-from dmnet_jax.streaming import Result
 from dmnet_jax.video.pyav import VideoWriter
 from dmnet_jax.video.sources import Captured, SourceError
 

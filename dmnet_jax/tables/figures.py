@@ -12,8 +12,8 @@ from dmnet_jax.checkpoint.runs import load_run
 from dmnet_jax.config import Config
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.evaluation import Prediction
-from dmnet_jax.evaluation.overlay import contact_sheet, legend, overlay
 from dmnet_jax.report.charts import ticks
+from dmnet_jax.video.overlay import contact_sheet, legend, overlay
 
 INK, FAINT, PAPER = (20, 20, 20), (205, 205, 205), (255, 255, 255)
 ADMITTED, OTHER, LINE = (0, 114, 178), (170, 170, 170), (213, 94, 0)

@@ -10,7 +10,7 @@ from data_pipelines.frames import FrameSource, resize_image
 from data_pipelines.io.environment import install
 from data_pipelines.io.files import WriteError
 from dmnet_jax.evaluation import Prediction
-from dmnet_jax.evaluation.overlay import side_by_side
+from dmnet_jax.video.overlay import side_by_side
 
 
 class Board:

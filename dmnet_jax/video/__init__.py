@@ -1,1 +1,1 @@
-"""Frames in and out: folders, files, cameras, network streams, rendered video."""
+"""Frames in and out: folders, files, cameras, streams, rendered video; overlays."""

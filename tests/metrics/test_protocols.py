@@ -112,7 +112,7 @@ def reference(predictions, labels, protocol, score, absent="skip"):
 
 def test_metrics_load_numpy_alone():
     code = (
-        "import sys; import dmnet_jax.metrics, dmnet_jax.evaluation.overlay; "
+        "import sys; import dmnet_jax.metrics, dmnet_jax.video.overlay; "
         "assert not {'jax', 'flax', 'scipy', 'tensorflow'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dmnet_jax.evaluation.overlay import (
+from dmnet_jax.video.overlay import (
     PALETTE,
     contact_sheet,
     legend,
