@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-import threading
 from unittest import mock
 
 import numpy as np
@@ -170,10 +169,21 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
     assert "unplugged" in json.loads((out / "summary.json").read_text())["lost"]
 
 
+class Interrupted:
+    """Frames without end; Ctrl-C comes while one is read, some having been written."""
+
+    rate, live = 25.0, False
+
+    def __iter__(self):
+        for index, captured in enumerate(Rendered(SIZE)):
+            yield captured
+            if index == 20:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "open_source", lambda text: Rendered(SIZE))
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     out = tmp_path / "out"
+    monkeypatch.setattr(sources, "open_source", lambda text: Interrupted())
     assert predict("synthetic", out) == 130
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames_written"] == len(lines_of(out)) > 0
