@@ -85,6 +85,7 @@ def test_frames_and_masks_are_turned_upright(tmp_path, tag):
     assert np.array_equal(read_grey(tmp_path / "m.png"), mask)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_tag_behind_the_pixels_and_a_damaged_one(tmp_path):
     pixels = np.arange(36).reshape(4, 9, 1)
     late = oriented(3).tobytes().removeprefix(b"Exif\0\0")
