@@ -160,7 +160,8 @@ def write_safetensors(
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: of a damaged file, NumPy would leave its own handle open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             size = sum(info.file_size for info in archive.zip.infolist())
             if size > MAX_NPZ_BYTES:
                 raise WeightsError(f"{path}: unfolds into {size} bytes, too many")
