@@ -6,9 +6,10 @@ real picture is used; smoke, blood and low light are never trained as disturbanc
 
     python train.py --config configs/pretrain_state.py
 
-The shipped weights hold no state yet. 150 steps (`--train.stages.0.epochs 3
+The shipped weights hold no state. 150 steps (`--train.stages.0.epochs 3
 --optim.drop-epochs 2 --data.threads 7`) ran in 3.5 minutes on an H200 that trained nine
-other networks beside it (2026-11-26); what it gains on real video was not measured.
+other networks beside it (2026-11-26); docs/memory.md says what they gain on real video,
+and that cuts are taken for disturbances.
 """
 
 from dataclasses import replace
