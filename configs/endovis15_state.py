@@ -11,8 +11,9 @@ trained.
     python evaluate.py --checkpoint runs/endovis15_state/fold0-seed0 --corrupt bursts
 
 `--data.train clip1 clip3 --data.val clip2` tests on another clip. Over three folds and
-three seeds corrupted frames go from 0.504 to 0.633 mean IoU, clean frames between bursts
-from 0.800 to 0.796 (docs/memory.md has all rows and how they were trained; 2026-11-26).
+three seeds corrupted frames go from 0.504 to 0.633 mean IoU, clean frames between
+bursts from 0.800 to 0.796 (docs/memory.md has all rows and how they were trained;
+2026-11-26).
 """
 
 from dataclasses import replace
