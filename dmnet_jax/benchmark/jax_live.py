@@ -19,6 +19,7 @@ from dmnet_jax.benchmark.live_case import (
     WARM,
     LiveCase,
     checked_scene,
+    compared,
     pipelined,
     scenes,
     stacked,
@@ -56,20 +57,11 @@ def prepare(
         memory, labelled = program.step(memory, frames)
         return labelled
 
-    def compared(frames: np.ndarray) -> dict[str, Any]:
-        out = step(frames)
-        return {
-            "labels": out.labels,
-            "confidence": out.confidence,
-            "distance": -out.similarity,
-            "admitted": out.admitted,
-        }
-
     pictures = scenes(case)
     start = time.perf_counter()
-    outputs = [jax.device_get(compared(pictures[0]))]
+    outputs = [jax.device_get(compared(step(pictures[0])))]
     report["first_s"] = time.perf_counter() - start
-    outputs += [compared(pictures[checked_scene(k)]) for k in range(1, CHECKED)]
+    outputs += [compared(step(pictures[checked_scene(k)])) for k in range(1, CHECKED)]
     if case == LiveCase(case.size, seconds=case.seconds):
         save_file(flatten(jax.device_get(variables)), folder / "variables.safetensors")
         save_file(stacked(outputs), folder / "outputs.safetensors")

@@ -91,6 +91,16 @@ def timed(step: Callable[[], Any], least: float, warm: int = WARM) -> list[float
     return seconds
 
 
+def compared(out: Any) -> dict[str, Any]:
+    """What is compared of a step's outcome, a `streaming.Labelled`, by name."""
+    return {
+        "labels": out.labels,
+        "confidence": out.confidence,
+        "distance": -out.similarity,
+        "admitted": out.admitted,
+    }
+
+
 def stacked(outputs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Of the frames of the comparison, by name."""
     return {

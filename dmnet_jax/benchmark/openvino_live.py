@@ -21,6 +21,7 @@ from dmnet_jax.benchmark.live_case import (
     CLASSES,
     LiveCase,
     checked_scene,
+    compared,
     differences,
     scenes,
     stacked,
@@ -75,19 +76,10 @@ def prepare(
         memory, out = program.step(memory, frames)
         return out
 
-    def compared(frames: np.ndarray) -> dict[str, Any]:
-        out = step(frames)
-        return {
-            "labels": out.labels,
-            "confidence": out.confidence,
-            "distance": -out.similarity,
-            "admitted": out.admitted,
-        }
-
     start = time.perf_counter()
-    outputs = [compared(pictures[0])]
+    outputs = [compared(step(pictures[0]))]
     report["first_s"] = time.perf_counter() - start
-    outputs += [compared(pictures[checked_scene(k)]) for k in range(1, CHECKED)]
+    outputs += [compared(step(pictures[checked_scene(k)])) for k in range(1, CHECKED)]
     expected = load_file(folder / "outputs.safetensors")
     following = timed_frames(case)
     if dtype != "fp32":

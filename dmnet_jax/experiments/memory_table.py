@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +18,8 @@ from dmnet_jax.evaluation.bursts.benchmark import (
     SINGLE,
 )
 from dmnet_jax.evaluation.bursts.summary import POSITIONS
-from dmnet_jax.metrics import format_table
-from dmnet_jax.report.charts import bars
+from dmnet_jax.metrics import deviation, format_table, mean_known
+from dmnet_jax.report.charts import bars, document
 
 SINGLE_FRAME = "single_frame"
 """Name of the recipe that trains without a memory for as many epochs."""
@@ -134,16 +133,8 @@ def _over_seeds(
 
 def _score(table: np.ndarray) -> Score:
     """Of values [seeds, divisions]; NaN where nothing is known."""
-    known = ~np.isnan(table)
-    of_seed = [
-        row[there].mean()
-        for row, there in zip(table, known, strict=True)
-        if there.any()
-    ]
-    if not of_seed:
-        return Score(math.nan, math.nan)
-    spread = float(np.std(of_seed, ddof=1)) if len(of_seed) > 1 else math.nan
-    return Score(float(np.mean(of_seed)), spread)
+    of_seed = mean_known(table, axis=1)
+    return Score(float(mean_known(of_seed)), deviation(of_seed))
 
 
 def _gain(
@@ -212,7 +203,6 @@ def tables(found: Mapping[str, Any]) -> str:
 
 def page(found: Mapping[str, Any]) -> str:
     """A `summary` as one HTML document that loads nothing."""
-    style = files("dmnet_jax.report").joinpath("style.css").read_text(encoding="utf-8")
     names = sorted(found["rows"], key=lambda name: _order(name, found["recipe"]))
 
     def drawn(title: str, *path: str) -> str:
@@ -234,15 +224,9 @@ def page(found: Mapping[str, Any]) -> str:
             for at in found["rows"][found["recipe"]]["by_position"]
         ),
     ]
-    text = escape(tables(found))
-    title = escape(f"What the memory of {found['recipe']} is worth")
-    return (
-        "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport "
-        'content="width=device-width, initial-scale=1"><link rel=icon href="data:,">'
-        f"<title>{title}</title><style>{style}</style>\n<h1>{title}</h1>"
-        f"{''.join(charts)}<pre>{text}</pre>"
-        "<p class=soft>For research use; not a medical device.</p></html>"
-    )
+    title = f"What the memory of {found['recipe']} is worth"
+    text = f"<pre>{escape(tables(found))}</pre>"
+    return document(title, f"<h1>{escape(title)}</h1>{''.join(charts)}{text}")
 
 
 def _order(name: str, recipe: str) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from data_pipelines.io.files import make_folder, write_text
 from dmnet_jax.cli.arguments import exit_with_error, parse_command, program
-from dmnet_jax.config import Config, ConfigError, StageConfig, load_config
+from dmnet_jax.config import Config, ConfigError, StageConfig, load_config, validate
 from dmnet_jax.experiments.memory_table import SINGLE_FRAME, Cell, page, summary, tables
 
 HELP = """Measures what a recipe's memory is worth on disturbed video.
@@ -90,10 +90,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(folder: Path, found: Mapping[str, Any]) -> None:
     """Writes the three files of a `memory_table.summary`."""
+    # Not needed for --help, which is to answer at once.
+    from dmnet_jax.evaluation.results import write_json
+
     make_folder(folder)
-    texts = json.dumps(found, indent=1), tables(found), page(found)
-    for name, text in zip(NAMES, texts, strict=True):
-        write_text(folder / name, text + "\n")
+    write_json(folder / NAMES[0], found)
+    write_text(folder / NAMES[1], tables(found) + "\n")
+    write_text(folder / NAMES[2], page(found))
 
 
 def plan(config: Config, flags: Flags, folder: Path) -> Iterator[Planned]:
@@ -109,6 +112,8 @@ def plan(config: Config, flags: Flags, folder: Path) -> Iterator[Planned]:
         recipes[SINGLE_FRAME] = single_frame(config)
     for name in flags.also:
         other = load_config(name)
+        if other.name in recipes:
+            raise ConfigError(f"--also {name}: {other.name!r} is a row already")
         recipes[other.name] = dataclasses.replace(
             other,
             data=config.data,
@@ -127,7 +132,7 @@ def plan(config: Config, flags: Flags, folder: Path) -> Iterator[Planned]:
                 cell = dataclasses.replace(
                     recipe, name=name, data=data, train=train, workdir=workdir
                 )
-                yield Planned(division, name, seed, cell)
+                yield Planned(division, name, seed, validate(cell))
 
 
 def divisions(

@@ -51,7 +51,8 @@ class Int8Gate:
         )
         if not self.admitted:
             return line
-        return f"{line}, {self.decisions_differ} of {self.frames} decisions to admit"
+        differ = f"{self.decisions_differ} of {self.frames} decisions to admit differ"
+        return f"{line}; {differ}"
 
 
 def gate(float32: Program, int8: Program, videos: FrameSource) -> Int8Gate:

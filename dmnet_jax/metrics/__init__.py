@@ -14,6 +14,7 @@ from dmnet_jax.metrics.borders import (
 from dmnet_jax.metrics.counts import confusion_matrix, counts_of, frame_counts
 from dmnet_jax.metrics.protocols import (
     PROTOCOLS,
+    deviation,
     mean_known,
     summarize,
     ternaus_validation,
@@ -34,6 +35,7 @@ __all__ = [
     "bootstrap_interval",
     "confusion_matrix",
     "counts_of",
+    "deviation",
     "flicker",
     "flicker_counts",
     "format_table",

@@ -206,3 +206,9 @@ def mean_known(scores: NDArray, axis: int | None = None) -> Any:
     known = ~np.isnan(scores)
     total = np.where(known, scores, 0.0).sum(axis)
     return _divide(np.asarray(total), np.asarray(known.sum(axis), np.float64))[()]
+
+
+def deviation(scores: NDArray) -> float:
+    """Of a sample (n - 1), over what is not NaN; NaN of fewer than two."""
+    known = scores[~np.isnan(scores)]
+    return float(known.std(ddof=1)) if len(known) > 1 else float("nan")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from html import escape
+from importlib.resources import files
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,22 @@ class Line(NamedTuple):
     x: Sequence[float]
     y: Sequence[float]
     kind: str = "main"
+
+
+def document(title: str, body: str) -> str:
+    """An HTML document that loads nothing.
+
+    Args:
+        title: plain text.
+        body: HTML.
+    """
+    style = files("dmnet_jax.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport "
+        'content="width=device-width, initial-scale=1"><link rel=icon href="data:,">'
+        f"<title>{escape(title)}</title><style>{style}</style>\n{body}"
+        "\n<p class=soft>For research use; not a medical device.</p></html>\n"
+    )
 
 
 def chart(

@@ -7,7 +7,6 @@ import math
 import struct
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from PIL import Image
 from data_pipelines.io.images import MAX_PIXELS
 from dmnet_jax.evaluation.results_file import ResultsError
 from dmnet_jax.metrics import bootstrap_interval, summarize
-from dmnet_jax.report.charts import Line, bars, chart, smoothed
+from dmnet_jax.report.charts import Line, bars, chart, document, smoothed
 from dmnet_jax.report.record import Record
 
 _WIDEST = 1040
@@ -30,7 +29,6 @@ def page(record: Record, speed: dict[str, Any] | None = None) -> str:
         record: of `read_run`.
         speed: of `speed.measure`, if it was measured.
     """
-    style = files("dmnet_jax.report").joinpath("style.css").read_text(encoding="utf-8")
     title = f"{record.config['name'] or 'unnamed'}, {record.run.name}"
     sections = [
         _head(title, record),
@@ -43,13 +41,7 @@ def page(record: Record, speed: dict[str, Any] | None = None) -> str:
         _speed(speed),
         _provenance(record),
     ]
-    return (
-        "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport "
-        'content="width=device-width, initial-scale=1"><link rel=icon href="data:,">'
-        f"<title>{escape(title)}</title><style>{style}</style>\n"
-        + "\n".join(sections)
-        + "\n<p class=soft>For research use; not a medical device.</p></html>\n"
-    )
+    return document(title, "\n".join(sections))
 
 
 def _head(title: str, record: Record) -> str:

@@ -14,7 +14,7 @@ from dmnet_jax.checkpoint.compatibility import check_resume
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.config.serialization import ConfigError
 from dmnet_jax.evaluation.results_file import ResultsError, read_results
-from dmnet_jax.metrics import format_table, mean_known
+from dmnet_jax.metrics import deviation, format_table, mean_known
 
 Fold = int | Literal["all"] | None
 
@@ -172,8 +172,8 @@ def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "folds": of_fold.tolist(),
             "seeds": mean_known(table, axis=1).tolist(),
             "mean": float(mean_known(table)),
-            "deviation_over_folds": _deviation(of_fold),
-            "deviation_over_seeds": _deviation(mean_known(table, axis=1)),
+            "deviation_over_folds": deviation(of_fold),
+            "deviation_over_seeds": deviation(mean_known(table, axis=1)),
         }
 
     names = results[0]["classes"][1:]
@@ -262,8 +262,3 @@ def average_tables(summary: dict[str, Any]) -> str:
 def _fold_and_seed(run: dict[str, Any]) -> tuple[int, int]:
     config = run["about"]["config"]
     return config["data"]["fold"], config["train"]["seed"]
-
-
-def _deviation(scores: np.ndarray) -> float:
-    known = scores[~np.isnan(scores)]
-    return float(known.std(ddof=1)) if len(known) > 1 else float("nan")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dmnet_jax.config import Config, DataConfig, StageConfig, load_config
+from dmnet_jax.config import Config, StageConfig, load_config
 from dmnet_jax.experiments import memory_value
 from dmnet_jax.experiments.__main__ import main
 from dmnet_jax.experiments.memory_table import (
@@ -75,12 +75,9 @@ def test_a_cell_that_is_missing_is_named():
 
 
 def test_cells_are_planned_seed_by_seed_in_folders_of_their_own(tmp_path):
-    config = replace(
-        load_config("endovis15_state"),
-        data=DataConfig(
-            dataset="endovis15", train=("x", "y"), val=("z",), num_classes=3
-        ),
-    )
+    config = load_config("endovis15_state")
+    data = replace(config.data, root="DIR", train=("x", "y"), val=("z",))
+    config = replace(config, data=data)
     flags = memory_value.Flags("leave-one-out", seeds=2, also=("endovis15",))
     planned = list(memory_value.plan(config, flags, tmp_path))
     assert len(planned) == 2 * 3 * 3 and [p.seed for p in planned] == [0] * 9 + [1] * 9
@@ -139,6 +136,11 @@ def test_what_is_there_is_not_done_again(tmp_path, monkeypatch, capsys):
     assert main(command) == 0
     assert len(done) == 8  # two seeds, two recipes, trained and scored
     assert "+10.0" in (tmp_path / "memory_value.md").read_text()
+    written = (tmp_path / "memory_value.json").read_text()
+    assert "NaN" not in written  # which other readers of JSON refuse
+    assert json.loads(written)["gains"]["single frame"]["corrupted"][
+        0
+    ] == pytest.approx(10)
     assert main(command) == 0 and len(done) == 8
     # Other settings: scored again, not trained again.
     assert main([*command[:-1], "2"]) == 0
@@ -152,6 +154,7 @@ def test_what_is_there_is_not_done_again(tmp_path, monkeypatch, capsys):
         (("--seeds", "0"), "--seeds and --passes must be at least 1"),
         (("--divisions", "folds"), "endovis15 has no folds"),
         (("--also", "nothing_of_that_name"), "nothing_of_that_name"),
+        (("--also", "endovis15_state"), "'endovis15_state' is a row already"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, said, tmp_path, capsys):
