@@ -1,13 +1,17 @@
 """From a run's data configuration to videos: what trains and what validates."""
 
-from dmnet_jax.datasets.videos import (
-    check_masks,
-    open_dataset,
-    open_split,
-    open_validation,
-    open_videos,
-    split_names,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmnet_jax.datasets.videos import (
+        check_masks,
+        open_dataset,
+        open_split,
+        open_validation,
+        open_videos,
+        split_names,
+    )
 
 __all__ = [
     "check_masks",
@@ -17,3 +21,11 @@ __all__ = [
     "open_videos",
     "split_names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for, so that a command line, which needs other modules of this
+    # package, answers --help without JAX.
+    if name in __all__:
+        return getattr(import_module("dmnet_jax.datasets.videos"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,16 +1,20 @@
 """Causal evaluation on whole videos, and calibration of a network's thresholds."""
 
-from dmnet_jax.evaluation.videos import (
-    CHUNK,
-    NO_SIMILARITY,
-    Evaluation,
-    Prediction,
-    Scoring,
-    calibrate,
-    check_scoring,
-    evaluate,
-    predict_video,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dmnet_jax.evaluation.videos import (
+        CHUNK,
+        NO_SIMILARITY,
+        Evaluation,
+        Prediction,
+        Scoring,
+        calibrate,
+        check_scoring,
+        evaluate,
+        predict_video,
+    )
 
 __all__ = [
     "CHUNK",
@@ -23,3 +27,11 @@ __all__ = [
     "evaluate",
     "predict_video",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for, so that a command line, which needs other modules of this
+    # package, answers --help without JAX.
+    if name in __all__:
+        return getattr(import_module("dmnet_jax.evaluation.videos"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

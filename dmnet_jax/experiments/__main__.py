@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from dmnet_jax.cli.arguments import exit_with_error, program
-from dmnet_jax.experiments import memory_value, zero_shot
 
-EXPERIMENTS = {"memory-value": memory_value.main, "zero-shot": zero_shot.main}
+EXPERIMENTS = ("memory-value", "zero-shot")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not arguments or arguments[0] not in EXPERIMENTS:
         exit_with_error(f"name an experiment first: {known} (then --help)")
-    return EXPERIMENTS[arguments[0]](arguments[1:])
+    module = arguments[0].replace("-", "_")
+    return import_module(f"dmnet_jax.experiments.{module}").main(arguments[1:])
 
 
 if __name__ == "__main__":

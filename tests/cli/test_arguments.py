@@ -218,3 +218,21 @@ def test_help_is_quick_and_loads_no_jax():
     assert "--optim.lr" in done.stdout
     assert done.stderr.strip() == "False"
     assert took < 10  # 0.3 s on an idle core; the bound only has to catch a JAX import
+
+
+def test_commands_answer_without_jax():
+    """A second for --help, rather than four; so a mistake is told at once as well."""
+    commands = [
+        *("dmnet_jax.cli.train", "dmnet_jax.cli.evaluate", "dmnet_jax.tables.__main__"),
+        *(f"dmnet_jax.{c}.__main__" for c in ("export", "live", "predict", "report")),
+        "dmnet_jax.experiments.__main__",
+        *("data_pipelines.prepare.__main__", "data_pipelines.verify"),
+    ]
+    code = (
+        f"import sys, {', '.join(commands)}\n"
+        "print({'jax', 'flax', 'orbax', 'tensorflow_datasets'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "set()", done.stdout + done.stderr
