@@ -321,11 +321,10 @@ class DMNet(VideoSegmenter):
         self, state: Any, features: Features, x: Array, active: Array
     ) -> tuple[Array, Any, Array | None]:
         """Logits of a frame, the prediction state with it in, and the frame's trust."""
-        if not self.state:
-            return self.decoder(x, *features.finer)[0].astype(jnp.float32), state, None
-        priors = self.prediction_state.priors(state)
-        logits, fine = self.decoder(x, *features.finer, priors=priors)
+        logits, fine = self.decoder(x, *features.finer)
         logits = logits.astype(jnp.float32)
+        if not self.state:
+            return logits, state, None
         return self.prediction_state(state, logits, fine, features.top, active)
 
     def _remember(
