@@ -25,16 +25,19 @@ def get_config() -> Config:
         data=replace(
             config.data,
             corrupt=0.6,
+            cuts=0.3,
             scale=(0.75, 1.6),
-            synthetic=replace(config.data.synthetic, hold=8, epoch_steps=50),
+            synthetic=replace(config.data.synthetic, hold=8, epoch_steps=100),
         ),
         model=replace(config.model, state=True, pretrained="rendered"),
-        optim=replace(config.optim, drop_epochs=(3,), warmup_steps=20),
+        optim=replace(config.optim, drop_epochs=(2,), warmup_steps=20),
         train=replace(
             config.train,
             batch_size=4,
-            stages=(StageConfig("state", 4, train="memory", recipe="rollout"),),
-            eval_every_epochs=4,
+            stages=(StageConfig(
+                    "state", 3, lr_scale=2.0, train="memory", recipe="rollout"
+                ),),
+            eval_every_epochs=3,
             rollout_frames=10,
             rollout_truncate=10,
         ),

@@ -61,6 +61,8 @@ class DataConfig:
             are for moments: blur, glare, an occluder, a black or frozen frame.
         corrupt_kinds: Kinds of corruption (`data_pipelines.corruption.KINDS`). By
             default without smoke, blood and low light, which test generalization.
+        cuts: Fraction of training sequences ("rollout") that change over to another
+            video once or twice, so that a memory learns what a cut is.
         frame_step: Distance between training targets, in frames.
         threads: Number of reading threads; of rendering processes ("rendered").
         synthetic: What to render ("synthetic" and "rendered").
@@ -93,6 +95,7 @@ class DataConfig:
     photometric: float = 0.0
     corrupt: float = 0.0
     corrupt_kinds: tuple[str, ...] = TRAINED
+    cuts: float = 0.0
     frame_step: int = 1
     threads: int = 2
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

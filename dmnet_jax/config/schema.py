@@ -246,6 +246,12 @@ def validate(config: Config) -> Config:
             f"some of {', '.join(KINDS)}",
         ),
         (
+            data.cuts == 0 or (0 < data.cuts <= 1 and train.batch_size > 1),
+            "data.cuts",
+            "0, or up to 1 with a train.batch_size of 2 or more: a sequence is cut over "
+            "to another one of its batch",
+        ),
+        (
             not size_fault(*data.synthetic.size),
             "data.synthetic.size",
             f"a picture's size: {size_fault(*data.synthetic.size)}",

@@ -1,12 +1,13 @@
 """The stages of a run: what each trains, on which clips, over which steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_pipelines.corruption import Corruption
 from data_pipelines.frames import FrameSource
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
+from data_pipelines.loading.cuts import WithCuts
 from data_pipelines.loading.loader import Batches, ClipLoader
 from data_pipelines.loading.rendered import SceneStream
 from dmnet_jax.config import Config
@@ -117,3 +118,11 @@ def stage_loaders(
         )
         begin = end
     return tuple(stages)
+
+
+def with_cuts(stage: Stage, config: Config) -> Stage:
+    """The stage with `data.cuts` in its sequences; unchanged if it has none."""
+    if not config.data.cuts or stage.recipe not in ("rollout", "sequences"):
+        return stage
+    loader = WithCuts(stage.loader, config.data.cuts, config.train.seed)
+    return replace(stage, loader=loader)
