@@ -27,17 +27,25 @@ def get_config() -> Config:
             corrupt=0.6,
             cuts=0.3,
             scale=(0.75, 1.6),
-            synthetic=replace(config.data.synthetic, hold=8, epoch_steps=100),
+            frame_step=3,
         ),
         model=replace(config.model, state=True, pretrained="rendered"),
-        optim=replace(config.optim, drop_epochs=(2,), warmup_steps=20),
+        optim=replace(config.optim, drop_epochs=(1,), warmup_steps=20),
         train=replace(
             config.train,
             batch_size=4,
-            stages=(StageConfig(
-                    "state", 3, lr_scale=2.0, train="memory", recipe="rollout"
-                ),),
-            eval_every_epochs=3,
+            stages=(
+                StageConfig(
+                    "state",
+                    2,
+                    lr_scale=2.0,
+                    train="memory",
+                    recipe="rollout",
+                    cached_views=1,
+                    corrupted_views=2,
+                ),
+            ),
+            eval_every_epochs=2,
             rollout_frames=10,
             rollout_truncate=10,
         ),

@@ -42,6 +42,8 @@ PART_CLASSES = (
 
 # Frames of scene time from which a clip may start: as long as an arm's slow motions.
 _LENGTH = 1500
+STREAM_RATE = 12.5
+"""Frames a second of clips that are trained on."""
 # Scenes of validation are numbered from here on; training never gets there.
 _VALIDATION = 1 << 40
 
@@ -60,12 +62,23 @@ class RenderedVideos:
     Args:
       seed: of the series of scenes.
       count: videos.
-      frames: of each, at 2 a second.
+      frames: of each.
       size: (height, width), pixels.
+      rate: frames a second.
+      first: number of the first scene; by default one that no training gets to.
     """
 
-    def __init__(self, seed: int, count: int, frames: int, size: tuple[int, int]):
-        self.seed, self.size = seed, size
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        frames: int,
+        size: tuple[int, int],
+        *,
+        rate: float = 2.0,
+        first: int = _VALIDATION,
+    ):
+        self.seed, self.size, self.rate, self.first = seed, size, rate, first
         self.classes = PART_CLASSES
         names = tuple(f"frame{number:03d}" for number in range(frames))
         self.videos = tuple(Video(f"scene{k}", names) for k in range(count))
@@ -77,7 +90,7 @@ class RenderedVideos:
         return part_label(self._rendered(video, frame))
 
     def _rendered(self, video: int, frame: int) -> Frame:
-        return _frame(self.seed, _VALIDATION + video, self.size, 2.0, frame)
+        return _frame(self.seed, self.first + video, self.size, self.rate, frame)
 
 
 @dataclass(frozen=True)
@@ -111,7 +124,7 @@ class SceneStream:
     augment: Augment
     corruption: Corruption | None = None
     hold: int = 8
-    rate: float = 12.5
+    rate: float = STREAM_RATE
     steps_per_epoch: int = 100
     workers: int = 2
     process_index: int = 0

@@ -18,6 +18,9 @@ class SyntheticConfig:
         scenes: Number of validation videos ("rendered").
         hold: Steps for which a row of the batch shows the same scene ("rendered").
         epoch_steps: Steps that count as an epoch ("rendered").
+        cached_scenes: Scenes of a stage with cached views, in place of the endless
+            stream ("rendered").
+        cached_frames: Frames of each of them, at 12.5 per second.
     """
 
     sequences: tuple[int, ...] = (1, 2, 3, 4)
@@ -27,6 +30,8 @@ class SyntheticConfig:
     scenes: int = 8
     hold: int = 8
     epoch_steps: int = 100
+    cached_scenes: int = 60
+    cached_frames: int = 30
 
 
 @dataclass(frozen=True)

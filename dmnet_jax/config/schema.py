@@ -176,6 +176,8 @@ _LEAST = {
     "data.frame_step": 1,
     "data.threads": 0,
     "data.synthetic.frames": 1,
+    "data.synthetic.cached_scenes": 1,
+    "data.synthetic.cached_frames": 1,
     "data.synthetic.seed": 0,
     "model.local_size": 0,
     "model.num_reads": 1,
@@ -248,7 +250,7 @@ def validate(config: Config) -> Config:
         (
             data.cuts == 0 or (0 < data.cuts <= 1 and train.batch_size > 1),
             "data.cuts",
-            "0, or up to 1 with a train.batch_size of 2 or more: a sequence is cut over "
+            "0, or up to 1 with a train.batch_size above 1: a sequence is cut over "
             "to another one of its batch",
         ),
         (
@@ -337,12 +339,11 @@ def validate(config: Config) -> Config:
                 f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
                 "and an lr_scale greater than 0"
             )
-        # Frames of a stream are not repeated, so caching them is useless.
-        cacheable = stage.train == "memory" and data.dataset != "rendered"
+        cacheable = stage.train == "memory"
         if stage.cached_views < 0 or (stage.cached_views and not cacheable):
             raise ConfigError(
                 f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "
-                'or positive in a stage with train "memory" on videos (not "rendered")'
+                'or positive in a stage with train "memory"'
             )
         bursts = stage.cached_views and stage.recipe == "rollout" and data.corrupt
         if stage.corrupted_views < 0 or (stage.corrupted_views and not bursts):

@@ -4,13 +4,17 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_pipelines.corruption import Corruption
-from data_pipelines.frames import FrameSource
+from data_pipelines.frames import FrameSource, cached
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.cuts import WithCuts
 from data_pipelines.loading.loader import Batches, ClipLoader
-from data_pipelines.loading.rendered import SceneStream
-from dmnet_jax.config import Config
+from data_pipelines.loading.rendered import (
+    STREAM_RATE,
+    RenderedVideos,
+    SceneStream,
+)
+from dmnet_jax.config import Config, DataConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Stage:
 
     name: str
     part: Literal["all", "memory", "single_frame"]
-    recipe: Literal["clip", "features", "rollout", "sequences"]
+    recipe: Literal["clip", "features", "rollout", "sequences", "decoded_sequences"]
     cached_views: int
     corrupted_views: int
     lr_scale: float
@@ -84,7 +88,7 @@ def stage_loaders(
             "process_count": process_count,
         }
         loader: Batches
-        if data.dataset == "rendered":
+        if data.dataset == "rendered" and not stage.cached_views:
             loader = SceneStream(
                 source,
                 spec,
@@ -96,7 +100,7 @@ def stage_loaders(
             )
         else:
             loader = ClipLoader(
-                source,
+                _few_scenes(data) if data.dataset == "rendered" else source,
                 spec,
                 threads=data.threads,
                 frame_step=data.frame_step,
@@ -120,9 +124,23 @@ def stage_loaders(
     return tuple(stages)
 
 
+def _few_scenes(data: DataConfig) -> FrameSource:
+    """Scenes for a stage that caches its frames: of a stream none comes again."""
+    made = data.synthetic
+    scenes = RenderedVideos(
+        made.seed,
+        made.cached_scenes,
+        made.cached_frames,
+        data.size,
+        rate=STREAM_RATE,
+        first=0,
+    )
+    return cached(scenes)
+
+
 def with_cuts(stage: Stage, config: Config) -> Stage:
     """The stage with `data.cuts` in its sequences; unchanged if it has none."""
-    if not config.data.cuts or stage.recipe not in ("rollout", "sequences"):
+    if not config.data.cuts or stage.recipe in ("clip", "features"):
         return stage
     loader = WithCuts(stage.loader, config.data.cuts, config.train.seed)
     return replace(stage, loader=loader)
