@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from data_pipelines.io.environment import program
 from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
-from data_pipelines.prepare.layouts import DATASETS, Request
 from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.prepare.run import prepare
+from data_pipelines.sources import DATASETS, PREPARED, Request
 from data_pipelines.sources.folder import MASK_VALUES
 
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dataset",
         required=True,
-        choices=tuple(DATASETS),
+        choices=PREPARED,
         help="layout of the raw data",
     )
     parser.add_argument(

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from data_pipelines.corruption import KINDS
 from data_pipelines.io.images import size_fault
 from data_pipelines.io.names import name_fault
+from data_pipelines.sources import DATASETS
 from dmnet_jax.config.data import DataConfig as DataConfig
 from dmnet_jax.config.data import SyntheticConfig as SyntheticConfig
 from dmnet_jax.config.model import ModelConfig as ModelConfig
@@ -228,7 +229,7 @@ def validate(config: Config) -> Config:
         (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
         (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
         (
-            data.mask_values == "class" or data.dataset in ("folder", "endovis15"),
+            data.mask_values == "class" or DATASETS[data.dataset].masks,
             "data.mask_values",
             f'"class": the masks of {data.dataset} have their own values',
         ),
@@ -317,7 +318,7 @@ def validate(config: Config) -> Config:
                     f"train.stages.{i} trains {stage.train!r} by {stage.recipe!r}; "
                     f'{model.name} is trained whole and by clips ("all", "clip")'
                 )
-    stages = config.resolved_stages
+    stages, endless = config.resolved_stages, DATASETS[data.dataset].endless
     if not stages:
         raise ConfigError("train.stages trains the memory only, and there is none")
     if model.remembers and all(stage.train == "single_frame" for stage in stages):
@@ -332,7 +333,7 @@ def validate(config: Config) -> Config:
                 "and an lr_scale greater than 0"
             )
         # Frames of a stream are not repeated, so caching them is useless.
-        cacheable = stage.train == "memory" and data.dataset != "rendered"
+        cacheable = stage.train == "memory" and not endless
         if stage.cached_views < 0 or (stage.cached_views and not cacheable):
             raise ConfigError(
                 f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "

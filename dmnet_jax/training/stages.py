@@ -9,6 +9,7 @@ from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.loader import Batches, ClipLoader
 from data_pipelines.loading.rendered import SceneStream
+from data_pipelines.sources import DATASETS
 from dmnet_jax.config import Config
 
 
@@ -83,7 +84,7 @@ def stage_loaders(
             "process_count": process_count,
         }
         loader: Batches
-        if data.dataset == "rendered":
+        if DATASETS[data.dataset].endless:
             loader = SceneStream(
                 source,
                 spec,

@@ -15,7 +15,8 @@ from data_pipelines.corruption import Corruption
 from data_pipelines.loading import rendered as module
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
-from data_pipelines.loading.rendered import RenderedVideos, SceneStream, part_label
+from data_pipelines.loading.rendered import SceneStream
+from data_pipelines.sources.rendered import RenderedVideos, part_label
 from data_pipelines.synthetic.render import Frame
 
 SIZE = (64, 80)
@@ -131,7 +132,9 @@ TRAINER = """
 import multiprocessing, sys, time
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
-from data_pipelines.loading.rendered import RenderedVideos, SceneStream
+from data_pipelines.loading.rendered import SceneStream
+from data_pipelines.sources.rendered import RenderedVideos, part_label
+from data_pipelines.sources.rendered import RenderedVideos
 
 if __name__ == "__main__":
     videos = RenderedVideos(0, 1, 1, (32, 32))

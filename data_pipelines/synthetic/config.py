@@ -1,0 +1,26 @@
+"""What to render."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Rendered video, for `data.dataset` "synthetic" or "rendered".
+
+    Attributes:
+        sequences: Numbers of the EndoVis 2017 sequences to imitate ("synthetic").
+        frames: Frames of each video; of each validation video ("rendered").
+        size: Height and width in pixels ("synthetic").
+        seed: Seed; each gives other videos.
+        scenes: Number of validation videos ("rendered").
+        hold: Steps for which a row of the batch shows the same scene ("rendered").
+        epoch_steps: Steps that count as an epoch ("rendered").
+    """
+
+    sequences: tuple[int, ...] = (1, 2, 3, 4)
+    frames: int = 60
+    size: tuple[int, int] = (256, 320)
+    seed: int = 0
+    scenes: int = 8
+    hold: int = 8
+    epoch_steps: int = 100
