@@ -178,7 +178,7 @@ def test_nothing_finite_is_given_up_with_its_batch(short, capsys):
     error = capsys.readouterr().err
     assert re.match(r"error: step 4: .* not finite 3 steps in a row .*optim\.lr", error)
     run = short / "diverged" / RUN
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    rows = [*map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
     assert [row["skipped"] for row in rows if "skipped" in row] == [0, 1, 2]
     with np.load(run / "not_finite_step4_process0.npz", allow_pickle=False) as dump:
         assert dump["frames"].shape[0] == 4 and dump["frames"].dtype == np.uint8
