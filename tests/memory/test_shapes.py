@@ -1,17 +1,16 @@
 """The shapes in the memory library's signatures hold, and refuse what does not fit."""
 
 import inspect
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import pytest
-from beartype import beartype
 from jax import Array
 
 from dmnet_jax import memory
 from dmnet_jax.memory import _dual, _policy, _read, _ring, _state
+from tests.support import shapes
 
 ROWS, WIDTH = 4, 3
 
@@ -19,15 +18,9 @@ ROWS, WIDTH = 4, 3
 @pytest.fixture
 def checked(monkeypatch):
     """The functions of the library, with their arguments and results checked."""
-    for module in (_dual, _policy, _read, _ring, _state):
-        for name in ("Bool", "Float", "Float32", "Int", "Int32"):
-            monkeypatch.setattr(module, name, getattr(jaxtyping, name), raising=False)
-    functions = {
-        name: jaxtyping.jaxtyped(function, typechecker=beartype)
-        for name in memory.__all__
-        if inspect.isfunction(function := getattr(memory, name))
-    }
-    return SimpleNamespace(**functions)
+    public = [getattr(memory, name) for name in memory.__all__]
+    modules = _dual, _policy, _read, _ring, _state
+    return shapes.checked(monkeypatch, modules, filter(inspect.isfunction, public))
 
 
 def item(value: float) -> Array:
