@@ -16,6 +16,7 @@ from typing import Any, Literal
 from data_pipelines.corruption import KINDS
 from data_pipelines.io.images import size_fault
 from data_pipelines.io.names import name_fault
+from data_pipelines.sources import DATASETS
 from dmnet_jax.config.data import DataConfig as DataConfig
 from dmnet_jax.config.data import SyntheticConfig as SyntheticConfig
 from dmnet_jax.config.model import ModelConfig as ModelConfig
@@ -230,7 +231,7 @@ def validate(config: Config) -> Config:
         (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
         (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
         (
-            data.mask_values == "class" or data.dataset in ("folder", "endovis15"),
+            data.mask_values == "class" or DATASETS[data.dataset].masks,
             "data.mask_values",
             f'"class": the masks of {data.dataset} have their own values',
         ),

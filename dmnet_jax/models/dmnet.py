@@ -23,7 +23,7 @@ from jax import Array
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
 from dmnet_jax.models import clips
-from dmnet_jax.models.features import Decoded, Features
+from dmnet_jax.models.features import Features
 from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
@@ -192,12 +192,6 @@ class DMNet(VideoSegmenter):
     def state_alone(self) -> bool:
         """Whether the prediction state is the only memory."""
         return self.state and not (self.memories.local or self.memories.global_)
-
-    def decode_frames(self, frames: Array) -> Decoded:
-        """Frames [N, H, W, 3] as the state sees them, if that is the only memory."""
-        features = self.encode(frames)
-        logits, fine = self.decoder(features.top, *features.finer)
-        return Decoded(logits, fine, features.top)
 
     def recent(self, top: Array) -> Any:
         """What the local memory keeps of features [N, h, w, width].

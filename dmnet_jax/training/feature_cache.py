@@ -24,6 +24,7 @@ from data_pipelines.frames import IGNORE
 from data_pipelines.io.files import make_folder, naming
 from data_pipelines.loading.clips import sample_clip
 from data_pipelines.loading.loader import Batch, ClipLoader, generator
+from dmnet_jax.models.clips import decode_frames
 from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.stages import Stage
 
@@ -85,7 +86,7 @@ class FeatureCache:
     recipe: Any = "features"  # of `models.forward`
     # What is stored of a frame, and the model's method that computes it.
     names: tuple[str, ...] = FEATURES
-    method = "encode"
+    method: Any = "encode"
 
     def __init__(
         self,
@@ -243,7 +244,7 @@ class SequenceCache(FeatureCache):
 
     def __init__(self, *args: Any, model: Any, **options: Any):
         if model.state_alone:
-            self.recipe, self.method = "decoded_sequences", "decode_frames"
+            self.recipe, self.method = "decoded_sequences", decode_frames
             self.names = DECODED
         super().__init__(*args, model=model, **options)
 

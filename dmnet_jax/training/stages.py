@@ -9,11 +9,9 @@ from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.cuts import WithCuts
 from data_pipelines.loading.loader import Batches, ClipLoader
-from data_pipelines.loading.rendered import (
-    STREAM_RATE,
-    RenderedVideos,
-    SceneStream,
-)
+from data_pipelines.loading.rendered import SceneStream
+from data_pipelines.sources import DATASETS
+from data_pipelines.sources.rendered import STREAM_RATE, RenderedVideos
 from dmnet_jax.config import Config, DataConfig
 
 
@@ -88,7 +86,8 @@ def stage_loaders(
             "process_count": process_count,
         }
         loader: Batches
-        if data.dataset == "rendered" and not stage.cached_views:
+        endless = DATASETS[data.dataset].endless
+        if endless and not stage.cached_views:
             loader = SceneStream(
                 source,
                 spec,
@@ -100,7 +99,7 @@ def stage_loaders(
             )
         else:
             loader = ClipLoader(
-                _few_scenes(data) if data.dataset == "rendered" else source,
+                _few_scenes(data) if endless else source,
                 spec,
                 threads=data.threads,
                 frame_step=data.frame_step,

@@ -6,7 +6,8 @@ import numpy as np
 
 from data_pipelines.loading.cuts import WithCuts
 from data_pipelines.loading.loader import ClipLoader
-from data_pipelines.loading.rendered import RenderedVideos, SceneStream
+from data_pipelines.loading.rendered import SceneStream
+from data_pipelines.sources.rendered import RenderedVideos
 from dmnet_jax.config import StageConfig, load_config
 from dmnet_jax.training.stages import stage_loaders, with_cuts
 
