@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_pipelines.corruption import KINDS, UNSEEN, Corrupted, plan
 from data_pipelines.frames import IGNORE, ClassInfo, FrameSource, resized, select
 from data_pipelines.io.files import write_text
 from data_pipelines.sources.folder import open_folder
@@ -23,7 +24,9 @@ HELP = """Scores trained weights on folders of labeled video, without training.
 
 DIR holds VIDEO/frames and VIDEO/MASKS. All instrument classes are merged and scored
 against the background; where the labels tell parts apart, those are scored as well.
-Frames keep their aspect. For research use; not a medical device."""
+Frames keep their aspect. --bursts 2 also scores frames that are disturbed
+(docs/bursts.md), --single-frame the network without its memory. For research use; not a
+medical device."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Flags:
         ignore: Mask values that are not scored.
         videos: Names of videos, if not all.
         height: Rows that the network sees, a multiple of 32; columns follow.
+        bursts: Passes over each video in which bursts of frames are disturbed.
+        single_frame: Score the network without its memory.
         which: Which checkpoint of the run.
         out: Folder for zero_shot.json and overlay pictures; empty for none.
     """
@@ -54,6 +59,8 @@ class Flags:
     ignore: tuple[int, ...] = (255,)
     videos: tuple[str, ...] = ()
     height: int = 256
+    bursts: int = 0
+    single_frame: bool = False
     which: Literal["newest", "best"] = "newest"
     out: str = ""
 
@@ -97,9 +104,13 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         raise ValueError("--root DIR is missing; see --help")
     if flags.height < 32 or flags.height % 32:
         raise ValueError(f"--height is {flags.height}; use a multiple of 32")
+    if flags.bursts < 0:
+        raise ValueError(f"--bursts is {flags.bursts}; use 0 or more")
     if not flags.shaft + flags.manipulator + flags.instrument:
         raise ValueError("say which mask values are instruments: --instrument 1")
     network, variables, _, about = load_run(flags.checkpoint, flags.which)
+    if flags.single_frame:
+        network = network.single_frame()
     names = [info["name"] for info in about["classes"]]
     if "shaft" not in names:
         raise ValueError(
@@ -121,16 +132,30 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         overlays = None
         if flags.out:
             overlays = results.Overlays(Path(flags.out) / info.name, source)
-        counts = np.zeros((3, 3), np.int64)
-        for found in evaluation.predict_video(network, variables, source, 0):
-            if found.truth is not None:
-                truth = _values(found.truth, flags)
-                counts += _counted(found.label, truth, names.index("shaft"))
-            if overlays is not None:
-                overlays(0, found)
+        counts = {"clean": np.zeros((3, 3), np.int64)}
+        passes = plan([len(info.frames)], seed=0, passes=flags.bursts)
+        if flags.bursts and not any(passes[0]):
+            raise ValueError(
+                f"{info.name}: no burst fits into {len(info.frames)} frames; videos "
+                "need 10 or more, or leave --bursts out"
+            )
+        for number, schedules in enumerate([[()], *passes]):
+            shown = Corrupted(source, schedules)
+            for found in evaluation.predict_video(network, variables, shown, 0):
+                burst = shown.burst(0, found.frame)
+                if found.truth is not None and (burst or not number):
+                    kind = burst.kind if burst else "clean"
+                    truth = _values(found.truth, flags)
+                    scored = _counted(found.label, truth, names.index("shaft"))
+                    counts[kind] = counts.get(kind, 0) + scored
+                if overlays is not None and not number:
+                    overlays(0, found)
         if overlays is not None:
             overlays.finish()
-        rows.append({"video": info.name, **_ious(counts, flags)})
+        row = {"video": info.name, **_ious(counts.pop("clean"), flags)}
+        if flags.bursts:
+            row |= _disturbed(counts)
+        rows.append(row)
     return rows
 
 
@@ -171,6 +196,16 @@ def _ious(counts: np.ndarray, flags: Flags) -> dict[str, float]:
     found = {"instrument": float(iou[0])}
     if flags.shaft and flags.manipulator:
         found |= {"shaft": float(iou[1]), "manipulator": float(iou[2])}
+    return found
+
+
+def _disturbed(counts: dict[str, np.ndarray]) -> dict[str, float]:
+    """IoU of instruments on disturbed frames: of all, and of the kinds not trained."""
+    found = {}
+    for name, kinds in (("disturbed", KINDS), ("unseen kinds", UNSEEN)):
+        hit = [counts[kind][0] for kind in kinds if kind in counts]
+        overlap, predicted, actual = np.sum([np.zeros(3), *hit], axis=0)
+        found[name] = float(overlap / max(1, predicted + actual - overlap))
     return found
 
 

@@ -7,7 +7,13 @@ import pytest
 
 from data_pipelines.frames import IGNORE
 from dmnet_jax.experiments import __main__ as command
-from dmnet_jax.experiments.zero_shot import Flags, _counted, _ious, _values
+from dmnet_jax.experiments.zero_shot import (
+    Flags,
+    _counted,
+    _disturbed,
+    _ious,
+    _values,
+)
 from tests.support import tiny_run
 
 FLAGS = Flags("RUN", "DIR", shaft=(1,), manipulator=(2, 3))
@@ -44,6 +50,36 @@ def test_the_command_scores_a_run(tmp_path_factory, tmp_path, capsys) -> None:
     report = json.loads((tmp_path / "zero_shot.json").read_text())
     assert {row["video"] for row in report["videos"]} == {"one", "two"}
     assert all(0 <= row["instrument"] <= 1 for row in report["videos"])
+
+
+def test_disturbed_frames_and_the_single_frame(tmp_path_factory, tmp_path, capsys):
+    folder, _ = tiny_run.trained(tmp_path_factory.getbasetemp())
+    flags = ["zero-shot", "--checkpoint", str(folder / "whole" / tiny_run.RUN)]
+    flags += ["--height", "64", "--shaft", "1", "--manipulator", "2", "--bursts", "1"]
+    from tests.support import toy
+
+    short, root = str(folder / "videos"), tmp_path / "videos"
+    tiny_run.write_videos(root, frames=40, names=("one",))
+    with toy.everywhere():
+        with pytest.raises(SystemExit) as stopped:
+            command.main([*flags, "--root", short])
+        assert stopped.value.code == 2
+        assert "no burst fits into 6 frames" in capsys.readouterr().err
+        for more in ([], ["--single-frame"]):
+            given = [*flags, "--root", str(root), "--out", str(tmp_path / "out")]
+            assert command.main([*given, *more]) == 0
+    row = json.loads((tmp_path / "out" / "zero_shot.json").read_text())["videos"][0]
+    assert {"disturbed", "unseen kinds"} < set(row)
+    assert all(0 <= row[name] <= 1 for name in ("instrument", "disturbed"))
+
+
+def test_disturbed_frames_are_pooled_over_kinds() -> None:
+    def of(overlap: int, predicted: int, actual: int) -> np.ndarray:
+        return np.array([[overlap, predicted, actual]] * 3)
+
+    found = _disturbed({"black": of(1, 2, 3), "smoke": of(4, 5, 6)})
+    assert found["disturbed"] == pytest.approx(5 / (7 + 9 - 5))
+    assert found["unseen kinds"] == pytest.approx(4 / (5 + 6 - 4))
 
 
 @pytest.mark.parametrize(
