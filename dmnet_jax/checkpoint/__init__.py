@@ -3,9 +3,9 @@
 `runs.load_run` opens a trained network; it imports the networks and stands apart.
 
 Orbax writes the arrays of a step and renames the finished folder. Its
-`CheckpointManager` is not used: it deletes old steps before anybody has read the new one,
-refuses to replace a step, and returns flipped bits without an error. What protects
-against what, each tried by taking the line out:
+`CheckpointManager` is not used: it deletes old steps before the new one has been read
+back, refuses to replace a step, and returns flipped bits without an error. What
+protects against what; tests fail without each:
 
     failure                            protection, in `checkpoints`, `folder`,
                                        `host_arrays`
