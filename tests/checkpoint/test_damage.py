@@ -201,6 +201,31 @@ def test_half_deleted_steps_are_skipped(tmp_path, lost, caplog):
 
 
 @_LATE
+def test_no_step_is_deleted_where_it_would_be_read(tmp_path, monkeypatch):
+    """A kill amid a deletion must not leave half a step in place."""
+    deleted, rmtree = [], shutil.rmtree
+
+    def watched(path, **options):
+        deleted.append(Path(path))
+        rmtree(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    folder = saved(tmp_path, 1, 2, 3, 4)
+    assert sorted(os.listdir(folder)) == ["3", "4"]
+    assert folder / "trash" in deleted
+    assert not {folder / str(step) for step in range(5)} & {*deleted}
+
+
+def test_opening_sets_aside_what_cannot_be_read(tmp_path):
+    """Or an older step would lie there for good, and none could follow a newer one."""
+    folder = saved(tmp_path, 1, 2)
+    (folder / "1" / "meta" / "metadata").write_bytes(b"{")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [2]
+    assert sorted(os.listdir(folder)) == ["2", "damaged"]
+    assert os.listdir(folder / "damaged") == ["1"]
+
+
 def test_no_good_step_left(tmp_path):
     folder = saved(tmp_path, 1, 2)
     for step in ("1", "2"):
