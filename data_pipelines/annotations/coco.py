@@ -1,0 +1,314 @@
+"""COCO instances: polygons and run lengths to classes of pixels, and classes back.
+
+    {"categories": [{"id": 1, "name": "grasper"}],
+     "images": [{"id": 1, "file_name": "video1/f1.jpg", "height": 480, "width": 640}],
+     "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": ...}]}
+
+Where annotations of a picture overlap, the one that comes later in the file is seen.
+Needs pycocotools (the extra "coco").
+"""
+
+import functools
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from data_pipelines.annotations.pictures import (
+    Annotated,
+    Export,
+    files_under,
+    named,
+    with_background,
+)
+from data_pipelines.frames import IGNORE, ClassInfo, DataError
+from data_pipelines.io.environment import install
+from data_pipelines.io.files import write_text
+from data_pipelines.io.images import size_fault
+from data_pipelines.sources.folder.classes import class_color
+
+_PARTS = ("images", "annotations", "categories")
+
+
+def pycocotools() -> Any:
+    """The module `pycocotools.mask`.
+
+    Raises:
+      DataError: it is not installed.
+    """
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise DataError(
+            [f"COCO needs pycocotools: {install('coco')} ({error})"]
+        ) from error
+    return mask
+
+
+def find_file(folder: Path) -> Path:
+    """The instances file of an exported folder.
+
+    Raises:
+      DataError: there is none, or several.
+    """
+    places = (folder, folder / "annotations")
+    found = [path for place in places for path in sorted(place.glob("*.json"))]
+    some = [path for path in found if path.name.startswith("instances")] or found
+    if len(some) == 1:
+        return some[0]
+    names = ", ".join(path.name for path in some)
+    raise DataError(
+        [
+            f"{folder}: "
+            + (f"several COCO files ({names}); name one" if some else "no COCO file")
+        ]
+    )
+
+
+def read(file: Path, images: Path | None = None) -> Export:
+    """Reads an instances file; shapes are drawn when they are asked for.
+
+    Args:
+      file: JSON.
+      images: folder of the pictures; if not given, that of the file, or the one above
+        where that is called annotations. Pictures may lie in folders below.
+
+    Raises:
+      DataError: a line for every fault, without those of shapes.
+    """
+    pycocotools()
+    body, faults = _content(file), []
+    categories, classes = _categories(file, body["categories"], faults)
+    above = file.parent.parent if file.parent.name == "annotations" else file.parent
+    place = images or above
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in files_under(place) if place.is_dir() else ():
+        found[path.name].append(path)
+    shapes: dict[Any, list[Any]] = defaultdict(list)
+    known = {image.get("id") for image in body["images"]}
+    for shape in body["annotations"]:
+        where = f"{file}: annotation {shape.get('id')}"
+        if shape.get("image_id") not in known:
+            faults.append(f"{where}: image_id {shape.get('image_id')!r} is no image")
+        elif shape.get("category_id") not in categories:
+            faults.append(
+                f"{where}: category_id {shape.get('category_id')!r} is no category"
+            )
+        shapes[shape.get("image_id")].append(shape)
+    pictures = []
+    for image in body["images"]:
+        where, size = f"{file}: image {image.get('id')}", _size(image)
+        picture = _picture(image, found, place, where, faults)
+        if size is None:
+            faults.append(f"{where}: height and width must be those of a picture")
+        elif picture is not None:
+            own = shapes.get(image.get("id"), [])
+            draw = functools.partial(_label, file, own, size, categories)
+            name = named(image["file_name"])
+            pictures.append(Annotated(*name, picture, draw if own else None))
+    if len(known) < len(body["images"]):
+        faults.append(f"{file}: two images have one id; ids must differ")
+    if faults:
+        raise DataError(faults)
+    return Export(classes, tuple(pictures))
+
+
+class Writer:
+    """Collects labels as run lengths, an annotation for each class of a picture.
+
+    Args:
+      folder: that exists; `annotations.json` is written there.
+      classes: background first; category ids are their indices.
+
+    Raises:
+      DataError: pycocotools is not installed.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[ClassInfo]) -> None:
+        self._path, self._mask = folder / "annotations.json", pycocotools()
+        self._categories = [
+            {"id": index, "name": info.name, "supercategory": ""}
+            for index, info in enumerate(classes)
+            if index
+        ]
+        self._images: list[dict[str, Any]] = []
+        self._shapes: list[dict[str, Any]] = []
+
+    def add(self, name: str, label: np.ndarray) -> None:
+        """Adds the label, uint8 `[H, W]`, of the picture with the file name `name`."""
+        number, (height, width) = len(self._images) + 1, label.shape
+        self._images.append(
+            {"id": number, "file_name": name, "height": height, "width": width}
+        )
+        for category in self._categories:
+            inside = label == category["id"]
+            if not inside.any():
+                continue
+            runs = self._mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+            box = [float(side) for side in self._mask.toBbox(runs)]
+            counts = runs["counts"].decode("ascii")
+            self._shapes.append(
+                {
+                    "id": len(self._shapes) + 1,
+                    "image_id": number,
+                    "category_id": category["id"],
+                    "segmentation": {"size": [height, width], "counts": counts},
+                    "area": int(inside.sum()),
+                    "bbox": box,
+                    "iscrowd": 0,
+                }
+            )
+
+    def close(self) -> None:
+        """Writes the file; `WriteError` if it cannot be written."""
+        parts = (self._images, self._shapes, self._categories)
+        body = dict(zip(_PARTS, parts, strict=True))
+        write_text(self._path, json.dumps(body) + "\n")
+
+
+def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        body = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError([f"{file}: not valid JSON ({error})"]) from error
+    for part in _PARTS:
+        listed = body.get(part) if isinstance(body, dict) else None
+        if not isinstance(listed, list) or not all(isinstance(x, dict) for x in listed):
+            raise DataError([f"{file}: {part} must be a list, as in COCO instances"])
+    return body
+
+
+def _categories(
+    file: Path, listed: Sequence[dict[str, Any]], faults: list[str]
+) -> tuple[dict[Any, int], tuple[ClassInfo, ...]]:
+    """Class indices by category id, and the classes."""
+    names = [category.get("name") for category in listed]
+    ids = [category.get("id") for category in listed]
+    if not all(isinstance(name, str) and name for name in names):
+        faults.append(f"{file}: categories: each must have a name")
+    elif len(set(names)) < len(names) or len(set(map(str, ids))) < len(ids):
+        faults.append(f"{file}: categories: names and ids must differ")
+    else:
+        plain = [ClassInfo(str(name), (0, 0, 0)) for name in names]
+        order = [info.name for info in with_background(plain)]
+        classes = [ClassInfo(name, class_color(i)) for i, name in enumerate(order)]
+        if len(classes) > IGNORE:
+            faults.append(f"{file}: {len(classes)} classes; {IGNORE} are possible")
+        indices = (order.index(str(name)) for name in names)
+        return dict(zip(ids, indices, strict=True)), tuple(classes)
+    return {}, ()
+
+
+def _picture(
+    image: dict[str, Any],
+    found: dict[str, list[Path]],
+    place: Path,
+    where: str,
+    faults: list[str],
+) -> Path | None:
+    """The picture whose path ends as `file_name` says."""
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        faults.append(f"{where}: file_name must be a text")
+        return None
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    parts = tuple(part for part in parts if part not in ("/", "."))
+    same = [p for p in found.get(parts[-1], ()) if p.parts[-len(parts) :] == parts]
+    if len(same) != 1:
+        what = "no such picture" if not same else f"{len(same)} such pictures"
+        faults.append(
+            f"{where}: file_name {name!r}: {what} in {place}; give the folder that "
+            "holds it with --images"
+        )
+        return None
+    return same[0]
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    if type(height) is not int or type(width) is not int:
+        return None
+    return None if size_fault(height, width) else (height, width)
+
+
+def _label(
+    file: Path,
+    shapes: Sequence[dict[str, Any]],
+    size: tuple[int, int],
+    categories: dict[Any, int],
+) -> np.ndarray:
+    label, faults = np.zeros(size, np.uint8), []
+    for shape in shapes:
+        try:
+            inside = _inside(shape.get("segmentation"), size)
+        except ValueError as error:
+            faults.append(f"{file}: annotation {shape.get('id')}: {error}")
+        else:
+            label[inside] = categories[shape["category_id"]]
+    if faults:
+        raise DataError(faults)
+    return label
+
+
+def _inside(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """bool `[H, W]`; `ValueError` says what is wrong with a segmentation."""
+    if isinstance(segmentation, list) and segmentation:
+        polygons = [_polygon(points, size) for points in segmentation]
+        mask = pycocotools()
+        segmentation = mask.merge(mask.frPyObjects(polygons, *size))
+        segmentation["counts"] = segmentation["counts"].decode("ascii")
+    if not isinstance(segmentation, dict):
+        raise ValueError("segmentation: no polygon and no mask; a box is not enough")
+    if segmentation.get("size") != list(size):
+        raise ValueError(
+            f"segmentation: size {segmentation.get('size')} is not the image's "
+            f"{list(size)}"
+        )
+    counts = segmentation.get("counts")
+    runs = _runs(counts) if isinstance(counts, str) else counts
+    if not isinstance(runs, list) or not all(type(x) is int and x >= 0 for x in runs):
+        raise ValueError("segmentation: counts are no run lengths")
+    if sum(runs) != math.prod(size):
+        raise ValueError(
+            f"segmentation: counts are {sum(runs)} pixels, the image has "
+            f"{math.prod(size)}"
+        )
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(size, order="F")
+
+
+def _polygon(points: Any, size: tuple[int, int]) -> list[float]:
+    right = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
+    if not right or not all(type(x) in (int, float) for x in points):
+        raise ValueError("segmentation: a polygon must be x1, y1, x2, y2, x3, y3, ...")
+    most = 2 * max(size)
+    if not all(-most <= x <= most for x in points):  # also NaN
+        raise ValueError("segmentation: a polygon is far outside the image")
+    return points
+
+
+def _runs(text: str) -> list[int]:
+    """Run lengths out of COCO's text: 5 bits a letter, differences after the second.
+
+    Read here and not by pycocotools, which trusts that they are as many as the pixels.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = ord(letter) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("segmentation: counts are no run lengths")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        value -= (bits & 16) << shift - 4  # the highest bit is the sign
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("segmentation: counts end too early")
+    return runs
