@@ -57,7 +57,8 @@ def find_file(folder: Path) -> Path:
     """
     places = (folder, folder / "annotations")
     found = [path for place in places for path in sorted(place.glob("*.json"))]
-    some = [path for path in found if path.name.startswith("instances")] or found
+    named = [p for p in found if p.name.startswith(("instances", "annotations"))]
+    some = named or found
     if len(some) == 1:
         return some[0]
     names = ", ".join(path.name for path in some)

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -232,9 +233,19 @@ _worker: Worker | None = None
 
 def _in_process(request: Request, video: Video) -> Outcome:
     global _worker
-    _worker = _worker or Worker(request)
+    if _worker is None:
+        _worker = Worker(request)
+        # A pool's processes would wait for work for ever if its owner is killed.
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     with StopRequest() as stop:
         return _worker.segment(video, lambda: stop.requested)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def on_ray(
@@ -271,12 +282,13 @@ def on_ray(
                 yield pool.get_next_unordered(timeout=POLL)
             except TimeoutError:
                 continue
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
     except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, ValueError | OSError):
+            raise cause from error
+        text = " ".join(str(error).split())[-300:]
         raise ValueError(
-            f"Ray lost a worker for good ({type(error).__name__}); finished videos are "
-            "kept: run it again"
+            f"a worker of Ray failed; finished videos are kept: run it again ({text})"
         ) from error
     finally:
         for one in actors:

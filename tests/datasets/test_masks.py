@@ -9,13 +9,21 @@ from PIL import Image
 
 from data_pipelines.prepare.__main__ import main as prepare
 from data_pipelines.prepared import open_prepared
+from dmnet_jax.cli.train import main as train
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import check_masks, open_split, open_videos
 from dmnet_jax.evaluation.results import tables, write_results
 from dmnet_jax.metrics import PROTOCOLS
 from tests.cli.test_train import load
 from tests.evaluation.test_results import ABOUT, SOURCE, evaluated
-from tests.support.tiny_run import picture, write_videos
+from tests.support.tiny_run import (
+    RECIPE,
+    RUN,
+    picture,
+    train_arguments,
+    write_videos,
+)
+from tests.support.toy import everywhere
 
 COLORS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
 
@@ -187,6 +195,20 @@ def test_train_tells_it_before_there_is_a_run(tmp_path, capsys):
     assert stopped.value.code == 2
     assert "--data.mask-values binary" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_masks_of_0_and_255_train_and_are_scored(tmp_path):
+    root = write(tmp_path / "videos", white)
+    first, last = map(RECIPE.index, ('StageConfig("first"', 'StageConfig("third"'))
+    (tmp_path / "tiny.py").write_text(RECIPE[:first] + RECIPE[last:])
+    more = ["--data.num-classes", "2"]
+    with everywhere():
+        assert train([*train_arguments(tmp_path, "runs"), *more]) == 0
+    assert root.is_dir()
+    results = json.loads((tmp_path / "runs" / RUN / "results.json").read_text())
+    labeled = results["protocols"]["global"]["videos"]["two"]
+    assert list(labeled["iou_per_class"]) == ["class_1"]
+    assert labeled["iou"] is not None
 
 
 def test_prepare_refuses_them_and_has_the_option(tmp_path, capsys):
