@@ -25,9 +25,9 @@ from data_pipelines.io.names import shown
 from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
 
 if TYPE_CHECKING:
-    from dmnet_jax.predict.many import Request
     from dmnet_jax.predict.run import Options
     from dmnet_jax.predict.videos import Video
+    from dmnet_jax.predict.worker import Request
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +108,9 @@ def _one(flags: Flags, options: "Options") -> int:
         )
 
     from data_pipelines.prepare.progress import ProgressBar
-    from dmnet_jax.predict.many import length_of
     from dmnet_jax.predict.network import load_network
     from dmnet_jax.predict.run import run, told
+    from dmnet_jax.predict.worker import length_of
     from dmnet_jax.process import StopRequest
     from dmnet_jax.video.sources import open_source
 
@@ -143,7 +143,7 @@ def _many(flags: Flags, options: "Options", videos: Sequence["Video"]) -> int:
     if options.live:
         raise ValueError(f"--source {flags.source}: --mode live is for one source")
 
-    from dmnet_jax.predict.many import Request, left_over
+    from dmnet_jax.predict.worker import Request, left_over
 
     checkpoint = flags.checkpoint
     if Path(checkpoint).exists():

@@ -278,16 +278,16 @@ def test_jobs_are_for_several_videos(exported, videos, tmp_path, capsys):
 
 
 def test_ctrl_c_leaves_whole_videos_alone(exported, videos, tmp_path, monkeypatch):
-    from dmnet_jax.predict import many
+    from dmnet_jax.predict.worker import Worker
 
-    written = many.Worker._written
+    written = Worker._written
 
     def interrupted(self, video, *arguments):
         if video.name == "two":
             os.kill(os.getpid(), signal.SIGINT)
         return written(self, video, *arguments)
 
-    monkeypatch.setattr(many.Worker, "_written", interrupted)
+    monkeypatch.setattr(Worker, "_written", interrupted)
     command = arguments(exported, videos, tmp_path / "out", "--no-overlay")
     assert main(command) == 130
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
