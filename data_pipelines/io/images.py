@@ -286,6 +286,9 @@ def _open(
         names = " or ".join(formats)
         raise DataError([f"{path}: not a readable {names} ({error})"]) from error
     fault = size_fault(image.height, image.width, max_pixels)
+    if image.format == "TIFF":
+        # With a name Pillow maps plain pixels into memory, and forgets to turn them.
+        image.filename = ""
     if image.format == "TIFF" and getattr(image, "is_animated", False):
         fault = "a TIFF of several pages; save each page as a picture of its own"
     if fault:

@@ -192,6 +192,8 @@ def _segmented(flags: Flags, request: "Request", left: Sequence["Video"]) -> int
     print(
         f"{flags.out}: {done - bad} of {len(left)} videos segmented, {bad} with errors"
     )
+    if stop.requested:
+        print("stopped; finished videos are kept, the same command does the rest")
     return stop.exit_code or min(bad, 1)
 
 

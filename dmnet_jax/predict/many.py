@@ -99,6 +99,7 @@ def on_ray(
             f"--engine ray needs Ray: {install('ray')} ({error})"
         ) from error
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(logging_level="WARNING", log_to_driver=False)
     share = min(1.0, ray.cluster_resources().get("GPU", 0) / jobs)
     again = {"max_restarts": -1, "max_task_retries": 2}
