@@ -2,10 +2,10 @@
 
     python -m data_pipelines.annotations --raw EXPORT... --out ROOT
 
-EXPORT is what CVAT exports as "Segmentation mask 1.1", or COCO instances (a JSON file
-or its folder), as a folder or as the zip. Several become several videos; a name is the
-same class in all of them. Train with --data.dataset folder --data.root ROOT. For
-research use; not a medical device.
+EXPORT is what CVAT exports as "Segmentation mask 1.1", COCO instances (a JSON file or
+its folder), or a folder of Labelme's files; or a zip of it. Several become several
+videos; a name is the same class in all of them. Train with --data.dataset folder
+--data.root ROOT. For research use; not a medical device.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data_pipelines.annotations import coco, cvat
+from data_pipelines.annotations import coco, cvat, labelme
 from data_pipelines.annotations.pictures import Export
 from data_pipelines.annotations.writing import Empty, write_videos
 from data_pipelines.frames import ClassInfo, DataError
@@ -103,6 +103,8 @@ def _read(raw: Path, images: Path | None, unpacked: ExitStack) -> Export:
         return coco.read(raw, images)
     if cvat.is_export(folder):
         return cvat.read(folder, images)
+    if labelme.is_export(folder):
+        return labelme.read(folder, images)
     return coco.read(coco.find_file(folder), images)
 
 

@@ -102,7 +102,10 @@ def read(file: Path, images: Path | None = None) -> Export:
         shapes[shape.get("image_id")].append(shape)
     pictures = []
     for image in body["images"]:
-        where, size = f"{file}: image {image.get('id')}", _size(image)
+        where, size = (
+            f"{file}: image {image.get('id')}",
+            picture_size(image.get("height"), image.get("width")),
+        )
         picture = _picture(image, found, place, where, faults)
         if size is None:
             faults.append(f"{where}: height and width must be those of a picture")
@@ -229,8 +232,8 @@ def _picture(
     return same[0]
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
-    height, width = image.get("height"), image.get("width")
+def picture_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """(height, width), if they are numbers that a picture can have."""
     if type(height) is not int or type(width) is not int:
         return None
     return None if size_fault(height, width) else (height, width)
@@ -245,7 +248,7 @@ def _label(
     label, faults = np.zeros(size, np.uint8), []
     for shape in shapes:
         try:
-            inside = _inside(shape.get("segmentation"), size)
+            inside = draw(shape.get("segmentation"), size)
         except ValueError as error:
             faults.append(f"{file}: annotation {shape.get('id')}: {error}")
         else:
@@ -255,8 +258,17 @@ def _label(
     return label
 
 
-def _inside(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """bool `[H, W]`; `ValueError` says what is wrong with a segmentation."""
+def draw(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """Where a segmentation is, bool `[H, W]`.
+
+    Args:
+      segmentation: a list of polygons, each x1, y1, x2, y2, ...; or run lengths.
+      size: (H, W).
+
+    Raises:
+      ValueError: it is neither; says what is wrong.
+      DataError: pycocotools is not installed.
+    """
     if isinstance(segmentation, list) and segmentation:
         polygons = [_polygon(points, size) for points in segmentation]
         mask = pycocotools()

@@ -8,6 +8,7 @@ Folders and rendered video need nothing more; the others need PyAV, see `video`.
 
 import glob
 import itertools
+import logging
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -19,8 +20,16 @@ import numpy as np
 
 from data_pipelines.io.images import DataError, read_image, read_size
 from data_pipelines.io.names import name_fault
-from data_pipelines.io.pairs import PICTURES, is_skipped, listed, natural_key
+from data_pipelines.io.pairs import (
+    PICTURES,
+    frames_and_masks,
+    is_skipped,
+    listed,
+    natural_key,
+)
 from data_pipelines.synthetic import endless
+
+_log = logging.getLogger(__name__)
 
 RENDERED = "synthetic"
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".ts")
@@ -150,7 +159,7 @@ def open_source(text: str) -> Source:
     except (OSError, ValueError):  # a name that no file can have
         kind = 0
     if stat.S_ISDIR(kind):
-        return _folder(path, listed(path))
+        return _folder(path, _frames_of(path))
     if not kind and glob.has_magic(text) and "://" not in text:
         found = map(Path, glob.glob(text, recursive=True))
         pictures = [p for p in found if p.suffix.lower() in PICTURES and p.is_file()]
@@ -190,6 +199,19 @@ def sources_in(folder: Path, alone: bool = False) -> list[Path]:
         if inner.is_dir() or path.suffix.lower() in VIDEOS:
             found.append(inner)
     return found
+
+
+def _frames_of(folder: Path) -> list[Path]:
+    """A folder's pictures without masks that training would find beside them."""
+    frames, masks = frames_and_masks(folder, [])
+    if not masks or masks.keys() != frames.keys():
+        return listed(folder)
+    _log.warning(
+        "%s: %d of its pictures are masks of the others by their names, and are left "
+        "out (%s)",
+        *(folder, len(masks), next(iter(masks.values())).name),
+    )
+    return list(frames.values())
 
 
 def _folder(path: Path, files: list[Path]) -> Folder:

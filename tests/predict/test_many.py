@@ -255,6 +255,15 @@ def test_patterns_and_folders_name_videos_by_their_places(tmp_path):
         names("day*/*.mkv")
 
 
+def test_masks_beside_the_frames_are_no_frames(tmp_path, caplog):
+    for name in ("f1.jpg", "f2.jpg", "f1_mask.png", "f2_mask.png"):
+        Image.new("RGB", (9, 8)).save(tmp_path / name)
+    found = [captured.name for captured in open_source(str(tmp_path))]
+    assert found == ["f1", "f2"] and "2 of its pictures are masks" in caplog.text
+    (tmp_path / "f2_mask.png").unlink()  # then it may be something else
+    assert len(list(open_source(str(tmp_path)))) == 3
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

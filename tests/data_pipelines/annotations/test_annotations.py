@@ -265,4 +265,52 @@ def test_a_run_length_text_is_decoded_as_coco_does(tmp_path):
             wanted = rng.random(size) < share
             counts = mask.encode(np.asfortranarray(wanted.astype(np.uint8)))["counts"]
             shape = {"size": list(size), "counts": counts.decode()}
-            np.testing.assert_array_equal(coco._inside(shape, size), wanted)
+            np.testing.assert_array_equal(coco.draw(shape, size), wanted)
+
+
+def write_labelme(root, **changes):
+    """Two pictures in a folder of each video, one of them described on Windows."""
+    square = {"shape_type": "polygon", "points": [[4, 3], [12, 3], [12, 9.5], [4, 9]]}
+    box = {"shape_type": "rectangle", "points": [[20, 10], [30, 20]]}
+    for video in ("v1", "v2"):
+        for name in ("f1", "f2"):
+            shapes = [square | {"label": "hook"}, box | {"label": "grasper"}]
+            body = {
+                "imagePath": f"..\\{video}\\{name}.png",
+                "imageData": None,
+                "imageHeight": SIZE[0],
+                "imageWidth": SIZE[1],
+                "shapes": shapes if name == "f1" else [],
+            }
+            save(root / video / f"{name}.png", picture(1))
+            text = json.dumps(body | (changes if name == "f1" else {}))
+            (root / video / f"{name}.json").write_text(text)
+    return root
+
+
+def test_labelme_polygons_and_rectangles_are_drawn(tmp_path):
+    pytest.importorskip("pycocotools", reason="needs the extra coco")
+    source = converted(tmp_path, "--raw", write_labelme(tmp_path / "marked"))
+    assert [info.name for info in source.classes] == ["background", "hook", "grasper"]
+    assert [video.name for video in source.videos] == ["v1", "v2"]
+    label = source.label(1, 0)
+    assert (label[4:9, 5:12] == 1).all() and (label[10:20, 20:30] == 2).all()
+    assert (label == 1).sum() < 70 and (label == 2).sum() == 100
+    # A file without shapes was looked at: nothing is there.
+    assert source.label(0, 1) is not None and not source.label(0, 1).any()
+
+
+def test_what_is_wrong_with_labelme_files_is_told_at_once(tmp_path, capsys):
+    pytest.importorskip("pycocotools", reason="needs the extra coco")
+    line = {"label": "hook", "shape_type": "line", "points": [[1, 2], [3, 4]]}
+    short = {"label": "hook", "points": [[1, 2], [3, 4]]}
+    root = write_labelme(tmp_path / "marked", shapes=[line, short])
+    report = refused(tmp_path, capsys, "--raw", root)
+    for video in ("v1", "v2"):
+        assert f"{video}/f1.json: shape 0 (hook): is a line; only" in report
+        assert f"{video}/f1.json: shape 1 (hook): segmentation: a polygon" in report
+    (root / "v1/f2.png").unlink()
+    (root / "v2/f2.json").write_text('{"shapes": 1}')
+    report = refused(tmp_path, capsys, "--raw", root)
+    assert "v1/f2.json: imagePath: no picture v1/f2.png" in report
+    assert "v2/f2.json: imagePath, imageHeight and imageWidth must be" in report
