@@ -202,9 +202,10 @@ def sources_in(folder: Path, alone: bool = False) -> list[Path]:
 
 
 def _frames_of(folder: Path) -> list[Path]:
-    """A folder's pictures without masks that training would find beside them."""
+    """A folder's pictures, without masks (f1_mask.png) if there is one for each."""
     frames, masks = frames_and_masks(folder, [])
-    if not masks or masks.keys() != frames.keys():
+    alike = any(path.stem == stem for stem, path in masks.items())
+    if not masks or masks.keys() != frames.keys() or alike:
         return listed(folder)
     _log.warning(
         "%s: %d of its pictures are masks of the others by their names, and are left "
