@@ -151,7 +151,7 @@ def _many(flags: Flags, options: "Options", videos: Sequence["Video"]) -> int:
     out = os.path.abspath(flags.out)
     request = Request(checkpoint, flags.which, out, options)
     videos = [video._replace(source=os.path.abspath(video.source)) for video in videos]
-    left = left_over(request, videos)
+    request, left = left_over(request, videos)
     if len(left) < len(videos):
         print(f"{len(videos) - len(left)} of {len(videos)} videos are finished already")
     return _segmented(flags, request, left) if left else 0

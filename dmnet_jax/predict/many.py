@@ -21,6 +21,8 @@ from dmnet_jax.process import StopRequest
 POLL = 0.2
 """Seconds after which a wait for results looks whether it was asked to stop."""
 
+_PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
+
 
 def in_turn(
     request: Request, videos: Sequence[Video], stopping: Stopping, progress: Progress
@@ -42,7 +44,7 @@ def in_processes(
         ValueError: as `Worker.segment`; also if a process died.
     """
     # Or the first process takes most of a GPU's memory.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault(_PREALLOCATE, "false")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context) as pool:
         waiting = {pool.submit(_in_process, request, video) for video in videos}
@@ -102,8 +104,14 @@ def on_ray(
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(logging_level="WARNING", log_to_driver=False)
     share = min(1.0, ray.cluster_resources().get("GPU", 0) / jobs)
-    again = {"max_restarts": -1, "max_task_retries": 2}
-    actor = ray.remote(num_cpus=1, num_gpus=share, **again)(Worker)
+    actor = ray.remote(
+        num_cpus=1,
+        num_gpus=share,
+        max_restarts=-1,
+        max_task_retries=2,
+        # Or the first of several on one GPU takes most of its memory.
+        runtime_env={"env_vars": {_PREALLOCATE: "false"}} if 0 < share < 1 else None,
+    )(Worker)
     actors = [actor.remote(request) for _ in range(min(jobs, len(videos)))]
     idle, left, waiting = list(actors), list(videos), {}
     try:

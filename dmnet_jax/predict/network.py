@@ -104,8 +104,14 @@ def _exported(path: Path) -> Network:
         {"name": f"class_{index}", "color": [0, 0, 0]}
         for index in range(interface.num_classes)
     ]
-    if len(classes) != interface.num_classes:
-        raise ValueError(f"{path}: describes {len(classes)} classes; export it again")
+    known = isinstance(classes, list) and all(
+        isinstance(info, dict) and {"name", "color"} <= info.keys() for info in classes
+    )
+    if not known or len(classes) != interface.num_classes:
+        raise ValueError(
+            f"{path}.json: classes must be the names and colors of "
+            f"{interface.num_classes} classes; export it again"
+        )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Network(classes, interface.size, digest, lambda size: program)

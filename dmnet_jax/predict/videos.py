@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from data_pipelines.io.names import file_name, name_fault
 from data_pipelines.io.pairs import PICTURES, is_skipped, listed, natural_key
-from dmnet_jax.video.sources import SourceError, sources_in
+from dmnet_jax.video.sources import RENDERED, SourceError, sources_in
 
 
 class Video(NamedTuple):
@@ -38,6 +38,8 @@ def find_videos(text: str) -> list[Video]:
         SourceError: a pattern that fits nothing, or two videos of one name.
     """
     path = Path(text)
+    if text == RENDERED:
+        return []
     if path.is_dir():
         return [] if listed(path) else _named(path, sources_in(path))
     if not is_pattern(text):

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,12 +31,14 @@ class Request:
         which: of it.
         out: absolute path of the folder for the videos' folders.
         options: for each video.
+        sha256: of the network that finished videos were made with; empty if none are.
     """
 
     checkpoint: str
     which: str
     out: str
     options: Options
+    sha256: str = ""
 
     def about(self) -> dict[str, Any]:
         """JSON that is the same for the same request."""
@@ -92,6 +94,11 @@ class Worker:
         request = self._request
         if self._network is None:
             self._network = load_network(request.checkpoint, request.which)
+            if request.sha256 not in ("", self._network.sha256):
+                raise ValueError(
+                    f"{request.out}: videos in it were made with other weights than "
+                    f"{request.checkpoint} has now; name another --out"
+                )
         out = Path(request.out)
         work, final = out / f".{video.name}.partial", out / video.name
         try:
@@ -147,13 +154,13 @@ def length_of(source: Any, most: int = 0) -> int | None:
     return most or length if length is None or most else min(length, most or length)
 
 
-def left_over(request: Request, videos: Sequence[Video]) -> list[Video]:
-    """The videos that no earlier run has finished.
+def left_over(request: Request, videos: Sequence[Video]) -> tuple[Request, list[Video]]:
+    """The videos that no earlier run has finished, and the request with its network.
 
     Raises:
         ValueError: an earlier run was asked for something else.
     """
-    left = []
+    left, network = [], ""
     for video in videos:
         path = Path(request.out) / video.name / "summary.json"
         if not path.parent.exists():
@@ -162,6 +169,7 @@ def left_over(request: Request, videos: Sequence[Video]) -> list[Video]:
         try:
             summary = json.loads(path.read_bytes())
             found = {name: summary[name] for name in request.about()}
+            network = summary["weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path.parent}: no result of this command; name another --out"
@@ -173,4 +181,4 @@ def left_over(request: Request, videos: Sequence[Video]) -> list[Video]:
             )
         if summary.get("lost"):
             left.append(video)
-    return left
+    return replace(request, sha256=network), left

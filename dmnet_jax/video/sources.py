@@ -32,7 +32,10 @@ from data_pipelines.synthetic import endless
 _log = logging.getLogger(__name__)
 
 RENDERED = "synthetic"
-VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".ts")
+VIDEOS = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".mxf", ".3gp"),
+)
 """Suffixes by which a video is known among other files."""
 
 RATE = 25.0
@@ -218,7 +221,7 @@ def _frames_of(folder: Path) -> list[Path]:
 def _folder(path: Path, files: list[Path]) -> Folder:
     """Pictures that training would take too, all in one folder or called apart."""
     if not files:
-        raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files")
+        raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files, no videos")
     for file in files:
         fault = name_fault(file.name)
         if fault:

@@ -133,6 +133,15 @@ def test_processes_give_the_same_files_and_leave_what_is_finished(
     with pytest.raises(SystemExit):
         main([*command, "--frames", "2"])
     assert "summary.json: was made with" in capsys.readouterr().err
+    # Nor are videos made with two states of one checkpoint put side by side.
+    (tmp_path / "out" / "ten").rename(tmp_path / "elsewhere")
+    for name in ("one", "two"):
+        path = tmp_path / "out" / name / "summary.json"
+        changed = json.loads(path.read_text()) | {"weights_sha256": "0"}
+        path.write_text(json.dumps(changed))
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "made with other weights" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(
@@ -219,7 +228,10 @@ def test_every_format_reads_back_as_the_same_masks(
     wanted = [np.asarray(Image.open(path)) for path in masks]
     assert len(np.unique(wanted)) > 1
     if form == "numpy":
-        found = [np.load(out / "masks" / f"f{k}.npz")["labels"] for k in range(FRAMES)]
+        found = []
+        for index in range(FRAMES):
+            with np.load(out / "masks" / f"f{index}.npz") as arrays:
+                found.append(arrays["labels"])
     else:
         more = ("--images", pictures, "--empty", "background")
         given = ("--raw", out, "--out", tmp_path / "read", *more)

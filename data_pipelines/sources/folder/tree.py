@@ -22,6 +22,8 @@ from data_pipelines.io.pairs import (
     with_frames_stems,
 )
 
+MASK_FOLDER = "masks"
+
 SPARSE = (
     "for a video that is labelled in part or not at all, prepare the data with "
     "python -m data_pipelines.prepare --allow-missing, and train on what that writes"
@@ -78,7 +80,9 @@ def video_files(
         labels = files_by_stem(video / masks, MASKS, faults)
         labels, place = with_frames_stems(frames, labels), video / masks
     else:
-        frames, labels = frames_and_masks(place, faults)
+        frames, labels = {}, {}
+        if masks == MASK_FOLDER:  # no other was asked for
+            frames, labels = frames_and_masks(place, faults)
     if not labels and not (video / masks).is_dir():
         frames, place = files_by_stem(place, PICTURES, faults), video / masks
         if every:
