@@ -17,6 +17,7 @@ For research use; not a medical device.
 import dataclasses
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -164,7 +165,7 @@ def _segmented(flags: Flags, request: "Request", left: Sequence["Video"]) -> int
     from dmnet_jax.predict import many
     from dmnet_jax.process import StopRequest
 
-    bar, began, bad = ProgressBar(), time.monotonic(), 0
+    bar, began, came = ProgressBar(), time.monotonic(), Counter[str]()
 
     def progress(done: int, total: int | None) -> None:
         if total:
@@ -181,17 +182,14 @@ def _segmented(flags: Flags, request: "Request", left: Sequence["Video"]) -> int
             outcomes = many.in_processes(request, left, flags.jobs, stopping)
         else:
             outcomes = many.in_turn(request, left, stopping, progress)
-        done = 0
         for outcome in outcomes:
-            if outcome.status == "stopped":
-                continue
-            done += 1
-            bad += outcome.status != "done"
-            bar.log(shown(many.told(outcome, done, len(left), began)))
+            if outcome.status != "stopped":
+                came[outcome.status] += 1
+                bar.log(shown(many.told(outcome, came.total(), len(left), began)))
         bar.clear()
-    print(
-        f"{flags.out}: {done - bad} of {len(left)} videos segmented, {bad} with errors"
-    )
+    bad = came["failed"] + came["lost"]
+    done = f"{came['done']} of {len(left)} videos segmented"
+    print(f"{flags.out}: {done}, {bad} with errors")
     if stop.requested:
         print("stopped; finished videos are kept, the same command does the rest")
     return stop.exit_code or min(bad, 1)

@@ -54,7 +54,8 @@ class Outcome(NamedTuple):
     Attributes:
         video: its name.
         status: "done"; "lost", before its end, what there was is written; "failed",
-            nothing is; "stopped", as it was asked to, nothing is.
+            nothing is; "skipped", another process has or did it; "stopped", as it was
+            asked to, nothing is written.
         frames: written.
         text: why it is not done.
     """
@@ -104,7 +105,10 @@ class Worker:
         try:
             with held(work) as ours:
                 if not ours:
-                    raise ValueError("another process segments it")
+                    return Outcome(video.name, "skipped", text="another process has it")
+                if not left_over(request, [video])[1]:
+                    shutil.rmtree(work)
+                    return Outcome(video.name, "skipped", text="another process did it")
                 for path in work.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 summary = self._written(video, work, stopping, progress)

@@ -118,11 +118,11 @@ def test_each_video_has_a_folder_as_if_it_were_alone(exported, videos, plain, tm
     assert alone == found
 
 
-def test_processes_give_the_same_files_and_leave_what_is_finished(
+def test_what_is_finished_is_left_and_must_have_been_asked_for_alike(
     exported, videos, plain, tmp_path, capsys
 ):
     command = arguments(exported, videos, tmp_path / "out", "--no-overlay")
-    assert main([*command, "--jobs", "2"]) == 0
+    assert main(command) == 0
     said = capsys.readouterr().out
     assert "3/3" in said and "left" in said and "3 of 3 videos segmented" in said
     assert files_of(tmp_path / "out") == files_of(plain)
@@ -161,7 +161,7 @@ def run(command):
     )
 
 
-def test_a_killed_run_that_is_started_again_has_the_same_files(
+def test_processes_that_are_killed_and_started_again_give_the_same_files(
     exported, videos, plain, tmp_path
 ):
     out = tmp_path / "out"
@@ -185,7 +185,7 @@ def test_a_killed_run_that_is_started_again_has_the_same_files(
         if (out / name).exists():
             assert files_of(out / name) == files_of(plain / name)
     stamps = {p: p.stat().st_mtime_ns for p in out.glob("[a-z]*/summary.json")}
-    assert main(command) == 0
+    assert main([*command, "--jobs", "2"]) == 0
     assert files_of(out) == files_of(plain)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
 
@@ -213,6 +213,20 @@ def test_a_video_that_cannot_be_read_does_not_stop_the_others(
     with pytest.raises(SystemExit):
         main(command)
     assert "whole: no result of this command" in capsys.readouterr().err
+
+
+def test_a_video_that_another_process_has_is_left_to_it(
+    exported, videos, plain, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    command = arguments(exported, videos, out, "--no-overlay")
+    with held(out / ".one.partial"):
+        assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "one: skipped" in said and "2 of 3 videos segmented, 0 with errors" in said
+    assert sorted(path.name for path in out.glob("[a-z]*")) == ["ten", "two"]
+    assert main(command) == 0
+    assert files_of(out) == files_of(plain)
 
 
 @pytest.mark.parametrize("form", ["coco", "cvat", "numpy"])
