@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations.coco import draw, picture_size
 from data_pipelines.annotations.pictures import (
     Annotated,
     Export,
@@ -22,6 +21,7 @@ from data_pipelines.annotations.pictures import (
     named,
     with_background,
 )
+from data_pipelines.annotations.shapes import draw, picture_size
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.sources.folder.classes import class_color
 

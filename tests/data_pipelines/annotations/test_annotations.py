@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data_pipelines.annotations import coco, cvat
+from data_pipelines.annotations import coco, cvat, shapes
 from data_pipelines.annotations.__main__ import main
 from data_pipelines.frames import ClassInfo
 from data_pipelines.sources.folder import open_folder
@@ -265,7 +265,7 @@ def test_a_run_length_text_is_decoded_as_coco_does(tmp_path):
             wanted = rng.random(size) < share
             counts = mask.encode(np.asfortranarray(wanted.astype(np.uint8)))["counts"]
             shape = {"size": list(size), "counts": counts.decode()}
-            np.testing.assert_array_equal(coco.draw(shape, size), wanted)
+            np.testing.assert_array_equal(shapes.draw(shape, size), wanted)
 
 
 def write_labelme(root, **changes):
