@@ -12,7 +12,7 @@ import functools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from data_pipelines.annotations.pictures import (
     Export,
     files_under,
     named,
+    parts_of,
     with_background,
 )
 from data_pipelines.annotations.shapes import draw, picture_size, pycocotools
@@ -199,11 +200,10 @@ def _picture(
 ) -> Path | None:
     """The picture whose path ends as `file_name` says."""
     name = image.get("file_name")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not parts_of(name):
         faults.append(f"{where}: file_name must be a text")
         return None
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    parts = tuple(part for part in parts if part not in ("/", "."))
+    parts = parts_of(name)
     same = [p for p in found.get(parts[-1], ()) if p.parts[-len(parts) :] == parts]
     if len(same) != 1:
         what = "no such picture" if not same else f"{len(same)} such pictures"

@@ -1,5 +1,6 @@
 """An annotated picture, and how pictures are found and named."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -36,11 +37,22 @@ class Export:
     pictures: tuple[Annotated, ...]
 
 
+def parts_of(path: str) -> tuple[str, ...]:
+    """Folders and name of a picture's path, written on any system.
+
+    The name alone if the path is absolute or an address: it is of another machine.
+    """
+    pure = PurePosixPath(path.replace("\\", "/"))
+    if pure.is_absolute() or re.match("[A-Za-z]+:", path):
+        return (pure.name,)
+    return tuple(part for part in pure.parts if part not in (".", ".."))
+
+
 def named(path: str) -> tuple[str, str]:
     """(video, frame) of a picture's path: its folders, joined, and its stem."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    folders = [part for part in parts[:-1] if part not in ("images", "/", ".")]
-    return "_".join(folders), PurePosixPath(parts[-1]).stem if parts else ""
+    *folders, name = parts_of(path)
+    video = "_".join(part for part in folders if part != "images")
+    return video, PurePosixPath(name).stem
 
 
 def files_under(folder: Path, suffixes: tuple[str, ...] = PICTURES) -> list[Path]:

@@ -21,7 +21,7 @@ class Video(NamedTuple):
     source: str
 
 
-def find_videos(text: str) -> list[Video]:
+def find_videos(text: str, out: Path | None = None) -> list[Video]:
     """The videos of a folder of videos, or of a pattern such as "day*/*.mp4".
 
     Videos are video files, folders of pictures, and folders that hold such a folder
@@ -30,6 +30,7 @@ def find_videos(text: str) -> list[Video]:
 
     Args:
         text: a user's `--source`.
+        out: folder for results, which may be below it: what is in it is no video.
 
     Returns:
         In natural order; none if it names one source, which `open_source` opens.
@@ -50,7 +51,13 @@ def find_videos(text: str) -> list[Video]:
             break
         fixed.append(part)
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
-    matches = [match for match in matches if not is_skipped(match.name)]
+    results = None if out is None else out.resolve()
+    matches = [
+        match
+        for match in matches
+        if not is_skipped(match.name)
+        and results not in (match.resolve(), *match.resolve().parents)
+    ]
     if any(_is_picture(match) for match in matches):
         return []
     found = {place for match in matches for place in sources_in(match, alone=True)}

@@ -28,7 +28,7 @@ from tests.support import tiny_run
 
 NAMES = ("one", "two", "ten")
 FRAMES = 4
-LONG = 60
+LONG = 150
 """Frames of "two", so that it can be killed on the way."""
 
 
@@ -272,6 +272,11 @@ def test_patterns_and_folders_name_videos_by_their_places(tmp_path):
     assert names("day1") == ["a", "b"] and names("*") == ["p"]
     (tmp_path / "day1/a.avi").write_bytes(b"")
     assert names("day1") == ["a", "a.mp4", "b"]
+    # Results may lie among the videos.
+    (tmp_path / "day1" / "out" / "a").mkdir(parents=True)
+    (tmp_path / "day1" / "out" / "a" / "overlay.mp4").write_bytes(b"")
+    found = find_videos(str(tmp_path / "day1/**/*.mp4"), tmp_path / "day1" / "out")
+    assert [video.name for video in found] == ["a"]
     # Pictures are one source, whether their folder or a pattern names them.
     for text in ("p", "p/*.*"):
         assert not names(text)

@@ -192,6 +192,23 @@ def test_coco_polygons_and_both_kinds_of_run_lengths_are_drawn(tmp_path):
     assert (found != wanted).sum() < 40 < found.sum()
 
 
+def test_a_picture_may_be_named_by_its_path_on_another_machine(tmp_path, capsys):
+    pytest.importorskip("pycocotools", reason="needs the extra coco")
+    square = {"segmentation": [[2, 2, 20, 2, 20, 20, 2, 20]]}
+    body = coco_body([square], ("v1/f1.png",))
+    write_coco(tmp_path / "task", body)
+    for name in ("/data/upload/7/f1.png", "C:\\annotated\\f1.png"):
+        body["images"][0]["file_name"] = name
+        file = tmp_path / "task/annotations/instances_default.json"
+        file.write_text(json.dumps(body))
+        source = converted(tmp_path, "--raw", tmp_path / "task")
+        assert source.videos[0].name == "task" and source.label(0, 0).any()
+        shutil.rmtree(tmp_path / "out")
+    save(tmp_path / "task/v2/f1.png", picture(2))
+    report = refused(tmp_path, capsys, "--raw", tmp_path / "task")
+    assert "2 such pictures" in report
+
+
 def test_the_last_annotation_is_seen_where_several_overlap(tmp_path):
     pytest.importorskip("pycocotools", reason="needs the extra coco")
     square = [[2, 2, 20, 2, 20, 20, 2, 20]]
