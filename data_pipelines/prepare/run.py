@@ -233,7 +233,7 @@ def _told(faults: Iterable[str], request: Request) -> DataError:
     """The faults, and what else may be asked for if they are about masks' values."""
     lines = list(faults)
     ways = other_ways(lines, request.mask_values) if request.dataset in OWN else []
-    return DataError([*lines, *ways])
+    return DataError([*(line for line in lines if line not in ways), *ways])
 
 
 def _opened(

@@ -149,7 +149,8 @@ def clock(seconds: float) -> str:
 def told(outcome: Outcome, done: int, total: int, began: float) -> str:
     """A line about a video: which, what came of it, how long the others will take."""
     left = (time.monotonic() - began) / done * (total - done)
-    what = f"{outcome.frames} frames" if outcome.frames else outcome.status
-    text = f" ({outcome.status}: {outcome.text})" if outcome.text else ""
+    what = [f"{outcome.frames} frames"] if outcome.frames else []
+    if outcome.status != "done":
+        what.append(f"{outcome.status} ({outcome.text})")
     rest = f"; {clock(left)} left" if done < total else ""
-    return f"{done}/{total} {outcome.video}: {what}{text}{rest}"
+    return f"{done}/{total} {outcome.video}: {', '.join(what)}{rest}"

@@ -311,6 +311,23 @@ def test_mistakes_are_one_line(more, told, exported, videos, tmp_path, capsys):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize(
+    ("module", "more", "extra"),
+    [
+        ("ray", ["--engine", "ray"], "[ray]"),
+        ("pycocotools", ["--format", "coco"], "[coco]"),
+    ],
+)
+def test_a_missing_extra_is_named(
+    module, more, extra, exported, videos, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(SystemExit):
+        main([*arguments(exported, videos, tmp_path / "out"), *more])
+    error = capsys.readouterr().err
+    assert "pip install" in error and extra in error and error.count("\n") == 1
+
+
 def test_jobs_are_for_several_videos(exported, videos, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(arguments(exported, videos / "one", tmp_path / "out", "--jobs", "2"))

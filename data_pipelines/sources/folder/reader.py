@@ -22,7 +22,12 @@ from data_pipelines.frames import (
 from data_pipelines.io.pairs import size_faults
 from data_pipelines.loading.labels import tally
 from data_pipelines.sources.folder.classes import class_color, read_classes
-from data_pipelines.sources.folder.masks import MASK_VALUES, MaskValues, read_mask
+from data_pipelines.sources.folder.masks import (
+    MASK_VALUES,
+    MaskValues,
+    other_ways,
+    read_mask,
+)
 from data_pipelines.sources.folder.tree import (
     video_files,
     video_names,
@@ -141,7 +146,7 @@ def open_folder(
             )
     if faults:
         faults += _pixel_faults(root, source) if table else []
-        raise DataError(dict.fromkeys(faults))
+        raise DataError(dict.fromkeys([*faults, *other_ways(faults, mask_values)]))
     return source
 
 

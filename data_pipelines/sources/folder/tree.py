@@ -109,10 +109,9 @@ def _place(video: Path) -> Path:
 def _hint(root: Path) -> str:
     """What the user may have meant by a folder without videos."""
     inside = sorted(root.iterdir()) if root.is_dir() else []
-    if any(
-        path.name == "SegmentationClass" or path.suffix == ".json" for path in inside
-    ):
-        return "; python -m data_pipelines.annotations makes them of CVAT or COCO files"
+    exported = [path.name for path in inside if path.suffix == ".json"]
+    if (root / "SegmentationClass").is_dir() or set(exported) - {"classes.json"}:
+        return "; python -m data_pipelines.annotations makes them of what tools export"
     lower = next((path for path in inside if video_names(path)), None)
     return "" if lower is None else f"; {lower.name} in it does, so give that"
 

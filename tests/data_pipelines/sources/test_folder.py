@@ -226,8 +226,11 @@ def test_masks_may_lie_beside_the_frames(root, inside, frame, mask):
 def test_numbered_pictures_are_no_frames_and_masks(tmp_path):
     for number in range(1, 22):
         save(tmp_path / "v" / f"f{number}.png", np.zeros((8, 10, 3), np.uint8))
+    (tmp_path / "classes.json").write_text('[{"name": "a"}, {"name": "b"}]')
     (fault,) = faults_of(tmp_path)
-    assert "no videos" in fault
+    assert "no videos" in fault and "annotations" not in fault
+    (tmp_path / "instances_default.json").write_text("{}")
+    assert "python -m data_pipelines.annotations" in faults_of(tmp_path)[0]
 
 
 def test_a_fault_of_the_tree_comes_with_those_of_all_pixels(root):
@@ -243,6 +246,7 @@ def test_a_fault_of_the_tree_comes_with_those_of_all_pixels(root):
     for part in ("f1.png: frame without", "(1, 2, 3) at row 1", "f1.png: damaged"):
         assert part in report
     assert "classes.json: no mask has a pixel of class 3 (c)" in report
+    assert "--data.mask-values" in report.splitlines()[-1]
 
 
 def test_a_long_report_is_cut_and_counts_the_rest(root):
