@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 from data_pipelines.annotations import coco, cvat, labelme
 from data_pipelines.annotations.pictures import Export
 from data_pipelines.annotations.writing import Empty, write_videos
+from data_pipelines.command_line import exit_with_error, parse_flags, program
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare import extract, is_archive
 from data_pipelines.sources.folder.classes import read_classes
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,10 @@ In the shape descriptions `m` counts the frames of a prefill and `...` is the sh
 one item's leaf. Written for one video; batch with `jax.vmap`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,10 @@ from dmnet_jax.memory._ring import (
     init,
     push,
 )
+
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Float, Int, Int32
 
 Recent = TypeVar("Recent")
 Stored = TypeVar("Stored")
@@ -55,7 +61,7 @@ class DualMemory(Generic[Recent, Item, Stored, State]):
         local: `recent` of the last `local_size` frames.
         reference: the latest admitted item, which the policy compares with.
         global_: `stored` of the admitted frames; a full one drops its oldest.
-        frame: int32 [], the index of the next frame, and stamp of what it brings.
+        frame: the index of the next frame, and stamp of what it brings.
         key: PRNG key of the reads; see `read_key`.
         state: of the frames before; zeros at the start, and after either reset.
     """
@@ -63,7 +69,7 @@ class DualMemory(Generic[Recent, Item, Stored, State]):
     local: RingBuffer[Recent]
     reference: RingBuffer[Item]
     global_: RingBuffer[Stored]
-    frame: Array
+    frame: Int32[Array, "*batch"]
     key: Array
     state: State
 
@@ -111,24 +117,24 @@ def read_key(memory: DualMemory) -> Array:
 def advance(
     memory: DualMemory,
     item: Any,
-    confidence: ArrayLike,
+    confidence: Float[ArrayLike, ""],
     *,
     policy: AdmissionPolicy,
     recent: Any = None,
     stored: Any = None,
-) -> tuple[DualMemory, Array]:
+) -> tuple[DualMemory, Bool[Array, ""]]:
     """Remembers one frame, after it was read for: `judge`, then `remember`.
 
     Args:
         memory: of the frames before this one.
         item: leaves [...].
-        confidence: float [], see `confidence`.
+        confidence: see `confidence`.
         policy: of admission to the global memory.
         recent: what the local memory keeps of the frame; the item if None.
         stored: what the global memory keeps of the frame; the item if None.
 
     Returns:
-        The memory of the next frame, and bool [], whether this one was admitted.
+        The memory of the next frame, and whether this one was admitted.
 
     Raises:
         ValueError: at trace time, if a frame's part is not what `init_dual` saw.
@@ -138,9 +144,13 @@ def advance(
 
 
 def judge(
-    memory: DualMemory, item: Any, confidence: ArrayLike, *, policy: AdmissionPolicy
-) -> Array:
-    """bool [], whether a frame is wanted in the global memory, by the rules of `admit`.
+    memory: DualMemory,
+    item: Any,
+    confidence: Float[ArrayLike, ""],
+    *,
+    policy: AdmissionPolicy,
+) -> Bool[Array, ""]:
+    """Whether a frame is wanted in the global memory, by the rules of `admit`.
 
     The policy sees the reference ring and the candidate (item, confidence, frame); the
     first finite frame is always wanted, and one that is not finite never is. On its own
@@ -149,7 +159,7 @@ def judge(
     Args:
         memory: of the frames before this one.
         item: leaves [...].
-        confidence: float [], see `confidence`.
+        confidence: see `confidence`.
         policy: of admission.
     """
     candidate = Candidate(item, confidence, memory.frame)
@@ -159,13 +169,13 @@ def judge(
 def remember(
     memory: DualMemory,
     item: Any,
-    admitted: Array,
+    admitted: Bool[Array, ""],
     *,
     recent: Any = None,
     stored: Any = None,
     state: Any = None,
-    where: ArrayLike = True,
-) -> tuple[DualMemory, Array]:
+    where: Bool[ArrayLike, ""] = True,
+) -> tuple[DualMemory, Bool[Array, ""]]:
     """Writes one frame into both memories and counts it.
 
     What is not finite is not written: the local memory then stays as it is, or the
@@ -174,15 +184,15 @@ def remember(
     Args:
         memory: of the frames before this one.
         item: leaves [...].
-        admitted: bool [], whether the global memory takes the frame, see `judge`.
+        admitted: whether the global memory takes the frame, see `judge`.
         recent: what the local memory keeps of the frame; the item if None.
         stored: what the global memory keeps of the frame; the item if None.
         state: of the next frame, which the caller has blended; the old one if None.
-        where: bool [], whether there is a frame at all. False leaves the memory as it
-            is, without a copy of it.
+        where: whether there is a frame at all. False leaves the memory as it is,
+            without a copy of it.
 
     Returns:
-        The memory of the next frame, and bool [], whether this one was admitted.
+        The memory of the next frame, and whether this one was admitted.
 
     Raises:
         ValueError: at trace time, if a frame's part is not what `init_dual` saw.
@@ -206,7 +216,7 @@ def remember(
 
 
 def prefill(
-    memory: DualMemory, items: Any, valid: Array, *, stored: Any = None
+    memory: DualMemory, items: Any, valid: Bool[Array, "m"], *, stored: Any = None
 ) -> DualMemory:
     """Puts past frames into the global memory, in order, whatever a policy would say.
 
@@ -217,7 +227,7 @@ def prefill(
     Args:
         memory: to add to.
         items: leaves [m, ...].
-        valid: bool [m], which rows are frames at all.
+        valid: which rows are frames at all.
         stored: leaves [m, ...], what the global memory keeps; the items if None.
 
     Raises:
@@ -244,7 +254,9 @@ def prefill(
     return jax.lax.scan(step, memory, (items, stored, valid))[0]
 
 
-def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
+def prefill_local(
+    memory: DualMemory, recent: Any, valid: Bool[Array, "m"]
+) -> DualMemory:
     """Puts frames into the local memory alone: what `advance` does if none is admitted.
 
     For training clips that come with the window before their last frame. Each valid
@@ -254,7 +266,7 @@ def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
     Args:
         memory: to add to.
         recent: leaves [m, ...], what the local memory keeps of each frame.
-        valid: bool [m], which rows are frames at all.
+        valid: which rows are frames at all.
 
     Raises:
         ValueError: at trace time, if rows differ in number or do not fit the memory.
@@ -273,7 +285,7 @@ def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
     return jax.lax.scan(step, memory, (recent, valid))[0]
 
 
-def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:
+def reset(memory: DualMemory, what: Int[ArrayLike, ""]) -> DualMemory:
     """Forgets nothing (`KEEP`), the recent (`RESET_LOCAL`) or all (`RESET_ALL`).
 
     The recent is the local memory and the state. After `RESET_ALL` the memory is as at
@@ -282,7 +294,7 @@ def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:
 
     Args:
         memory: of one video.
-        what: int [], one of the three.
+        what: one of the three.
     """
     check_scalar(what, "int", "what")
     what = jnp.asarray(what)

@@ -5,10 +5,12 @@ hold whatever it says. The scores decide and are not trained through: their grad
 is zero.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,10 @@ from dmnet_jax.memory._ring import (
     push,
 )
 
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Float, Float32, Int, Int32
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -35,22 +41,22 @@ class Candidate(Generic[Item]):
 
     Attributes:
         item: what would be pushed, leaves [...].
-        confidence: float [], how much to trust it; see `confidence`.
-        frame: int32 [], its index, which becomes the stamp.
+        confidence: how much to trust it; see `confidence`.
+        frame: its index, which becomes the stamp.
     """
 
     item: Item
-    confidence: ArrayLike
-    frame: ArrayLike
+    confidence: Float[ArrayLike, ""]
+    frame: Int[ArrayLike, ""]
 
 
 AdmissionPolicy: TypeAlias = Callable[[RingBuffer, Candidate], Array]
-"""(ring, candidate) -> bool []. Called under `jax.jit`: no Python `if` on values."""
+"""(ring, candidate) -> bool []. Called under `jax.jit`: no `if` on values."""
 
 
 def admit(
     ring: RingBuffer[Item], candidate: Candidate[Item], *, policy: AdmissionPolicy
-) -> tuple[RingBuffer[Item], Array]:
+) -> tuple[RingBuffer[Item], Bool[Array, ""]]:
     """Pushes the candidate, stamped with its frame, where the policy says so.
 
     Two rules come before the policy. A candidate with a NaN or infinity in its
@@ -59,7 +65,7 @@ def admit(
     compares has something to compare with.
 
     Returns:
-        The ring, and bool [], whether the candidate is in it.
+        The ring, and whether the candidate is in it.
 
     Raises:
         ValueError: at trace time, if the candidate does not fit the ring.
@@ -71,8 +77,8 @@ def admit(
 
 def admissible(
     ring: RingBuffer, candidate: Candidate, policy: AdmissionPolicy
-) -> Array:
-    """bool [], what `admit` decides."""
+) -> Bool[Array, ""]:
+    """What `admit` decides."""
     check_item(ring, candidate.item, "item")
     check_scalar(candidate.confidence, "float", "confidence")
     check_scalar(candidate.frame, "int", "frame")
@@ -82,8 +88,8 @@ def admissible(
     return finite & (wanted | (ring.count == 0))
 
 
-def all_finite(tree: Any) -> Array:
-    """bool [], whether no float leaf holds a NaN or an infinity."""
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Whether no float leaf holds a NaN or an infinity."""
     return reduce(
         jnp.logical_and,
         [
@@ -96,13 +102,13 @@ def all_finite(tree: Any) -> Array:
 
 
 @jax.jit
-def is_finite(x: ArrayLike) -> Array:
-    """bool [], whether an array holds no NaN and no infinity."""
+def is_finite(x: ArrayLike) -> Bool[Array, ""]:
+    """Whether an array holds no NaN and no infinity."""
     return jnp.isfinite(x).all()
 
 
-def confident(min_confidence: ArrayLike) -> AdmissionPolicy:
-    """Admits at r > alpha (section 2.3): confidence strictly above float []."""
+def confident(min_confidence: Float[ArrayLike, ""]) -> AdmissionPolicy:
+    """Admits at r > alpha (section 2.3): confidence strictly above alpha."""
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
         return jnp.asarray(candidate.confidence, jnp.float32) > min_confidence
@@ -110,8 +116,8 @@ def confident(min_confidence: ArrayLike) -> AdmissionPolicy:
     return policy
 
 
-def dissimilar(max_similarity: ArrayLike) -> AdmissionPolicy:
-    """Admits at s < beta (section 2.3): `similarity` strictly below float [].
+def dissimilar(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
+    """Admits at s < beta (section 2.3): `similarity` strictly below beta.
 
     Compared with the item pushed last; True while there is none.
     """
@@ -123,8 +129,8 @@ def dissimilar(max_similarity: ArrayLike) -> AdmissionPolicy:
     return policy
 
 
-def novel(max_similarity: ArrayLike) -> AdmissionPolicy:
-    """Admits what is unlike all that is remembered: `similarity` below float [].
+def novel(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
+    """Admits what is unlike all that is remembered: `similarity` below the maximum.
 
     `dissimilar` compares with the latest item alone, so a view that comes back is
     remembered again. True while the ring is empty. Costs a comparison a slot.
@@ -137,8 +143,8 @@ def novel(max_similarity: ArrayLike) -> AdmissionPolicy:
     return policy
 
 
-def most_redundant(ring: RingBuffer) -> Array:
-    """int32 [], the slot whose loss is the smallest: the older of the closest two.
+def most_redundant(ring: RingBuffer) -> Int32[Array, ""]:
+    """The slot whose loss is the smallest: the older of the closest two.
 
     For `push(..., slot=most_redundant(ring))`, where a full ring is to keep what is
     unlike rather than what is recent. The oldest slot if fewer than two hold an item.
@@ -157,8 +163,8 @@ def most_redundant(ring: RingBuffer) -> Array:
     return jnp.where(known.any(), older, ring.head).astype(jnp.int32)
 
 
-def every(k: ArrayLike) -> AdmissionPolicy:
-    """Admits a frame at least `k` (int []) after the one pushed last; True on empty.
+def every(k: Int[ArrayLike, ""]) -> AdmissionPolicy:
+    """Admits a frame at least `k` after the one pushed last; True on empty.
 
     The difference is taken modulo 2**32, so it outlives an overflow of the index.
     """
@@ -195,17 +201,17 @@ def any_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
     return policy
 
 
-def confidence(probs: Array) -> Array:
+def confidence(probs: Float[Array, "H W C"]) -> Float32[Array, ""]:
     """The paper's r (section 2.3): the mean over pixels of sum_c p log p.
 
     The negative entropy in nats: 0 where every pixel is certain, -log C where every
     one is undecided. 0 log 0 is 0. Its gradient is zero.
 
     Args:
-        probs: float [H, W, C], summing to 1 over C.
+        probs: summing to 1 over C.
 
     Returns:
-        float32 [], computed in float32 whatever the dtype of `probs`.
+        Computed in float32 whatever the dtype of `probs`.
     """
     if probs.ndim != 3 or not jnp.issubdtype(probs.dtype, jnp.floating):
         raise ValueError(
@@ -216,7 +222,7 @@ def confidence(probs: Array) -> Array:
     return jax.scipy.special.xlogy(p, p).sum(axis=-1).mean()
 
 
-def similarity(a: Item, b: Item) -> Array:
+def similarity(a: Item, b: Item) -> Float32[Array, ""]:
     """The paper's s (section 2.3): -sqrt(sum (a - b)^2), summed over all leaves.
 
     0 for equal items, lower for others. The gradient is zero: the root has none where
@@ -227,7 +233,7 @@ def similarity(a: Item, b: Item) -> Array:
         b: another with the same structure, shapes and dtypes.
 
     Returns:
-        float32 [], computed in float32 whatever the dtype of the leaves.
+        Computed in float32 whatever the dtype of the leaves.
 
     Raises:
         ValueError: at trace time, naming the leaf that differs.

@@ -4,15 +4,21 @@ In the shape descriptions `K` is the ring's capacity and `n` the number of rows 
 for. Written for one video; batch with `jax.vmap`.
 """
 
+from __future__ import annotations
+
 import functools
 from dataclasses import dataclass
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from dmnet_jax.memory._ring import EMPTY, Item, RingBuffer, check_item, check_single
+
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Float, Float32, Int32
 
 
 @jax.tree_util.register_dataclass
@@ -22,13 +28,13 @@ class Readout(Generic[Item]):
 
     Attributes:
         items: leaves [n, ...]; zeros where the mask is False.
-        mask: bool [n], which rows hold an item.
-        stamp: int32 [n], the items' stamps; `EMPTY` where the mask is False.
+        mask: which rows hold an item.
+        stamp: the items' stamps; `EMPTY` where the mask is False.
     """
 
     items: Item
-    mask: Array
-    stamp: Array
+    mask: Bool[Array, "*batch n"]
+    stamp: Int32[Array, "*batch n"]
 
 
 def read_all(ring: RingBuffer[Item]) -> Readout[Item]:
@@ -104,15 +110,17 @@ def read_uniform(ring: RingBuffer[Item], n: int, key: Array) -> Readout[Item]:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def draw_scores(key: Array, n: int) -> Array:
-    """float32 [n], uniform in [0, 1): by which `read_uniform` chooses among n slots.
+def draw_scores(key: Array, n: int) -> Float32[Array, "{n}"]:
+    """Numbers uniform in [0, 1): by which `read_uniform` chooses among n slots.
 
     A function of its own so that a program can be given the numbers instead.
     """
     return jax.random.uniform(key, (n,))
 
 
-def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
+def read_top_k(
+    ring: RingBuffer[Item], n: int, score: Float[Array, "K"]
+) -> Readout[Item]:
     """The `n` items of the highest score, best first; of equal ones the lower slot.
 
     With fewer than `n` in the ring, the last rows are masked; so `n` may be above K.
@@ -120,8 +128,7 @@ def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
     Args:
         ring: of any fill.
         n: rows, at least 1.
-        score: float [K], one a slot; those of empty slots are ignored, and a NaN
-            counts as -inf.
+        score: one a slot; those of empty slots are ignored, and a NaN counts as -inf.
     """
     _check_rows(ring, n)
     if score.shape != (ring.capacity,) or not jnp.issubdtype(score.dtype, jnp.floating):
@@ -132,20 +139,25 @@ def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
     return _top_k(ring, n, jnp.where(jnp.isnan(score), -jnp.inf, score))
 
 
-def attend(query: Array, key: Array, value: Array, mask: Array) -> Array:
+def attend(
+    query: Float[Array, "*places C"],
+    key: Float[Array, "n *stored C"],
+    value: Float[Array, "n *stored V"],
+    mask: Bool[Array, "n"],
+) -> Float[Array, "*places V"]:
     """What each query finds in rows that were read: softmax attention.
 
     Affinities are exp(q . k / sqrt(C)), normalized over all places of all readable
     rows, in float32. Where no row is readable the answer is zeros.
 
     Args:
-        query: float [..., C], any number of places.
-        key: float [n, ..., C], places of n rows, such as leaves of a `Readout`.
-        value: float [n, ..., V], of the same places.
-        mask: bool [n], which rows can be read.
+        query: of any number of places.
+        key: of the places of n rows, such as leaves of a `Readout`.
+        value: of the same places.
+        mask: which rows can be read.
 
     Returns:
-        [..., V], of the value's dtype.
+        Of the value's dtype.
 
     Raises:
         ValueError: at trace time, if shapes do not fit.

@@ -4,13 +4,19 @@ In the shape descriptions `K` is the capacity and `...` the shape of one item's 
 Everything is written for one video (one stream); batch with `jax.vmap`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Int, Int32
 
 Item = TypeVar("Item")
 
@@ -37,14 +43,14 @@ class RingBuffer(Generic[Item]):
 
     Attributes:
         slots: the items, leaves [K, ...].
-        stamp: int32 [K], what the caller stamped each item with, usually the frame's
-            index; `EMPTY` where nothing was pushed.
-        count: int32 [], items ever pushed.
+        stamp: what the caller stamped each item with, usually the frame's index;
+            `EMPTY` where nothing was pushed.
+        count: items ever pushed.
     """
 
     slots: Item
-    stamp: Array
-    count: Array
+    stamp: Int32[Array, "*batch K"]
+    count: Int32[Array, "*batch"]
 
     @property
     def capacity(self) -> int:
@@ -52,18 +58,18 @@ class RingBuffer(Generic[Item]):
         return self.stamp.shape[-1]
 
     @property
-    def head(self) -> Array:
-        """int32 [], the slot that the next push writes."""
+    def head(self) -> Int32[Array, "*batch"]:
+        """The slot that the next push writes."""
         return self.count % self.capacity
 
     @property
-    def size(self) -> Array:
-        """int32 [], how many slots hold an item."""
+    def size(self) -> Int32[Array, "*batch"]:
+        """How many slots hold an item."""
         return jnp.minimum(self.count, self.capacity)
 
     @property
-    def valid(self) -> Array:
-        """bool [K], which slots hold an item: the first `size` of them."""
+    def valid(self) -> Bool[Array, "*batch K"]:
+        """Which slots hold an item: the first `size` of them."""
         slot = jax.lax.broadcasted_iota(
             jnp.int32, self.stamp.shape, self.stamp.ndim - 1
         )
@@ -100,9 +106,9 @@ def push(
     ring: RingBuffer[Item],
     item: Item,
     *,
-    stamp: ArrayLike,
-    where: ArrayLike = True,
-    slot: ArrayLike | None = None,
+    stamp: Int[ArrayLike, ""],
+    where: Bool[ArrayLike, ""] = True,
+    slot: Int[ArrayLike, ""] | None = None,
 ) -> RingBuffer[Item]:
     """Writes `item` over the oldest slot, or nothing where `where` is False.
 
@@ -113,12 +119,11 @@ def push(
     Args:
         ring: of any fill.
         item: leaves [...], with the structure, shapes and dtypes of the ring's items.
-        stamp: int [], kept beside the item; non-negative stamps are never mistaken
-            for `EMPTY`.
-        where: bool [], whether to push at all.
-        slot: int [], what a full ring gives up instead of the oldest, such as
-            `most_redundant`. Slots are then no longer in order of time, and what goes
-            by order (`latest`, `read_last`, `read_window`) means nothing; stamps do.
+        stamp: kept beside the item; non-negative stamps are never mistaken for `EMPTY`.
+        where: whether to push at all.
+        slot: what a full ring gives up instead of the oldest, such as `most_redundant`.
+            Slots are then no longer in order of time, and what goes by order (`latest`,
+            `read_last`, `read_window`) means nothing; stamps do.
 
     Raises:
         ValueError: at trace time, naming the leaf that does not fit.
@@ -166,8 +171,8 @@ def latest(ring: RingBuffer[Item]) -> Item:
     )
 
 
-def latest_slot(ring: RingBuffer) -> Array:
-    """int32 [], the slot written last; K - 1 while the ring is empty."""
+def latest_slot(ring: RingBuffer) -> Int32[Array, ""]:
+    """The slot written last; K - 1 while the ring is empty."""
     return (ring.count - 1) % ring.capacity
 
 

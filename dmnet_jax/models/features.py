@@ -33,7 +33,24 @@ class Features(struct.PyTreeNode):
         return self.quarter, self.eighth, self.sixteenth_64, self.sixteenth_96
 
 
+class Decoded(struct.PyTreeNode):
+    """What a network without local and global memory makes of one frame.
+
+    All that a prediction state needs to know of it.
+
+    Attributes:
+        logits: [N, H/4, W/4, num_classes], before the state corrects them.
+        fine: [N, H/8, W/8, width], the decoder's map.
+        top: [N, H/32, W/32, width], of `Features`.
+    """
+
+    logits: Array
+    fine: Array
+    top: Array
+
+
 FEATURES = tuple(field.name for field in dataclasses.fields(Features))
+DECODED = tuple(field.name for field in dataclasses.fields(Decoded))
 
 
 class EncodedClip(struct.PyTreeNode):
