@@ -5,7 +5,7 @@ in another way, see `masks`; which file is whose mask, see `tree`.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from data_pipelines.frames import (
     read_image,
 )
 from data_pipelines.io.pairs import size_faults
-from data_pipelines.loading.labels import tally
 from data_pipelines.sources.folder.classes import class_color, read_classes
 from data_pipelines.sources.folder.masks import (
     MASK_VALUES,
@@ -173,23 +172,45 @@ def _white_masks(root: Path, masks: str) -> int:
 def _pixel_faults(root: Path, source: FolderSource) -> list[str]:
     """What is wrong with the pixels of pairs, and with their classes."""
     faults: list[str] = []
-    found = tally(source, faults, threads=2)
-    pixels = sum((video.pixels for video in found), np.zeros(1, np.int64))
+    total, masks = np.zeros(256, np.int64), 0
+    for number, video in enumerate(source.videos):
+        counts = np.zeros(256, np.int64)
+        for frame in range(len(video.frames)):
+            _tried(source.image, number, frame, faults)
+            label = _tried(source.label, number, frame, faults)
+            if label is not None:
+                counts += np.bincount(label.ravel(), minlength=256)
+                masks += 1
+        if counts[IGNORE] and not counts[1:IGNORE].any():
+            faults.append(
+                f"{root / video.name}: the only foreground of its masks is {IGNORE}, "
+                "which is not scored"
+            )
+        total += counts
     absent = [
         f"{index} ({info.name})"
         for index, info in enumerate(source.classes)
-        if index and not pixels[index : index + 1].any()
+        if index and not total[index]
     ]
     file = root / "classes.json"
-    if absent and file.is_file() and any(video.masks for video in found):
+    if absent and masks and file.is_file():
         faults.append(f"{file}: no mask has a pixel of class {', '.join(absent)}")
-    faults += [
-        f"{root / video.video}: the only foreground of its masks is {IGNORE}, which is "
-        f"not scored ({video.only_ignored} of {video.masks} masks)"
-        for video in found
-        if video.only_ignored and not video.pixels[1:].any()
-    ]
     return faults
+
+
+def _tried(
+    read: Callable[[int, int], np.ndarray | None],
+    video: int,
+    frame: int,
+    faults: list[str],
+) -> np.ndarray | None:
+    try:
+        return read(video, frame)
+    except DataError as error:
+        faults += error.faults
+    except OSError as error:
+        faults.append(str(error))
+    return None
 
 
 def named_classes(root: str | Path) -> tuple[ClassInfo, ...]:
