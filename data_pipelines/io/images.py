@@ -19,6 +19,9 @@ from data_pipelines.io.files import check_plain
 IGNORE = 255
 """Label value of a pixel that is neither trained on nor scored."""
 
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+"""Of files, as Pillow calls them; a TIFF has one page."""
+
 MAX_PIXELS = 64_000_000
 """Images with more pixels than this are refused before they are decoded."""
 
@@ -40,12 +43,23 @@ _UPRIGHT = {
 _LAST_LEVEL = 4
 
 
+MAX_FAULTS = 40
+"""Faults that the text of a `DataError` shows; the others are counted."""
+
+
 class DataError(ValueError):
-    """Faults in the user's data, each one line of text in `faults`."""
+    """Faults in the user's data, each one line of text in `faults`.
+
+    Its text shows the first ones, how many more there are, and the last one, which
+    often tells what to do.
+    """
 
     def __init__(self, faults: Iterable[str]):
-        self.faults = tuple(faults)
-        super().__init__("\n".join(self.faults))
+        self.faults = lines = tuple(faults)
+        if len(lines) > MAX_FAULTS:
+            more = f"... and {len(lines) - MAX_FAULTS} more faults like these"
+            lines = (*lines[: MAX_FAULTS - 1], more, lines[-1])
+        super().__init__("\n".join(lines))
 
     def __reduce__(self):
         return type(self), (self.faults,)
@@ -74,14 +88,14 @@ def size_fault(height: int, width: int, max_pixels: int = MAX_PIXELS) -> str:
 
 
 def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) from the header of a PNG or JPEG, without decoding its pixels.
+    """(height, width) from an image's header, without decoding its pixels.
 
     Of the upright image, as `read_image` gives it.
 
     Raises:
       FileNotFoundError: there is no such file.
-      DataError: it is no PNG or JPEG, has more than 8 bits a channel, or `size_fault`
-        finds a fault.
+      DataError: it is none of `FORMATS`, has more than 8 bits a channel, or
+        `size_fault` finds a fault.
     """
     with _open(path, max_pixels) as image:
         _check_depth(image, path)
@@ -100,7 +114,7 @@ def is_turned(path: str | Path) -> bool:
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes a PNG or JPEG to uint8 `[H, W, 3]` RGB, upright.
+    """Decodes an image of one of `FORMATS` to uint8 `[H, W, 3]` RGB, upright.
 
     An alpha channel is dropped; an EXIF orientation tag is applied.
 
@@ -115,18 +129,18 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_grey(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes a mask PNG to its stored values, uint8 `[H, W]`, upright.
+    """Decodes a mask to its stored values, uint8 `[H, W]`, upright.
 
-    A palette PNG gives its indices, a grey one its values, an RGB one its value where
+    A palette image gives its indices, a grey one its values, an RGB one its value where
     the three channels agree everywhere.
 
     Raises:
       FileNotFoundError: there is no such file.
-      DataError: it is no PNG, cannot be decoded, has more than 8 bits a channel, or its
-        pixels are not single values.
+      DataError: its format loses values (JPEG), it cannot be decoded, has more than 8
+        bits a channel, or its pixels are not single values.
     """
     with _open(path, max_pixels) as image:
-        _check_png(image, path)
+        _check_lossless(image, path)
         # Pillow stretches 2- and 4-bit grey to 0..255, which would turn class 3 of a
         # 2-bit mask into IGNORE.
         if _raw_mode(image).startswith(("L;2", "L;4")):
@@ -155,13 +169,13 @@ def read_grey(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def read_mask_colors(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes a mask PNG to its colors, uint8 `[H, W, 3]` RGB, upright.
+    """Decodes a mask to its colors, uint8 `[H, W, 3]` RGB, upright.
 
     Raises:
-      FileNotFoundError, DataError: as `read_image`; also if it is no PNG.
+      FileNotFoundError, DataError: as `read_image`; also for a JPEG.
     """
     with _open(path, max_pixels) as image:
-        _check_png(image, path)
+        _check_lossless(image, path)
     return read_image(path, max_pixels)
 
 
@@ -176,7 +190,7 @@ def decode(data: bytes, name: str, mode: str) -> np.ndarray:
     Raises:
       DataError: as `read_image`.
     """
-    with _open(name, MAX_PIXELS, data) as image:
+    with _open(name, MAX_PIXELS, data, ("PNG", "JPEG")) as image:
         _check_depth(image, name)
         image.info.clear()
         return _decoded(image, name, mode)
@@ -191,7 +205,7 @@ def read_label(
     """Reads a mask whose values are class indices, uint8 `[h, w]`.
 
     Args:
-      path: palette or grey PNG.
+      path: palette or grey image.
       num_classes: C; allowed values are 0..C-1 and `IGNORE`.
       ignore: values that become `IGNORE`.
       max_pixels: as in `read_image`.
@@ -253,21 +267,30 @@ def difference_hash(image: np.ndarray) -> str:
 
 
 def _open(
-    path: str | Path, max_pixels: int, data: bytes | None = None
+    path: str | Path,
+    max_pixels: int,
+    data: bytes | None = None,
+    formats: tuple[str, ...] = FORMATS,
 ) -> ImageFile.ImageFile:
     try:
         if data is None:
             check_plain(path)
         file = path if data is None else io.BytesIO(data)
-        image = Image.open(file, formats=("PNG", "JPEG"))
+        image = Image.open(file, formats=formats)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         most = f"{max_pixels / 1e6:g} million pixels"
         raise DataError([f"{path}: more than {most}; make it smaller"]) from None
     except _UNREADABLE as error:
-        raise DataError([f"{path}: not a readable PNG or JPEG ({error})"]) from error
+        names = " or ".join(formats)
+        raise DataError([f"{path}: not a readable {names} ({error})"]) from error
     fault = size_fault(image.height, image.width, max_pixels)
+    if image.format == "TIFF":
+        # With a name Pillow maps plain pixels into memory, and forgets to turn them.
+        image.filename = ""
+    if image.format == "TIFF" and getattr(image, "is_animated", False):
+        fault = "a TIFF of several pages; save each page as a picture of its own"
     if fault:
         image.close()
         raise DataError([f"{path}: {fault}"])
@@ -297,8 +320,8 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
     return args if isinstance(args, str) else str((args or ("",))[0])
 
 
-def _check_png(image: ImageFile.ImageFile, path: str | Path) -> None:
-    if image.format != "PNG":
+def _check_lossless(image: ImageFile.ImageFile, path: str | Path) -> None:
+    if image.format == "JPEG" or image.info.get("compression") == "jpeg":
         raise DataError(
             [f"{path}: a {image.format} mask blurs its values; save it as PNG"]
         )
@@ -314,6 +337,7 @@ def _check_depth(image: ImageFile.ImageFile, path: str | Path) -> None:
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 (upright) to 8, of what was read of the file so far."""
     # The image's own method would remember an answer, and of a PNG decode the pixels.
+    # A TIFF has no tags in `info`: Pillow turns it by itself, its size too.
     probe = Image.new("1", (1, 1))
     probe.info = image.info
     try:

@@ -12,8 +12,11 @@ from pathlib import Path
 from data_pipelines.io.images import DataError, is_turned, read_size
 from data_pipelines.io.names import name_fault
 
-PICTURES = (".jpg", ".jpeg", ".png")
-"""Suffixes of frames; masks are `(".png",)`, which loses nothing."""
+MASKS = (".png", ".bmp", ".tif", ".tiff")
+"""Suffixes of masks: of formats that lose nothing."""
+
+PICTURES = (".jpg", ".jpeg", *MASKS)
+"""Suffixes of frames."""
 
 
 def is_skipped(name: str) -> bool:
@@ -57,16 +60,75 @@ def files_by_stem(
     A name that cannot be written elsewhere is a fault; so is a stem that is there
     twice, and a folder without any.
     """
+    files = _by_stem(listed(folder, suffixes) if folder.is_dir() else [], faults)
+    if not files:
+        kinds = ", ".join(suffix[1:] for suffix in suffixes)
+        faults.append(f"{folder}: missing or empty; put the files ({kinds}) there")
+    return files
+
+
+def with_frames_stems(
+    frames: Iterable[str], masks: Mapping[str, Path]
+) -> dict[str, Path]:
+    """Masks by the stems of their frames, where masks add an ending to these.
+
+    f1_mask.png is the mask of f1.png if no mask is called as a frame is.
+
+    Args:
+      frames: their stems.
+      masks: by their own stems.
+    """
+    known = set(frames)
+    ending = "" if known.intersection(masks) else _ending(masks, known)
+    return {stem.removesuffix(ending): path for stem, path in masks.items()}
+
+
+def frames_and_masks(
+    folder: Path, faults: list[str]
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Frames and masks that lie in one folder, by the frames' stems, in natural order.
+
+    Either f1.jpg with f1.png (or .bmp, .tif), or f1.png with f1_mask.png, where the
+    ending may be any that holds no digit.
+
+    Returns:
+      Two empty dicts if the folder's pictures are no such pairs.
+    """
+    files = listed(folder)
+    lossy = [path for path in files if path.suffix.lower() not in MASKS]
+    lossless = [path for path in files if path.suffix.lower() in MASKS]
+    if {path.stem for path in lossy} & {path.stem for path in lossless}:
+        return _by_stem(lossy, faults), _by_stem(lossless, faults)
+    stems = {path.stem for path in files}
+    ending = _ending((path.stem for path in lossless), stems)
+    if not ending:
+        return {}, {}
+    frames = [path for path in files if not path.stem.endswith(ending)]
+    masks = [path for path in files if path.stem.endswith(ending)]
+    by_stem = _by_stem(masks, faults)
+    named = {stem.removesuffix(ending): path for stem, path in by_stem.items()}
+    return _by_stem(frames, faults), named
+
+
+def _ending(masks: Iterable[str], frames: set[str]) -> str:
+    """What most masks' stems add to those of frames; it holds no digit."""
+    found = Counter(
+        mask[cut:]
+        for mask in masks
+        for cut in range(1, len(mask))
+        if mask[:cut] in frames and not re.search(r"\d", mask[cut:])
+    )
+    return max(found, key=lambda text: (found[text], -len(text)), default="")
+
+
+def _by_stem(paths: Iterable[Path], faults: list[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in listed(folder, suffixes) if folder.is_dir() else []:
+    for path in paths:
         if fault := name_fault(path.name):
             faults.append(f"{path}: the name {fault}; rename it")
         if path.stem in files:
             faults.append(f"{path}: same frame as {files[path.stem].name}; keep one")
         files.setdefault(path.stem, path)
-    if not files:
-        kinds = ", ".join(suffix[1:] for suffix in suffixes)
-        faults.append(f"{folder}: missing or empty; put the files ({kinds}) there")
     return files
 
 

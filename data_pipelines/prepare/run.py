@@ -234,7 +234,7 @@ def _told(faults: Iterable[str], request: Request) -> DataError:
     lines = list(faults)
     own = DATASETS[request.dataset].masks
     ways = other_ways(lines, request.mask_values) if own else []
-    return DataError([*lines, *ways])
+    return DataError([*(line for line in lines if line not in ways), *ways])
 
 
 def _opened(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from data_pipelines.frames import FrameSource, resized, select
-from data_pipelines.io.pairs import PICTURES, is_skipped, listed, natural_key
+from data_pipelines.io.pairs import PICTURES, listed
 from data_pipelines.sources import DATASETS
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import open_dataset
@@ -21,7 +21,7 @@ from dmnet_jax.streaming.described import Description
 from dmnet_jax.streaming.letterbox import letterbox
 from dmnet_jax.streaming.program import Program
 from dmnet_jax.streaming.runtimes import Tensors, step_inputs
-from dmnet_jax.video.sources import open_source
+from dmnet_jax.video.sources import open_source, sources_in
 
 SAMPLES = 48
 """Inputs that are measured, or a few more: a third of them gave the same mIoU."""
@@ -118,22 +118,13 @@ def _places(path: Path) -> list[Path]:
     """What `open_source` is to open."""
     if not path.is_dir() or listed(path):
         return [path]
-    found = []
-    for child in sorted(path.iterdir(), key=lambda child: natural_key(child.name)):
-        inner = child / "frames" if (child / "frames").is_dir() else child
-        if is_skipped(child.name) or (inner.is_dir() and not listed(inner)):
-            continue
-        if inner.is_dir() or child.suffix.lower() in _VIDEOS:
-            found.append(inner)
+    found = sources_in(path)
     if not found:
         raise ValueError(
             f"--calibrate {path}: holds no {', '.join(PICTURES)} files, no videos and "
             "no folders of frames"
         )
     return found
-
-
-_VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".mpg", ".mpeg", ".m4v", ".ts")
 
 
 def _of_video(source: FrameSource, video: int) -> Clip:

@@ -15,8 +15,9 @@ from PIL import Image
 from data_pipelines.corruption import TRAINED, UNGRADED, UNSEEN
 from data_pipelines.io.images import resize_label
 from dmnet_jax.live.degrade import OFF, Choice, Degrade
+from dmnet_jax.predict.network import session_for
 from dmnet_jax.predict.outputs import areas, colors_of
-from dmnet_jax.predict.run import LIVE, session_for
+from dmnet_jax.predict.run import LIVE
 from dmnet_jax.streaming import Result, Session, TrainedRun
 from dmnet_jax.video.capture import Every, Latest, first_frame
 from dmnet_jax.video.overlay import places

@@ -1,27 +1,23 @@
-"""What `predict` writes of each frame: an overlay, a mask, a line."""
+"""What `predict` writes of each frame: an overlay, labels, a line."""
 
 import contextlib
 import json
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from data_pipelines.frames import ClassInfo
 from data_pipelines.io.files import naming
+from data_pipelines.sources.folder.classes import class_color
 from dmnet_jax.evaluation.results import write_json
+from dmnet_jax.predict.formats import Format, label_writer, replacing
 from dmnet_jax.streaming import Result
 from dmnet_jax.video import overlay
-from dmnet_jax.video.overlay import (
-    PALETTE,
-    Color,
-    legend,
-    numbered,
-    save_indexed_png,
-)
+from dmnet_jax.video.overlay import PALETTE, Color, legend, numbered
 from dmnet_jax.video.pyav import VideoWriter
 from dmnet_jax.video.sources import Captured, SourceError
 
@@ -31,12 +27,17 @@ _INK, _PAPER, _ALARM = (20, 20, 20), (255, 255, 255), (213, 94, 0)
 def colors_of(classes: Sequence[dict[str, Any]]) -> tuple[Color, ...]:
     """The classes' colors: those that color-blind people can tell apart, if enough.
 
+    Else the checkpoint's own, if they differ.
+
     Args:
         classes: of the checkpoint, background first.
     """
     if len(classes) <= len(PALETTE):
         return PALETTE[: len(classes)]
-    return tuple(tuple(info["color"]) for info in classes)
+    colors = tuple(tuple(info["color"]) for info in classes)
+    if len(set(colors)) < len(colors):
+        return tuple(map(class_color, range(len(classes))))
+    return colors
 
 
 def areas(label: np.ndarray, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -89,22 +90,38 @@ class Outputs:
         folder: made if missing.
         classes: of the checkpoint, background first.
         rate: frames a second of the overlay video.
+        form: of the labels, see `formats`.
+        overlay: whether to draw the overlay video.
+        file_names: of the frames' pictures, by the frames' names, if they are files.
 
     Raises:
+        DataError: this form cannot be written, see `formats.label_writer`.
         WriteError: also by the methods: names the folder or file, and says why.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[dict[str, Any]], rate: float):
+    def __init__(
+        self,
+        folder: Path,
+        classes: Sequence[dict[str, Any]],
+        rate: float,
+        form: Format = "png",
+        overlay: bool = True,
+        file_names: Mapping[str, str] | None = None,
+    ) -> None:
         self._folder = folder
         self._names = [info["name"] for info in classes]
         self._colors = colors_of(classes)
         with naming(folder):
-            (folder / "masks").mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            known = map(ClassInfo, self._names, self._colors)
+            self._labels = label_writer(form, folder, tuple(known), file_names or {})
             self._lines = (folder / "frames.jsonl").open("w", encoding="utf-8")
+            self._video, self._pictures = None, False
             try:
-                self._video = VideoWriter(folder / "overlay.mp4", rate)
+                if overlay:
+                    self._video = VideoWriter(folder / "overlay.mp4", rate)
             except SourceError:  # no PyAV
-                self._video = None
+                self._pictures = True
                 (folder / "overlay").mkdir()
         self._size: tuple[int, int] | None = None
         self.written = 0
@@ -129,22 +146,12 @@ class Outputs:
         seconds: float,
         more: dict[str, Any],
     ) -> None:
-        image = captured.image
-        picture = painted(image, result, self._names, self._colors)
-        if self._video is None:
-            with _replacing(self._folder / "overlay" / f"{captured.name}.png") as path:
-                Image.fromarray(picture).save(path)
-        else:
-            self._size = self._size or picture.shape[:2]
-            if picture.shape[:2] != self._size:
-                height, width = self._size
-                picture = np.asarray(Image.fromarray(picture).resize((width, height)))
-            self._video.add(picture, seconds)
+        if self._video is not None or self._pictures:
+            self._show(captured, result, seconds)
         found = {}
         if result.labels is not None:
             found = areas(result.labels, self._names)
-            with _replacing(self._folder / "masks" / f"{captured.name}.png") as path:
-                save_indexed_png(path, result.labels, self._colors)
+            self._labels.add(captured.name, result.labels)
         line = {
             "frame": captured.name,
             "index": result.index,
@@ -163,6 +170,18 @@ class Outputs:
         self._lines.write(json.dumps(line, allow_nan=False) + "\n")
         self._lines.flush()
 
+    def _show(self, captured: Captured, result: Result, seconds: float) -> None:
+        picture = painted(captured.image, result, self._names, self._colors)
+        if self._video is None:
+            with replacing(self._folder / "overlay" / f"{captured.name}.png") as path:
+                Image.fromarray(picture).save(path)
+            return
+        self._size = self._size or picture.shape[:2]
+        if picture.shape[:2] != self._size:
+            height, width = self._size
+            picture = np.asarray(Image.fromarray(picture).resize((width, height)))
+        self._video.add(picture, seconds)
+
     def close(self, summary: dict[str, Any]) -> None:
         """Completes the files and writes `summary.json`."""
         with naming(self._folder), contextlib.ExitStack() as last:
@@ -171,17 +190,7 @@ class Outputs:
             if self._video is not None:
                 last.callback(self._video.close)
             last.callback(self._lines.close)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file to write instead of `path`, put in its place once it is complete."""
-    partial = path.with_name(f".partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+            last.callback(self._labels.close)
 
 
 def _finite(value: float) -> float | None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io.names import shown
-from dmnet_jax.checkpoint.provenance import versions, weights_sha256
+from dmnet_jax.checkpoint.provenance import versions
+from dmnet_jax.predict.formats import Format
+from dmnet_jax.predict.network import Network
 from dmnet_jax.predict.outputs import Outputs
-from dmnet_jax.streaming import Policy, Session, TrainedRun, compile
-from dmnet_jax.streaming.letterbox import canvas_fault, label_size
+from dmnet_jax.streaming import Policy, Session
 from dmnet_jax.video.capture import Every, Latest, first_frame
-from dmnet_jax.video.sources import RATE, Source, SourceError
+from dmnet_jax.video.sources import RATE, Folder, Source, SourceError
 
 OFFLINE = Policy(skip_blank=False, skip_frozen=False, other_sizes="letterbox")
 """Nothing is skipped, so that labels are those of `evaluate.py`."""
@@ -25,79 +25,71 @@ SILENCE = 2.0
 
 @dataclass(frozen=True)
 class Options:
-    """How to go through a source.
+    """How to go through a source, and what to write of it.
 
     Attributes:
         live: the latest frame wins; else every frame.
         frames: at most so many; 0: all.
+        form: of the labels.
+        overlay: whether to draw the overlay video.
         about: for the summary.
     """
 
     live: bool = False
     frames: int = 0
+    form: Format = "png"
+    overlay: bool = True
     about: dict[str, Any] = field(default_factory=dict)
 
 
-def session_for(trained: TrainedRun, size: tuple[int, int], **options: Any) -> Session:
-    """A session whose labels have the size of frames [*size, 3], exactly.
-
-    Frames of other sizes are letterboxed too, and their labels the nearest pixels', as
-    are those of more than `MAX_LABELS` pixels.
-
-    Raises:
-        ValueError: such frames are too large or too long.
-    """
-    network = trained.config.data.size
-    fault = canvas_fault(size, network)
-    if fault:
-        raise ValueError(f"frames cannot be used: {fault}")
-    labels = label_size(size, network)
-    program = compile(trained.model, trained.variables, size=network, label_size=labels)
-    return Session(program, **options)
-
-
 def run(
-    trained: TrainedRun,
+    network: Network,
     source: Source,
     out: Path,
     options: Options,
     stopping: Callable[[], bool],
-) -> str:
-    """Segments a source into files in `out` and prints a summary.
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, Any] | None:
+    """Segments a source into files in `out`.
 
     Args:
-        trained: of `load_run`.
+        network: of `load_network`.
         source: of `open_source`.
         out: folder for the files.
         options: how.
         stopping: asked before each frame, and while one is waited for; True ends in
             good order.
+        progress: called after each frame with how many there were.
 
     Returns:
-        Why the source was lost before its end; empty if it was not. Files are complete
-        either way.
+        The summary, whose "lost" says why the source was lost before its end; None if
+        it was stopped before the first frame, and nothing was written.
 
     Raises:
         ValueError: nothing could be read, or not written.
     """
     first = first_frame(source, stopping)
     if first is None:
-        print("stopped before the first frame; nothing was written")
-        return ""
+        return None
     size = first.image.shape[:2]
     rate = source.rate or RATE
     deadline = 1 / rate if options.live else None
     policy = LIVE if options.live else OFFLINE
+    names = {}
+    if isinstance(source, Folder):
+        names = {path.stem: path.name for path in source.paths}
     counts: dict[str, int] = {}
-    lost = ""
-    with session_for(trained, size, policy=policy, deadline=deadline) as session:
-        outputs = Outputs(out, trained.about["classes"], rate)
+    lost, summary = "", {}
+    with network.session(size, policy=policy, deadline=deadline) as session:
+        form = (options.form, options.overlay, names)
+        outputs = Outputs(out, network.classes, rate, *form)
         began = time.monotonic()
         way = _live if options.live else _offline
         frames = way(session, source, outputs, counts, stopping)
         try:
             with contextlib.closing(frames):
                 for _ in frames:
+                    progress(outputs.written)
                     if stopping() or outputs.written == options.frames:
                         break
         except SourceError as error:
@@ -107,20 +99,20 @@ def run(
             summary = {
                 **options.about,
                 "mode": "live" if options.live else "offline",
+                "format": options.form,
                 "frame_size": list(size),
-                "network_size": list(trained.config.data.size),
+                "network_size": list(network.size),
                 "frames_written": outputs.written,
                 "wall_seconds": round(seconds, 3),
                 "frames_a_second": round(outputs.written / max(seconds, 1e-9), 3),
                 **counts,
                 "lost": lost,
                 "session": session.stats(),
-                "weights_sha256": weights_sha256(trained.variables),
+                "weights_sha256": network.sha256,
                 "versions": versions(),
             }
             outputs.close(summary)
-    print(shown(told(summary, out)))
-    return lost
+    return summary
 
 
 def told(summary: dict[str, Any], out: Path) -> str:

@@ -28,7 +28,7 @@ from dmnet_jax.video.containers import (
     said,
     stream_of,
 )
-from dmnet_jax.video.sources import Captured
+from dmnet_jax.video.sources import RATE, Captured
 
 _TICK = Fraction(1, 1000)
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -61,6 +61,16 @@ class VideoFile:
     def rate(self) -> float | None:
         with self._opened() as container:
             return rate_of(stream_of(container))
+
+    @property
+    def length(self) -> int | None:
+        """About how many frames there are; None if the file does not tell."""
+        with self._opened() as container:
+            stream = stream_of(container)
+            if stream.frames or stream.duration is None:
+                return stream.frames or None
+            seconds = float(stream.duration * stream.time_base)
+            return round(seconds * (rate_of(stream) or RATE))
 
     def __iter__(self) -> Iterator[Captured]:
         self.faults.update(no_faults())

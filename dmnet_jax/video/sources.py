@@ -6,7 +6,9 @@
 Folders and rendered video need nothing more; the others need PyAV, see `video`.
 """
 
+import glob
 import itertools
+import logging
 import stat
 from collections import Counter
 from collections.abc import Iterator
@@ -18,10 +20,24 @@ import numpy as np
 
 from data_pipelines.io.images import DataError, read_image, read_size
 from data_pipelines.io.names import name_fault
-from data_pipelines.io.pairs import PICTURES, listed
+from data_pipelines.io.pairs import (
+    PICTURES,
+    frames_and_masks,
+    is_skipped,
+    listed,
+    natural_key,
+)
 from data_pipelines.synthetic import endless
 
+_log = logging.getLogger(__name__)
+
 RENDERED = "synthetic"
+VIDEOS = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".mpg", ".mpeg"),
+    *(".ts", ".mts", ".m2ts", ".mxf", ".3gp"),
+)
+"""Suffixes by which a video is known among other files."""
+
 RATE = 25.0
 """Frames a second of what does not say its own rate."""
 
@@ -66,7 +82,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """The PNG and JPEG pictures of a folder, in natural order of their names.
+    """The pictures of a folder, in natural order of their names.
 
     One that cannot be read is a black picture with damage, so that the others keep
     their places.
@@ -131,8 +147,9 @@ def open_source(text: str) -> Source:
     """The source that a user names.
 
     Args:
-        text: a folder of pictures, a video file, the number or device path of a
-            camera, an address such as rtsp://..., or "synthetic".
+        text: a folder of pictures or a pattern of their names ("DIR/*.png"), a video
+            file, the number or device path of a camera, an address such as
+            rtsp://..., or "synthetic".
 
     Raises:
         SourceError: there is no such thing, or PyAV is needed and missing.
@@ -145,7 +162,11 @@ def open_source(text: str) -> Source:
     except (OSError, ValueError):  # a name that no file can have
         kind = 0
     if stat.S_ISDIR(kind):
-        return _folder(path)
+        return _folder(path, _frames_of(path))
+    if not kind and glob.has_magic(text) and "://" not in text:
+        found = map(Path, glob.glob(text, recursive=True))
+        pictures = [p for p in found if p.suffix.lower() in PICTURES and p.is_file()]
+        return _folder(path, sorted(pictures, key=lambda p: natural_key(p.name)))
     from dmnet_jax.video.pyav import Camera, VideoFile
 
     if text.isdecimal():
@@ -160,11 +181,47 @@ def open_source(text: str) -> Source:
     )
 
 
-def _folder(path: Path) -> Folder:
-    """The pictures of a folder that training would take too."""
-    files = listed(path)
+def sources_in(folder: Path, alone: bool = False) -> list[Path]:
+    """What `open_source` may open in a folder: videos, folders of pictures.
+
+    A folder that holds one called frames stands for that one.
+
+    Args:
+        folder: to look in.
+        alone: whether to look at `folder` itself instead, which may be a file.
+
+    Returns:
+        In natural order.
+    """
+    found = []
+    within = [folder] if alone else folder.iterdir()
+    for path in sorted(within, key=lambda path: natural_key(path.name)):
+        inner = path / "frames" if (path / "frames").is_dir() else path
+        if is_skipped(path.name) or (inner.is_dir() and not listed(inner)):
+            continue
+        if inner.is_dir() or path.suffix.lower() in VIDEOS:
+            found.append(inner)
+    return found
+
+
+def _frames_of(folder: Path) -> list[Path]:
+    """A folder's pictures, without masks (f1_mask.png) if there is one for each."""
+    frames, masks = frames_and_masks(folder, [])
+    alike = any(path.stem == stem for stem, path in masks.items())
+    if not masks or masks.keys() != frames.keys() or alike:
+        return listed(folder)
+    _log.warning(
+        "%s: %d of its pictures are masks of the others by their names, and are left "
+        "out (%s)",
+        *(folder, len(masks), next(iter(masks.values())).name),
+    )
+    return list(frames.values())
+
+
+def _folder(path: Path, files: list[Path]) -> Folder:
+    """Pictures that training would take too, all in one folder or called apart."""
     if not files:
-        raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files")
+        raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files, no videos")
     for file in files:
         fault = name_fault(file.name)
         if fault:

@@ -9,13 +9,22 @@ from PIL import Image
 
 from data_pipelines.prepare.__main__ import main as prepare
 from data_pipelines.prepared import open_prepared
+from dmnet_jax.cli.train import main as train
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import check_masks, open_split, open_videos
 from dmnet_jax.evaluation.results import tables, write_results
 from dmnet_jax.metrics import PROTOCOLS
 from tests.cli.test_train import load
 from tests.evaluation.test_results import ABOUT, SOURCE, evaluated
-from tests.support.tiny_run import picture, write_videos
+from tests.support.tiny_run import (
+    RECIPE,
+    RUN,
+    picture,
+    shallow,
+    train_arguments,
+    write_videos,
+)
+from tests.support.toy import everywhere
 
 COLORS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
 
@@ -55,17 +64,30 @@ def white(label, frame):
     return np.where(label > 0, 255, 0).astype(np.uint8)
 
 
-def test_binary_masks_of_0_and_255_are_refused_with_the_option_that_reads_them(
-    tmp_path,
-):
+@pytest.mark.parametrize("values", ["class", "binary"])
+def test_masks_of_0_and_255_alone_are_binary_and_it_is_said(tmp_path, caplog, values):
     root = write(tmp_path, white)
+    train, notes = looked_at(root, mask_values=values)
+    assert not notes
+    np.testing.assert_array_equal(train.label(0, 1), picture(1)[1] > 0)
+    (_, _, said), *_ = caplog.record_tuples or [("", 0, "")]
+    assert ("255 is read as class 1" in said and "6 masks" in said) == (
+        values == "class"
+    )
+
+
+def test_what_255_means_is_decided_by_the_whole_tree(tmp_path):
+    """By videos that are not used, too; where it is not plain, it is refused."""
+    root = write(tmp_path, white, names=("one", "two", "three"))
+    label = picture(0)[1].clip(0, 1)
+    Image.fromarray(label).save(root / "three" / "masks" / "0.png")
     report = refused(root)
     for part in ("training video one", "validation video two"):
         assert f"{part}: the only foreground of its masks is 255" in report
     assert "3 of 3 masks" in report and "--data.mask-values binary" in report
-    train, notes = looked_at(root, mask_values="binary")
-    assert not notes
-    np.testing.assert_array_equal(train.label(0, 1), picture(1)[1] > 0)
+    # Nor is it plain where there are more classes.
+    Image.fromarray(white(label, 0)).save(root / "three" / "masks" / "0.png")
+    assert "only foreground of its masks is 255" in refused(root, num_classes=3)
 
 
 def test_binary_masks_may_be_rgb_or_one_bit_but_not_smoothed(tmp_path):
@@ -163,6 +185,7 @@ def test_black_masks_are_refused(tmp_path):
 
 def test_train_tells_it_before_there_is_a_run(tmp_path, capsys):
     root = write(tmp_path / "data", white)
+    Image.fromarray(picture(0)[1].clip(0, 1)).save(root / "one" / "masks" / "0.png")
     arguments = [
         *("--data.dataset", "folder", "--data.root", str(root)),
         *("--data.train", "one", "--data.val", "two", "--data.num-classes", "2"),
@@ -175,9 +198,28 @@ def test_train_tells_it_before_there_is_a_run(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+def test_masks_of_0_and_255_train_and_are_scored(tmp_path):
+    root = write(tmp_path / "videos", white)
+    first, last = map(RECIPE.index, ('StageConfig("first"', 'StageConfig("third"'))
+    (tmp_path / "tiny.py").write_text(RECIPE[:first] + RECIPE[last:])
+    more = ["--data.num-classes", "2"]
+    with shallow(), everywhere():  # little is optimized: it trains for two steps
+        assert train([*train_arguments(tmp_path, "runs"), *more]) == 0
+    assert root.is_dir()
+    results = json.loads((tmp_path / "runs" / RUN / "results.json").read_text())
+    labeled = results["protocols"]["global"]["videos"]["two"]
+    assert list(labeled["iou_per_class"]) == ["class_1"]
+    assert labeled["iou"] is not None
+
+
 def test_prepare_refuses_them_and_has_the_option(tmp_path, capsys):
     root = write(tmp_path / "raw", white)
-    command = ["--dataset", "folder", "--raw", str(root), "--out", f"{tmp_path}/out"]
+    command = ["--dataset", "folder", "--raw", str(root)]
+    assert prepare([*command, "--out", f"{tmp_path}/plain"]) == 0
+    source = open_prepared(tmp_path / "plain")
+    np.testing.assert_array_equal(source.label(0, 1), picture(1)[1] > 0)
+    Image.fromarray(picture(0)[1].clip(0, 1)).save(root / "two" / "masks" / "0.png")
+    command += ["--out", f"{tmp_path}/out"]
     assert prepare(command) == 2
     assert "one: the only foreground of its masks is 255" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

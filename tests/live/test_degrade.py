@@ -14,7 +14,7 @@ from data_pipelines.corruption import KINDS, corrupt
 from dmnet_jax.live.degrade import OFF, Choice, Degrade
 from dmnet_jax.live.engine import Engine
 from dmnet_jax.models.protocol import Memories
-from dmnet_jax.predict import run as prediction
+from dmnet_jax.predict import network as prediction
 from dmnet_jax.streaming.program import Interface, Labelled, Program
 from dmnet_jax.video.sources import Captured
 from tests.support.tiny_run import CLASSES, picture

@@ -11,7 +11,7 @@ from dmnet_jax import streaming
 from dmnet_jax.live import __main__ as command
 from dmnet_jax.live.engine import Engine
 from dmnet_jax.live.server import Server
-from dmnet_jax.predict import run as prediction
+from dmnet_jax.predict import network as prediction
 from dmnet_jax.streaming import TrainedRun
 from dmnet_jax.video import sources
 from dmnet_jax.video.sources import Captured, SourceError

@@ -13,6 +13,8 @@ from PIL import Image
 from data_pipelines.frames import Video
 from data_pipelines.io.images import resize_image
 from dmnet_jax import evaluation, streaming
+from dmnet_jax.predict import formats
+from dmnet_jax.predict import network as networks
 from dmnet_jax.predict import run as prediction
 from dmnet_jax.predict.__main__ import main
 from dmnet_jax.streaming import TrainedRun
@@ -41,7 +43,7 @@ def one_network(trained, monkeypatch):
         return tiny_run.program(label_size)
 
     monkeypatch.setattr(streaming, "load_run", lambda run, which: trained)
-    monkeypatch.setattr(prediction, "compile", compiled_once)
+    monkeypatch.setattr(networks, "compile", compiled_once)
 
 
 def frame(index):
@@ -220,7 +222,7 @@ def test_a_strip_of_a_picture_is_refused_in_a_line(size, tmp_path, capsys):
 
 def test_frames_too_large_when_padded_are_refused_before_anything_is_made():
     with pytest.raises(ValueError, match="padded to the network's aspect"):
-        prediction.session_for(
+        networks.session_for(
             TrainedRun(None, None, tiny_run.tiny_config(), {}),  # pyright: ignore
             (16_000, 1_500),
         )
@@ -229,9 +231,7 @@ def test_frames_too_large_when_padded_are_refused_before_anything_is_made():
 def test_a_full_disk_is_named_and_what_was_complete_is_kept(
     folder, tmp_path, monkeypatch, capsys
 ):
-    from dmnet_jax.predict import outputs
-
-    save, out = outputs.save_indexed_png, tmp_path / "out"
+    save, out = formats.save_indexed_png, tmp_path / "out"
 
     def full(path, label, colors):
         if len(list((out / "masks").glob("*.png"))) > 2:
@@ -239,7 +239,7 @@ def test_a_full_disk_is_named_and_what_was_complete_is_kept(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         save(path, label, colors)
 
-    monkeypatch.setattr(outputs, "save_indexed_png", full)
+    monkeypatch.setattr(formats, "save_indexed_png", full)
     with pytest.raises(SystemExit) as stop:
         predict(folder, out)
     err = capsys.readouterr().err
@@ -258,7 +258,7 @@ def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
         program._call,
         memories=Memories(local=False, global_=False),
     )
-    with mock.patch.object(prediction, "compile", lambda *_, **options: without):
+    with mock.patch.object(networks, "compile", lambda *_, **options: without):
         assert predict(folder, tmp_path / "out", "--frames", "3") == 0
     lines = lines_of(tmp_path / "out")
     assert not any(line["admitted"] or line["similarity"] for line in lines)

@@ -44,7 +44,7 @@ class Toy(VideoSegmenter):
         if self.whole:
             x = nn.Conv(8, (3, 3), name="recurrent")(x)
             x = nn.Dropout(0.1, deterministic=not self.has_rng("dropout"))(x)
-        logits = nn.Conv(3, (3, 3), name="head")(x)
+        logits = nn.Conv(self.num_classes, (3, 3), name="head")(x)
         gate = -jnp.abs(logits).mean((1, 2, 3))
         return Output(logits, gate, gate, gate > -1)
 
@@ -81,7 +81,9 @@ def toy_step(axis_name: str | None, **changes: Any) -> Any:
 @contextmanager
 def everywhere() -> Iterator[None]:
     """Inside, every network is a toy."""
-    with mock.patch.object(
-        models, "build", lambda _, axis_name=None: Toy(axis_name=axis_name)
-    ):
+
+    def build(config: Any, axis_name: str | None = None) -> Toy:
+        return Toy(config.data.num_classes, axis_name=axis_name)
+
+    with mock.patch.object(models, "build", build):
         yield

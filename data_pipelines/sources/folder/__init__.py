@@ -12,8 +12,8 @@ from data_pipelines.sources.folder.reader import (
     FolderSource,
     named_classes,
     open_folder,
-    video_names,
 )
+from data_pipelines.sources.folder.tree import video_names
 
 __all__ = [
     "DATASET",

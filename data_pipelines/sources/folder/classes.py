@@ -14,7 +14,8 @@ _EXAMPLE = '[{"name": "background", "color": [0, 0, 0]}, ...]'
 
 
 def read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
-    """The classes in `file`; what is wrong with it is appended to `faults`."""
+    """The classes in `file`; none if it is wrong, and `faults` gets what is wrong."""
+    before = len(faults)
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -44,7 +45,7 @@ def read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
         for name in sorted(set(names))
         if names.count(name) > 1
     ]
-    return tuple(table)
+    return tuple(table) if len(faults) == before else ()
 
 
 def class_color(index: int) -> tuple[int, int, int]:

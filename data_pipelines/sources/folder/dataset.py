@@ -8,7 +8,8 @@ import numpy as np
 from data_pipelines.frames import ClassInfo, RawSource, read_grey
 from data_pipelines.sources.dataset import Chosen, Dataset, Request
 from data_pipelines.sources.folder.masks import read_mask
-from data_pipelines.sources.folder.reader import named_classes, open_folder, video_names
+from data_pipelines.sources.folder.reader import named_classes, open_folder
+from data_pipelines.sources.folder.tree import video_names
 
 TREE = "Expected: RAW/VIDEO/frames/NAME.jpg (or png), RAW/VIDEO/{masks}/NAME.png"
 

@@ -1,6 +1,7 @@
 """Masks of a user's own videos to class indices, by what their values mean.
 
-class    a value is the class: 0, 1, 2, ...; 255 is not scored
+class    a value is the class: 0, 1, 2, ...; 255 is not scored, unless the whole tree
+         has no other foreground, see `open_folder`
 binary   0 is background, 255 is class 1, as most tools export a binary mask
 colors   an RGB color is the class that has it in classes.json
 """
@@ -45,7 +46,7 @@ def read_mask(
     """A mask file's classes, uint8 `[h, w]`, `IGNORE` where it is not scored.
 
     Args:
-      path: PNG.
+      path: a file of a format that loses nothing.
       classes: background first.
       values: what a value means, see above.
       ignore: values that are not scored ("class" only).

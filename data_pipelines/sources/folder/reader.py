@@ -1,11 +1,12 @@
-"""Reads `ROOT/VIDEO/frames/NAME.jpg` with `ROOT/VIDEO/masks/NAME.png`.
+"""Reads a user's own videos: frames and masks, whose classes `classes.json` may name.
 
 A mask's value (palette index or grey level) is the class, unless it is asked to be read
-in another way, see `masks`. `ROOT/classes.json` may name the classes.
+in another way, see `masks`; which file is whose mask, see `tree`.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +19,21 @@ from data_pipelines.frames import (
     read_grey,
     read_image,
 )
-from data_pipelines.io.names import name_fault
-from data_pipelines.io.pairs import (
-    PICTURES,
-    files_by_stem,
-    is_skipped,
-    natural_key,
-    pairing_faults,
-    size_faults,
-)
+from data_pipelines.io.pairs import size_faults
 from data_pipelines.sources.folder.classes import class_color, read_classes
-from data_pipelines.sources.folder.masks import MASK_VALUES, MaskValues, read_mask
-
-SPARSE = (
-    "for a video that is labelled in part or not at all, prepare the data with "
-    "python -m data_pipelines.prepare --allow-missing, and train on what that writes"
+from data_pipelines.sources.folder.masks import (
+    MASK_VALUES,
+    MaskValues,
+    other_ways,
+    read_mask,
 )
+from data_pipelines.sources.folder.tree import (
+    video_files,
+    video_names,
+    wanted_videos,
+)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,22 +84,25 @@ def open_folder(
     decoded when asked for (`data_pipelines.frames.check` decodes them all).
 
     Args:
-      root: holds one folder a video, each with a folder `frames` (JPEG or PNG).
-      masks: name of the folder with a video's masks, PNG, matched to frames by stem.
+      root: holds one folder a video, see `tree`.
+      masks: name of the folder with a video's masks, if they are not beside its frames.
       videos: names of the videos wanted; all of them if not given.
       classes: class names by mask value, background first. If not given they come
         from `ROOT/classes.json`, or else from the masks: as many as the largest value
         needs (then all masks are read once), called class_0, class_1, ...
       ignore: mask values that are not scored; they become `IGNORE`.
       allow_missing: accept frames without a mask, whose label is None.
-      mask_values: what a mask's values mean, see `sources.folder.masks`.
+      mask_values: what a mask's values mean, see `sources.folder.masks`. "class" is
+        taken as "binary" where there are two classes and no mask of any video under
+        `root` has another value than 0 and 255; a warning is logged.
 
     Returns:
       The source, videos and frames in natural order (frame_2 before frame_10).
 
     Raises:
       FileNotFoundError: `root` is no folder.
-      DataError: one line for every fault found in the folder.
+      DataError: one line for every fault in the folder's tree; if there is one, also
+        for those of the pixels, so that one report has all of them.
     """
     root = Path(root)
     if not root.is_dir():
@@ -113,15 +116,8 @@ def open_folder(
     found: list[Video] = []
     image_paths: list[tuple[Path, ...]] = []
     mask_paths: list[tuple[Path | None, ...]] = []
-    for name in _video_names(root, videos, faults):
-        frames = files_by_stem(root / name / "frames", PICTURES, faults)
-        labels = _masks_of(root / name, masks, allow_missing, faults)
-        place, every = root / name / masks, not allow_missing
-        unpaired = pairing_faults(frames, labels, place, every=every)
-        without = sum(stem not in labels for stem in frames)
-        if unpaired and every and without:
-            unpaired[without - 1] += f"; {SPARSE}"
-        faults += unpaired
+    for name in wanted_videos(root, videos, faults):
+        frames, labels = video_files(root / name, masks, allow_missing, faults)
         paths = tuple(frames.values())
         pairs = tuple(labels.get(stem) for stem in frames)
         faults += size_faults(path for path in (*paths, *pairs) if path is not None)
@@ -130,9 +126,7 @@ def open_folder(
         image_paths.append(paths)
         mask_paths.append(pairs)
     table = _class_table(root, classes, mask_values, mask_paths, tuple(ignore), faults)
-    if faults:
-        raise DataError(faults)
-    return FolderSource(
+    source = FolderSource(
         classes=table,
         videos=tuple(found),
         images=tuple(image_paths),
@@ -140,6 +134,83 @@ def open_folder(
         ignore=tuple(ignore),
         mask_values=mask_values,
     )
+    if mask_values == "class" and len(table) == 2 and IGNORE not in ignore:
+        count = _white_masks(root, masks)
+        if count:
+            source = replace(source, mask_values="binary")
+            _log.warning(
+                "%s: the masks have no value but 0 and %d (%d masks) and there are two "
+                "classes, so %d is read as class 1 (%s)",
+                *(root, IGNORE, count, IGNORE, table[1].name),
+            )
+    if faults:
+        faults += _pixel_faults(root, source) if table else []
+        raise DataError(dict.fromkeys([*faults, *other_ways(faults, mask_values)]))
+    return source
+
+
+def _white_masks(root: Path, masks: str) -> int:
+    """How many masks there are under `root`, if 255 is the only foreground of all.
+
+    All videos count, not those that are wanted alone: what 255 means must not depend on
+    which videos train. Ends at the first mask of another value.
+    """
+    count, foreground = 0, False
+    for name in video_names(root):
+        for path in video_files(root / name, masks, True, [])[1].values():
+            try:
+                values = np.unique(read_grey(path))
+            except (DataError, OSError):  # is a fault elsewhere
+                continue
+            if not np.isin(values, (0, IGNORE)).all():
+                return 0
+            count += 1
+            foreground |= IGNORE in values
+    return count if foreground else 0
+
+
+def _pixel_faults(root: Path, source: FolderSource) -> list[str]:
+    """What is wrong with the pixels of pairs, and with their classes."""
+    faults: list[str] = []
+    total, masks = np.zeros(256, np.int64), 0
+    for number, video in enumerate(source.videos):
+        counts = np.zeros(256, np.int64)
+        for frame in range(len(video.frames)):
+            _tried(source.image, number, frame, faults)
+            label = _tried(source.label, number, frame, faults)
+            if label is not None:
+                counts += np.bincount(label.ravel(), minlength=256)
+                masks += 1
+        if counts[IGNORE] and not counts[1:IGNORE].any():
+            faults.append(
+                f"{root / video.name}: the only foreground of its masks is {IGNORE}, "
+                "which is not scored"
+            )
+        total += counts
+    absent = [
+        f"{index} ({info.name})"
+        for index, info in enumerate(source.classes)
+        if index and not total[index]
+    ]
+    file = root / "classes.json"
+    if absent and masks and file.is_file():
+        faults.append(f"{file}: no mask has a pixel of class {', '.join(absent)}")
+    return faults
+
+
+def _tried(
+    read: Callable[[int, int], np.ndarray | None],
+    video: int,
+    frame: int,
+    faults: list[str],
+) -> np.ndarray | None:
+    try:
+        return read(video, frame)
+    except DataError as error:
+        faults += error.faults
+    except OSError as error:
+        faults.append(str(error))
+    return None
 
 
 def named_classes(root: str | Path) -> tuple[ClassInfo, ...]:
@@ -149,60 +220,6 @@ def named_classes(root: str | Path) -> tuple[ClassInfo, ...]:
     """
     file = Path(root) / "classes.json"
     return read_classes(file, []) if file.is_file() else ()
-
-
-def video_names(root: str | Path) -> list[str]:
-    """The videos under `root` in natural order, by name; nothing is opened."""
-    folders = Path(root).iterdir() if Path(root).is_dir() else ()
-    names = (
-        path.name
-        for path in folders
-        if not is_skipped(path.name) and (path / "frames").is_dir()
-    )
-    return sorted(names, key=natural_key)
-
-
-def _video_names(
-    root: Path, wanted: Sequence[str] | None, faults: list[str]
-) -> list[str]:
-    known = video_names(root)
-    if not known:
-        inside = sorted(root.iterdir()) if root.is_dir() else []
-        lower = next((path for path in inside if video_names(path)), None)
-        hint = "" if lower is None else f"; {lower.name} in it does, so give that"
-        faults.append(f"{root}: no videos; it must hold folders VIDEO/frames{hint}")
-        return []
-    if wanted is None:
-        wanted = known
-    unknown = [name for name in wanted if name not in known]
-    faults += [
-        f"{root / name}: no such video; the videos are {', '.join(known)}"
-        for name in unknown
-    ]
-    found = [name for name in dict.fromkeys(wanted) if name in known]
-    faults += [
-        f"{root / name}: the name {fault}; rename it"
-        for name in found
-        if (fault := name_fault(name))
-    ]
-    return found
-
-
-def _masks_of(
-    video: Path, masks: str, allow_missing: bool, faults: list[str]
-) -> dict[str, Path]:
-    """The masks by stem; none where there is no folder to pair frames with."""
-    if (video / masks).is_dir():
-        return files_by_stem(video / masks, (".png",), faults)
-    if not allow_missing:
-        others = sorted(
-            path.name
-            for path in video.iterdir()
-            if path.is_dir() and path.name != "frames" and not is_skipped(path.name)
-        )
-        hint = f"name another (here: {', '.join(others)})" if others else "add it"
-        faults.append(f"{video}: no folder {masks!r}; {hint}, or {SPARSE}")
-    return {}
 
 
 def _class_table(
@@ -218,6 +235,7 @@ def _class_table(
     if classes is not None:
         if not 2 <= len(classes) <= IGNORE:
             faults.append(f"classes: {len(classes)} given; 2 to {IGNORE} are possible")
+            return ()
         table = tuple(
             item if isinstance(item, ClassInfo) else ClassInfo(item, class_color(i))
             for i, item in enumerate(classes)

@@ -176,3 +176,50 @@ def test_a_pipe_in_the_place_of_a_picture_is_refused_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "0.png")
     with pytest.raises(DataError, match=r"0\.png: .*pipe or device"):
         read_image(tmp_path / "0.png")
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+@pytest.mark.parametrize("tag", [1, 3, 6])
+def test_a_tiff_is_read_upright(tmp_path, tag, compression):
+    upright = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    path, mask = tmp_path / "a.tif", tmp_path / "m.tiff"
+    options = {"compression": compression, "tiffinfo": {274: tag}}
+    Image.fromarray(stored_as(upright, tag)).save(path, **options)
+    assert read_size(path) == (5, 8)
+    np.testing.assert_array_equal(read_image(path), upright)
+    Image.fromarray(stored_as(upright[..., 0], tag)).save(mask, **options)
+    np.testing.assert_array_equal(read_grey(mask), upright[..., 0])
+
+
+def test_a_bmp_is_read_as_stored(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    for array in (pixels, pixels[..., 0], pixels[..., 0] > 99):
+        Image.fromarray(array).save(tmp_path / "a.bmp")
+        read = read_image if array.ndim == 3 else read_grey
+        np.testing.assert_array_equal(read(tmp_path / "a.bmp"), array)
+
+
+def test_a_tiff_that_would_lose_something_is_refused(tmp_path):
+    pages = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    Image.new("L", (4, 3)).save(tmp_path / "lossy.tif", compression="jpeg")
+    Image.fromarray(np.zeros((3, 4), np.uint16)).save(tmp_path / "deep.tif")
+    with pytest.raises(DataError, match="pages.tif: a TIFF of several pages"):
+        read_image(tmp_path / "pages.tif")
+    with pytest.raises(DataError, match="lossy.tif: a TIFF mask blurs"):
+        read_grey(tmp_path / "lossy.tif")
+    for read in (read_image, read_grey, read_size):
+        with pytest.raises(DataError, match="deep.tif: 16 bits a channel"):
+            read(tmp_path / "deep.tif")
+
+
+@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")  # Pillow's, too
+def test_a_tiff_cut_short_is_named(tmp_path):
+    path = tmp_path / "a.tif"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    for share in (0.001, 0.5, 0.9):
+        whole = path.read_bytes()
+        (tmp_path / "cut.tif").write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match=r"cut\.tif"):
+            read_image(tmp_path / "cut.tif")

@@ -192,3 +192,71 @@ def test_no_folder_and_no_videos(tmp_path):
         open_folder(tmp_path / "nowhere")
     (fault,) = faults_of(tmp_path)
     assert "no videos" in fault
+
+
+def test_masks_may_add_an_ending_to_the_frames_names(root):
+    for path in (root / "v2/masks").iterdir():
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    source = open_folder(root)
+    assert source.videos[0].frames == NAMES
+    assert source.masks[0][2].name == "f10_mask.png"
+    (root / "v2/masks/f2_mask.png").rename(root / "v2/masks/f3_mask.png")
+    missing, extra = faults_of(root)
+    assert "f2.png: frame without a mask" in missing
+    assert "f3_mask.png: mask without a frame; add frame f3" in extra
+
+
+@pytest.mark.parametrize("inside", ["", "frames"])
+@pytest.mark.parametrize(("frame", "mask"), [(".jpg", ".png"), (".png", "_seg.bmp")])
+def test_masks_may_lie_beside_the_frames(root, inside, frame, mask):
+    wanted = open_folder(root, videos=("v2",))
+    folder = root / "v3" / inside
+    for number, name in enumerate((*NAMES, "f11")):
+        save(folder / f"{name}{frame}", np.zeros((8, 10, 3), np.uint8))
+        save(folder / f"{name}{mask}", wanted.label(0, number % 3))
+    source = open_folder(root)
+    assert [video.name for video in source.videos] == ["v2", "v3", "v10"]
+    assert source.videos[1].frames == (*NAMES, "f11")
+    np.testing.assert_array_equal(source.label(1, 2), wanted.label(0, 2))
+    (folder / f"f2{mask}").unlink()
+    (fault,) = faults_of(root)
+    assert f"f2{frame}: frame without a mask" in fault
+
+
+def test_numbered_pictures_are_no_frames_and_masks(tmp_path):
+    for number in range(1, 22):
+        save(tmp_path / "v" / f"f{number}.png", np.zeros((8, 10, 3), np.uint8))
+    (tmp_path / "classes.json").write_text('[{"name": "a"}, {"name": "b"}]')
+    (fault,) = faults_of(tmp_path)
+    assert "no videos" in fault and "annotations" not in fault
+    (tmp_path / "instances_default.json").write_text("{}")
+    assert "python -m data_pipelines.annotations" in faults_of(tmp_path)[0]
+
+
+def test_a_fault_of_the_tree_comes_with_those_of_all_pixels(root):
+    classes = [{"name": name} for name in ("background", "a", "b", "c")]
+    (root / "classes.json").write_text(json.dumps(classes))
+    (root / "v2/masks/f1.png").unlink()
+    rgb = np.zeros((8, 10, 3), np.uint8)
+    rgb[1, 2] = 1, 2, 3
+    save(root / "v2/masks/f2.png", rgb)
+    cut = root / "v10/frames/f1.png"
+    cut.write_bytes(cut.read_bytes()[:-40])
+    report = "\n".join(faults_of(root))
+    for part in ("f1.png: frame without", "(1, 2, 3) at row 1", "f1.png: damaged"):
+        assert part in report
+    assert "classes.json: no mask has a pixel of class 3 (c)" in report
+    assert "--data.mask-values" in report.splitlines()[-1]
+
+
+def test_a_long_report_is_cut_and_counts_the_rest(root):
+    write_video(root, "v3", frames=[f"f{k}" for k in range(99)])
+    for path in (root / "v3/masks").iterdir():
+        path.unlink()
+    save(root / "v3/masks/x.png", np.zeros((8, 10), np.uint8))
+    with pytest.raises(DataError) as error:
+        open_folder(root)
+    lines = str(error.value).splitlines()
+    assert len(error.value.faults) == 100 and len(lines) == 41
+    assert lines[39] == "... and 60 more faults like these"
+    assert lines[40] == error.value.faults[-1]
