@@ -25,15 +25,15 @@ def get_config() -> Config:
         data=replace(
             config.data,
             corrupt=0.6,
-            cuts=0.3,
+            cuts=0.4,
             scale=(0.75, 1.6),
-            frame_step=3,
+            frame_step=2,
         ),
         model=replace(config.model, state=True, pretrained="rendered"),
         optim=replace(config.optim, drop_epochs=(1,), warmup_steps=20),
         train=replace(
             config.train,
-            batch_size=4,
+            batch_size=6,
             stages=(
                 StageConfig(
                     "state",

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from data_pipelines.frames import FrameSource
 from data_pipelines.loading.loader import Batch, Batches, generator
 
-MOST = 2
-"""Cuts in one sequence, at most."""
+FEW = 2
+"""Cuts in half of the sequences that are cut, at most; in the others any number."""
 _STREAM = 5 << 60
 
 
@@ -22,7 +22,8 @@ class WithCuts:
 
     Args:
       loader: batches of sequences `[b, T, ...]` of which every frame is scored.
-      probability: of a row to be cut, once to `MOST` times.
+      probability: of a row to be cut: half of those once to `FEW` times, as video is,
+        the others up to once a frame, as a folder of pictures.
       seed: 0 <= seed < 2**63.
     """
 
@@ -77,7 +78,8 @@ def cut_rows(
     shift = np.zeros((rows, length), np.intp)
     for row in range(rows):
         if rng.random() < probability and length > 1:
-            count = min(int(rng.integers(1, MOST + 1)), length - 1)
+            most = length - 1 if rng.random() < 0.5 else min(FEW, length - 1)
+            count = int(rng.integers(1, most + 1))
             starts = 1 + rng.choice(length - 1, count, replace=False)
             shift[row] = (np.arange(length)[:, None] >= starts).sum(1)
     return (np.arange(rows)[:, None] + shift) % rows
