@@ -67,13 +67,13 @@ class ClassInfo:
 class Video:
     """A video: its name, its frames' names in time order, and which lack a label.
 
-    `unlabelled` holds frame indices, so that labeled frames are known without
+    `unlabeled` holds frame indices, so that labeled frames are known without
     reading a mask.
     """
 
     name: str
     frames: tuple[str, ...]
-    unlabelled: frozenset[int] = frozenset()
+    unlabeled: frozenset[int] = frozenset()
 
 
 class FrameSource(Protocol):

@@ -29,7 +29,7 @@ def parameters(
     size: tuple[int, int],
     rate: float,
 ) -> dict[str, Any]:
-    """What a run is recognised by."""
+    """What a run is recognized by."""
     return {
         "layout": layout,
         "seed": seed,

@@ -182,7 +182,7 @@ def make_episodes(
 
 
 def screen(size: tuple[int, int]) -> tuple[Field, Field]:
-    """Pixel centres x [1, W] and y [H, 1] in frame heights from the centre."""
+    """Pixel centers x [1, W] and y [H, 1] in frame heights from the center."""
     height, width = size
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / height
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / height

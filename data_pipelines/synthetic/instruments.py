@@ -70,9 +70,9 @@ def make_instrument(
 
 @dataclass(frozen=True)
 class Layer:
-    """One instrument alone: colour premultiplied by alpha, alpha, hard part labels."""
+    """One instrument alone: color premultiplied by alpha, alpha, hard part labels."""
 
-    colour: NDArray[np.float32]
+    color: NDArray[np.float32]
     alpha: Field
     part: NDArray[np.uint8]
 
@@ -85,10 +85,10 @@ def draw(
 ) -> Layer:
     """Draws one instrument alone, lit by `reflections` (see `reflections_of`)."""
     height, width = size
-    colour = np.zeros((height, width, 3), np.float32)
+    color = np.zeros((height, width, 3), np.float32)
     alpha = np.zeros((height, width), np.float32)
     part = np.zeros((height, width), np.uint8)
-    layer = Layer(colour, alpha, part)
+    layer = Layer(color, alpha, part)
     lights = reflections * np.float32(instrument.gain)
     shaft, sleeve, *wrist, jaw = instrument.parts
     unit = pose.diameter * height
@@ -134,7 +134,7 @@ def _ramped(layer: Layer, pose: Pose, ramp: float) -> Layer:
         dx, dy = math.cos(pose.axis), math.sin(pose.axis)
         along = (x - pose.end[0]) * dx + (y - pose.end[1]) * dy
         rise = np.exp(np.clip(-ramp * along, -0.9, 1.1)).astype(np.float32)
-        np.multiply(layer.colour, rise[..., None], out=layer.colour)
+        np.multiply(layer.color, rise[..., None], out=layer.color)
     return layer
 
 
@@ -159,7 +159,7 @@ def _stamp(
             [scale * stretch * sin, scale * mirror * cos],
         ]
     )
-    w, h = sprite.colour.size
+    w, h = sprite.color.size
     ox, oy = sprite.origin
     corners = np.array([[-ox, w - ox, w - ox, -ox], [-oy, -oy, h - oy, h - oy]])
     reach = forward @ corners + at[:, None]
@@ -180,7 +180,7 @@ def _stamp(
                 resample=Image.Resampling.BILINEAR,
             )
         )
-        for image in (sprite.colour, sprite.relief)
+        for image in (sprite.color, sprite.relief)
     )
     # A turned part fills little of its box: light only the pixels that it covers.
     rows, cols = np.nonzero(picture[..., 3])
@@ -197,8 +197,8 @@ def _stamp(
     metal = relief[:, 2:]
     albedo, cover = picture[:, :3], picture[:, 3:]
     lit = metal * albedo * steel + (1 - metal) * (albedo * tube + 0.16 * (tube - 0.6))
-    under = layer.colour[box][rows, cols]
-    layer.colour[box][rows, cols] = under + cover * (np.clip(lit, 0, 1.3) - under)
+    under = layer.color[box][rows, cols]
+    layer.color[box][rows, cols] = under + cover * (np.clip(lit, 0, 1.3) - under)
     cover = cover[:, 0]
     under = layer.alpha[box][rows, cols]
     under = under + cover * (1 - under)
@@ -252,8 +252,8 @@ def shadow_of(alpha: Field, pose: Pose, light: tuple[float, float]) -> Field:
     # The offset grows with the height over the tissue, which is affine in position.
     cos, sin = math.cos(pose.axis), math.sin(pose.axis)
     unit = height / step
-    centre = np.array([small.width, small.height]) / 2
-    end = pose.end * unit + centre
+    center = np.array([small.width, small.height]) / 2
+    end = pose.end * unit + center
     rise = max(0.0, pose.clearance) * unit
     a = np.eye(2) + 0.2 * np.outer(direction, (cos, sin))
     b = -direction * rise - 0.2 * direction * float(np.dot((cos, sin), end))
@@ -268,16 +268,16 @@ def shadow_of(alpha: Field, pose: Pose, light: tuple[float, float]) -> Field:
 
 
 def drag_along(
-    colour: NDArray[np.float32], alpha: Field, drag: NDArray[np.float64]
+    color: NDArray[np.float32], alpha: Field, drag: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], Field]:
     """Averages a layer over the way it moved while the shutter was open (pixels)."""
     length = float(np.hypot(*drag))
     if length < 1.5:
-        return colour, alpha
+        return color, alpha
     count = min(9, math.ceil(length) + 1)
-    blurred, soft = np.zeros_like(colour), np.zeros_like(alpha)
+    blurred, soft = np.zeros_like(color), np.zeros_like(alpha)
     for i in range(count):
         dx, dy = np.rint(drag * (i / (count - 1) - 0.5)).astype(int)
-        blurred += np.roll(colour, (dy, dx), (0, 1))
+        blurred += np.roll(color, (dy, dx), (0, 1))
         soft += np.roll(alpha, (dy, dx), (0, 1))
     return blurred / np.float32(count), soft / np.float32(count)

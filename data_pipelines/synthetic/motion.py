@@ -19,7 +19,7 @@ from data_pipelines.synthetic.fields import (
 
 @dataclass(frozen=True)
 class Arm:
-    """How one instrument moves, in frame heights from the frame's centre.
+    """How one instrument moves, in frame heights from the frame's center.
 
     `port` is the point outside the view that the shaft passes through; `home` the
     middle of the wandering of the shaft's end; `diameter` the shaft's width there.

@@ -149,11 +149,11 @@ def render_frame(scene: Scene, frame: int) -> Frame:
     depth = ground.copy()
     parts = np.zeros((len(scene.instruments), height, width), np.uint8)
     for (index, _, layer, drag), level in zip(drawn, levels, strict=True):
-        colour, alpha = drag_along(layer.colour, layer.alpha, drag)
+        color, alpha = drag_along(layer.color, layer.alpha, drag)
         box = _bounds(alpha)
         front = np.clip((level[box] - depth[box]) / np.float32(0.012) + 0.5, 0, 1)
         cover = (alpha[box] * front)[..., None]
-        rgb[box] = rgb[box] * (1 - cover) + colour[box] * front[..., None]
+        rgb[box] = rgb[box] * (1 - cover) + color[box] * front[..., None]
         seen = layer.alpha[box] * front > 0.5
         depth[box][seen] = level[box][seen]
         parts[:, *box][:, seen] = 0

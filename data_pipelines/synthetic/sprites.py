@@ -39,13 +39,13 @@ TYPES = (
 
 @dataclass(frozen=True)
 class Sprite:
-    """A part's picture: `colour` RGBA, `relief` RGB = (normal x, normal y, metal).
+    """A part's picture: `color` RGBA, `relief` RGB = (normal x, normal y, metal).
 
     Normals map -1..1 to 0..255. `density` is pixels per shaft diameter and `origin`
     the pixel (x, y) of the joint.
     """
 
-    colour: Image.Image
+    color: Image.Image
     relief: Image.Image
     origin: tuple[float, float]
     density: float
@@ -99,21 +99,21 @@ class Canvas:
         self.z = np.zeros_like(self.x)
         self.alpha = np.zeros_like(self.x)
         self.metal = np.zeros_like(self.x)
-        self.colour = np.zeros((*self.x.shape, 3), np.float32)
+        self.color = np.zeros((*self.x.shape, 3), np.float32)
 
     def paint(
         self,
         distance: Field,
         z: Field | float,
-        colour: tuple[float, float, float],
+        color: tuple[float, float, float],
         metal: float = 1.0,
         grain: Field | float = 1.0,
     ) -> None:
         """Covers where `distance` (shaft diameters, negative inside) is below 0."""
         cover = np.clip(0.5 - distance * self.density, 0, 1)
         tone = np.float32(1) * grain
-        paint = np.asarray(tone)[..., None] * np.array(colour, np.float32)
-        self.colour += cover[..., None] * (paint - self.colour)
+        paint = np.asarray(tone)[..., None] * np.array(color, np.float32)
+        self.color += cover[..., None] * (paint - self.color)
         self.z += cover * (z - self.z)
         self.metal += cover * (metal - self.metal)
         self.alpha = np.maximum(self.alpha, cover)
@@ -125,7 +125,7 @@ class Canvas:
         at = (self.origin[0] + x * self.density, self.origin[1])
         ImageDraw.Draw(picture).text(at, text, fill=255, font=font, anchor="lm")
         cover = (np.asarray(picture, np.float32) / 255)[..., None]
-        self.colour += cover * (np.array(color, np.float32) - self.colour)
+        self.color += cover * (np.array(color, np.float32) - self.color)
 
     def cut(self, distance: Field) -> None:
         """Makes a hole where `distance` is below 0."""
@@ -140,17 +140,17 @@ class Canvas:
     def sprite(self, rng: np.random.Generator) -> Sprite:
         """The finished part, with the dents and smears of use from `rng`."""
         dents, smears = self.noise(rng, 0.34, 3, 0.4), self.noise(rng, 0.22, 5, 0.6)
-        self.colour *= (1 + 0.15 * self.metal * np.clip(smears, -2.5, 1))[..., None]
+        self.color *= (1 + 0.15 * self.metal * np.clip(smears, -2.5, 1))[..., None]
         gy, gx = np.gradient(self.z + 0.012 * self.metal * dents, 1 / self.density)
         slope = np.sqrt(1 + gx * gx + gy * gy)
         planes = (-gx / slope, -gy / slope, 2 * self.metal - 1)
         relief = np.stack([np.clip(p, -1, 1) for p in planes], -1)
-        colour = np.concatenate([self.colour, self.alpha[..., None]], -1)
-        # Bleed the colour outwards, or soft edges would mix with black.
+        color = np.concatenate([self.color, self.alpha[..., None]], -1)
+        # Bleed the color outwards, or soft edges would mix with black.
         bare = self.alpha < 0.02
-        colour[bare, :3] = colour[~bare, :3].mean(0)
+        color[bare, :3] = color[~bare, :3].mean(0)
         return Sprite(
-            Image.fromarray((np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8)),
+            Image.fromarray((np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8)),
             Image.fromarray(((relief + 1) * 127.5).astype(np.uint8)),
             self.origin,
             self.density,

@@ -90,7 +90,7 @@ class Tissue:
     """Baked tissue, `density` pixels per frame height, as Pillow images for warping.
 
     `albedo` is RGB, `height` mode F (frame heights), `gloss` L, `regions` L with
-    indices into `REGIONS`. `mean` is the mean colour, 0..1.
+    indices into `REGIONS`. `mean` is the mean color, 0..1.
     """
 
     albedo: Image.Image
@@ -160,7 +160,7 @@ def bake(
     vessels, veins = _vessels(generator(seed, sequence, 3), extent, density)
     cover = vessels, veins
     rows_of = list(table.values())
-    albedo = _colour(kinds, rows_of, coarse, fine, noise(7, 0.16, 4), cover, density)
+    albedo = _color(kinds, rows_of, coarse, fine, noise(7, 0.16, 4), cover, density)
     albedo *= (1 - 0.16 * crease)[..., None]
     pools = rng.uniform(0.2, 0.9) if bed is None else bed.blood
     dry = 1.55 if bed is None else 1.9 - bed.blood
@@ -179,8 +179,8 @@ def bake(
     regions = np.array([lobe.region for lobe in lobes], np.uint8)[owner]
     if anatomy or (bed is not None and bed.stitches):
         stitch = _suture(generator(seed, sequence, 4), extent, density)
-        for index, (cover, colour) in enumerate(stitch):
-            albedo += cover[..., None] * (np.array(colour) - albedo)
+        for index, (cover, color) in enumerate(stitch):
+            albedo += cover[..., None] * (np.array(color) - albedo)
             height = height + 0.008 * cover
             regions[cover > 0.5] = REGIONS.index("thread") + index
     albedo *= rng.uniform(0.93, 1.07, 3)
@@ -199,7 +199,7 @@ def bake(
 class _Lobe:
     """One organ or fold: an elliptic dome at a level of its own."""
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     radii: tuple[float, float]
     angle: float
     level: float
@@ -214,8 +214,8 @@ def _lobes(
     setting: tuple[str, ...],
     anatomy: bool,
 ) -> list[_Lobe]:
-    centre = (extent[0] / 2, extent[1] / 2)
-    lobes = [_Lobe(centre, (9.0, 9.0), 0.0, 0.0, 0.0, setting[0], 0)]
+    center = (extent[0] / 2, extent[1] / 2)
+    lobes = [_Lobe(center, (9.0, 9.0), 0.0, 0.0, 0.0, setting[0], 0)]
     for _ in range(int(rng.integers(9, 14))):
         place = (rng.uniform(0, extent[0]), rng.uniform(0, extent[1]))
         long = rng.uniform(0.22, 0.55)
@@ -231,7 +231,7 @@ def _lobes(
             ("kidney-parenchyma", "kidney", (0.42, 0.28), 0.16),
         ):
             near = rng.uniform(-0.3, 0.3, 2)
-            place = (centre[0] + near[0], centre[1] + near[1])
+            place = (center[0] + near[0], center[1] + near[1])
             region = REGIONS.index(name)
             angle = rng.uniform(0, math.pi)
             lobes.append(_Lobe(place, radii, angle, level, 0.12, kind, region))
@@ -278,11 +278,11 @@ def _stack(
                 max(0, int((middle - reach) * density)),
                 max(0, int((middle + reach) * density)),
             )
-            for middle in lobe.centre
+            for middle in lobe.center
         )
         cos, sin = math.cos(lobe.angle), math.sin(lobe.angle)
-        dx = x[row, column] - np.float32(lobe.centre[1])
-        dy = y[row, column] - np.float32(lobe.centre[0])
+        dx = x[row, column] - np.float32(lobe.center[1])
+        dy = y[row, column] - np.float32(lobe.center[0])
         u = (cos * dx + sin * dy) / lobe.radii[0]
         v = (cos * dy - sin * dx) / lobe.radii[1]
         inside = np.maximum(1 - u * u - v * v, 0)
@@ -294,7 +294,7 @@ def _stack(
     return height, owner
 
 
-def _colour(
+def _color(
     kinds: NDArray[np.integer],
     rows: Sequence[Kind],
     coarse: Field,
@@ -303,7 +303,7 @@ def _colour(
     cover: tuple[Field, Field],
     density: float,
 ) -> NDArray[np.float32]:
-    # Neighbouring organs share fascia: their colours run into one another.
+    # Neighboring organs share fascia: their colors run into one another.
     present = [k for k in range(len(rows)) if (kinds == k).any()]
     weights = [
         np.clip(smooth((kinds == k).astype(np.float32), 0.012 * density), 0, 1)
@@ -321,10 +321,10 @@ def _colour(
     base, second, vessel = (mixed(column) / 255 for column in range(3))
     share, (vessels, veins) = mixed(3), cover
     blend = np.clip(0.4 + 0.3 * coarse + 0.28 * mottle, 0, 1)[..., None]
-    colour = base + blend * (second - base)
-    colour = colour * (1 + 0.035 * fine + 0.03 * mottle)[..., None]
+    color = base + blend * (second - base)
+    color = color * (1 + 0.035 * fine + 0.03 * mottle)[..., None]
     stain = np.clip(share * (1.15 * vessels + 0.7 * veins), 0, 0.85)[..., None]
-    return (colour + stain * (vessel - colour)).astype(np.float32)
+    return (color + stain * (vessel - color)).astype(np.float32)
 
 
 def _vessels(
@@ -371,7 +371,7 @@ def _vessels(
 def _suture(
     rng: np.random.Generator, extent: tuple[float, float], density: float
 ) -> list[tuple[Field, tuple[float, float, float]]]:
-    """Cover and colour of a violet thread and of the curved needle at its end."""
+    """Cover and color of a violet thread and of the curved needle at its end."""
     scale = 2 * density
     size = (2 * round(extent[1] * density), 2 * round(extent[0] * density))
     width = max(2, round(0.009 * scale))
@@ -395,6 +395,6 @@ def _suture(
     ImageDraw.Draw(needle).arc(box, begin, begin + 175, fill=255, width=width)
     layers.append((needle, (0.72, 0.73, 0.76)))
     return [
-        (np.asarray(image.reduce(2), np.float32) / 255, colour)
-        for image, colour in layers
+        (np.asarray(image.reduce(2), np.float32) / 255, color)
+        for image, color in layers
     ]

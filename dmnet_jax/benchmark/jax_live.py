@@ -54,8 +54,8 @@ def prepare(
 
     def step(frames: Any) -> Any:
         nonlocal memory
-        memory, labelled = program.step(memory, frames)
-        return labelled
+        memory, labeled = program.step(memory, frames)
+        return labeled
 
     pictures = scenes(case)
     start = time.perf_counter()

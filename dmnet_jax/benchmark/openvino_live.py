@@ -1,7 +1,7 @@
 """Our own export in OpenVINO, as the benchmark's processes run it.
 
 In float32, bfloat16 and int8: the same step, memory in and memory out. What rounding
-costs is measured on the shipped network and rendered, labelled scenes: the benchmark's
+costs is measured on the shipped network and rendered, labeled scenes: the benchmark's
 own network is not trained.
 """
 
@@ -33,8 +33,8 @@ from dmnet_jax.config import Config, DataConfig
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.export import calibration, onnx_graph, openvino_ir, quantization
 from dmnet_jax.export.int8_gate import gate
-from dmnet_jax.streaming import load_artefact, load_run
-from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming import load_artifact, load_run
+from dmnet_jax.streaming.artifact import write_artifact
 from dmnet_jax.streaming.described import read_description
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
 from dmnet_jax.streaming.program import Interface, Program
@@ -109,13 +109,13 @@ def _program(
     xml, weights = openvino_ir.convert(content)
     contents = {".xml": xml, ".bin": weights}
     if dtype == "int8":
-        path = write_artefact(folder, "float32", contents, interface, notes)
+        path = write_artifact(folder, "float32", contents, interface, notes)
         body = path.with_name(f"{path.name}.json").read_bytes()
         described = read_description(body, ".xml")
-        inputs = calibration.Rolled(load_artefact(path), described, seen)
+        inputs = calibration.Rolled(load_artifact(path), described, seen)
         _, contents = quantization.quantized(contents, inputs)
     notes["dtype"] = dtype
-    return load_artefact(write_artefact(folder, dtype, contents, interface, notes))
+    return load_artifact(write_artifact(folder, dtype, contents, interface, notes))
 
 
 def _cost(folder: Path, size: tuple[int, int], dtype: str) -> dict[str, float]:

@@ -67,7 +67,7 @@ def tables_of(evaluation: Evaluation, results: dict[str, Any]) -> str:
         ["flicker", *flicker["videos"].values(), flicker["share"]],
     ]
     parts.append(
-        f"Normalised surface distance at {scoring.tolerance_px:g} px (95 %: "
+        f"Normalized surface distance at {scoring.tolerance_px:g} px (95 %: "
         f"{_interval(surface['interval_95'])}) and flicker (95 %: "
         f"{_interval(flicker['interval_95'])})\n\n"
         + format_table(rows, ["class", *surface["videos"], "all videos"])

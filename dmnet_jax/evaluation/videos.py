@@ -19,7 +19,7 @@ from dmnet_jax.metrics import (
     confusion_matrix,
     counts_of,
     flicker_counts,
-    normalised_surface_distance,
+    normalized_surface_distance,
     summarize,
 )
 from dmnet_jax.models.dmnet import PAPER_MIN_CONFIDENCE
@@ -262,7 +262,7 @@ def _surface(
     found = np.full(len(matrix), np.nan)
     for class_id in range(1, len(matrix)):
         if matrix[class_id].any() or matrix[:, class_id].any():
-            found[class_id] = normalised_surface_distance(
+            found[class_id] = normalized_surface_distance(
                 label, truth, class_id, tolerance
             )
     return found

@@ -1,6 +1,6 @@
 """The int8 form of a step that was written as OpenVINO IR.
 
-Quantized on real inputs, scored against the float32 step on labelled video; if it loses
+Quantized on real inputs, scored against the float32 step on labeled video; if it loses
 more than it may, the layers that matter most get their precision back, twice as many
 each time.
 """
@@ -18,8 +18,8 @@ from dmnet_jax.checkpoint.runs import TrainedRun
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.export import calibration, quantization
 from dmnet_jax.export.int8_gate import Int8Gate, gate
-from dmnet_jax.streaming import load_artefact
-from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming import load_artifact
+from dmnet_jax.streaming.artifact import write_artifact
 from dmnet_jax.streaming.described import MAX_TEXT, read_description
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
 from dmnet_jax.streaming.program import Interface
@@ -51,39 +51,39 @@ def check(calibrate: str, max_drop: float) -> None:
 def find_sources(
     trained: TrainedRun,
     size: tuple[int, int],
-    labelled: FrameSource | None,
+    labeled: FrameSource | None,
     calibrate: str,
 ) -> tuple[calibration.Calibration, FrameSource]:
-    """What to calibrate on, and the labelled videos to score on.
+    """What to calibrate on, and the labeled videos to score on.
 
     Args:
         trained: the run, whose training and validation videos are taken otherwise.
         size: of the step.
-        labelled: videos that were named.
+        labeled: videos that were named.
         calibrate: frames that were named.
 
     Raises:
         ValueError: videos are not where the config says, or hold nothing.
     """
     config, about = trained.config, trained.about
-    if labelled is None:
+    if labeled is None:
         data = calibration.with_size(config.data, size)
         try:
-            labelled = open_videos(data, about.get("val_videos", []))
+            labeled = open_videos(data, about.get("val_videos", []))
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"the run's validation videos cannot be opened ({error}); int8 is "
-                "scored on labelled video: --labelled DIR"
+                "scored on labeled video: --labeled DIR"
             ) from error
     if calibrate:
-        return calibration.of_folder(calibrate, size), labelled
+        return calibration.of_folder(calibrate, size), labeled
     if config.data.dataset == "rendered":
         _tell(
             "note: int8 is calibrated on rendered scenes, on which this network was "
-            "trained; --calibrate DIR and --labelled DIR take others"
+            "trained; --calibrate DIR and --labeled DIR take others"
         )
     names = about.get("train_videos", [])
-    return calibration.of_training(config.data, names, size), labelled
+    return calibration.of_training(config.data, names, size), labeled
 
 
 def quantize(
@@ -95,9 +95,9 @@ def quantize(
     """Writes the int8 step beside the float32 one.
 
     Args:
-        float32: the `.xml` of an artefact.
+        float32: the `.xml` of an artifact.
         calibrated: what ranges are measured on.
-        videos: labelled, of the step's size.
+        videos: labeled, of the step's size.
         max_drop: mIoU that may be lost.
 
     Returns:
@@ -109,7 +109,7 @@ def quantize(
     contents = {x: float32.with_suffix(x).read_bytes() for x in (".xml", ".bin")}
     body = float32.with_name(f"{float32.name}.json").read_bytes()[:MAX_TEXT]
     description = read_description(body, ".xml")
-    reference = load_artefact(float32)
+    reference = load_artifact(float32)
     inputs = calibration.Rolled(reference, description, calibrated)
     _tell(f"calibrating on {inputs.frames} frames of {calibrated.about}")
     if not computes_int8():
@@ -128,9 +128,12 @@ def quantize(
         path = _written(float32, made, description.interface, about)
         with warnings.catch_warnings():  # of a slow processor, which was told
             warnings.simplefilter("ignore")
-            program = load_artefact(path)
+            program = load_artifact(path)
         found = gate(reference, program, videos)
-        about |= {**dataclasses.asdict(found), "drop": found.drop}
+        report = dataclasses.asdict(found)
+        # The key as it is written in existing artifacts.
+        report["labelled"] = report.pop("labeled")
+        about |= {**report, "drop": found.drop}
         _tell(found.told())
         if found.drop <= max_drop:
             return _written(float32, made, description.interface, about), about
@@ -158,11 +161,11 @@ def _refusal(found: Int8Gate, kept: list[str], max_drop: float) -> str:
 def _written(
     float32: Path, contents: dict[str, bytes], interface: Interface, about: Any
 ) -> Path:
-    """The artefact, described as the float32 one is."""
+    """The artifact, described as the float32 one is."""
     body = json.loads(float32.with_name(f"{float32.name}.json").read_text())
     notes = {k: v for k, v in body.items() if k not in Interface._fields}
     notes |= {"dtype": "int8", "quantization": about}
-    return write_artefact(float32.parent, "model-int8", contents, interface, notes)
+    return write_artifact(float32.parent, "model-int8", contents, interface, notes)
 
 
 def _tell(line: str) -> None:

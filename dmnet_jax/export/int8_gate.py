@@ -1,4 +1,4 @@
-"""The gate of an int8 step: it is scored against the float32 step on labelled video."""
+"""The gate of an int8 step: it is scored against the float32 step on labeled video."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ class Int8Gate:
     Attributes:
         videos: names of those they were rolled over, each from an empty memory.
         frames: of all.
-        labelled: frames that were scored.
+        labeled: frames that were scored.
         miou_float32: pooled IoU over foreground classes.
         miou_int8: the same.
         label_mismatch: share of pixels whose labels differ.
@@ -28,7 +28,7 @@ class Int8Gate:
 
     videos: tuple[str, ...]
     frames: int
-    labelled: int
+    labeled: int
     miou_float32: float
     miou_int8: float
     label_mismatch: float
@@ -45,7 +45,7 @@ class Int8Gate:
         """In a line, for people."""
         line = (
             f"int8 {self.miou_int8:.4f} mIoU, float32 {self.miou_float32:.4f}, on "
-            f"{self.labelled} labelled frames; of all labels "
+            f"{self.labeled} labeled frames; of all labels "
             f"{100 * self.label_mismatch:.2f} % differ, confidence by up to "
             f"{self.confidence_error:.1e}"
         )
@@ -90,7 +90,7 @@ def gate(float32: Program, int8: Program, videos: FrameSource) -> Int8Gate:
                 truth = resize_label(truth, image.shape[:2])
                 rows.append([frame_counts(x, truth, classes) for x in labels])
     if not rows:
-        raise ValueError("the labelled videos have no frame with a label")
+        raise ValueError("the labeled videos have no frame with a label")
     scores = [
         float(summarize(counts, protocol="global")["iou"])
         for counts in np.array(rows).swapaxes(0, 1)
@@ -98,7 +98,7 @@ def gate(float32: Program, int8: Program, videos: FrameSource) -> Int8Gate:
     return Int8Gate(
         videos=tuple(video.name for video in videos.videos),
         frames=len(mismatch),
-        labelled=len(rows),
+        labeled=len(rows),
         miou_float32=scores[0],
         miou_int8=scores[1],
         label_mismatch=float(np.mean(mismatch)),

@@ -71,7 +71,7 @@ class Graph:
         self._sources[made] = source, now
         return made
 
-    def serialise(self, name: str) -> bytes:
+    def serialize(self, name: str) -> bytes:
         """The model, checked."""
         needed, nodes = {x.name for x in self._outputs}, []
         for node in reversed(self._nodes):

@@ -89,7 +89,7 @@ def convert(
     for name, x in zip(outputs, closed.jaxpr.outvars, strict=True):
         value = _read(values, x)
         writer.g.output(name, writer.full(value), value.shape, value.dtype)
-    return writer.g.serialise("dmnet_step")
+    return writer.g.serialize("dmnet_step")
 
 
 def _needed(jaxpr: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 For one stream. Inputs are the memory's leaves but the PRNG key, then `frames`,
 `active`, `reset`, and with a global memory `draw`: float32 [1, global_size], uniform
 in [0, 1) and fresh for every frame, which decides what is read. Outputs are the leaves
-of the next memory and the labels and gates of `streaming.program.Labelled`.
+of the next memory and the labels and gates of `streaming.program.Labeled`.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from jax import Array
 
 from dmnet_jax.export.onnx_convert import convert
 from dmnet_jax.export.stablehlo import leaf_names, typed
-from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labelled_step
+from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labeled_step
 
 _KEY = ".key"
 
@@ -22,7 +22,7 @@ _KEY = ".key"
 def export_step(
     model: Any, variables: Any, interface: Interface
 ) -> tuple[bytes, dict[str, Any]]:
-    """The step as a serialised ONNX model, and JSON that describes it.
+    """The step as a serialized ONNX model, and JSON that describes it.
 
     Args:
         model: any `models.protocol.VideoSegmenter`.
@@ -58,13 +58,13 @@ def export_step(
     def step(*arguments: Array) -> list[Array]:
         given = dict(zip([*held, *rest, *unused], arguments, strict=True))
         memory = jax.tree.unflatten(structure, [given[name] for name in names])
-        memory, labelled = labelled_step(
+        memory, labeled = labeled_step(
             *(model, variables, interface, False, memory),
             *(given[name] for name in rest),
         )
         after = dict(zip(names, jax.tree.leaves(memory), strict=True))
         kept = [after[name] for name in held]
-        return [*kept, *(getattr(labelled, name) for name in OUTPUTS)]
+        return [*kept, *(getattr(labeled, name) for name in OUTPUTS)]
 
     given = [*held.values(), *rest.values(), *unused.values()]
     made = dict(zip(outputs, jax.eval_shape(step, *given), strict=True))

@@ -10,7 +10,7 @@ from dmnet_jax.streaming.runtimes import import_openvino
 
 
 def convert(onnx_model: bytes) -> tuple[bytes, bytes]:
-    """`.xml` and `.bin` of a serialised ONNX model, with float32 weights.
+    """`.xml` and `.bin` of a serialized ONNX model, with float32 weights.
 
     bfloat16 is not a matter of the file: it is the precision that the file is
     compiled for where it runs.

@@ -4,7 +4,7 @@ One gate for every format; what it runs is the program as its reader will open i
 
 Both run over the same stream of pictures, `DMNet.step` with the training variables on
 one side. On the way the window wraps around, the global memory is filled up so that it
-replaces its oldest frame, and the stream is reset. On labelled videos, if there are
+replaces its oldest frame, and the stream is reset. On labeled videos, if there are
 any, both are scored too.
 """
 
@@ -29,7 +29,7 @@ FRAMES = 64
 RELATIVE = 1e-4  # of the greatest magnitude in a map: what rounding may do
 MAX_MISMATCH = 1e-3  # share of pixels; only where the best two classes are that close
 BF16_MISMATCH = 5e-2  # what bfloat16 may do: no more is asked of its single pixels
-MAX_SCORE_LOSS = 2e-3  # of mIoU on labelled frames
+MAX_SCORE_LOSS = 2e-3  # of mIoU on labeled frames
 
 Leaves = dict[str, np.ndarray]
 
@@ -52,7 +52,7 @@ class Parity:
         state_error: greatest difference in the memory over its greatest magnitude.
         confidence_error: greatest difference of r.
         decisions_differ: frames that one side admitted and the other did not.
-        miou_network: pooled IoU of the network on labelled frames, if there are any.
+        miou_network: pooled IoU of the network on labeled frames, if there are any.
         miou_exported: of the exported step on the same.
     """
 
@@ -119,16 +119,16 @@ def compare(model: Any, variables: Any, program: Program, names: list[str]) -> P
         theirs, output, labels, tie = _reference(
             variables, theirs, frame, model=model, size=interface.label_size
         )
-        ours, labelled = program.step(ours, frame, reset=np.full(1, what, np.uint8))
+        ours, labeled = program.step(ours, frame, reset=np.full(1, what, np.uint8))
 
-        differs = np.asarray(labels != labelled.labels)
+        differs = np.asarray(labels != labeled.labels)
         mismatches += differs.sum() / differs.size
         found.label_errors += int((differs & ~np.asarray(tie)).sum())
         admitted = bool(output.admitted[0])
-        found.decisions_differ += admitted != bool(labelled.admitted[0])
+        found.decisions_differ += admitted != bool(labeled.admitted[0])
         found.admitted += admitted
         found.wraps += full and admitted
-        apart = abs(float(output.confidence[0] - labelled.confidence[0]))
+        apart = abs(float(output.confidence[0] - labeled.confidence[0]))
         found.confidence_error = max(found.confidence_error, _or_infinity(apart))
         found.state_error = max(
             found.state_error, _state_error(_named(theirs), _named(ours, names))
@@ -156,7 +156,7 @@ def score(
 ) -> tuple[float, float]:
     """Pooled IoU over foreground classes of network and program, 0..1.
 
-    Both see the videos from an empty memory on; scored is every labelled frame, at the
+    Both see the videos from an empty memory on; scored is every labeled frame, at the
     size of the frames.
 
     Args:
@@ -175,14 +175,14 @@ def score(
         )
         for seen in predict_video(model, variables, videos, video, scoring=scoring):
             frame = videos.image(video, seen.frame)[None]
-            memory, labelled = program.step(memory, frame)
+            memory, labeled = program.step(memory, frame)
             if seen.truth is not None:
-                given = seen.label, np.asarray(labelled.labels[0])
+                given = seen.label, np.asarray(labeled.labels[0])
                 rows.append(
                     [frame_counts(x, seen.truth, model.num_classes) for x in given]
                 )
     if not rows:
-        raise ValueError("the labelled videos have no frame with a label")
+        raise ValueError("the labeled videos have no frame with a label")
     network, exported = np.array(rows).swapaxes(0, 1)
     return _iou(network), _iou(exported)
 
@@ -192,7 +192,7 @@ def _iou(counts: np.ndarray) -> float:
 
 
 def picture(index: int, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3]: coloured patches that wander, another scene every 16 frames."""
+    """uint8 [H, W, 3]: colored patches that wander, another scene every 16 frames."""
     height, width = size
     rng = np.random.default_rng(index // 16)
     patches = rng.integers(0, 256, (height // 16, width // 16, 3))

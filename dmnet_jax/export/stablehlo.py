@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax import Array, export
 
-from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labelled_step
+from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labeled_step
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -19,7 +19,7 @@ PLATFORMS = ("cpu", "cuda")
 def export_step(
     model: Any, variables: Any, interface: Interface
 ) -> tuple[bytes, dict[str, Any]]:
-    """The step for every platform, serialised, and JSON that describes it.
+    """The step for every platform, serialized, and JSON that describes it.
 
     Args:
         model: any `models.protocol.VideoSegmenter`.
@@ -36,10 +36,10 @@ def export_step(
     def step(*arguments: Any) -> tuple[Array, ...]:
         held = jax.tree.unflatten(structure, arguments[: len(leaves)])
         rest = arguments[len(leaves) :]
-        held, labelled = labelled_step(
+        held, labeled = labeled_step(
             *(folded, variables, interface, False, held), *rest
         )
-        outputs = [getattr(labelled, name) for name in OUTPUTS]
+        outputs = [getattr(labeled, name) for name in OUTPUTS]
         return (*jax.tree.leaves(held), *outputs)
 
     with _no_source_paths():

@@ -9,7 +9,7 @@ Needs NumPy only. All scores are in 0..1, and NaN where they are undefined.
 from dmnet_jax.metrics.borders import (
     flicker,
     flicker_counts,
-    normalised_surface_distance,
+    normalized_surface_distance,
 )
 from dmnet_jax.metrics.counts import confusion_matrix, counts_of, frame_counts
 from dmnet_jax.metrics.protocols import (
@@ -41,7 +41,7 @@ __all__ = [
     "format_table",
     "frame_counts",
     "mean_known",
-    "normalised_surface_distance",
+    "normalized_surface_distance",
     "per_class",
     "per_video",
     "summarize",

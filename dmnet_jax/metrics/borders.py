@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def normalised_surface_distance(
+def normalized_surface_distance(
     prediction: NDArray,
     label: NDArray,
     class_id: int,

@@ -27,23 +27,23 @@ from numpy.typing import ArrayLike, NDArray
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType(
     {
-        "ternaus": "A: mean over frames of the labelled classes' mean, an empty frame "
+        "ternaus": "A: mean over frames of the labeled classes' mean, an empty frame "
         "scores 1 or 0; TernausNet (Shvets et al., 2018), at 1024x1280, and papers "
         "that quote it",
-        "mf_tapnet": "B: mean over frames of the labelled classes' mean, empty frames "
+        "mf_tapnet": "B: mean over frames of the labeled classes' mean, empty frames "
         "dropped; MF-TAPNet (Jin et al., 2019), at its input size, EndoVis 2017 "
         "challenge",
         "dmnet": "C: mean over classes of the mean over frames with more than 10 "
-        "labelled pixels; code of DMNet (Wang et al., 2021), at its input size",
-        "stswincl": "D: mean over frames of the labelled classes' mean, 12 classes of "
+        "labeled pixels; code of DMNet (Wang et al., 2021), at its input size",
+        "stswincl": "D: mean over frames of the labeled classes' mean, 12 classes of "
         "EndoVis 2018; STswinCL (Jin et al., 2022), at 1024x1280",
         "challenge": "E: 'Challenge IoU', the same as mf_tapnet; ISINet (Gonzalez et "
         "al., 2020), MATIS, SurgicalSAM",
-        "isi": "E: 'ISI IoU', mean over frames of the mean over labelled or predicted "
+        "isi": "E: 'ISI IoU', mean over frames of the mean over labeled or predicted "
         "classes; ISINet, MATIS, SurgicalSAM",
         "mciou": "E: 'mean class IoU', mean over classes of the mean over frames that "
         "have or predict it; ISINet, MATIS (absent='zero'), SurgicalSAM",
-        "global": "F: pixels of all frames added up, mean over labelled classes; "
+        "global": "F: pixels of all frames added up, mean over labeled classes; "
         "the 'mIoU' of scene segmentation, Cityscapes and CamVid",
     }
 )
@@ -89,18 +89,18 @@ def summarize(
         raise ValueError(f"absent must be 'skip' or 'zero', not '{absent}'")
     table = checked_counts(counts)
     table = table[table[:, :, 2].sum(1) > 0].astype(np.float64)
-    overlap, predicted, labelled = np.moveaxis(table, -1, 0)
+    overlap, predicted, labeled = np.moveaxis(table, -1, 0)
     if protocol in ("isi", "mciou"):
-        cells = predicted + labelled > 0
+        cells = predicted + labeled > 0
     elif protocol == "dmnet":
-        cells = labelled > DMNET_MIN_PIXELS
+        cells = labeled > DMNET_MIN_PIXELS
     else:
-        cells = labelled > 0
+        cells = labeled > 0
 
     summary: dict[str, Any] = {}
     for name, top, bottom in (
-        ("iou", overlap, predicted + labelled - overlap),
-        ("dice", 2 * overlap, predicted + labelled),
+        ("iou", overlap, predicted + labeled - overlap),
+        ("dice", 2 * overlap, predicted + labeled),
     ):
         epsilon = TERNAUS_EPSILON if protocol == "ternaus" else 0.0
         score = _divide(top + epsilon, bottom + epsilon)
@@ -132,7 +132,7 @@ def ternaus_validation(confusion: ArrayLike) -> dict[str, Any]:
 
     The row and column of the background are deleted before counting, so that missing
     half an instrument, or painting tissue as instrument, costs nothing. It is here to
-    recognise such numbers, and warns. It needs a confusion matrix: which class was
+    recognize such numbers, and warns. It needs a confusion matrix: which class was
     taken for which is not in a table of counts.
 
     Args:

@@ -28,7 +28,7 @@ from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
-from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
+from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalize
 from dmnet_jax.nn.prediction_state import PARTS, Part, PredictionState
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import RefineNetDecoder
@@ -181,7 +181,7 @@ class DMNet(VideoSegmenter):
             raise ValueError(
                 f"frames are {height}x{width}; both sides must be multiples of 32"
             )
-        x = normalise(frames, self.encoder) if frames.dtype == jnp.uint8 else frames
+        x = normalize(frames, self.encoder) if frames.dtype == jnp.uint8 else frames
         quarter, eighth, sixteenth_64, sixteenth_96, deep160, deep320 = self.backbone(
             x.astype(self.dtype), train=train
         )

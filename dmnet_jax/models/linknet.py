@@ -17,7 +17,7 @@ from jax import Array
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Conv, Deconv, norm_relu
 from dmnet_jax.nn.layers import Dense1x1
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.resnet import RESNET34, ResNet
 
 
@@ -44,7 +44,7 @@ class LinkNet(ComparedNetwork):
             axis_name=self.axis_name,
             dtype=self.dtype,
             name="backbone",
-        )(normalise(frames, "torch").astype(self.dtype), train=train)
+        )(normalize(frames, "torch").astype(self.dtype), train=train)
         shared = {"axis_name": self.axis_name, "dtype": self.dtype}
         x = stages[3]
         for level in (2, 1, 0):

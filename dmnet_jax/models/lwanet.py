@@ -17,7 +17,7 @@ from jax import Array
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, batch_norm, norm_relu
 from dmnet_jax.nn.layers import Dense1x1, Depthwise3x3, Padding
-from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
+from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalize
 
 
 class LWANet(ComparedNetwork):
@@ -46,7 +46,7 @@ class LWANet(ComparedNetwork):
             dtype=self.dtype,
             name="backbone",
         )
-        x = normalise(frames, self.encoder).astype(self.dtype)
+        x = normalize(frames, self.encoder).astype(self.dtype)
         quarter, eighth, _, sixteenth, _, x = backbone(x, train=train)
 
         shared = {"axis_name": self.axis_name, "dtype": self.dtype}

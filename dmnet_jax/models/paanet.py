@@ -18,7 +18,7 @@ from jax import Array
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, norm_relu
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.nn.resnet import RESNET34, ResNet
 
@@ -49,7 +49,7 @@ class PAANetStyle(ComparedNetwork):
             axis_name=self.axis_name,
             dtype=self.dtype,
             name="backbone",
-        )(normalise(frames, "torch").astype(self.dtype), train=train)
+        )(normalize(frames, "torch").astype(self.dtype), train=train)
 
         # From the deepest map up: double attention, a sum, a convolution.
         levels, deeper = [], None

@@ -26,7 +26,7 @@ from data_pipelines.loading.flow import dense_flow
 from dmnet_jax.models.compared import ComparedNetwork, padded_size
 from dmnet_jax.models.ternausnet import DECODERS
 from dmnet_jax.nn.layers import Dense1x1
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.pooling import max_pool_2x2
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.nn.vgg import VGG, DeconvBlock, conv_relu
@@ -71,7 +71,7 @@ class TAPNet(ComparedNetwork):
         attention = attention.astype(self.dtype)
 
         vgg = VGG(11, self.width, dtype=self.dtype, name="backbone")
-        stages = vgg(normalise(frames, "torch").astype(self.dtype))
+        stages = vgg(normalize(frames, "torch").astype(self.dtype))
         hidden, features = (int(n * self.width) for n in DECODERS[11][0])
         x = DeconvBlock(hidden, features, dtype=self.dtype, name="decoder5")(
             max_pool_2x2(stages[-1])

@@ -32,7 +32,7 @@ from dmnet_jax.models.compared import (
 )
 from dmnet_jax.models.protocol import ClipBatch, Output
 from dmnet_jax.models.tdnet_path import KEY, SPARSE, Encoded, Path, Remembered, sparse
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.resnet import RESNET18
 
 PATH_LOSS, AUXILIARY_LOSS = 0.5, 0.1
@@ -99,7 +99,7 @@ class TDNet(ComparedNetwork):
         path: int | None = None,
     ) -> tuple[Remembered, Array]:
         """As `ComparedNetwork.update`; a `path` that is given is not switched to."""
-        x = normalise(frames, "torch").astype(self.dtype)
+        x = normalize(frames, "torch").astype(self.dtype)
 
         def run(branch: Path, memory: Remembered, x: Array) -> tuple[Encoded, Array]:
             encoded = branch.encode(x, train=train)
@@ -142,7 +142,7 @@ class TDNet(ComparedNetwork):
             current = jax.lax.all_gather(current, self.axis_name)[0]
         videos, length, height, width = batch.frames.shape[:4]
         x = pad_frames(batch.frames.reshape(-1, height, width, 3))
-        x = normalise(x, "torch").astype(self.dtype)
+        x = normalize(x, "torch").astype(self.dtype)
         x = x.reshape(videos, length, *x.shape[1:])
         # Frame t of the clip is for path current + 1 + t, modulo P.
         encoded = [

@@ -90,7 +90,7 @@ class Path(nn.Module):
             self.third_head = Head(self.num_classes, self.width, **shared)
 
     def encode(self, x: Array, *, train: bool) -> Encoded:
-        """Normalised frames [B, H, W, 3]."""
+        """Normalized frames [B, H, W, 3]."""
         *_, third, x = self.backbone(x, train=train)
         parts = [x, *self.pyramid(x, train=train)]
         halves = [part.shape[-1] // 2 for part in parts]

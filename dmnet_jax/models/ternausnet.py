@@ -17,11 +17,11 @@ from jax import Array
 
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.layers import Dense1x1
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.pooling import max_pool_2x2
 from dmnet_jax.nn.vgg import VGG, DeconvBlock, conv_relu
 
-# (hidden, out) channels of the decoder's blocks, centre first, over the width 64.
+# (hidden, out) channels of the decoder's blocks, center first, over the width 64.
 DECODERS = {
     11: ((8, 4), (8, 4), (8, 2), (4, 1), (2, 0.5)),
     16: ((8, 4), (8, 4), (8, 4), (4, 1), (2, 0.5)),
@@ -44,7 +44,7 @@ class TernausNet(ComparedNetwork):
         self, memory: Any, frames: Array, *, train: bool = False
     ) -> tuple[Any, Array]:
         vgg = VGG(self.layers, self.width, dtype=self.dtype, name="backbone")
-        stages = vgg(normalise(frames, "torch").astype(self.dtype))
+        stages = vgg(normalize(frames, "torch").astype(self.dtype))
         x = max_pool_2x2(stages[-1])
         blocks = DECODERS[self.layers]
         for level, (hidden, features) in zip(range(5, 0, -1), blocks, strict=True):

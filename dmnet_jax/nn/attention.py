@@ -57,8 +57,8 @@ class NonLocal(nn.Module):
 
     The affinity is exp(k . q) as in eq. 1, with the dot product divided by
     sqrt(K) as in the authors' release: a constant that the key projection can
-    undo, and without which the softmax saturates at initialisation. Logits and
-    softmax are float32. Dropout acts on the normalised affinity.
+    undo, and without which the softmax saturates at initialization. Logits and
+    softmax are float32. Dropout acts on the normalized affinity.
     """
 
     dropout: float = 0.1
@@ -91,7 +91,7 @@ class Attention(nn.Module):
 
     `__call__(query [B, N, K], key [B, M, K], value [B, M, V], train=)` -> [B, N, V].
     The dot product is divided by sqrt(K); logits and softmax are float32. Dropout
-    acts on the normalised affinity.
+    acts on the normalized affinity.
     """
 
     dropout: float = 0.1

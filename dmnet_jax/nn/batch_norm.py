@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics and gradient are written out.
+"""Batch normalization whose statistics and gradient are written out.
 
 The same function and variables as `flax.linen.BatchNorm`. Differentiating Flax's
 layer makes six sums over positions; here there are two forward and two backward.
@@ -22,7 +22,7 @@ class BatchNorm(nn.Module):
     all float32 [C]. Statistics are float32 at least, whatever `dtype` is.
 
     Attributes:
-        use_running_average: normalise with the stored statistics, and keep them.
+        use_running_average: normalize with the stored statistics, and keep them.
         momentum: share of the stored statistics that an update keeps.
         epsilon: added to the variance.
         axis_name: device axis over which statistics are shared.
@@ -46,7 +46,7 @@ class BatchNorm(nn.Module):
             y = _affine(x, mean.value, var.value, scale, bias, self.epsilon)
             return y.astype(self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
-        result: Any = _normalise(x, scale, bias, self.epsilon, axis_name)
+        result: Any = _normalize(x, scale, bias, self.epsilon, axis_name)
         y, now_mean, now_var = result
         if not self.is_initializing():
             keep = self.momentum
@@ -62,7 +62,7 @@ def _affine(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalise(
+def _normalize(
     x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
 ) -> tuple[Array, Array, Array]:
     """The result, and mean and variance, which pass no gradient."""
@@ -72,15 +72,15 @@ def _normalise(
     return _affine(x, mean, var, scale, bias, epsilon), mean, var
 
 
-def _normalise_forward(
+def _normalize_forward(
     x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
-    result: Any = _normalise(x, scale, bias, epsilon, axis_name)
+    result: Any = _normalize(x, scale, bias, epsilon, axis_name)
     _, mean, var = result
     return result, (x, scale, mean, lax.rsqrt(var + epsilon))
 
 
-def _normalise_backward(
+def _normalize_backward(
     epsilon: float,
     axis_name: str | None,
     residuals: tuple[Array, ...],
@@ -102,7 +102,7 @@ def _normalise_backward(
     return to_x.astype(x.dtype), to_scale, to_bias
 
 
-_normalise.defvjp(_normalise_forward, _normalise_backward)
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def _over_devices(values: Any, axis_name: str | None) -> Any:

@@ -24,7 +24,7 @@ STAGES: Stages = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# Of ImageNet's pictures in [0, 1], by which "torch" weights were normalised.
+# Of ImageNet's pictures in [0, 1], by which "torch" weights were normalized.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -124,7 +124,7 @@ def _folded_norm(name: str) -> Callable[[Array], Array]:
     return lambda x: x
 
 
-def normalise(frames: Array, encoder: Padding) -> Array:
+def normalize(frames: Array, encoder: Padding) -> Array:
     """uint8 RGB [..., 3] -> float32 as the encoder's weights expect it."""
     x = frames.astype(jnp.float32)
     if encoder == "keras":

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 
 def max_pool_5x5(x: Array) -> Array:
-    """Largest value of each 5x5 neighbourhood, stride 1: [B, H, W, C] -> same.
+    """Largest value of each 5x5 neighborhood, stride 1: [B, H, W, C] -> same.
 
     Separable: five rows, then five columns. The gradient of each goes to the first
     position that holds the maximum, as in PyTorch.
@@ -55,7 +55,7 @@ def _padded(x: Array, axis: int, value: float) -> Array:
     """Two more on both sides.
 
     The barrier keeps padding out of the arithmetic's fusions: fused with it they are
-    not vectorised (4x slower).
+    not vectorized (4x slower).
     """
     widths = [(0, 0)] * 4
     widths[axis] = (2, 2)

@@ -36,7 +36,7 @@ def upsample_2x(x: Array) -> Array:
 
 
 def enlarge(logits: Array, size: tuple[int, int], method: str = "bilinear") -> Array:
-    """Logits [B, h, w, C] at the size of labels, [B, *size, C] (half-pixel centres).
+    """Logits [B, h, w, C] at the size of labels, [B, *size, C] (half-pixel centers).
 
     Training, evaluation and streams all do it by this. `method` as in
     `jax.image.resize`; the authors' code has "nearest".
@@ -55,7 +55,7 @@ def likeliest(logits: Array, size: tuple[int, int]) -> Array:
     (batch, height, width, classes), (rows, columns) = logits.shape, size
     # A product, as indices within rows are slow; barriers, or all is fused into one
     # loop that enlarges each row many times.
-    first, second, part = _neighbours(width, columns)
+    first, second, part = _neighbors(width, columns)
     matrix = np.zeros((width, columns), logits.dtype)
     np.add.at(matrix, (first, np.arange(columns)), 1 - part)
     np.add.at(matrix, (second, np.arange(columns)), part)
@@ -63,7 +63,7 @@ def likeliest(logits: Array, size: tuple[int, int]) -> Array:
     planes = lax.optimization_barrier(jnp.matmul(planes, matrix, precision="highest"))
     planes = planes.reshape(batch, classes, height, columns)
 
-    first, second, part = _neighbours(height, rows)
+    first, second, part = _neighbors(height, rows)
     part = part.astype(logits.dtype)[:, None]
 
     def plane(index: int) -> Array:
@@ -79,9 +79,9 @@ def likeliest(logits: Array, size: tuple[int, int]) -> Array:
     return label
 
 
-def _neighbours(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each half-pixel centre: the samples around it, and the second one's weight."""
-    centre = (np.arange(size) + 0.5) * count / size - 0.5
-    before = np.floor(centre).astype(int)
+def _neighbors(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each half-pixel center: the samples around it, and the second one's weight."""
+    center = (np.arange(size) + 0.5) * count / size - 0.5
+    before = np.floor(center).astype(int)
     first, second = (np.clip(before + k, 0, count - 1) for k in (0, 1))
-    return first, second, centre - before
+    return first, second, center - before

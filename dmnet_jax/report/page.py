@@ -141,7 +141,7 @@ def _scores(record: Record) -> str:
         body.append(["flicker", *map(_score, shares)])
         tolerance = f"{borders['tolerance_px']:g}"
         parts.append(
-            f"<p class=soft>Normalised surface distance at {tolerance} px, and "
+            f"<p class=soft>Normalized surface distance at {tolerance} px, and "
             "flicker, by video.</p>" + _table(["class", *columns], body)
         )
     return _section("Scores", "".join(parts))
@@ -191,8 +191,8 @@ def _confusion(record: Record) -> str:
         rows.append(f"<tr><th>{escape(name)}</th>{cells}<td>{pixels:,.0f}</td></tr>")
     return _section(
         "Confusion",
-        "<p class=soft>Of the pixels labelled as the row's class, the percentage that "
-        "is predicted as the column's.</p><div class=scroll><table><tr><th>labelled"
+        "<p class=soft>Of the pixels labeled as the row's class, the percentage that "
+        "is predicted as the column's.</p><div class=scroll><table><tr><th>labeled"
         f"</th>{head}<th>pixels</th></tr>{''.join(rows)}</table></div>",
     )
 

@@ -2,7 +2,7 @@
 
     program = compile(model, variables, size=(512, 640), streams=4)
     memory = program.init_memory(jax.random.key(0))
-    memory, labelled = program.step(memory, frames, active=active)
+    memory, labeled = program.step(memory, frames, active=active)
 
 Compiled ahead of time for one shape, so that it cannot be compiled again: another
 shape is an error. The memory is donated and updated in place.
@@ -28,7 +28,7 @@ OUTPUTS = ("labels", "confidence", "similarity", "admitted")
 """Of an exported step, after the memory's leaves, in this order."""
 
 
-class Labelled(struct.PyTreeNode):
+class Labeled(struct.PyTreeNode):
     """What a step says of each stream's frame.
 
     Attributes:
@@ -72,7 +72,7 @@ class Program:
     Args:
         interface: shapes.
         init: PRNG key -> empty memory.
-        call: (memory, frames, active, reset) -> (memory, `Labelled`).
+        call: (memory, frames, active, reset) -> (memory, `Labeled`).
         thresholds: "min_confidence" and "max_similarity"; None if not known.
         with_thresholds: the same program with others, nothing compiled; None if it
             has none to change.
@@ -83,7 +83,7 @@ class Program:
         self,
         interface: Interface,
         init: Callable[[Array], Any],
-        call: Callable[..., tuple[Any, Labelled]],
+        call: Callable[..., tuple[Any, Labeled]],
         thresholds: dict[str, float] | None = None,
         with_thresholds: Callable[[dict[str, float]], "Program"] | None = None,
         memories: Memories = Memories(),  # noqa: B008  (immutable)
@@ -102,7 +102,7 @@ class Program:
         *,
         active: ArrayLike | None = None,
         reset: ArrayLike | None = None,
-    ) -> tuple[Any, Labelled]:
+    ) -> tuple[Any, Labeled]:
         """One frame of every active stream.
 
         Args:
@@ -149,8 +149,8 @@ def compile(
     weights = jax.device_put(variables)
     memory, *inputs = input_shapes(model, interface)
 
-    def call(weights: Any, *inputs: Any) -> tuple[Any, Labelled]:
-        return labelled_step(model, weights, interface, probabilities, *inputs)
+    def call(weights: Any, *inputs: Any) -> tuple[Any, Labeled]:
+        return labeled_step(model, weights, interface, probabilities, *inputs)
 
     compiled = jax.jit(call, donate_argnums=1).lower(weights, memory, *inputs).compile()
     init = jax.jit(lambda key: model.init_memory(streams, size, key))
@@ -204,7 +204,7 @@ def input_shapes(model: Any, interface: Interface) -> tuple[Any, ...]:
     )
 
 
-def labelled_step(
+def labeled_step(
     model: Any,
     variables: Any,
     interface: Interface,
@@ -213,13 +213,13 @@ def labelled_step(
     frames: Array,
     active: Array,
     reset: Array,
-) -> tuple[Any, Labelled]:
+) -> tuple[Any, Labeled]:
     """The network's step after a reset, its logits resized and made labels."""
     memory = model.reset(memory, reset)
     memory, output = _step(model, variables, memory, frames, active)
     size = interface.label_size
     labels = likeliest(output.logits, size)
-    return memory, Labelled(
+    return memory, Labeled(
         labels=jnp.where(active[:, None, None], labels, NO_LABEL),
         probabilities=(
             jax.nn.softmax(enlarge(output.logits, size)) if probabilities else None

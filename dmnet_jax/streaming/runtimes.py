@@ -20,7 +20,7 @@ from dmnet_jax import memory as mem
 from dmnet_jax.memory import RESET_ALL
 from dmnet_jax.streaming.described import Description, Tensor, check_declared
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
-from dmnet_jax.streaming.program import OUTPUTS, Labelled, Program
+from dmnet_jax.streaming.program import OUTPUTS, Labeled, Program
 
 Tensors = dict[str, np.ndarray]
 Infer = Callable[[Tensors, Tensors], Tensors]
@@ -238,7 +238,7 @@ def _program(description: Description, infer: Infer) -> Program:
     init, inputs_of = empty_memory(description), step_inputs(description)
     in_place = [name for name in names if name.startswith(".global_.slots")]
 
-    def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labelled]:
+    def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labeled]:
         inputs = inputs_of(memory, frames, active, reset)
         kept = {f"next_memory{n}": inputs[f"memory{n}"] for n in in_place}
         outputs = infer(inputs, kept) | kept
@@ -246,8 +246,8 @@ def _program(description: Description, infer: Infer) -> Program:
         before = dict(zip(names, memory, strict=True))
         after = {n: outputs.get(f"next_memory{n}", x) for n, x in before.items()}
         given: Any = {name: outputs[name] for name in OUTPUTS}
-        labelled = Labelled(probabilities=None, **given)
-        return tuple(after.values()), labelled
+        labeled = Labeled(probabilities=None, **given)
+        return tuple(after.values()), labeled
 
     return Program(
         description.interface,

@@ -13,6 +13,7 @@ import dataclasses
 import os
 import threading
 import time
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 from dmnet_jax.checkpoint import Which
 from dmnet_jax.checkpoint.runs import PRETRAINED, load_run
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
-from dmnet_jax.streaming.artefact import load_artefact
+from dmnet_jax.streaming.artifact import load_artifact
 from dmnet_jax.streaming.frames import (
     Forget,
     FrameCheck,
@@ -198,13 +199,23 @@ class Session:
         )
 
     @classmethod
-    def from_artefact(cls, path: str | os.PathLike[str], **options: Any) -> "Session":
+    def from_artifact(cls, path: str | os.PathLike[str], **options: Any) -> "Session":
         """A session of a file that `python -m dmnet_jax.export` wrote.
 
         Raises:
-            ArtefactError: the file is missing, damaged, or of another kind.
+            ArtifactError: the file is missing, damaged, or of another kind.
         """
-        return cls(load_artefact(path), **options)
+        return cls(load_artifact(path), **options)
+
+    @classmethod
+    def from_artefact(cls, path: str | os.PathLike[str], **options: Any) -> "Session":
+        """Deprecated alias of `from_artifact`."""
+        warnings.warn(
+            "Session.from_artefact is deprecated; use Session.from_artifact",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return cls.from_artifact(path, **options)
 
     def step(
         self, frame: Any, timestamp: float | None = None, damage: str = ""

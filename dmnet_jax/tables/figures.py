@@ -91,16 +91,16 @@ def _predicted(
 
 def _evenly(source: FrameSource, count: int) -> list[tuple[int, int]]:
     """(video, frame) of labeled frames, evenly spaced over all videos."""
-    labelled = [
+    labeled = [
         (number, frame)
         for number, video in enumerate(source.videos)
         for frame in range(len(video.frames))
-        if frame not in video.unlabelled
+        if frame not in video.unlabeled
     ]
-    if not labelled:
+    if not labeled:
         raise ValueError("no frame of the validation videos has a label")
-    places = np.linspace(0, len(labelled) - 1, count + 2)[1:-1].round().astype(int)
-    return [labelled[i] for i in dict.fromkeys(places.tolist())]
+    places = np.linspace(0, len(labeled) - 1, count + 2)[1:-1].round().astype(int)
+    return [labeled[i] for i in dict.fromkeys(places.tolist())]
 
 
 def _caption(text: str, width: int) -> Image.Image:

@@ -326,7 +326,7 @@ def _check(image: NDArray, label: NDArray, colors: Sequence[Color]) -> None:
     if label.shape != image.shape[:2]:
         raise ValueError(
             f"image {image.shape} and label {label.shape} do not fit: bring the label "
-            "to the image's size, nearest neighbour"
+            "to the image's size, nearest neighbor"
         )
     _check_label(label, colors)
 

@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         help="whether it has a global memory (default: if it has a projection)",
     )
     convert.add_argument("--origin", default="", help="noted in the file")
-    convert.add_argument("--licence", default="", help="noted in the file")
+    convert.add_argument("--license", default="", help="noted in the file")
     convert.set_defaults(command=_convert)
 
     ship = commands.add_parser(
@@ -150,7 +150,7 @@ def _convert(options: argparse.Namespace) -> int:
         notes = {"encoder": framework}
     with options.source.open("rb") as file:
         notes["source_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-    notes |= {"origin": options.origin, "licence": options.licence}
+    notes |= {"origin": options.origin, "licence": options.license}
     digest = files.write_safetensors(options.out, variables, notes)
     print(f"{options.out}: {notes}\nsha256 {digest}")
     return 0

@@ -14,7 +14,7 @@ from PIL import Image
 from dmnet_jax.models.dmnet import DMNet, Local
 from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.nn.layers import relu6
-from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
+from dmnet_jax.nn.mobilenet import MobileNetV2, normalize
 from dmnet_jax.weights.authors import from_authors
 from dmnet_jax.weights.files import read_weights
 from dmnet_jax.weights.imagenet import EPSILON, SHIPPED, read_backbone
@@ -278,7 +278,7 @@ def check_imagenet(
     def run(frames: Array) -> dict[str, Array]:
         outputs, state = encoder.apply(
             variables,
-            normalise(frames, "keras"),
+            normalize(frames, "keras"),
             train=False,
             capture_intermediates=lambda module, _: (module.name or "")[:5] == "block",
             mutable="intermediates",

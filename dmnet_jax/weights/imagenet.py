@@ -80,7 +80,7 @@ def from_torchvision(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return _encoder(state, table, unneeded, "torch", "the torchvision mobilenet_v2")
 
 
-def initialise(
+def initialize(
     variables: Mapping[str, Any], pretrained: str, *, encoder: Padding
 ) -> dict[str, Any]:
     """Replaces the encoder's parameters and running statistics.

@@ -44,7 +44,7 @@ class Memory:
         return rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
 
     def label(self, video, frame):
-        if frame in self.videos[video].unlabelled:
+        if frame in self.videos[video].unlabeled:
             return None
         rng = np.random.default_rng([video, frame, 1])
         return rng.integers(0, 2, (6, 8), dtype=np.uint8)
@@ -271,7 +271,7 @@ def test_select_orders_videos_and_names_unknown_ones():
     assert [video.name for video in chosen.videos] == ["b", "a"]
     assert np.array_equal(chosen.image(0, 1), source.image(1, 1))
     assert np.array_equal(chosen.label(1, 2), source.label(0, 2))
-    assert chosen.videos[0].unlabelled == {1}
+    assert chosen.videos[0].unlabeled == {1}
     with pytest.raises(DataError) as error:
         select(source, ["a", "c", "a", "d"])
     assert len(error.value.faults) == 3

@@ -269,7 +269,7 @@ def test_painting_an_absent_class_costs_only_where_it_should():
 
 
 def test_protocols_by_hand():
-    # Class 1: IoU 1/2 in frame 0, absent in frame 1. Class 2: never labelled, 12
+    # Class 1: IoU 1/2 in frame 0, absent in frame 1. Class 2: never labeled, 12
     # pixels predicted in frame 1, which has no foreground.
     counts = np.array(
         [

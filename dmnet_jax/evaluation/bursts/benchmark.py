@@ -81,7 +81,7 @@ def run_bursts(
     others: FrameSource | None = None,
     scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
 ) -> list[Scored]:
-    """Scores every labelled frame of clean and corrupted videos, row by row.
+    """Scores every labeled frame of clean and corrupted videos, row by row.
 
     Args:
         model: to apply.

@@ -122,8 +122,8 @@ def frame_iou(counts: np.ndarray) -> float:
 
     1 where there is none of either: nothing was to be found, and nothing was.
     """
-    both, predicted, labelled = counts[1:].T
-    union = predicted + labelled - both
+    both, predicted, labeled = counts[1:].T
+    union = predicted + labeled - both
     there = union > 0
     return float((both[there] / union[there]).mean()) if there.any() else 1.0
 

@@ -181,7 +181,7 @@ def test_writer_errors_say_what_is_wrong(
 # --- files: EndoVis18 ---------------------------------------------------------------
 
 
-def test_endovis18_layout_and_colours(tmp_path: Path) -> None:
+def test_endovis18_layout_and_colors(tmp_path: Path) -> None:
     write_endovis18(tmp_path, seed=1, sequences=(2, 9), frames=3, size=SIZE)
     names = {
         f"seq_{k}/{kind}/frame00{t}.png"
@@ -203,9 +203,9 @@ def test_endovis18_layout_and_colours(tmp_path: Path) -> None:
         scene = make_scene(1, 100 + k, tools, SIZE, 1.0, anatomy=True)
         frame = render_frame(scene, 2)
         np.testing.assert_array_equal(picture, frame.rgb)
-        colours = np.array([colour for _, colour in ENDOVIS18_LABELS])
+        colors = np.array([color for _, color in ENDOVIS18_LABELS])
         np.testing.assert_array_equal(
-            label[..., :3], colours[endovis18_ids(frame, tools)]
+            label[..., :3], colors[endovis18_ids(frame, tools)]
         )
 
 

@@ -1,6 +1,6 @@
 """An exported step: a program for one runtime, its checksum, its interface.
 
-    model.jax          StableHLO as `jax.export` serialises it: cpu and cuda in one file
+    model.jax          StableHLO as `jax.export` serializes it: cpu and cuda in one file
     model.onnx         ONNX, for ONNX Runtime
     model.xml, .bin    OpenVINO IR
     FILE.sha256        for `sha256sum -c`
@@ -33,26 +33,26 @@ from dmnet_jax.streaming.described import (
     check_declared,
     read_description,
 )
-from dmnet_jax.streaming.program import OUTPUTS, Interface, Labelled, Program
+from dmnet_jax.streaming.program import OUTPUTS, Interface, Labeled, Program
 
 Contents = dict[str, bytes]
-"""What the files of one artefact hold, by suffix; the first is the one to open."""
+"""What the files of one artifact hold, by suffix; the first is the one to open."""
 
 _MAX_PROGRAM = 2**31  # bytes of a file; more no runtime takes from memory
 
 
-class ArtefactError(ValueError):
+class ArtifactError(ValueError):
     """An exported file that cannot be used; the message says why."""
 
 
-def write_artefact(
+def write_artifact(
     folder: Path,
     name: str,
     contents: Contents,
     interface: Interface,
     notes: dict[str, Any],
 ) -> Path:
-    """Writes all files of an artefact, the checksum last.
+    """Writes all files of an artifact, the checksum last.
 
     Args:
         folder: that exists.
@@ -75,7 +75,7 @@ def write_artefact(
     return path
 
 
-def load_artefact(path: str | os.PathLike[str]) -> Program:
+def load_artifact(path: str | os.PathLike[str]) -> Program:
     """The program of an exported file, compiled for this machine.
 
     Args:
@@ -83,30 +83,30 @@ def load_artefact(path: str | os.PathLike[str]) -> Program:
             `.bin` of an `.xml`) lie beside it.
 
     Raises:
-        ArtefactError: a file is missing, damaged, or not for this machine; or its
+        ArtifactError: a file is missing, damaged, or not for this machine; or its
             runtime is not installed.
     """
     path = Path(path)
     kinds = {".jax": _open_jax, ".onnx": runtimes.open_onnx, ".xml": runtimes.open_ir}
     if path.suffix not in kinds:
-        raise ArtefactError(f"{path}: must be a {', '.join(kinds)} file")
+        raise ArtifactError(f"{path}: must be a {', '.join(kinds)} file")
     try:
         contents, description = _read(path)
         return kinds[path.suffix](contents, description)
     except ImportError as error:
         extra = {".onnx": "onnx", ".xml": "openvino"}.get(path.suffix, "")
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: {error.name} is not installed; {install(extra)}"
         ) from error
-    except ArtefactError:
+    except ArtifactError:
         raise
     except Exception as error:  # many kinds, all of one meaning
         text = " ".join(f"{error}".split())[:500] or type(error).__name__
-        raise ArtefactError(f"{path}: cannot be opened ({text})") from error
+        raise ArtifactError(f"{path}: cannot be opened ({text})") from error
 
 
 def _read(path: Path) -> tuple[Contents, Description]:
-    """All files of an artefact, each read once, and what one of them says of it."""
+    """All files of an artifact, each read once, and what one of them says of it."""
     try:
         described = _content(_beside(path, ".json"), MAX_TEXT)
         sums = _content(_beside(path, ".sha256"), MAX_TEXT).decode()
@@ -115,13 +115,13 @@ def _read(path: Path) -> tuple[Contents, Description]:
             for suffix in FILES[path.suffix]
         }
     except (OSError, ValueError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: cannot be read with its .sha256 and .json ({error}); export it "
             "again with python -m dmnet_jax.export"
         ) from error
     found = [_digest(content) for content in (*contents.values(), described)]
     if found != [line.split(" ")[0] for line in sums.splitlines()]:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: sha256 differs from the one beside it; the file is damaged or "
             "was changed: copy all of its files again"
         )
@@ -137,7 +137,7 @@ def _content(path: Path, most: int) -> bytes:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files of an artefact, in the order in which they are to be put in place."""
+    """All files of an artifact, in the order in which they are to be put in place."""
     suffixes = json.loads(_beside(path, ".json").read_text())["files"]
     programs = [path.with_suffix(suffix) for suffix in suffixes]
     return [*programs, _beside(path, ".json"), _beside(path, ".sha256")]
@@ -160,11 +160,11 @@ def _open_jax(contents: Contents, description: Description) -> Program:
     donated = tuple(range(leaves))
     call = jax.jit(exported.call, donate_argnums=donated).lower(*shapes).compile()
 
-    def step(memory: Any, *inputs: Any) -> tuple[Any, Labelled]:
+    def step(memory: Any, *inputs: Any) -> tuple[Any, Labeled]:
         outputs = call(*memory, *inputs)
         memory, outputs = outputs[:leaves], outputs[leaves:]
-        labelled = dict(zip(OUTPUTS, outputs, strict=True))
-        return memory, Labelled(probabilities=None, **labelled)
+        labeled = dict(zip(OUTPUTS, outputs, strict=True))
+        return memory, Labeled(probabilities=None, **labeled)
 
     return Program(
         description.interface,
