@@ -1,9 +1,9 @@
-"""Live video: the fastest step, and a session around it.
+"""Live video: a compiled inference step and a session around it.
 
-`compile` makes one program from a trained network; `Session` runs it, or an exported
-file, on one camera and handles what cameras do; frames may have any size. `sources` and
-`capture` read videos and cameras.
-Several cameras: compile with `streams=B` and call `Program.step` with masks.
+`compile` builds a program from a trained network. `Session` runs a compiled or exported
+program on one camera and handles bad, late and repeated frames. Frames may have any
+size. `dmnet_jax.video` reads video files and cameras.
+For several cameras, compile with `streams=B` and call `Program.step` with masks.
 """
 
 from dmnet_jax.checkpoint.runs import PRETRAINED, TrainedRun, load_run

@@ -281,7 +281,7 @@ def test_weights_in_a_file_of_their_own_are_refused(artifact, tmp_path, inside):
         contents[".onnx"] = model.SerializeToString()
 
     path = copied(artifact, tmp_path, outside)
-    with pytest.raises(ArtifactError, match="lies in a file of its own"):
+    with pytest.raises(ArtifactError, match="stored in an external file"):
         load_artifact(path)
 
 

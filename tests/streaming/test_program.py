@@ -322,7 +322,7 @@ def test_thresholds_of_an_artifact_are_fixed(artifact):
         assert session.thresholds is None
         with pytest.raises(ValueError, match="exported"):
             session.set_thresholds(min_confidence=-1.0, max_similarity=0.0)
-        with pytest.raises(ValueError, match="compiled session"):
+        with pytest.raises(ValueError, match="compiled program"):
             session.remembered()
 
 
