@@ -1,9 +1,9 @@
-"""Scores of segmented video under every published protocol, from one table of counts.
+"""Scores of video segmentation under all published protocols, from one count table.
 
     counts = np.stack([frame_counts(p, g, num_classes) for p, g in frames])
     summarize(counts, protocol="challenge")["iou"]
 
-Needs NumPy only. All scores are in 0..1, and NaN where they are undefined.
+Depends on NumPy only. All scores are in 0..1, or NaN if undefined.
 """
 
 from dmnet_jax.metrics.borders import (

@@ -113,7 +113,7 @@ def test_mistakes_are_told():
     label = np.zeros((4, 5), np.uint8)
     with pytest.raises(ValueError, match="tolerance_px"):
         normalized_surface_distance(label, label, 1, -1)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         normalized_surface_distance(label, label[:3], 1, 1)
     with pytest.raises(ValueError, match="T, H, W"):
         flicker(label, label)

@@ -352,16 +352,16 @@ def test_mistakes_are_told():
         frame_counts(wrong, label, CLASSES)
     with pytest.raises(ValueError, match="label is 9 at row 2, column 3"):
         frame_counts(label, wrong, CLASSES)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         frame_counts(label, label[1:], CLASSES)
     with pytest.raises(ValueError, match="integers"):
         frame_counts(label * 0.5, label, CLASSES)
     counts = frame_counts(label, label, CLASSES)[None]
-    with pytest.raises(ValueError, match="no protocol 'miou'"):
+    with pytest.raises(ValueError, match="unknown protocol 'miou'"):
         summarize(counts, protocol="miou")
     with pytest.raises(ValueError, match="absent"):
         summarize(counts, protocol="mciou", absent="none")  # pyright: ignore
-    with pytest.raises(ValueError, match="want .frames"):
+    with pytest.raises(ValueError, match="must be .frames"):
         summarize(counts[0], protocol="isi")
     counts[0, 1] = 3, 2, 3
     with pytest.raises(ValueError, match="frame 0, class 1"):
