@@ -266,7 +266,7 @@ def test_the_gate_counts_labels_scores_and_decisions():
     assert found.label_mismatch == pytest.approx((spoiled != truth).mean())
     assert found.miou_float32 == 1 and found.drop > 0.5
     assert "4 of 5 decisions" in found.told()
-    with pytest.raises(ValueError, match="no frame with a label"):
+    with pytest.raises(ValueError, match="labeled videos has a label"):
         int8_gate.gate(right, wrong, tiny_run.Videos((2,), frozenset({0, 1})))
 
 
