@@ -206,8 +206,8 @@ def test_tables_name_classes_and_protocols(folder, evaluation):
         "| F   | global ",
         "surface distance at 2 px",
         "flicker",
-        "never to be reported: ternaus_validation",
-        "scored at the network's input size (64x64), logits enlarged by nearest",
+        "not for reporting: ternaus_validation",
+        "scored at the network's input size (64x64), logits resized by nearest",
     ):
         assert said in text
 
