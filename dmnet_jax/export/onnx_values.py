@@ -154,7 +154,7 @@ class Writer:
         return Value(aval.shape, aval.dtype, real, op(*given))
 
     def axes(self, v: Value, axes: Sequence[int]) -> tuple[Operand, list[int]]:
-        """Returns the full tensor in its current layout, and where the axes are in it."""
+        """Returns the full tensor in its current layout, and the axes there."""
         if v.is_map:
             return self.full_first(v), [TO_FIRST.index(axis) for axis in axes]
         return self.full(v), list(axes)

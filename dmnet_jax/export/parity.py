@@ -193,7 +193,7 @@ def _iou(counts: np.ndarray) -> float:
 
 
 def picture(index: int, size: tuple[int, int]) -> np.ndarray:
-    """Generates a frame uint8 [H, W, 3]: moving patches, a new scene every 16 frames."""
+    """Generates a uint8 [H, W, 3]: moving patches, a new scene every 16 frames."""
     height, width = size
     rng = np.random.default_rng(index // 16)
     patches = rng.integers(0, 256, (height // 16, width // 16, 3))
