@@ -286,7 +286,7 @@ def test_initialize_names_what_is_wrong(
     with pytest.raises(FileNotFoundError, match="imagnet: no such file"):
         initialize(variables, "imagnet", encoder="keras")
     write_safetensors(tmp_path / "a.safetensors", {"w": np.zeros(1)}, {})
-    with pytest.raises(WeightsError, match="a.safetensors: neither Keras"):
+    with pytest.raises(WeightsError, match="a.safetensors: not MobileNetV2"):
         initialize(variables, str(tmp_path / "a.safetensors"), encoder="keras")
     arrays: dict = _keras(plain)
     arrays["block_3_expand/kernel"] = arrays["block_3_expand/kernel"][..., :100]
