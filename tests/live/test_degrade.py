@@ -181,5 +181,5 @@ def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
     ],
 )
 def test_no_other_way_to_degrade(still, order):
-    with pytest.raises(ValueError, match="no such order"):
+    with pytest.raises(ValueError, match="unknown command"):
         still.engine().order(order)
