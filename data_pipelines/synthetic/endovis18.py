@@ -60,10 +60,10 @@ def write_endovis18(
 ) -> None:
     """Writes `out/seq_k/{left_frames,labels}/frameNNN.png` and `labels.json`.
 
-    As EndoVis18 is distributed: no border, no sequence 8, labels as colors of
-    `ENDOVIS18_LABELS`, as RGB in odd sequences and as RGBA in even ones.
-    Arguments, resumption and errors as in `write_endovis17`; `sequences` are numbers
-    out of 1..16 without 8.
+    As in EndoVis18, there is no border and no sequence 8, and labels have the colors of
+    `ENDOVIS18_LABELS`, as RGB in odd sequences and RGBA in even ones. See
+    `write_endovis17` for arguments, resuming and errors; `sequences` are numbers in
+    1..16 without 8.
     """
     chosen = tuple(sequences)
     root = Path(out)
@@ -91,7 +91,7 @@ def write_endovis18(
 
 
 def endovis18_ids(frame: Frame, tools: tuple[Tool, ...]) -> NDArray[np.uint8]:
-    """Class ids uint8 [H, W], indices into `ENDOVIS18_LABELS`."""
+    """Returns class ids uint8 [H, W], indices into `ENDOVIS18_LABELS`."""
     names = [name for name, _ in ENDOVIS18_LABELS]
     ids = np.array([names.index(name) for name in REGIONS], np.uint8)[frame.regions]
     for part, tool in zip(frame.parts, tools, strict=True):
@@ -103,7 +103,7 @@ def endovis18_ids(frame: Frame, tools: tuple[Tool, ...]) -> NDArray[np.uint8]:
 
 
 def tools_of_endovis18(sequence: int) -> tuple[Tool, ...]:
-    """Two or three instruments; every third sequence has an ultrasound probe."""
+    """Returns two or three tools; every third sequence has an ultrasound probe."""
     kinds = ((1, 6), (3, 3), (2, 6, _PROBE))[sequence % 3]
     sides = ("left", "right", "bottom")
     return tuple(Tool(k, side) for k, side in zip(kinds, sides, strict=False))

@@ -140,9 +140,9 @@ def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
     picture.unlink()
     write_endovis17(tmp_path / "set", seed=2, **options)
     assert not picture.exists()
-    with pytest.raises(ValueError, match="made with seed 2, not 3"):
+    with pytest.raises(ValueError, match="written with seed 2, not 3"):
         write_endovis17(tmp_path / "set", seed=3, **options)
-    with pytest.raises(ValueError, match="made with layout endovis17"):
+    with pytest.raises(ValueError, match="written with layout endovis17"):
         write_endovis18(tmp_path / "set", seed=2, **options)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/photo.png").touch()
@@ -164,7 +164,7 @@ def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
         ({"frames": 1001}, "frames 1001"),
         ({"threads": 0}, "threads 0"),
         ({"size": (8, 8)}, "size 8x8"),
-        ({"size": (135, 240)}, "size 135x240: pictures of EndoVis17 are 4:5"),
+        ({"size": (135, 240)}, "size 135x240: EndoVis17 needs height:width of 4:5"),
         ({"rate": float("nan")}, "rate nan"),
         ({"seed": 2**64}, "seed 18446744073709551616"),
     ],
