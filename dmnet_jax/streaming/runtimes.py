@@ -108,7 +108,7 @@ def open_ir(contents: dict[str, bytes], description: Description) -> Program:
 
 
 def has_bf16() -> bool:
-    """Whether OpenVINO can compute in bfloat16 on this machine's processor."""
+    """Returns whether OpenVINO can compute in bfloat16 on this machine's processor."""
     core = import_openvino().Core()
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
