@@ -167,8 +167,8 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
 def is_scored(counts: np.ndarray) -> bool:
     """Returns whether any frame has a labeled foreground class.
 
-    Single frames without foreground count, and some protocols score them 1. If no frame
-    has foreground, there is no score.
+    Frames without foreground count if others have foreground, and some protocols score
+    them 1. If no frame has foreground, there is no score.
 
     Args:
         counts: int [frames, num_classes, 3], rows from `metrics.frame_counts`.

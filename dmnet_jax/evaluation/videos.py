@@ -57,7 +57,7 @@ class Prediction(NamedTuple):
     Attributes:
         frame: index of the frame in the video.
         label: uint8 [h, w], argmax over classes at the scored size (the size of the
-            image if no frame so far has a label).
+            image if no frame of its chunk has a label).
         truth: uint8 [h, w], the label, or None.
         confidence: the paper's r.
         similarity: the paper's s; -inf before the first admitted frame and without a

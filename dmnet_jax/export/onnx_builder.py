@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 OPSET = 18
-_IR_VERSION = 9  # ONNX 1.14
+_IR_VERSION = 9  # of ONNX 1.14; all runtimes with opset 18 read it
 
 Operand = str | np.ndarray | np.generic
 """The name of a node's output, or a constant array."""

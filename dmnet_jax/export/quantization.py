@@ -20,7 +20,7 @@ from dmnet_jax.export.calibration import Rolled
 from dmnet_jax.streaming.runtimes import Tensors, import_openvino
 
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
-# Operations between layers.
+# Operations between layers. Those that keep the range of their input share its range.
 _BETWEEN = {"Add", "Clamp", "Minimum", "Maximum", "Relu", "MaxPool", "Interpolate"}
 _BETWEEN |= {"Transpose", "Reshape"}
 

@@ -59,8 +59,8 @@ class DualMemory(Generic[Recent, Item, Stored, State]):
         global_: `stored` of the admitted frames; when full, the oldest is replaced.
         frame: int32 [], the index of the next frame, used as its stamp.
         key: PRNG key of the reads; see `read_key`.
-        state: state carried from the frames before; zeros at the start and after any
-            reset.
+        state: state carried from the frames before; zeros at the start and after
+            `RESET_LOCAL` and `RESET_ALL`.
     """
 
     local: RingBuffer[Recent]

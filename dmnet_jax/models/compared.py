@@ -95,8 +95,8 @@ class ComparedNetwork(VideoSegmenter):
         """See `VideoSegmenter.clip`.
 
         There is no global memory, so `batch.past` is ignored. These networks are always
-        trained as a whole, so `train` decides about batch statistics and
-        `batch_statistics` is ignored.
+        trained as a whole, so `train` also selects batch statistics;
+        `batch_statistics` and `memory_gradient` are ignored.
         """
         videos, length, height, width = batch.frames.shape[:4]
         memory = self.init_memory(videos, (height, width), key)

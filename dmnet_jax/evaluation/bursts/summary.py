@@ -30,8 +30,8 @@ def summarized(scored: Sequence[Scored]) -> dict[str, dict[str, Any]]:
         For each row:
 
         - "corrupted", "trained_kinds", "unseen_kinds": IoU of corrupted frames.
-        - "corrupted_if_clean": IoU of the same frames in the row's clean run, an upper
-          bound.
+        - "corrupted_if_clean": IoU of the same frames in the row's clean run, which
+          shows the possible gain.
         - "clean_between": IoU of clean frames after a video's first burst.
         - "clean_between_if_clean": IoU of the same frames in the clean run.
         - "clean_video": IoU of the clean run.
