@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.frames import ClassInfo, RawSource, read_grey, read_image
+from data_pipelines.frames import ClassInfo, RawSource, read_gray, read_image
 from data_pipelines.sources.camvid import SPLITS, decode_mask, open_camvid
 from data_pipelines.sources.endovis17 import (
     KINDS,
@@ -193,7 +193,7 @@ def _read_folder(path: Path, request: Request) -> np.ndarray:
     named = named_classes(path.parents[2])
     if named or request.mask_values == "binary":
         return read_mask(path, named, request.mask_values)
-    return read_grey(path)
+    return read_gray(path)
 
 
 def _read_camvid(path: Path, request: Request) -> np.ndarray:
@@ -201,7 +201,7 @@ def _read_camvid(path: Path, request: Request) -> np.ndarray:
 
 
 def _read_endovis17(path: Path, request: Request) -> np.ndarray:
-    values = read_grey(path)
+    values = read_gray(path)
     if request.subset == "test":
         return decode_test_mask(values, path, request.task)
     if request.task == "parts" and instrument_type(path.parent.name) != OTHER:

@@ -19,7 +19,7 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    read_grey,
+    read_gray,
     read_image,
 )
 from data_pipelines.io.pairs import PICTURES, files_by_stem, pairing_faults, size_faults
@@ -86,7 +86,7 @@ def decode_mask(path: Path) -> np.ndarray:
       FileNotFoundError: there is no such file.
       DataError: it cannot be decoded or holds a value above 11.
     """
-    values = read_grey(path)
+    values = read_gray(path)
     if values.max() > _UNLABELLED:
         row, column = np.unravel_index(values.argmax(), values.shape)
         raise DataError(

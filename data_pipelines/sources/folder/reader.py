@@ -15,7 +15,7 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    read_grey,
+    read_gray,
     read_image,
 )
 from data_pipelines.io.names import name_fault
@@ -244,7 +244,7 @@ def _highest(
     highest = 1
     for path in (path for video in masks for path in video if path is not None):
         try:
-            values = np.unique(read_grey(path))
+            values = np.unique(read_gray(path))
         except DataError as error:
             faults += [line for line in error.faults if line not in faults]
             continue

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from data_pipelines.frames import DataError, check, read_grey, read_image, read_size
+from data_pipelines.frames import DataError, check, read_gray, read_image, read_size
 from data_pipelines.io.images import MAX_ASPECT, size_fault
 from data_pipelines.io.pairs import listed
 from data_pipelines.prepare import Request
@@ -62,11 +62,11 @@ def test_16_bits_a_channel_are_refused_in_every_color_type(tmp_path, kind, highe
     pixels = np.full((6, 8, samples), highest)
     pixels[:3] = 0
     write_png(tmp_path / "deep.png", pixels, color_type, 16)
-    for read in (read_size, read_image, read_grey):
+    for read in (read_size, read_image, read_gray):
         with pytest.raises(DataError, match=r"deep\.png: 16 bits .* 8-bit"):
             read(tmp_path / "deep.png")
     write_png(tmp_path / "usual.png", pixels.clip(0, 9), color_type, 8)
-    assert np.array_equal(read_grey(tmp_path / "usual.png"), pixels.clip(0, 9)[..., 0])
+    assert np.array_equal(read_gray(tmp_path / "usual.png"), pixels.clip(0, 9)[..., 0])
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
@@ -82,7 +82,7 @@ def test_frames_and_masks_are_turned_upright(tmp_path, tag):
         assert read_size(path) == (48, 64)
         assert np.abs(read_image(path).astype(int) - upright).mean() < 8
     Image.fromarray(stored_as(mask, tag)).save(tmp_path / "m.png", exif=oriented(tag))
-    assert np.array_equal(read_grey(tmp_path / "m.png"), mask)
+    assert np.array_equal(read_gray(tmp_path / "m.png"), mask)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -94,7 +94,7 @@ def test_a_tag_behind_the_pixels_and_a_damaged_one(tmp_path):
         read_image(tmp_path / "late.png")
     picture = Image.fromarray(pixels[..., 0].astype(np.uint8))
     picture.save(tmp_path / "bad.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert np.array_equal(read_grey(tmp_path / "bad.png"), pixels[..., 0])
+    assert np.array_equal(read_gray(tmp_path / "bad.png"), pixels[..., 0])
 
 
 def test_a_mask_drawn_over_stored_pixels_is_told_of_exif(tmp_path):
@@ -116,7 +116,7 @@ def test_strips_are_refused_by_their_header(tmp_path, size):
     data[20:24] = height.to_bytes(4, "big")
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     path.write_bytes(data)
-    for read in (read_size, read_image, read_grey):
+    for read in (read_size, read_image, read_gray):
         with pytest.raises(DataError, match=rf"strip\.png: {width}x{height} .* times"):
             read(path)
 
