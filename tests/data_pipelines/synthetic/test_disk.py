@@ -149,7 +149,7 @@ def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not empty"):
         write_endovis17(tmp_path / "other", seed=2, **options)
     (tmp_path / "set/synthetic.json").write_text("[1")
-    with pytest.raises(ValueError, match="not readable"):
+    with pytest.raises(ValueError, match="cannot be read"):
         write_endovis17(tmp_path / "set", seed=2, **options)
 
 
@@ -159,7 +159,7 @@ def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
         ({"sequences": (9,)}, "sequence 9"),
         ({"sequences": 9}, "sequence 9"),
         ({"sequences": (1, 1)}, "only once"),
-        ({"sequences": ()}, "at least"),
+        ({"sequences": ()}, "pass one or more"),
         ({"frames": 0}, "frames 0"),
         ({"frames": 1001}, "frames 1001"),
         ({"threads": 0}, "threads 0"),
