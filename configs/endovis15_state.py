@@ -41,8 +41,8 @@ def get_config() -> Config:
                 StageConfig("single frame", 8, train="single_frame"),
                 StageConfig(
                     "state",
-                    4,
-                    lr_scale=2.0,
+                    8,
+                    lr_scale=4.0,
                     train="memory",
                     recipe="rollout",
                     cached_views=3,
@@ -50,8 +50,8 @@ def get_config() -> Config:
                 ),
             ),
             eval_every_epochs=8,
-            rollout_frames=5,
-            rollout_truncate=5,
+            rollout_frames=10,
+            rollout_truncate=10,
             rollout_stride=3,
         ),
     )

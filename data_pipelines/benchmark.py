@@ -4,36 +4,47 @@ Reads the clips that the paper's network trains on, five local and four past fra
 from prepared data: decoded each time, and out of memory once every frame was read.
 """
 
-import argparse
+import dataclasses
 import math
 import sys
 import time
 from collections.abc import Sequence
 
+from data_pipelines.command_line import fail, parse_flags
 from data_pipelines.frames import FrameSource, cached, resized
-from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
 from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.loader import ClipLoader
 from data_pipelines.prepared import open_prepared
 
 
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to measure.
+
+    Attributes:
+      data: Prepared folder.
+      threads: Number of reading threads.
+      batch_size: Clips of a batch.
+      seconds: Length of each measurement.
+    """
+
+    data: str
+    threads: int = 2
+    batch_size: int = 4
+    seconds: float = 5.0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns its exit status (2 for a user's mistake)."""
-    parser = argparse.ArgumentParser(
+    args = parse_flags(
+        argv,
+        Flags,
         prog="python -m data_pipelines.benchmark",
         description="Measure how many nine-frame clips a second are read from prepared "
         "data, decoded and cached. For research use; not a medical device.",
     )
-    parser.add_argument("--data", required=True, help="a prepared folder")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=4, help="clips a batch")
-    parser.add_argument(
-        "--seconds", type=float, default=5.0, help="of each measurement"
-    )
-    args = parser.parse_args(argv)
     if min(args.threads, args.batch_size) < 1 or not 0 < args.seconds < math.inf:
-        parser.error("--threads, --batch-size and --seconds must be positive")
-    escape_what_streams_cannot_hold()
+        return fail("--threads, --batch-size and --seconds must be positive")
     try:
         source = open_prepared(args.data)
         size = source.manifest.frames[0].image_size
@@ -54,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 flush=True,
             )
     except (ValueError, OSError) as error:
-        print(f"error: {shown(error)}", file=sys.stderr)
-        return 2
+        return fail(error)
     return 0
 
 

@@ -6,13 +6,13 @@
 Nothing is computed: layers are counted from their shapes while JAX traces them.
 """
 
-import argparse
+import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines.io.environment import program
+from data_pipelines.command_line import exit_with_error, parse_flags, program
 
 
 class Complexity(NamedTuple):
@@ -267,25 +267,28 @@ def _difference(ours: float, paper: float | None) -> str:
     return "" if paper is None else f"{paper:.2f} ({ours - paper:+.3f})"
 
 
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to count.
+
+    Attributes:
+        size: Height and width of a frame, multiples of 32.
+        classes: Number of outputs, background included.
+    """
+
+    size: tuple[int, int] = (512, 640)
+    classes: int = 8
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    flags = parse_flags(
+        argv,
+        Flags(),
         prog=program("python -m dmnet_jax.complexity"),
         description="Parameters and multiply-adds beside the paper's Table 2.",
     )
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        default=(512, 640),
-        metavar=("HEIGHT", "WIDTH"),
-        help="frame size, multiples of 32 (default: 512 640)",
-    )
-    parser.add_argument(
-        "--classes", type=int, default=8, help="outputs, background included"
-    )
-    flags = parser.parse_args(argv)
     if any(side < 32 or side % 32 for side in flags.size) or flags.classes < 2:
-        parser.error("--size must be multiples of 32, --classes at least 2")
+        exit_with_error("--size must be multiples of 32, --classes at least 2")
     height, width = flags.size
     print(f"{height}x{width}, {flags.classes} outputs, one frame\n")
     print(table((height, width), flags.classes))

@@ -59,7 +59,7 @@ class ClipLoader:
       corruption: which of its frames are corrupted, after that; none if not given.
         `past` is never corrupted.
       threads: threads that fill batches ahead in `iterate`; 0 fills them on demand.
-      labeled_only: clips end at labelled frames only. Otherwise at any frame, and the
+      labeled_only: clips end at labeled frames only. Otherwise at any frame, and the
         label of one without a mask is `IGNORE` everywhere.
       frame_step: clips end at every so many-th frame of a video only, from its first.
       process_index: this process, of several that train together. It reads rows

@@ -1,4 +1,4 @@
-"""Rendered scenes as data: an endless stream to train on, and videos to validate on.
+"""Rendered scenes as data: an endless stream to train on.
 
 The stream needs no disk. Every row of a batch shows a scene of its own for `hold`
 steps, which spreads the cost of preparing it, and rows change scenes at different
@@ -8,7 +8,6 @@ same bytes with any number of workers, and to resume is to ask for the next step
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -20,64 +19,20 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_pipelines.corruption import Corruption, corrupt_clip
-from data_pipelines.frames import ClassInfo, FrameSource, Video
+from data_pipelines.frames import FrameSource, Video
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec, sample_clip
+from data_pipelines.sources.rendered import STREAM_RATE, part_label
 from data_pipelines.synthetic.fields import generator
-from data_pipelines.synthetic.instruments import JAWS, SHAFT, WRIST
-from data_pipelines.synthetic.render import Frame, Scene, render_frame
+from data_pipelines.synthetic.render import Scene, render_frame
 from data_pipelines.synthetic.variety import make_varied_scene
 
 Batch = dict[str, np.ndarray]
 
-PART_CLASSES = (
-    ClassInfo("background", (0, 0, 0)),
-    ClassInfo("shaft", (230, 159, 0)),
-    ClassInfo("wrist", (86, 180, 233)),
-    ClassInfo("claspers", (0, 158, 115)),
-)
-
 # Frames of scene time from which a clip may start: as long as an arm's slow motions.
 _LENGTH = 1500
-# Scenes of validation are numbered from here on; training never gets there.
-_VALIDATION = 1 << 40
-
-
-def part_label(frame: Frame) -> NDArray[np.uint8]:
-    """The visible parts of all instruments, uint8 [H, W], as `PART_CLASSES`."""
-    label = np.zeros(frame.rgb.shape[:2], np.uint8)
-    for number, part in enumerate((SHAFT, WRIST, JAWS), 1):
-        label[(frame.parts == part).any(0)] = number
-    return label
-
-
-class RenderedVideos:
-    """A `FrameSource` of a few scenes, rendered when they are asked for.
-
-    Args:
-      seed: of the series of scenes.
-      count: videos.
-      frames: of each, at 2 a second.
-      size: (height, width), pixels.
-    """
-
-    def __init__(self, seed: int, count: int, frames: int, size: tuple[int, int]):
-        self.seed, self.size = seed, size
-        self.classes = PART_CLASSES
-        names = tuple(f"frame{number:03d}" for number in range(frames))
-        self.videos = tuple(Video(f"scene{k}", names) for k in range(count))
-
-    def image(self, video: int, frame: int) -> np.ndarray:
-        return self._rendered(video, frame).rgb
-
-    def label(self, video: int, frame: int) -> np.ndarray | None:
-        return part_label(self._rendered(video, frame))
-
-    def _rendered(self, video: int, frame: int) -> Frame:
-        return _frame(self.seed, _VALIDATION + video, self.size, 2.0, frame)
 
 
 @dataclass(frozen=True)
@@ -111,7 +66,7 @@ class SceneStream:
     augment: Augment
     corruption: Corruption | None = None
     hold: int = 8
-    rate: float = 12.5
+    rate: float = STREAM_RATE
     steps_per_epoch: int = 100
     workers: int = 2
     process_index: int = 0
@@ -233,19 +188,6 @@ def _shown_by(
     if row not in _scenes or _scenes[row][0] != key:
         _scenes[row] = key, make_varied_scene(*key)
     return _scenes[row][1]
-
-
-# A picture and its label are asked for one after the other.
-@functools.lru_cache(maxsize=4)
-def _frame(
-    seed: int, number: int, size: tuple[int, int], rate: float, frame: int
-) -> Frame:
-    return render_frame(_scene(seed, number, size, rate), frame)
-
-
-@functools.lru_cache(maxsize=2)
-def _scene(seed: int, number: int, size: tuple[int, int], rate: float) -> Scene:
-    return make_varied_scene(seed, number, size, rate)
 
 
 def _stacked(rows: list[Batch]) -> Batch:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from data_pipelines.frames import IGNORE, DataError, RawSource, resize_image
 from data_pipelines.io.images import difference_hash
-from data_pipelines.prepare.layouts import Request
 from data_pipelines.prepared import FrameEntry, array_sha256
+from data_pipelines.sources import Request
 
 _JPEG_QUALITY = 95
 # Frames in flight; bounds the memory that threads working ahead take.

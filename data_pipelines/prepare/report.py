@@ -5,24 +5,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from data_pipelines.prepared import FrameEntry, Manifest
-from data_pipelines.sources.endovis17 import SEQUENCES, TEST_SEQUENCES
-from data_pipelines.sources.endovis18 import SEQUENCES as SEQUENCES_18
-from data_pipelines.sources.splits import divisions
+from data_pipelines.sources import DATASETS
 
 # Odd files that are listed; the manifest has them all.
 _SHOWN = 10
 # Bits of 256 that two difference hashes of one scene differ in at most.
 _NEAR = 12
-
-# Frames a video as the challenges distribute them, by (dataset, subset). The test
-# archive of 2018 is left out: sources differ about it.
-_FRAMES = {
-    ("endovis17", "train"): {f"instrument_dataset_{k}": 225 for k in SEQUENCES},
-    ("endovis17", "test"): {
-        f"instrument_dataset_{k}": 75 if k <= 8 else 300 for k in TEST_SEQUENCES
-    },
-    ("endovis18", "train"): {f"seq_{k}": 149 for k in SEQUENCES_18},
-}
 
 
 def describe(manifest: Manifest) -> list[str]:
@@ -83,8 +71,9 @@ def _parts(manifest: Manifest) -> dict[str, list[FrameEntry]]:
     videos = list(dict.fromkeys(entry.video for entry in manifest.frames))
     parts: dict[str, list[FrameEntry]] = {}
     if manifest.request.get("subset", "train") == "train":
-        dataset = str(manifest.request.get("dataset"))
-        for name, division in divisions(dataset, videos).items():
+        dataset = DATASETS.get(str(manifest.request.get("dataset")))
+        divisions = {} if dataset is None else dataset.divisions(videos)
+        for name, division in divisions.items():
             for part, wanted in (("train", division.train), ("val", division.val)):
                 chosen = [entry for entry in manifest.frames if entry.video in wanted]
                 if chosen:
@@ -113,8 +102,10 @@ def _odd_pixels(manifest: Manifest) -> Iterator[str]:
 
 
 def _unlike_the_original(manifest: Manifest) -> Iterator[str]:
-    dataset = manifest.request.get("dataset")
-    wanted = _FRAMES.get((str(dataset), manifest.request.get("subset", "train")), {})
+    dataset = DATASETS.get(str(manifest.request.get("dataset")))
+    if dataset is None:
+        return
+    wanted = dataset.frames.get(str(manifest.request.get("subset", "train")), {})
     there = {name: 0 for name in wanted}
     for entry in manifest.frames:
         there[entry.video] = there.get(entry.video, 0) + 1
@@ -124,13 +115,8 @@ def _unlike_the_original(manifest: Manifest) -> Iterator[str]:
             unlike.setdefault((count, wanted.get(name, 0)), []).append(name)
     for (count, original), names in unlike.items():
         yield f"{count} frames, {original} as distributed: {', '.join(names)}"
-    mended = {"seq_1", "seq_4"} & there.keys()
-    repaired = any("repairs" in path for e in manifest.frames for path in e.sources)
-    if dataset == "endovis18" and mended and not repaired:
-        yield (
-            "no repairs found; that archive corrects 7 labels of seq_1 and seq_4: put "
-            "it beside the others"
-        )
+    files = (path for entry in manifest.frames for path in entry.sources)
+    yield from dataset.remarks(there.keys(), files)
 
 
 def _lookalikes(manifest: Manifest) -> Iterator[str]:

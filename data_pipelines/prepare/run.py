@@ -18,7 +18,6 @@ from data_pipelines.io.files import WriteError, held, unwritable
 from data_pipelines.io.images import size_fault
 from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
-from data_pipelines.prepare.layouts import DATASETS, OWN, Request
 from data_pipelines.prepare.making import blank_faults, frame_records
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepare.survey import open_checked
@@ -29,6 +28,7 @@ from data_pipelines.prepared import (
     read_manifest,
     write_manifest,
 )
+from data_pipelines.sources import DATASETS, PREPARED, Request
 from data_pipelines.sources.folder import other_ways, video_names
 
 Log = Callable[[str], None]
@@ -107,9 +107,9 @@ def prepare(
 
 
 def _check_request(request: Request) -> None:
-    layout = DATASETS.get(request.dataset)
-    if layout is None:
-        raise DataError([f"dataset {request.dataset!r}: use {', '.join(DATASETS)}"])
+    if request.dataset not in PREPARED:
+        raise DataError([f"dataset {request.dataset!r}: use {', '.join(PREPARED)}"])
+    layout = DATASETS[request.dataset]
     if layout.tasks and request.task not in layout.tasks:
         raise DataError(
             [f"task {request.task!r}: {request.dataset} has {', '.join(layout.tasks)}"]
@@ -133,7 +133,7 @@ def _check_request(request: Request) -> None:
         raise DataError([f"size {request.size}: height and width must be at least 1"])
     if request.size is not None and (fault := size_fault(*request.size)):
         raise DataError([f"size: {fault}"])
-    if request.mask_values != "class" and request.dataset not in OWN:
+    if request.mask_values != "class" and not layout.masks:
         raise DataError(
             [
                 f"mask values {request.mask_values!r}: the masks of {request.dataset} "
@@ -194,7 +194,7 @@ def _fill(
         if faults:
             raise _told(dict.fromkeys(faults), request) from None
         raise
-    if request.dataset in OWN:
+    if DATASETS[request.dataset].masks:
         faults += blank_faults(entries)
     if faults:
         raise DataError(faults)
@@ -232,7 +232,8 @@ def _fill(
 def _told(faults: Iterable[str], request: Request) -> DataError:
     """The faults, and what else may be asked for if they are about masks' values."""
     lines = list(faults)
-    ways = other_ways(lines, request.mask_values) if request.dataset in OWN else []
+    own = DATASETS[request.dataset].masks
+    ways = other_ways(lines, request.mask_values) if own else []
     return DataError([*lines, *ways])
 
 
@@ -282,7 +283,8 @@ def _opened(
 
 def _unwrapped(folder: Path, request: Request) -> Path:
     """The folder of videos: an archive often holds it, not only what is in it."""
-    if request.dataset == "folder" and folder.is_dir() and not video_names(folder):
+    own = not DATASETS[request.dataset].published
+    if own and folder.is_dir() and not video_names(folder):
         inside = [path for path in folder.iterdir() if not is_skipped(path.name)]
         if len(inside) == 1 and video_names(inside[0]):
             return inside[0]

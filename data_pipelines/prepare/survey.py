@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipelines.frames import DataError, RawSource, read_image
 from data_pipelines.io.pairs import PICTURES, is_skipped
-from data_pipelines.prepare.layouts import ALL, DATASETS, Request, is_mask, is_picture
+from data_pipelines.sources import ALL, DATASETS, Request
 
 
 def open_checked(root: Path, request: Request) -> RawSource:
@@ -19,7 +19,8 @@ def open_checked(root: Path, request: Request) -> RawSource:
     faults: list[str] = _number_faults(root, request)
     source = None
     try:
-        source = DATASETS[request.dataset].open(root, request, ALL)
+        opened = DATASETS[request.dataset].open(root, request, ALL)
+        source = opened if isinstance(opened, RawSource) else None
     except DataError as error:
         faults += error.faults
     if faults or source is None:
@@ -30,11 +31,12 @@ def open_checked(root: Path, request: Request) -> RawSource:
 
 
 def _files(root: Path, request: Request) -> Iterator[Path]:
+    dataset = DATASETS[request.dataset]
     for path in sorted(root.rglob("*"), key=str):
         hidden = any(map(is_skipped, path.relative_to(root).parts))
         if hidden or path.suffix.lower() not in PICTURES or path.is_dir():
             continue
-        if is_picture(path, request) or is_mask(path, request):
+        if path.parent.name == dataset.pictures or dataset.is_mask(path, request):
             yield path
 
 
@@ -52,11 +54,11 @@ def _number_faults(root: Path, request: Request) -> list[str]:
 
 def _pixel_faults(root: Path, request: Request) -> list[str]:
     faults: list[str] = []
-    read_mask = DATASETS[request.dataset].read_mask
+    dataset = DATASETS[request.dataset]
     for path in _files(root, request):
         try:
-            if is_mask(path, request):
-                read_mask(path, request)
+            if dataset.is_mask(path, request):
+                dataset.read_mask(path, request)
             else:
                 read_image(path)
         except DataError as error:

@@ -17,7 +17,7 @@ orbax-checkpoint, but without a network, still lacks; there, `pip install --no-i
 device.
 """
 
-import argparse
+import dataclasses
 import json
 import math
 import subprocess
@@ -29,6 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.command_line import exit_with_error, parse_flags
 from data_pipelines.io.files import write_text
 from dmnet_jax import machine
 from dmnet_jax.benchmark import live, live_report, training
@@ -53,31 +54,48 @@ WHEELS = (
 PEERS = ("torch", "torch.compile", "authors")
 
 
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to measure.
+
+    Attributes:
+        out: Folder for gpu.md and gpu.json.
+        wheels: Only collect wheels, in this folder.
+        size: Height and width of a frame.
+        batch: Clips of a training step.
+        rounds: Turns of each.
+        seconds: Length of a turn.
+        minutes: Begin no part after.
+        peers: Measure PyTorch as well, if it is installed.
+    """
+
+    out: Path | None = None
+    wheels: Path | None = None
+    size: tuple[int, int] = (512, 640)
+    batch: int = 16
+    rounds: int = 5
+    seconds: float = 0.5
+    minutes: float = 8.0
+    peers: bool = True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    flags = parse_flags(
+        argv,
+        Flags(),
         prog="python -m dmnet_jax.benchmark gpu",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__ or "",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for gpu.md, gpu.json")
-    parser.add_argument("--wheels", type=Path, metavar="DIR", help="only collect these")
-    parser.add_argument("--size", type=live.size, default=(512, 640), metavar="HxW")
-    parser.add_argument("--batch", type=int, default=16, help="clips a training step")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of a turn")
-    parser.add_argument(
-        "--minutes", type=float, default=8.0, help="begin no part after"
-    )
-    parser.add_argument("--no-peers", action="store_true", help="leave PyTorch out")
-    flags = parser.parse_args(argv)
     if flags.wheels:
         return collect_wheels(flags.wheels)
     if not flags.out:
-        parser.error("--out DIR says where the report goes")
+        exit_with_error("--out DIR says where the report goes")
+    if fault := live.size_fault(flags.size):
+        exit_with_error(f"--size {fault}")
     times = (flags.seconds, flags.minutes)
     if min(flags.batch, flags.rounds) < 1 or not all(0 < t < math.inf for t in times):
-        parser.error("--batch, --rounds, --seconds and --minutes must be positive")
-    peers = () if flags.no_peers or find_spec("torch") is None else PEERS
+        exit_with_error("--batch, --rounds, --seconds and --minutes must be positive")
+    peers = PEERS if flags.peers and find_spec("torch") else ()
     # The most telling part first: compilation is most of the time, and it may run out.
     parts: dict[str, Callable[[Path], Any]] = {
         "live": lambda folder: live.measure(

@@ -16,7 +16,7 @@ Everything runs in a process of its own, with as many threads as this one has co
 `training` measures training steps. For research use; not a medical device.
 """
 
-import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -25,16 +25,27 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from data_pipelines.command_line import exit_with_error, parse_flags
 from data_pipelines.io.environment import install
 from dmnet_jax import machine
 from dmnet_jax.benchmark import live_report
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.benchmark.process import Worker
 
+Peer = Literal[
+    "torch",
+    "torch.compile",
+    "authors",
+    "onnxruntime",
+    "openvino",
+    "export",
+    "export-bf16",
+    "export-int8",
+]
 # kind of contestant: the packages it needs
-PEERS = {
+PEERS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "torch.compile": ("torch",),
     "authors": ("torch",),
@@ -130,41 +141,40 @@ def _start(
     return None, f"refused: its outputs differ ({told})"
 
 
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to measure.
+
+    Attributes:
+        sizes: Heights and widths of a frame.
+        streams: Numbers of streams in a step.
+        dtypes: Types of the network's features.
+        in_flight: Numbers of frames that are under way at once.
+        rounds: Turns of each contestant.
+        peers: Measure others as well; without names, all of them.
+        out: Folder for live.md and live.json.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ((512, 640),)
+    streams: tuple[int, ...] = (1,)
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    in_flight: tuple[int, ...] = (1,)
+    rounds: int = 9
+    peers: tuple[Peer, ...] | None = None
+    out: Path | None = None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m dmnet_jax.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    flags = parse_flags(
+        argv, Flags(), prog="python -m dmnet_jax.benchmark", description=__doc__ or ""
     )
-    parser.add_argument(
-        "--sizes", nargs="+", type=size, default=[(512, 640)], metavar="HxW"
-    )
-    parser.add_argument("--streams", nargs="+", type=int, default=[1], metavar="B")
-    parser.add_argument(
-        "--dtypes", nargs="+", default=["float32"], choices=["float32", "bfloat16"]
-    )
-    parser.add_argument(
-        "--in-flight",
-        nargs="+",
-        type=int,
-        default=[1],
-        metavar="N",
-        help="frames that are under way at once",
-    )
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each")
-    parser.add_argument(
-        "--peers",
-        nargs="*",
-        choices=PEERS,
-        metavar="NAME",
-        help=f"measure others as well: all, or of {', '.join(PEERS)}",
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="for live.md, .json")
-    flags = parser.parse_args(argv)
-    if min(flags.rounds, *flags.streams, *flags.in_flight) < 1:
-        parser.error("--rounds, --streams and --in-flight must be at least 1")
-    if flags.peers == [] and find_spec("torch") is None:
-        parser.error(f"--peers needs PyTorch: {install('peers')}")
+    lists = flags.sizes, flags.streams, flags.dtypes, flags.in_flight
+    if not all(lists) or min(flags.rounds, *flags.streams, *flags.in_flight) < 1:
+        exit_with_error("--rounds, --streams and --in-flight must be at least 1")
+    if fault := size_fault(*flags.sizes):
+        exit_with_error(f"--sizes {fault}")
+    if flags.peers == () and find_spec("torch") is None:
+        exit_with_error(f"--peers needs PyTorch: {install('peers')}")
     result: dict[str, Any] = {
         "command": " ".join(["python -m dmnet_jax.benchmark", *(argv or [])]),
         "machine": machine.describe(),
@@ -178,9 +188,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for in_flight in flags.in_flight
         ]
         cases = list(dict.fromkeys(cases))  # the reference is measured once
-        peers = list(PEERS) if flags.peers == [] else flags.peers or []
+        peers = PEERS if flags.peers == () else flags.peers or ()
         with tempfile.TemporaryDirectory() as name:
-            result["rows"] += measure(cases, peers, Path(name), flags.rounds)
+            result["rows"] += measure(cases, [*peers], Path(name), flags.rounds)
     text = live_report.report(result)
     print(text)
     if flags.out:
@@ -199,14 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def size(text: str) -> tuple[int, int]:
-    """The size that a command line's HxW means; argparse's error if it is none."""
-    try:
-        height, width = (int(side) for side in text.split("x"))
-    except ValueError:
-        height = width = 0
-    if height < 64 or width < 64 or height % 32 or width % 32:
-        raise argparse.ArgumentTypeError(
-            f"{text}: HEIGHTxWIDTH, both multiples of 32 and at least 64"
-        )
-    return height, width
+def size_fault(*sizes: tuple[int, int]) -> str:
+    """Why a network cannot take frames of these sizes; empty if it can."""
+    for height, width in sizes:
+        if min(height, width) < 64 or height % 32 or width % 32:
+            return f"{height}x{width}: must be multiples of 32, at least 64"
+    return ""

@@ -62,23 +62,24 @@ class Worker:
 
     def close(self) -> int:
         """Ends the process; its peak memory in bytes."""
-        assert self._process.stdin
-        self._process.stdin.close()
-        memory = self._read()
-        self._process.wait()
+        with self._process as process:
+            assert process.stdin
+            process.stdin.close()
+            memory = self._read()
         self.gpu_memory = memory["gpu_memory"]
         return memory["memory"]
 
     def stop(self) -> None:
         """Ends the process whatever it is doing."""
-        self._process.kill()
-        self._process.wait()
+        with self._process as process:
+            process.kill()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            code = self._process.wait()
+            with self._process as process:
+                code = process.wait()
             reason = (
                 "the system ended it, likely for memory" if code < 0 else "see above"
             )

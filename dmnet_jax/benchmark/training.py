@@ -10,7 +10,7 @@ to give the same loss, logits and gradients. Every network runs in a process of 
 own; where CUDA is, JAX and PyTorch use it. For research use; not a medical device.
 """
 
-import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -21,9 +21,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.command_line import exit_with_error, parse_flags
 from data_pipelines.io.environment import install
 from dmnet_jax import machine
 from dmnet_jax.benchmark.case import Case
+from dmnet_jax.benchmark.live import size_fault
 from dmnet_jax.benchmark.process import Worker
 from dmnet_jax.metrics import format_table
 
@@ -176,24 +178,38 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return format_table(cells, [*headers, "compile s", "G/s", "of peak"])
 
 
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    """What to measure.
+
+    Attributes:
+        size: Height and width of a frame.
+        batch: Clips of a step.
+        rounds: Steps timed of each.
+        peers: Measure PyTorch as well.
+        json: File to write the numbers to.
+    """
+
+    size: tuple[int, int] | None = None
+    batch: int | None = None
+    rounds: int = 7
+    peers: bool = False
+    json: Path | None = None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    flags = parse_flags(
+        argv,
+        Flags(),
         prog="python -m dmnet_jax.benchmark training",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__ or "",
     )
-    parser.add_argument("--size", type=int, nargs=2, metavar=("H", "W"))
-    parser.add_argument("--batch", type=int, help="clips a step")
-    parser.add_argument("--rounds", type=int, default=7, help="steps timed of each")
-    parser.add_argument("--peers", action="store_true", help="measure PyTorch as well")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write numbers there")
-    flags = parser.parse_args(argv)
-    if any(side < 64 or side % 32 for side in flags.size or ()):
-        parser.error("--size must be multiples of 32, at least 64")
+    if flags.size and (fault := size_fault(flags.size)):
+        exit_with_error(f"--size {fault}")
     if flags.rounds < 1 or (flags.batch is not None and flags.batch < 1):
-        parser.error("--batch and --rounds must be at least 1")
+        exit_with_error("--batch and --rounds must be at least 1")
     if flags.peers and find_spec("torch") is None:
-        parser.error(f"--peers needs PyTorch: {install('peers')}")
+        exit_with_error(f"--peers needs PyTorch: {install('peers')}")
     settings = [PAPER, LAPTOP]
     if flags.size or flags.batch:
         height, width = flags.size or PAPER[0]

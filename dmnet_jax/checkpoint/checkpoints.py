@@ -183,11 +183,6 @@ class Checkpoints:
             )
         return found
 
-    def latest_metadata(self) -> dict[str, Any]:
-        """Metadata of the newest step; see `read_metadata`."""
-        self.wait()
-        return _first_good(self._directory, "newest", read_body, {})["metadata"]
-
     def wait(self) -> None:
         """Blocks until the last save is on disk.
 

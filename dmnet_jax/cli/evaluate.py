@@ -132,6 +132,7 @@ def newest_run(config: Config, fold: int, recipe: str) -> Path:
 
 def evaluate(run: Path, flags: Flags) -> Path:
     """Loads, evaluates, prints and writes; returns the folder of the results."""
+    from data_pipelines.sources import DATASETS
     from dmnet_jax import evaluation
     from dmnet_jax.checkpoint import provenance
     from dmnet_jax.checkpoint.runs import load_run
@@ -175,6 +176,9 @@ def evaluate(run: Path, flags: Flags) -> Path:
     overlays.finish()
     results.write_results(out, found, videos.classes, about)
     print(results.tables(found, videos.classes))
+    dataset = DATASETS[data.dataset]
+    if dataset.published:
+        print(f"\n{dataset.name}: papers mostly report the protocol {dataset.protocol}")
     print(f"\n{run} ({flags.which}): results, tables and overlays in {out}")
     return out
 

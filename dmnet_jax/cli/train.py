@@ -67,7 +67,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     from dmnet_jax.training.initial import initial_variables
     from dmnet_jax.training.loop import train_stage
     from dmnet_jax.training.run import Run
-    from dmnet_jax.training.stages import stage_loaders
+    from dmnet_jax.training.stages import stage_loaders, with_cuts
 
     parallel.initialize(config.distributed)
     process, processes = parallel.processes()
@@ -138,7 +138,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
                 state = train_stage(
                     run,
                     state,
-                    stage,
+                    with_cuts(stage, config),
                     model=model,
                     tx=tx,
                     videos=val_videos,

@@ -1,32 +1,18 @@
 """The data part of a run's configuration; see `schema`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from data_pipelines.corruption import TRAINED
+from data_pipelines.sources import NAMES, SPLITS, TASKS
+from data_pipelines.sources.dataset import MaskValues
+from data_pipelines.synthetic.config import SyntheticConfig
 
-
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """Rendered video, for `data.dataset` "synthetic" or "rendered".
-
-    Attributes:
-        sequences: Numbers of the EndoVis 2017 sequences to imitate ("synthetic").
-        frames: Frames of each video; of each validation video ("rendered").
-        size: Height and width in pixels ("synthetic").
-        seed: Seed; each gives other videos.
-        scenes: Number of validation videos ("rendered").
-        hold: Steps for which a row of the batch shows the same scene ("rendered").
-        epoch_steps: Steps that count as an epoch ("rendered").
-    """
-
-    sequences: tuple[int, ...] = (1, 2, 3, 4)
-    frames: int = 60
-    size: tuple[int, int] = (256, 320)
-    seed: int = 0
-    scenes: int = 8
-    hold: int = 8
-    epoch_steps: int = 100
+if TYPE_CHECKING:
+    DatasetName = TaskName = SplitName = str
+else:
+    # The registry says which there are; a type checker cannot know them.
+    DatasetName, TaskName, SplitName = Literal[NAMES], Literal[TASKS], Literal[SPLITS]
 
 
 @dataclass(frozen=True)
@@ -49,8 +35,8 @@ class DataConfig:
         train: Names of the training videos. Empty: given by the fold or split.
         val: Names of the validation videos. Empty: given by the fold or split.
         fold: Fold of EndoVis 2017 that validates, counted from 0.
-        split: Published split of EndoVis 2018: the paper's, the challenge's, which
-            validates on its test archive, or ISINet's.
+        split: Published split of a dataset that has several. EndoVis 2018: the paper's,
+            the challenge's, which validates on its test archive, or ISINet's.
         num_classes: Number of classes, background included.
         flip_horizontal: Flip half of the training clips left to right.
         flip_vertical: Flip half of the training clips top to bottom.
@@ -61,31 +47,25 @@ class DataConfig:
             are for moments: blur, glare, an occluder, a black or frozen frame.
         corrupt_kinds: Kinds of corruption (`data_pipelines.corruption.KINDS`). By
             default without smoke, blood and low light, which test generalization.
+        cuts: Fraction of training sequences ("rollout") that change over to another
+            video once or twice, so that a memory learns what a cut is.
         frame_step: Distance between training targets, in frames.
         threads: Number of reading threads; of rendering processes ("rendered").
         synthetic: What to render ("synthetic" and "rendered").
     """
 
-    dataset: Literal[
-        "folder",
-        "synthetic",
-        "rendered",
-        "endovis15",
-        "endovis17",
-        "endovis18",
-        "camvid",
-    ] = "endovis17"
+    dataset: DatasetName = "endovis17"
     root: str = ""
     test_root: str = ""
     masks: str = "masks"
-    mask_values: Literal["class", "binary", "colors"] = "class"
+    mask_values: MaskValues = "class"
     absent_classes: Literal["refuse", "accept"] = "refuse"
-    task: Literal["types", "parts", "binary", "all"] = "types"
+    task: TaskName = "types"
     size: tuple[int, int] = (512, 640)
     train: tuple[str, ...] = ()
     val: tuple[str, ...] = ()
     fold: int = 0
-    split: Literal["paper", "challenge", "isinet"] = "paper"
+    split: SplitName = "paper"
     num_classes: int = 8
     flip_horizontal: bool = True
     flip_vertical: bool = True
@@ -93,6 +73,7 @@ class DataConfig:
     photometric: float = 0.0
     corrupt: float = 0.0
     corrupt_kinds: tuple[str, ...] = TRAINED
+    cuts: float = 0.0
     frame_step: int = 1
     threads: int = 2
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

@@ -1,7 +1,43 @@
 """The network part of a run's configuration; see `schema`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+
+class Network(NamedTuple):
+    """Where a network is defined, and what is known of it without JAX.
+
+    Attributes:
+        place: its module and class, below `dmnet_jax.models`.
+        options: fields of the class, beside those that all networks have.
+        window: frames before the current one that a training clip needs.
+    """
+
+    place: str
+    options: Mapping[str, Any] = MappingProxyType({})
+    window: int = 0
+
+
+NETWORKS: dict[str, Network] = {
+    "dmnet": Network("dmnet.DMNet"),
+    "ternausnet11": Network("ternausnet.TernausNet", {"layers": 11}),
+    "ternausnet16": Network("ternausnet.TernausNet", {"layers": 16}),
+    "linknet34": Network("linknet.LinkNet"),
+    "raunet": Network("linknet.LinkNet", {"attention": True}),
+    "paanet_style": Network("paanet.PAANetStyle"),
+    "lwanet": Network("lwanet.LWANet"),
+    "td2_psp18": Network("tdnet.TDNet", {"paths": 2}, window=1),
+    "td4_psp18": Network("tdnet.TDNet", {"paths": 4}, window=3),
+    "tapnet11": Network("tapnet.TAPNet", window=1),
+}
+"""By `model.name`."""
+
+if TYPE_CHECKING:
+    NetworkName = str
+else:
+    NetworkName = Literal[tuple(NETWORKS)]
 
 
 @dataclass(frozen=True)
@@ -40,18 +76,7 @@ class ModelConfig:
         dtype: Type of features; scores and losses are always float32.
     """
 
-    name: Literal[
-        "dmnet",
-        "ternausnet11",
-        "ternausnet16",
-        "linknet34",
-        "raunet",
-        "paanet_style",
-        "lwanet",
-        "td2_psp18",
-        "td4_psp18",
-        "tapnet11",
-    ] = "dmnet"
+    name: NetworkName = "dmnet"
     local: Literal["none", "nl", "clstm", "blstm", "ela"] = "ela"
     global_memory: bool = True
     local_size: int = 4
@@ -80,7 +105,7 @@ class ModelConfig:
         """Frames before the current one in a training clip."""
         if self.name == "dmnet":
             return 0 if self.local == "none" else self.local_size
-        return {"td2_psp18": 1, "td4_psp18": 3, "tapnet11": 1}.get(self.name, 0)
+        return NETWORKS[self.name].window
 
     @property
     def past(self) -> int:

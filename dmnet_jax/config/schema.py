@@ -16,6 +16,7 @@ from typing import Any, Literal
 from data_pipelines.corruption import KINDS
 from data_pipelines.io.images import size_fault
 from data_pipelines.io.names import name_fault
+from data_pipelines.sources import DATASETS
 from dmnet_jax.config.data import DataConfig as DataConfig
 from dmnet_jax.config.data import SyntheticConfig as SyntheticConfig
 from dmnet_jax.config.model import ModelConfig as ModelConfig
@@ -176,6 +177,8 @@ _LEAST = {
     "data.frame_step": 1,
     "data.threads": 0,
     "data.synthetic.frames": 1,
+    "data.synthetic.cached_scenes": 1,
+    "data.synthetic.cached_frames": 1,
     "data.synthetic.seed": 0,
     "model.local_size": 0,
     "model.num_reads": 1,
@@ -228,7 +231,7 @@ def validate(config: Config) -> Config:
         (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
         (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
         (
-            data.mask_values == "class" or data.dataset in ("folder", "endovis15"),
+            data.mask_values == "class" or DATASETS[data.dataset].masks,
             "data.mask_values",
             f'"class": the masks of {data.dataset} have their own values',
         ),
@@ -244,6 +247,12 @@ def validate(config: Config) -> Config:
             data.corrupt_kinds and set(data.corrupt_kinds) <= set(KINDS),
             "data.corrupt_kinds",
             f"some of {', '.join(KINDS)}",
+        ),
+        (
+            data.cuts == 0 or (0 < data.cuts <= 1 and train.batch_size > 1),
+            "data.cuts",
+            "0, or up to 1 with a train.batch_size above 1: a sequence is cut over "
+            "to another one of its batch",
         ),
         (
             not size_fault(*data.synthetic.size),
@@ -331,12 +340,11 @@ def validate(config: Config) -> Config:
                 f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
                 "and an lr_scale greater than 0"
             )
-        # Frames of a stream are not repeated, so caching them is useless.
-        cacheable = stage.train == "memory" and data.dataset != "rendered"
+        cacheable = stage.train == "memory"
         if stage.cached_views < 0 or (stage.cached_views and not cacheable):
             raise ConfigError(
                 f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "
-                'or positive in a stage with train "memory" on videos (not "rendered")'
+                'or positive in a stage with train "memory"'
             )
         bursts = stage.cached_views and stage.recipe == "rollout" and data.corrupt
         if stage.corrupted_views < 0 or (stage.corrupted_views and not bursts):

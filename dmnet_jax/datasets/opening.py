@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.frames import DataError, FrameSource
-from data_pipelines.prepare import DATASETS, Chosen, Request
-from data_pipelines.prepare.layouts import OWN, Layout
 from data_pipelines.prepared import MANIFEST, open_prepared
-from data_pipelines.sources.splits import divisions
+from data_pipelines.sources import DATASETS, Chosen, Dataset, Request
 from dmnet_jax.config import DataConfig
 
 
@@ -23,28 +21,28 @@ def needed(
     """Names of the training and the validation videos, where the config says them."""
     if data.train and data.val:
         return data.train, data.val
-    if data.dataset == "camvid":
-        return ["train_"], ["val_"]
-    name = {"endovis17": f"fold {data.fold}", "endovis18": data.split}
-    division = divisions(data.dataset).get(name.get(data.dataset, ""))
-    return (None, None) if division is None else (division.train, division.val)
+    dataset = DATASETS[data.dataset]
+    root = Path(data.root or dataset.root)
+    known = dataset.names(root, Request(dataset.name)) if root.is_dir() else []
+    _, division = dataset.division(data.fold, data.split, known)
+    if division is None or not (division.train and division.val):
+        return None, None
+    return division.train, division.val
 
 
 def opened(
     data: DataConfig, root: str, subset: str, names: Sequence[str] | None
 ) -> FrameSource:
-    # The synthetic set is written as EndoVis17 is.
-    dataset = "endovis17" if data.dataset == "synthetic" else data.dataset
-    layout = DATASETS[dataset]
+    dataset = DATASETS[data.dataset]
     request = Request(
-        dataset=dataset,
-        task=data.task if layout.tasks else "",
-        masks=data.masks if dataset == "folder" else layout.masks,
+        dataset=dataset.name,
+        task=data.task if dataset.tasks else "",
+        masks=dataset.masks if dataset.published else data.masks,
         subset=subset,
         mask_values=data.mask_values,
     )
-    if not (Path(root) / MANIFEST).is_file():
-        return _opened_raw(data, layout, Path(root), request, names)
+    if dataset.endless or not (Path(root) / MANIFEST).is_file():
+        return _opened_raw(data, dataset, Path(root), request, names)
     prepared = open_prepared(root)
     made = prepared.manifest.request.get("mask_values", "class")
     if data.mask_values not in ("class", made):
@@ -68,23 +66,23 @@ def opened(
 
 def _opened_raw(
     data: DataConfig,
-    layout: Layout,
+    dataset: Dataset,
     root: Path,
     request: Request,
     names: Sequence[str] | None,
 ) -> FrameSource:
     """Opens what is needed, or all where that is not known or not all there."""
-    if names and data.dataset == "camvid":  # is opened by splits, see its layout
-        names = [f"{name.partition('_')[0]}_" for name in names]
-    known = layout.names(root, request) if root.is_dir() and names else []
+    known = dataset.names(root, request) if root.is_dir() and names else []
     there = tuple(dict.fromkeys(name for name in names or () if name in known))
     missing = [name for name in names or () if name not in known]
-    if data.dataset not in OWN and missing:
+    own = bool(dataset.masks)
+    if not own and missing:
         there = ()  # all are opened, and what lacks them tells which there are
-    chosen, source = Chosen(there or None, data.num_classes), None
-    if there or data.dataset not in OWN or not known:
-        source = layout.open(root, request, chosen)
-    if source is None or (missing and data.dataset in OWN):
+    chosen = Chosen(there or None, data.num_classes, data.size, data.synthetic)
+    source = None
+    if there or not own or not known:
+        source = dataset.open(root, request, chosen)
+    if source is None or (missing and own):
         raise DataError(
             [
                 f"{root}: no video {', '.join(map(repr, missing))}; the videos are "

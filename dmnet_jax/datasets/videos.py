@@ -14,18 +14,11 @@ from data_pipelines.frames import (
 from data_pipelines.io.files import naming
 from data_pipelines.loading.labels import check_labels
 from data_pipelines.loading.leakage import check_disjoint
-from data_pipelines.loading.rendered import RenderedVideos
-from data_pipelines.prepare import DATASETS, Request
-from data_pipelines.prepare.layouts import OWN
 from data_pipelines.prepared import MANIFEST
+from data_pipelines.sources import DATASETS, Request, require
 from data_pipelines.sources.folder import other_ways
-from data_pipelines.sources.splits import Division, divisions, require
-from data_pipelines.synthetic import write_endovis17
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets.opening import needed, opened, unnamed
-
-# Rendered scenes that stand for the endless training videos where some are asked for.
-RENDERED_TRAIN = 2
 
 
 def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameSource:
@@ -41,24 +34,12 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
     Raises:
         ValueError: the folder is missing, wrong or empty; tells what is expected.
     """
-    root = data.root
-    if data.dataset == "rendered":
-        made = data.synthetic
-        return RenderedVideos(
-            made.seed, RENDERED_TRAIN + made.scenes, made.frames, data.size
-        )
-    if data.dataset == "synthetic":
-        made = data.synthetic
-        root = root or "datasets/synthetic"
+    dataset = DATASETS[data.dataset]
+    root = data.root or dataset.root
+    if dataset.make is not None:
         with naming(root):
-            write_endovis17(
-                root,
-                seed=made.seed,
-                sequences=made.sequences,
-                frames=made.frames,
-                size=made.size,
-            )
-    if not root:
+            dataset.make(Path(root), data.synthetic)
+    if not (root or dataset.endless):
         raise DataError(
             [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
         )
@@ -101,32 +82,23 @@ def split_names(
     """
     if data.train and data.val:
         return list(data.train), list(data.val)
-    known = _names(train)
-    if data.dataset == "rendered" and not (data.train or data.val):
-        return known[:RENDERED_TRAIN], known[RENDERED_TRAIN:]
-    if data.dataset == "synthetic" and not (data.train or data.val):
-        part = _rendered(data, known)
-        return list(part.train), list(part.val)
-    names = {
-        "endovis17": f"fold {data.fold}",
-        "endovis18": data.split,
-        "camvid": "official",
-    }
-    if data.train or data.val or data.dataset not in names:
+    known, dataset = _names(train), DATASETS[data.dataset]
+    name, division = dataset.division(data.fold, data.split, known)
+    published = ", ".join(dataset.divisions(known))
+    if data.train or data.val or not published:
         raise unnamed(data, known)
-    published = divisions(data.dataset, known)
-    name = names[data.dataset]
-    if name not in published:
-        raise DataError([f"data.fold={data.fold}: folds are 0 to {len(published) - 1}"])
-    if name == "challenge" and val is None:
+    if division is None:
+        raise DataError([f"{data.dataset} has no {name!r}: use one of {published}"])
+    if division.in_archive and val is None:
         raise DataError(
             [
-                "data.split challenge validates on the test archive; give its folder: "
+                f"data.split {name} validates on the test archive; give its folder: "
                 "--data.test-root DIR"
             ]
         )
-    division = published[name]
-    require(division, known, known if val is None else _names(val), name)
+    render = "render more with data.synthetic.sequences"
+    advice = "add the videos" if dataset.make is None else render
+    require(division, known, known if val is None else _names(val), name, advice)
     return list(division.train), list(division.val)
 
 
@@ -137,8 +109,9 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
         ValueError: as `open_dataset`; also if the config's class count is wrong, or
             a frame is in both parts (`data_pipelines.loading.leakage`).
     """
-    if data.dataset in OWN and not (data.train and data.val):
-        known = DATASETS[data.dataset].names(Path(data.root), Request(data.dataset))
+    dataset = DATASETS[data.dataset]
+    if dataset.masks and not (data.train and data.val):
+        known = dataset.names(Path(data.root), Request(data.dataset))
         if known and not (Path(data.root) / MANIFEST).is_file():
             raise unnamed(data, known)
     train_needed, val_needed = needed(data)
@@ -150,7 +123,7 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
         source, apart = _checked(open_dataset(data, both), data), None
     train_names, val_names = split_names(data, source, apart)
     train, val = select(source, train_names), select(apart or source, val_names)
-    if data.dataset != "rendered":  # whose scenes differ by their numbers
+    if not dataset.endless:  # whose scenes differ by their numbers
         check_disjoint(train, val)
     return _ready(train, data), _ready(val, data)
 
@@ -172,43 +145,24 @@ def check_masks(
     Raises:
         ValueError: a line for every fault.
     """
-    if data.dataset in ("synthetic", "rendered"):  # are drawn with their masks
+    dataset = DATASETS[data.dataset]
+    if dataset.rendered:  # with their masks
         return []
     try:
         return check_labels(
             train,
             val,
-            every_class=data.dataset == "folder" and data.absent_classes == "refuse",
+            every_class=not dataset.published and data.absent_classes == "refuse",
             threads=data.threads,
         )
     except DataError as error:
-        own = data.dataset in OWN
+        own = dataset.masks
         ways = other_ways(error.faults, data.mask_values) if own else []
         raise DataError([*error.faults, *ways]) from None
 
 
-def _rendered(data: DataConfig, known: Sequence[str]) -> Division:
-    """The fold's videos out of those that were rendered, which may be a few."""
-    fold = divisions("endovis17").get(f"fold {data.fold}", Division((), ()))
-    train, val = (
-        tuple(name for name in part if name in known) for part in (fold.train, fold.val)
-    )
-    if not train or not val:
-        raise DataError(
-            [
-                f"fold {data.fold} has videos to train and to validate on only if "
-                f"data.synthetic.sequences has of both; there are {_list(known)}"
-            ]
-        )
-    return Division(train, val)
-
-
 def _names(source: FrameSource) -> list[str]:
     return [video.name for video in source.videos]
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)
 
 
 def _checked(source: FrameSource, data: DataConfig) -> FrameSource:

@@ -15,6 +15,7 @@ import numpy as np
 
 from data_pipelines.frames import FrameSource, resized, select
 from data_pipelines.io.pairs import PICTURES, is_skipped, listed, natural_key
+from data_pipelines.sources import DATASETS
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import open_dataset
 from dmnet_jax.streaming.described import Description
@@ -75,7 +76,7 @@ def of_training(data: DataConfig, names: Sequence[str], size: Size) -> Calibrati
             "those that the step will see with --calibrate DIR"
         ) from error
     about = f"training videos {', '.join(names)}"
-    if data.dataset in ("rendered", "synthetic"):
+    if DATASETS[data.dataset].rendered:
         about = "rendered scenes"
     return Calibration([_of_video(videos, k) for k in range(len(names))], about)
 
@@ -83,7 +84,7 @@ def of_training(data: DataConfig, names: Sequence[str], size: Size) -> Calibrati
 def with_size(data: DataConfig, size: Size) -> DataConfig:
     """Returns the data config with another size and enough rendered frames."""
     frames = max(data.synthetic.frames, RENDERED_FRAMES)
-    if data.dataset != "rendered":
+    if not DATASETS[data.dataset].endless:
         return dataclasses.replace(data, size=size)
     synthetic = dataclasses.replace(data.synthetic, frames=frames)
     return dataclasses.replace(data, size=size, synthetic=synthetic)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.frames import FrameSource
+from data_pipelines.sources import DATASETS
 from dmnet_jax.checkpoint.runs import TrainedRun
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.export import calibration, quantization
@@ -77,7 +78,7 @@ def find_sources(
             ) from error
     if calibrate:
         return calibration.of_folder(calibrate, size), labeled
-    if config.data.dataset == "rendered":
+    if DATASETS[config.data.dataset].endless:
         _tell(
             "note: int8 is calibrated on rendered scenes, on which this network was "
             "trained; pass --calibrate DIR and --labeled DIR to use other data"

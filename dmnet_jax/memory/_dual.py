@@ -4,8 +4,10 @@ In the shape descriptions, `m` is the number of frames of a prefill and `...` is
 shape of one item's leaf. Written for one video; batch with `jax.vmap`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,10 @@ from dmnet_jax.memory._ring import (
     init,
     push,
 )
+
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Float, Int, Int32
 
 Recent = TypeVar("Recent")
 Stored = TypeVar("Stored")
@@ -57,7 +63,7 @@ class DualMemory(Generic[Recent, Item, Stored, State]):
         local: `recent` of the last `local_size` frames.
         reference: the latest admitted item, which the policy compares with.
         global_: `stored` of the admitted frames; when full, the oldest is replaced.
-        frame: int32 [], the index of the next frame, used as its stamp.
+        frame: the index of the next frame, used as its stamp.
         key: PRNG key of the reads; see `read_key`.
         state: state carried from the frames before; zeros at the start and after
             `RESET_LOCAL` and `RESET_ALL`.
@@ -66,7 +72,7 @@ class DualMemory(Generic[Recent, Item, Stored, State]):
     local: RingBuffer[Recent]
     reference: RingBuffer[Item]
     global_: RingBuffer[Stored]
-    frame: Array
+    frame: Int32[Array, "*batch"]
     key: Array
     state: State
 
@@ -115,24 +121,24 @@ def read_key(memory: DualMemory) -> Array:
 def advance(
     memory: DualMemory,
     item: Any,
-    confidence: ArrayLike,
+    confidence: Float[ArrayLike, ""],
     *,
     policy: AdmissionPolicy,
     recent: Any = None,
     stored: Any = None,
-) -> tuple[DualMemory, Array]:
+) -> tuple[DualMemory, Bool[Array, ""]]:
     """Adds one frame to the memory: `judge`, then `remember`. Call it after reading.
 
     Args:
         memory: memory of the frames before.
         item: leaves [...].
-        confidence: float [], see `confidence`.
+        confidence: see `confidence`.
         policy: admission policy of the global memory.
         recent: what the local memory stores for the frame. None: the item.
         stored: what the global memory stores for the frame. None: the item.
 
     Returns:
-        The updated memory, and bool [], whether the frame was admitted.
+        The updated memory, and whether the frame was admitted.
 
     Raises:
         ValueError: at trace time, if an argument does not match `init_dual`.
@@ -142,8 +148,12 @@ def advance(
 
 
 def judge(
-    memory: DualMemory, item: Any, confidence: ArrayLike, *, policy: AdmissionPolicy
-) -> Array:
+    memory: DualMemory,
+    item: Any,
+    confidence: Float[ArrayLike, ""],
+    *,
+    policy: AdmissionPolicy,
+) -> Bool[Array, ""]:
     """Decides whether to admit a frame to the global memory, by the rules of `admit`.
 
     The policy gets the reference ring and the candidate (item, confidence, frame). The
@@ -153,11 +163,8 @@ def judge(
     Args:
         memory: memory of the frames before.
         item: leaves [...].
-        confidence: float [], see `confidence`.
+        confidence: see `confidence`.
         policy: admission policy.
-
-    Returns:
-        bool [].
     """
     candidate = Candidate(item, confidence, memory.frame)
     return admissible(memory.reference, candidate, policy)
@@ -166,13 +173,13 @@ def judge(
 def remember(
     memory: DualMemory,
     item: Any,
-    admitted: Array,
+    admitted: Bool[Array, ""],
     *,
     recent: Any = None,
     stored: Any = None,
     state: Any = None,
-    where: ArrayLike = True,
-) -> tuple[DualMemory, Array]:
+    where: Bool[ArrayLike, ""] = True,
+) -> tuple[DualMemory, Bool[Array, ""]]:
     """Writes one frame into both memories and counts it.
 
     Values that are not finite are not written: the local memory skips the frame, or the
@@ -181,16 +188,16 @@ def remember(
     Args:
         memory: memory of the frames before.
         item: leaves [...].
-        admitted: bool [], whether to admit the frame to the global memory, see `judge`.
+        admitted: whether to admit the frame to the global memory, see `judge`.
         recent: what the local memory stores for the frame. None: the item.
         stored: what the global memory stores for the frame. None: the item.
         state: state for the next frame, already blended by the caller. None: the old
             state.
-        where: bool [], whether there is a frame. If False, the memory does not change,
-            except for a `state` that is given; no copy is made.
+        where: whether there is a frame. If False, the memory does not change, except
+            for a `state` that is given; no copy is made.
 
     Returns:
-        The updated memory, and bool [], whether the frame was admitted.
+        The updated memory, and whether the frame was admitted.
 
     Raises:
         ValueError: at trace time, if an argument does not match `init_dual`.
@@ -214,7 +221,7 @@ def remember(
 
 
 def prefill(
-    memory: DualMemory, items: Any, valid: Array, *, stored: Any = None
+    memory: DualMemory, items: Any, valid: Bool[Array, "m"], *, stored: Any = None
 ) -> DualMemory:
     """Adds past frames to the global memory, in order, without asking a policy.
 
@@ -225,7 +232,7 @@ def prefill(
     Args:
         memory: the memory to add to.
         items: leaves [m, ...].
-        valid: bool [m], which rows are frames.
+        valid: which rows are frames.
         stored: leaves [m, ...], what the global memory stores. None: the items.
 
     Raises:
@@ -253,7 +260,9 @@ def prefill(
     return jax.lax.scan(step, memory, (items, stored, valid))[0]
 
 
-def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
+def prefill_local(
+    memory: DualMemory, recent: Any, valid: Bool[Array, "m"]
+) -> DualMemory:
     """Adds frames to the local memory only, like `advance` with no frame admitted.
 
     For training clips that come with the window before their last frame. Each valid row
@@ -263,7 +272,7 @@ def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
     Args:
         memory: the memory to add to.
         recent: leaves [m, ...], what the local memory stores for each frame.
-        valid: bool [m], which rows are frames.
+        valid: which rows are frames.
 
     Raises:
         ValueError: at trace time, if the numbers of rows differ or rows do not match
@@ -283,7 +292,7 @@ def prefill_local(memory: DualMemory, recent: Any, valid: Array) -> DualMemory:
     return jax.lax.scan(step, memory, (recent, valid))[0]
 
 
-def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:
+def reset(memory: DualMemory, what: Int[ArrayLike, ""]) -> DualMemory:
     """Resets nothing (`KEEP`), local memory and state (`RESET_LOCAL`), or everything.
 
     After `RESET_ALL`, the memory behaves as before a video's first frame, with the same
@@ -291,7 +300,7 @@ def reset(memory: DualMemory, what: ArrayLike) -> DualMemory:
 
     Args:
         memory: memory of one video.
-        what: int [], `KEEP`, `RESET_LOCAL` or `RESET_ALL`.
+        what: `KEEP`, `RESET_LOCAL` or `RESET_ALL`.
     """
     check_scalar(what, "int", "what")
     what = jnp.asarray(what)

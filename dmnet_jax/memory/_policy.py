@@ -4,10 +4,12 @@ A policy is a function of the ring and a candidate. `admit` applies it after two
 rules. The gradient of all scores is zero.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,10 @@ from dmnet_jax.memory._ring import (
     push,
 )
 
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Float, Float32, Int, Int32
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -34,13 +40,13 @@ class Candidate(Generic[Item]):
 
     Attributes:
         item: the item to push, leaves [...].
-        confidence: float [], see `confidence`.
-        frame: int32 [], the index of the frame, which becomes the stamp.
+        confidence: see `confidence`.
+        frame: the index of the frame, which becomes the stamp.
     """
 
     item: Item
-    confidence: ArrayLike
-    frame: ArrayLike
+    confidence: Float[ArrayLike, ""]
+    frame: Int[ArrayLike, ""]
 
 
 AdmissionPolicy: TypeAlias = Callable[[RingBuffer, Candidate], Array]
@@ -49,7 +55,7 @@ AdmissionPolicy: TypeAlias = Callable[[RingBuffer, Candidate], Array]
 
 def admit(
     ring: RingBuffer[Item], candidate: Candidate[Item], *, policy: AdmissionPolicy
-) -> tuple[RingBuffer[Item], Array]:
+) -> tuple[RingBuffer[Item], Bool[Array, ""]]:
     """Pushes the candidate, stamped with its frame, if the policy admits it.
 
     Two rules precede the policy. A candidate with a NaN or infinity in its confidence
@@ -63,7 +69,7 @@ def admit(
         policy: admission policy.
 
     Returns:
-        The updated ring, and bool [], whether the candidate was admitted.
+        The updated ring, and whether the candidate was admitted.
 
     Raises:
         ValueError: at trace time, if the candidate does not match the ring.
@@ -75,8 +81,8 @@ def admit(
 
 def admissible(
     ring: RingBuffer, candidate: Candidate, policy: AdmissionPolicy
-) -> Array:
-    """Returns the decision of `admit`, bool []."""
+) -> Bool[Array, ""]:
+    """Returns the decision of `admit`."""
     check_item(ring, candidate.item, "item")
     check_scalar(candidate.confidence, "float", "confidence")
     check_scalar(candidate.frame, "int", "frame")
@@ -86,8 +92,8 @@ def admissible(
     return finite & (wanted | (ring.count == 0))
 
 
-def all_finite(tree: Any) -> Array:
-    """Returns bool [], whether all float leaves are finite."""
+def all_finite(tree: Any) -> Bool[Array, ""]:
+    """Returns whether all float leaves are finite."""
     return reduce(
         jnp.logical_and,
         [
@@ -100,12 +106,12 @@ def all_finite(tree: Any) -> Array:
 
 
 @jax.jit
-def is_finite(x: ArrayLike) -> Array:
-    """Returns bool [], whether all elements of an array are finite."""
+def is_finite(x: ArrayLike) -> Bool[Array, ""]:
+    """Returns whether all elements of an array are finite."""
     return jnp.isfinite(x).all()
 
 
-def confident(min_confidence: ArrayLike) -> AdmissionPolicy:
+def confident(min_confidence: Float[ArrayLike, ""]) -> AdmissionPolicy:
     """Admits at r > alpha (section 2.3): confidence strictly above `min_confidence`."""
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
@@ -114,7 +120,7 @@ def confident(min_confidence: ArrayLike) -> AdmissionPolicy:
     return policy
 
 
-def dissimilar(max_similarity: ArrayLike) -> AdmissionPolicy:
+def dissimilar(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
     """Admits at s < beta (section 2.3): `similarity` strictly below `max_similarity`.
 
     Compares with the item pushed last. True while the ring is empty.
@@ -127,7 +133,7 @@ def dissimilar(max_similarity: ArrayLike) -> AdmissionPolicy:
     return policy
 
 
-def novel(max_similarity: ArrayLike) -> AdmissionPolicy:
+def novel(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
     """Admits an item whose `similarity` to every item is below `max_similarity`.
 
     `dissimilar` compares with the latest item only, so a view that returns is admitted
@@ -141,8 +147,8 @@ def novel(max_similarity: ArrayLike) -> AdmissionPolicy:
     return policy
 
 
-def most_redundant(ring: RingBuffer) -> Array:
-    """Returns the most redundant slot, int32 []: the older of the two most similar.
+def most_redundant(ring: RingBuffer) -> Int32[Array, ""]:
+    """Returns the most redundant slot: the older of the two most similar.
 
     Use it as `push(..., slot=most_redundant(ring))` to keep diverse rather than recent
     items in a full ring. Returns the oldest slot if fewer than two slots hold an item.
@@ -161,8 +167,8 @@ def most_redundant(ring: RingBuffer) -> Array:
     return jnp.where(known.any(), older, ring.head).astype(jnp.int32)
 
 
-def every(k: ArrayLike) -> AdmissionPolicy:
-    """Admits a frame at least `k` (int []) frames after the one pushed last.
+def every(k: Int[ArrayLike, ""]) -> AdmissionPolicy:
+    """Admits a frame at least `k` frames after the one pushed last.
 
     True while the ring is empty. The difference is taken modulo 2**32, so it is correct
     after an overflow of the index.
@@ -200,17 +206,17 @@ def any_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
     return policy
 
 
-def confidence(probs: Array) -> Array:
+def confidence(probs: Float[Array, "H W C"]) -> Float32[Array, ""]:
     """The paper's r (section 2.3): the mean over pixels of sum_c p log p.
 
     This is the negative entropy in nats: 0 if every pixel is certain, -log C if the
     distribution is uniform everywhere. 0 log 0 is 0. The gradient is zero.
 
     Args:
-        probs: float [H, W, C], summing to 1 over C.
+        probs: summing to 1 over C.
 
     Returns:
-        float32 [], computed in float32 whatever the dtype of `probs`.
+        Computed in float32 whatever the dtype of `probs`.
     """
     if probs.ndim != 3 or not jnp.issubdtype(probs.dtype, jnp.floating):
         raise ValueError(
@@ -221,7 +227,7 @@ def confidence(probs: Array) -> Array:
     return jax.scipy.special.xlogy(p, p).sum(axis=-1).mean()
 
 
-def similarity(a: Item, b: Item) -> Array:
+def similarity(a: Item, b: Item) -> Float32[Array, ""]:
     """The paper's s (section 2.3): -sqrt(sum (a - b)^2), summed over all leaves.
 
     0 for equal items, lower for others. The gradient is defined as zero, because the
@@ -232,7 +238,7 @@ def similarity(a: Item, b: Item) -> Array:
         b: another item with the same structure, shapes and dtypes.
 
     Returns:
-        float32 [], computed in float32 whatever the dtype of the leaves.
+        Computed in float32 whatever the dtype of the leaves.
 
     Raises:
         ValueError: at trace time, naming the leaf that differs.

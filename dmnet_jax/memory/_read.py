@@ -4,15 +4,21 @@ In the shape descriptions, `K` is the ring's capacity and `n` the requested numb
 rows. Written for one video; batch with `jax.vmap`.
 """
 
+from __future__ import annotations
+
 import functools
 from dataclasses import dataclass
-from typing import Generic
+from typing import TYPE_CHECKING, Generic
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from dmnet_jax.memory._ring import EMPTY, Item, RingBuffer, check_item, check_single
+
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Float, Float32, Int32
 
 
 @jax.tree_util.register_dataclass
@@ -22,13 +28,13 @@ class Readout(Generic[Item]):
 
     Attributes:
         items: leaves [n, ...]; zeros where the mask is False.
-        mask: bool [n], which rows hold an item.
-        stamp: int32 [n], the items' stamps; `EMPTY` where the mask is False.
+        mask: which rows hold an item.
+        stamp: the items' stamps; `EMPTY` where the mask is False.
     """
 
     items: Item
-    mask: Array
-    stamp: Array
+    mask: Bool[Array, "*batch n"]
+    stamp: Int32[Array, "*batch n"]
 
 
 def read_all(ring: RingBuffer[Item]) -> Readout[Item]:
@@ -108,7 +114,7 @@ def read_uniform(ring: RingBuffer[Item], n: int, key: Array) -> Readout[Item]:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def draw_scores(key: Array, n: int) -> Array:
+def draw_scores(key: Array, n: int) -> Float32[Array, "{n}"]:
     """Draws the scores by which `read_uniform` selects among n slots.
 
     This is a separate jitted function so that an exported program can take the numbers
@@ -120,7 +126,9 @@ def draw_scores(key: Array, n: int) -> Array:
     return jax.random.uniform(key, (n,))
 
 
-def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
+def read_top_k(
+    ring: RingBuffer[Item], n: int, score: Float[Array, "K"]
+) -> Readout[Item]:
     """Reads the `n` items of highest score, best first; ties go to the lower slot.
 
     With fewer than `n` items in the ring, the last rows are masked. `n` may be above K.
@@ -128,8 +136,7 @@ def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
     Args:
         ring: the ring.
         n: number of rows, at least 1.
-        score: float [K], one per slot. Scores of empty slots are ignored, and NaN
-            counts as -inf.
+        score: one per slot. Scores of empty slots are ignored, and NaN counts as -inf.
     """
     _check_rows(ring, n)
     if score.shape != (ring.capacity,) or not jnp.issubdtype(score.dtype, jnp.floating):
@@ -140,20 +147,25 @@ def read_top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
     return _top_k(ring, n, jnp.where(jnp.isnan(score), -jnp.inf, score))
 
 
-def attend(query: Array, key: Array, value: Array, mask: Array) -> Array:
+def attend(
+    query: Float[Array, "*places C"],
+    key: Float[Array, "n *stored C"],
+    value: Float[Array, "n *stored V"],
+    mask: Bool[Array, "n"],
+) -> Float[Array, "*places V"]:
     """Softmax attention of queries over rows that were read.
 
     Affinities are exp(q . k / sqrt(C)), normalized over all positions of all valid
     rows, in float32. The result is zero if no row is valid.
 
     Args:
-        query: float [..., C], at any number of positions.
-        key: float [n, ..., C], positions of n rows, such as leaves of a `Readout`.
-        value: float [n, ..., V], at the same positions.
-        mask: bool [n], which rows are valid.
+        query: queries at any number of positions.
+        key: keys at the positions of n rows, such as leaves of a `Readout`.
+        value: values at the same positions.
+        mask: which rows are valid.
 
     Returns:
-        [..., V], in the dtype of `value`.
+        The attended values, in the dtype of `value`.
 
     Raises:
         ValueError: at trace time, if shapes do not match.

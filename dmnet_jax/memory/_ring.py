@@ -4,13 +4,19 @@ In the shape descriptions, `K` is the capacity and `...` the shape of one item's
 Written for one video (one stream); batch with `jax.vmap`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Int, Int32
 
 Item = TypeVar("Item")
 
@@ -37,14 +43,14 @@ class RingBuffer(Generic[Item]):
 
     Attributes:
         slots: the items, leaves [K, ...].
-        stamp: int32 [K], the stamp passed to `push`, usually the index of the frame;
-            `EMPTY` for slots that were never written.
-        count: int32 [], number of items pushed so far.
+        stamp: the stamp passed to `push`, usually the index of the frame; `EMPTY` for
+            slots that were never written.
+        count: number of items pushed so far.
     """
 
     slots: Item
-    stamp: Array
-    count: Array
+    stamp: Int32[Array, "*batch K"]
+    count: Int32[Array, "*batch"]
 
     @property
     def capacity(self) -> int:
@@ -52,18 +58,18 @@ class RingBuffer(Generic[Item]):
         return self.stamp.shape[-1]
 
     @property
-    def head(self) -> Array:
-        """int32 [], the slot that the next push writes to."""
+    def head(self) -> Int32[Array, "*batch"]:
+        """The slot that the next push writes to."""
         return self.count % self.capacity
 
     @property
-    def size(self) -> Array:
-        """int32 [], the number of slots that hold an item."""
+    def size(self) -> Int32[Array, "*batch"]:
+        """The number of slots that hold an item."""
         return jnp.minimum(self.count, self.capacity)
 
     @property
-    def valid(self) -> Array:
-        """bool [K], which slots hold an item: the first `size` of them."""
+    def valid(self) -> Bool[Array, "*batch K"]:
+        """Which slots hold an item: the first `size` of them."""
         slot = jax.lax.broadcasted_iota(
             jnp.int32, self.stamp.shape, self.stamp.ndim - 1
         )
@@ -100,9 +106,9 @@ def push(
     ring: RingBuffer[Item],
     item: Item,
     *,
-    stamp: ArrayLike,
-    where: ArrayLike = True,
-    slot: ArrayLike | None = None,
+    stamp: Int[ArrayLike, ""],
+    where: Bool[ArrayLike, ""] = True,
+    slot: Int[ArrayLike, ""] | None = None,
 ) -> RingBuffer[Item]:
     """Overwrites the oldest slot with `item` if `where` is True.
 
@@ -114,11 +120,11 @@ def push(
     Args:
         ring: the ring.
         item: leaves [...], with the structure, shapes and dtypes of the ring's items.
-        stamp: int [], stored with the item. Use non-negative stamps, which cannot be
-            confused with `EMPTY`.
-        where: bool [], whether to push.
-        slot: int [], the slot that a full ring overwrites instead of the oldest, such
-            as `most_redundant(ring)`. Slots are then no longer in order of time, and
+        stamp: stored with the item. Use non-negative stamps, which cannot be confused
+            with `EMPTY`.
+        where: whether to push.
+        slot: the slot that a full ring overwrites instead of the oldest, such as
+            `most_redundant(ring)`. Slots are then no longer in order of time, and
             functions that rely on the order (`latest`, `read_last`, `read_window`)
             return unspecified items. Stamps stay correct.
 
@@ -171,8 +177,8 @@ def latest(ring: RingBuffer[Item]) -> Item:
     )
 
 
-def latest_slot(ring: RingBuffer) -> Array:
-    """Returns the slot written last, int32 []; K - 1 while the ring is empty."""
+def latest_slot(ring: RingBuffer) -> Int32[Array, ""]:
+    """Returns the slot written last; K - 1 while the ring is empty."""
     return (ring.count - 1) % ring.capacity
 
 

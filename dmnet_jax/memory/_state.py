@@ -4,8 +4,10 @@ Where a ring keeps whole items or none, each number here is a mean of old and ne
 admission that is soft and per element. Written for one video; batch with `jax.vmap`.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,10 @@ from jax.typing import ArrayLike
 from dmnet_jax.memory._policy import all_finite
 from dmnet_jax.memory._ring import Item, check_same
 
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests; at run time JAX is enough.
+    from jaxtyping import Bool, Float, Int32
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -23,11 +29,11 @@ class GatedState(Generic[Item]):
 
     Attributes:
         value: float leaves [...].
-        count: int32 [], frames that are in it.
+        count: frames that are in it.
     """
 
     value: Item
-    count: Array
+    count: Int32[Array, "*batch"]
 
 
 def init_state(item: Item) -> GatedState[Item]:
@@ -45,7 +51,11 @@ def init_state(item: Item) -> GatedState[Item]:
 
 
 def blend(
-    state: GatedState[Item], new: Item, trust: ArrayLike, *, where: ArrayLike = True
+    state: GatedState[Item],
+    new: Item,
+    trust: Float[ArrayLike, "..."],
+    *,
+    where: Bool[ArrayLike, ""] = True,
 ) -> GatedState[Item]:
     """trust * new + (1 - trust) * old; the first frame's `new` as it is.
 
@@ -54,8 +64,8 @@ def blend(
     Args:
         state: before this frame.
         new: leaves [...], as those of the state.
-        trust: float, 0..1, of a shape that broadcasts to each leaf.
-        where: bool [], whether there is a frame at all.
+        trust: 0..1, of a shape that broadcasts to each leaf.
+        where: whether there is a frame at all.
 
     Raises:
         ValueError: at trace time, if `new` does not fit the state.

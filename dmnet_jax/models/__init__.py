@@ -1,19 +1,13 @@
 """Video segmentation networks with one interface, built from a config."""
 
-from typing import Any
+from importlib import import_module
 
 import jax.numpy as jnp
 
-from data_pipelines.loading.flow import require_opencv
 from dmnet_jax.config import Config
+from dmnet_jax.config.model import NETWORKS
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.models.linknet import LinkNet
-from dmnet_jax.models.lwanet import LWANet
-from dmnet_jax.models.paanet import PAANetStyle
 from dmnet_jax.models.protocol import VideoSegmenter
-from dmnet_jax.models.tapnet import TAPNet
-from dmnet_jax.models.tdnet import TDNet
-from dmnet_jax.models.ternausnet import TernausNet
 
 __all__ = [
     "DMNet",
@@ -37,35 +31,15 @@ def build(config: Config, *, axis_name: str | None = None) -> VideoSegmenter:
     name = config.model.name
     if name == "dmnet":
         return build_dmnet(config, axis_name=axis_name)
-    shared: dict[str, Any] = {
-        "num_classes": config.data.num_classes,
-        "axis_name": axis_name,
-        "dtype": jnp.dtype(config.model.dtype),
-    }
-    match name:
-        case "ternausnet11":
-            return TernausNet(layers=11, **shared)
-        case "ternausnet16":
-            return TernausNet(layers=16, **shared)
-        case "linknet34":
-            return LinkNet(**shared)
-        case "raunet":
-            return LinkNet(attention=True, **shared)
-        case "paanet_style":
-            return PAANetStyle(**shared)
-        case "lwanet":
-            return LWANet(encoder=config.model.encoder, **shared)
-        case "td2_psp18" | "td4_psp18":
-            height, width = config.data.size
-            return TDNet(
-                paths=2 if name == "td2_psp18" else 4,
-                norm_size=(height // 8, width // 8),
-                auxiliary=config.optim.auxiliary_weight > 0,
-                **shared,
-            )
-        case "tapnet11":
-            require_opencv()
-            return TAPNet(**shared)
+    place, options, _ = NETWORKS[name]
+    module, _, network = place.partition(".")
+    return getattr(import_module(f"{__name__}.{module}"), network).from_config(
+        config,
+        num_classes=config.data.num_classes,
+        axis_name=axis_name,
+        dtype=jnp.dtype(config.model.dtype),
+        **options,
+    )
 
 
 def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:

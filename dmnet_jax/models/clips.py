@@ -13,7 +13,7 @@ from jax import Array
 
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
-from dmnet_jax.models.features import EncodedClip, flat
+from dmnet_jax.models.features import Decoded, EncodedClip, flat
 from dmnet_jax.models.protocol import ClipBatch, Output
 
 # How `nn.scan` over time lifts the network's variables.
@@ -21,6 +21,13 @@ ROLLED: dict[str, Any] = {
     "variable_broadcast": ("params", "thresholds"),
     "split_rngs": {"params": False, "dropout": True},
 }
+
+
+def decode_frames(model: Any, frames: Array) -> Decoded:
+    """Decodes frames [N, H, W, 3] without the state of a `DMNet.state_alone`."""
+    features = model.encode(frames)
+    logits, fine = model.decoder(features.top, *features.finer)
+    return Decoded(logits, fine, features.top)
 
 
 def roll(

@@ -4,7 +4,7 @@ Shapes: `B` videos, `T` frames, `H W` frame size, `H' W'` the same rounded up to
 multiples of 32, `C` classes.
 """
 
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax import memory as mem
+from dmnet_jax.config import Config
 from dmnet_jax.models.protocol import (
     ClipBatch,
     Output,
@@ -30,6 +31,19 @@ class ComparedNetwork(VideoSegmenter):
     Frames of any size are padded at the bottom and right to multiples of 32. If frames
     were padded, logits are resized to the padded frame and cropped.
     """
+
+    @classmethod
+    def from_config(cls, config: Config, **fields: Any) -> Self:
+        """Builds the network that a config describes.
+
+        Args:
+            config: config of the run.
+            **fields: class count, device axis, dtype, and the options of `NETWORKS`.
+
+        Raises:
+            ValueError: the network needs an extra that is not installed.
+        """
+        return cls(**fields)
 
     def update(
         self, memory: Any, frames: Array, *, train: bool = False

@@ -189,6 +189,11 @@ class DMNet(VideoSegmenter):
         top = relu6(self.lateral8(deep320) + self.lateral7(deep160))
         return Features(quarter, eighth, sixteenth_64, sixteenth_96, top)
 
+    @property
+    def state_alone(self) -> bool:
+        """Whether the prediction state is the only memory."""
+        return self.state and not (self.memories.local or self.memories.global_)
+
     def recent(self, top: Array) -> Any:
         """Computes what the local memory stores for features [N, h, w, width].
 
@@ -323,11 +328,10 @@ class DMNet(VideoSegmenter):
         self, state: Any, features: Features, x: Array, active: Array
     ) -> tuple[Array, Any, Array | None]:
         """Returns the logits, the updated prediction state and the frame's trust."""
-        if not self.state:
-            return self.decoder(x, *features.finer)[0].astype(jnp.float32), state, None
-        priors = self.prediction_state.priors(state)
-        logits, fine = self.decoder(x, *features.finer, priors=priors)
+        logits, fine = self.decoder(x, *features.finer)
         logits = logits.astype(jnp.float32)
+        if not self.state:
+            return logits, state, None
         return self.prediction_state(state, logits, fine, features.top, active)
 
     def _remember(

@@ -33,7 +33,24 @@ class Features(struct.PyTreeNode):
         return self.quarter, self.eighth, self.sixteenth_64, self.sixteenth_96
 
 
+class Decoded(struct.PyTreeNode):
+    """Decoder output of one frame, from a network without local and global memory.
+
+    This is all that a prediction state needs of the frame.
+
+    Attributes:
+        logits: [N, H/4, W/4, num_classes], before the state corrects them.
+        fine: [N, H/8, W/8, width], the decoder's map.
+        top: [N, H/32, W/32, width], see `Features`.
+    """
+
+    logits: Array
+    fine: Array
+    top: Array
+
+
 FEATURES = tuple(field.name for field in dataclasses.fields(Features))
+DECODED = tuple(field.name for field in dataclasses.fields(Decoded))
 
 
 class EncodedClip(struct.PyTreeNode):

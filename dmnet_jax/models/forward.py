@@ -16,7 +16,14 @@ from jax import Array
 from dmnet_jax.memory import DualMemory
 from dmnet_jax.models.clips import ROLLED, clip_of_features
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.models.features import FEATURES, EncodedClip, Features, flat
+from dmnet_jax.models.features import (
+    DECODED,
+    FEATURES,
+    Decoded,
+    EncodedClip,
+    Features,
+    flat,
+)
 from dmnet_jax.models.protocol import ClipBatch, Output, VideoSegmenter
 
 Batch: TypeAlias = Mapping[str, Any]
@@ -130,6 +137,29 @@ def sequences(
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
 
 
+def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) -> Output:
+    """Like `sequences`, for decoded frames of a `DMNet.state_alone`.
+
+    Only the prediction state is trained. No frame is admitted to a memory.
+    """
+    decoded = Decoded(*(jnp.moveaxis(batch[n], 1, 0) for n in DECODED))
+    length, videos, h, w, _ = decoded.top.shape
+    memory = model.init_memory(videos, (32 * h, 32 * w), key)
+
+    def one(module: DMNet, state: Any, seen: tuple[Decoded, Array]) -> tuple[Any, Any]:
+        frame, there = seen
+        maps = frame.fine.astype(model.dtype), frame.top.astype(model.dtype)
+        logits = frame.logits.astype(jnp.float32)
+        logits, state, trust = module.prediction_state(state, logits, *maps, there)
+        return state, (logits, trust)
+
+    seen = decoded, batch["frames_mask"].T
+    _, found = nn.scan(one, **ROLLED)(model, memory.state, seen)
+    logits, trust = (jnp.moveaxis(x, 0, 1) for x in found)
+    nothing = jnp.zeros((videos, length))
+    return Output(logits, nothing, nothing, nothing > 0, trust)
+
+
 def _update(
     module: DMNet, memory: DualMemory, seen: tuple[Features, Array], *, train: bool
 ) -> tuple[DualMemory, Output]:
@@ -142,5 +172,6 @@ FORWARD: Mapping[str, Forward] = {
     "features": features,
     "rollout": rollout,
     "sequences": sequences,
+    "decoded_sequences": decoded_sequences,
 }
 """Forward functions by the names used in `training.stages.Stage.recipe`."""

@@ -8,12 +8,13 @@ in the attention. A training batch must therefore contain several clips. The pap
 """
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from dmnet_jax.config import Config
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, batch_norm, norm_relu
 from dmnet_jax.nn.layers import Dense1x1, Depthwise3x3, Padding
@@ -33,6 +34,10 @@ class LWANet(ComparedNetwork):
     mobilenet: ClassVar[bool] = True
     encoder: Padding = "keras"
     stages: Stages = STAGES
+
+    @classmethod
+    def from_config(cls, config: Config, **fields: Any) -> Self:
+        return cls(encoder=config.model.encoder, **fields)
 
     @nn.compact
     def update(

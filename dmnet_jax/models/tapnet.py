@@ -14,7 +14,7 @@ Differences from that code:
   computed without a prior (in the public code, the prediction of the previous epoch).
 """
 
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ from flax import linen as nn
 from flax import struct
 from jax import Array, lax
 
-from data_pipelines.loading.flow import dense_flow
+from data_pipelines.loading.flow import dense_flow, require_opencv
+from dmnet_jax.config import Config
 from dmnet_jax.models.compared import ComparedNetwork, padded_size
 from dmnet_jax.models.ternausnet import DECODERS
 from dmnet_jax.nn.layers import Dense1x1
@@ -56,6 +57,11 @@ class TAPNet(ComparedNetwork):
     """
 
     width: int = 64
+
+    @classmethod
+    def from_config(cls, config: Config, **fields: Any) -> Self:
+        require_opencv()
+        return cls(**fields)
 
     @nn.nowrap
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> LastFrame:

@@ -17,13 +17,14 @@ Differences from the public code:
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from dmnet_jax.config import Config
 from dmnet_jax.models.compared import (
     ComparedNetwork,
     frame_output,
@@ -57,6 +58,12 @@ class TDNet(ComparedNetwork):
     width: int = 64
     norm_size: tuple[int, int] = (64, 80)
     auxiliary: bool = False
+
+    @classmethod
+    def from_config(cls, config: Config, **fields: Any) -> Self:
+        height, width = config.data.size
+        auxiliary = config.optim.auxiliary_weight > 0
+        return cls(norm_size=(height // 8, width // 8), auxiliary=auxiliary, **fields)
 
     def setup(self) -> None:
         self.branch = [

@@ -1,4 +1,4 @@
-"""A network's own predictions, carried from frame to frame and used as a prior."""
+"""A network's own predictions, carried from frame to frame."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.memory import GatedState, blend, init_state
-from dmnet_jax.nn.layers import Conv3x3, Dense1x1
+from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.resizing import upsample_2x
 
 # With zero weights a frame is trusted by 0.95: what is carried on is nearly its own.
@@ -48,14 +48,14 @@ class Carried:
 
 
 class PredictionState(nn.Module):
-    """Reads class probabilities of the frames before, and corrects a frame with them.
+    """Corrects a frame's logits with the class probabilities of the frames before.
 
-    Both ways in start at zero: with fresh parameters the network is what it is without
-    a state. The first frame of a video is taken as it is.
+    The gain starts at zero: with fresh parameters the network is what it is without a
+    state. The first frame of a video is used unchanged.
 
     Attributes:
         width: channels of the decoder.
-        channels: of the prior before it is widened, and of what trust is made of.
+        channels: of the hidden layer that trust is computed from.
         parts: "jump" lets trust see how far the deepest features are from those last
             trusted, "age" how long ago that was.
     """
@@ -69,11 +69,6 @@ class PredictionState(nn.Module):
         def dense(features: int, **options: Any) -> Dense1x1:
             return Dense1x1(features, dtype=self.dtype, **options)
 
-        def conv() -> Conv3x3:
-            return Conv3x3(self.channels, use_bias=True, dtype=self.dtype)
-
-        self.prior8, self.widen8 = conv(), dense(self.width, kernel_init=ZEROS)
-        self.prior16, self.widen16 = conv(), dense(self.width, kernel_init=ZEROS)
         self.trust_fine = dense(self.channels, use_bias=True)
         self.trust_frame, self.trust_doubt = dense(self.channels), dense(self.channels)
         self.trust_score = dense(1, kernel_init=ZEROS)
@@ -95,14 +90,6 @@ class PredictionState(nn.Module):
             part("age", jnp.zeros((4 * h, 4 * w, 1))),
         )
 
-    def priors(self, state: Carried) -> tuple[Array, Array]:
-        """What the decoder adds at 1/16 and at 1/8: maps of `width` channels."""
-        x = _halved(state.probabilities.value.astype(self.dtype))
-        at16 = self.widen16(nn.relu(self.prior16(_halved(x))))
-        at8 = self.widen8(nn.relu(self.prior8(x)))
-        known = _known(state)
-        return jnp.where(known, at16, 0), jnp.where(known, at8, 0)
-
     def __call__(
         self,
         state: Carried,
@@ -115,7 +102,7 @@ class PredictionState(nn.Module):
 
         Args:
             state: of the frames before.
-            logits: float32 [B, h, w, C], of the frame with the priors.
+            logits: float32 [B, h, w, C], of the frame alone.
             fine: [B, h/2, w/2, width], the decoder's map at 1/8.
             top: [B, h/8, w/8, width], the deepest features.
             active: bool [B], which videos have a frame.

@@ -37,8 +37,7 @@ class RefineNetDecoder(nn.Module):
     `__call__(top, quarter, eighth, sixteenth_64, sixteenth_96)` takes top
     [B, h, w, width], quarter [B, 8h, 8w, 24], eighth [B, 4h, 4w, 32] and two maps
     [B, 2h, 2w, 64 and 96]. It returns logits [B, 8h, 8w, num_classes] and the fused map
-    at 1/8, [B, 4h, 4w, width]. `priors` are maps of `width` channels that are added at
-    1/16 and 1/8.
+    at 1/8, [B, 4h, 4w, width].
 
     Attributes:
         num_classes: number of classes.
@@ -62,7 +61,6 @@ class RefineNetDecoder(nn.Module):
         eighth: Array,
         sixteenth_64: Array,
         sixteenth_96: Array,
-        priors: tuple[Array, Array] | None = None,
     ) -> tuple[Array, Array]:
         def dense(name: str) -> Dense1x1:
             return Dense1x1(self.width, dtype=self.dtype, name=name)
@@ -77,12 +75,10 @@ class RefineNetDecoder(nn.Module):
 
         x = upsample_2x(dense("adapt4")(pool("crp4")(top)[0]))
         x = dense("lateral5")(sixteenth_64) + dense("lateral6")(sixteenth_96) + x
-        x = relu6(x if priors is None else x + priors[0])
+        x = relu6(x)
         x = upsample_2x(dense("adapt3")(pool("crp3")(x)[0]))
-        x = dense("lateral4")(eighth) + x
-        fine = relu6(x if priors is None else x + priors[1])
-        x = fine
-        x = upsample_2x(dense("adapt2")(pool("crp2")(x)[0]))
+        fine = relu6(dense("lateral4")(eighth) + x)
+        x = upsample_2x(dense("adapt2")(pool("crp2")(fine)[0]))
         x = relu6(dense("lateral3")(quarter) + x)
         x, last = pool("crp1", self.pooling_stages - self.folded)(x)
         logits = classifier("classifier", True)(x)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from data_pipelines.io.files import make_folder, write_text
-from data_pipelines.sources.endovis17.tables import FOLDS
+from data_pipelines.sources import DATASETS
 from dmnet_jax.checkpoint.compatibility import check_resume
 from dmnet_jax.config import Config, from_json
 from dmnet_jax.config.serialization import ConfigError
@@ -60,7 +60,8 @@ def folds(config: Config, wanted: Fold) -> list[int]:
     """
     if wanted is None:
         return [config.data.fold]
-    if config.data.dataset not in ("endovis17", "synthetic"):
+    count = DATASETS[config.data.dataset].folds
+    if not count:
         raise ValueError(f"--fold {wanted}: {config.data.dataset} has no folds")
     if config.data.train and config.data.val:
         raise ValueError(
@@ -68,9 +69,9 @@ def folds(config: Config, wanted: Fold) -> list[int]:
             "it has no folds"
         )
     if wanted == "all":
-        return list(range(len(FOLDS)))
-    if wanted not in range(len(FOLDS)):
-        raise ValueError(f"--fold {wanted}: folds are 0 to {len(FOLDS) - 1}, or all")
+        return list(range(count))
+    if wanted not in range(count):
+        raise ValueError(f"--fold {wanted}: folds are 0 to {count - 1}, or all")
     return [wanted]
 
 

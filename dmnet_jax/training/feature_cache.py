@@ -24,7 +24,8 @@ from data_pipelines.frames import IGNORE
 from data_pipelines.io.files import make_folder, naming
 from data_pipelines.loading.clips import sample_clip
 from data_pipelines.loading.loader import Batch, ClipLoader, generator
-from dmnet_jax.models.features import FEATURES
+from dmnet_jax.models.clips import decode_frames
+from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.stages import Stage
 
 _CHUNK = 8
@@ -60,8 +61,7 @@ def encoded_once(
         log=log,
     )
     try:
-        recipe = "sequences" if sequences else "features"
-        yield dataclasses.replace(stage, loader=cache, recipe=recipe)
+        yield dataclasses.replace(stage, loader=cache, recipe=cache.recipe)
     finally:
         cache.remove()
 
@@ -83,6 +83,10 @@ class FeatureCache:
     """
 
     dtype: Any = None  # of what is stored; None: the model's
+    recipe: Any = "features"  # of `models.forward`
+    # What is stored of a frame, and the model's method that computes it.
+    names: tuple[str, ...] = FEATURES
+    method: Any = "encode"
 
     def __init__(
         self,
@@ -104,7 +108,7 @@ class FeatureCache:
         self._first = np.cumsum([0, *(len(video.frames) for video in videos)])
         self._labels = np.full((views, self._first[-1], *loader.size), IGNORE, np.uint8)
         self._maps: dict[str, np.ndarray] = {}
-        encode = jax.jit(functools.partial(model.apply, method="encode"))
+        encode = jax.jit(functools.partial(model.apply, method=self.method))
         for number, video in enumerate(videos):
             for view in range(views):
                 for version in range(self._versions):
@@ -204,7 +208,7 @@ class FeatureCache:
             images += images[-1:] * (_CHUNK - len(images))
             features = encode(np.stack(images))
             first = self._first[number] + start
-            for name in FEATURES:
+            for name in self.names:
                 found = np.asarray(getattr(features, name))[: len(indices)]
                 self._map(name, found)[place, first : first + len(indices)] = found
             for i in indices if not version else ():
@@ -231,16 +235,24 @@ class SequenceCache(FeatureCache):
     """Batches of encoded sequences, all frames scored, some corrupted in a burst.
 
     The frames of a sequence are `spec.stride` apart at most, the same distance for all
-    of one. Stored as float16.
+    of one. Stored as float16. Of a network whose only memory is the prediction state,
+    frames are decoded as well, which leaves little to do in a step.
     """
 
     dtype = np.float16
+    recipe = "sequences"
+
+    def __init__(self, *args: Any, model: Any, **options: Any):
+        if model.state_alone:
+            self.recipe, self.method = "decoded_sequences", decode_frames
+            self.names = DECODED
+        super().__init__(*args, model=model, **options)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step.
 
         Returns:
-            Features [b, T, h, w, c] by the names of `FEATURES`, oldest first;
+            Maps [b, T, h, w, c] by the names of `FEATURES` or `DECODED`, oldest first;
             `frames_mask` bool [b, T], False before the video's start; `label` uint8
             [b, T, H, W]; `video` and `frame` int32 [b], of the last frames.
         """
@@ -261,7 +273,7 @@ class SequenceCache(FeatureCache):
         label = self._labels[view][indices]
         label[~clip.frames_mask] = IGNORE
         return {
-            **{name: self._maps[name][places, indices] for name in FEATURES},
+            **{name: self._maps[name][places, indices] for name in self.names},
             "frames_mask": clip.frames_mask,
             "label": label,
             "video": np.array(video, np.int32),

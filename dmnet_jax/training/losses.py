@@ -5,20 +5,28 @@ mean over equal shards of a batch is therefore the batch's loss exactly, on any 
 of devices; a Dice over all pixels of a batch would change with the split.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+if TYPE_CHECKING:
+    # Shapes for readers, type checkers and tests.
+    from jaxtyping import Float, Float32, Integer
+
 
 def dice_loss(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Float[ArrayLike, "B H W C"],
+    labels: Integer[ArrayLike, "B H W"],
     *,
     ignore: int = 255,
     include_background: bool = True,
     smooth: float = 1.0,
-) -> Array:
+) -> Float32[Array, ""]:
     """Soft Dice loss (paper, section 2.3), the mean over samples and classes of
 
         1 - (2 sum(p g) + smooth) / (sum(p) + sum(g) + smooth)
@@ -35,8 +43,8 @@ def dice_loss(
     classes and image size.
 
     Args:
-        logits: float [B, H, W, C], any float dtype.
-        labels: int [B, H, W], in 0..C-1 or `ignore`; other values are not checked here
+        logits: of any float dtype.
+        labels: in 0..C-1 or `ignore`; other values are not checked here
             and belong to no class.
         ignore: label of pixels that are not scored. A sample that has only such pixels
             costs 0 and has a zero gradient.
@@ -45,7 +53,7 @@ def dice_loss(
         smooth: pixels, > 0; twice what optax calls `smooth`.
 
     Returns:
-        float32 [], in [0, 1].
+        In [0, 1].
 
     Raises:
         ValueError: on shapes that do not fit, `smooth` <= 0, or no class left.
@@ -66,18 +74,21 @@ def dice_loss(
 
 
 def cross_entropy_loss(
-    logits: ArrayLike, labels: ArrayLike, *, ignore: int = 255
-) -> Array:
+    logits: Float[ArrayLike, "B H W C"],
+    labels: Integer[ArrayLike, "B H W"],
+    *,
+    ignore: int = 255,
+) -> Float32[Array, ""]:
     """Softmax cross-entropy, the mean over scored pixels, then over samples.
 
     Args:
-        logits: float [B, H, W, C], any float dtype.
-        labels: int [B, H, W], in 0..C-1 or `ignore`, as in `dice_loss`.
+        logits: of any float dtype.
+        labels: in 0..C-1 or `ignore`, as in `dice_loss`.
         ignore: label of pixels that are not scored. A sample that has only such pixels
             costs 0 and has a zero gradient.
 
     Returns:
-        float32 [], nats a pixel.
+        Nats a pixel.
 
     Raises:
         ValueError: on shapes that do not fit.
@@ -87,8 +98,12 @@ def cross_entropy_loss(
 
 
 def log_jaccard_loss(
-    logits: ArrayLike, labels: ArrayLike, *, ignore: int = 255, smooth: float = 1.0
-) -> Array:
+    logits: Float[ArrayLike, "B H W C"],
+    labels: Integer[ArrayLike, "B H W"],
+    *,
+    ignore: int = 255,
+    smooth: float = 1.0,
+) -> Float32[Array, ""]:
     """Logarithm of the soft Jaccard index, the mean over samples and classes of
 
         -log((sum(p g) + smooth) / (sum(p) + sum(g) - sum(p g) + smooth))
@@ -98,13 +113,13 @@ def log_jaccard_loss(
     would then cost 35 and be pushed without end. Terms as in `dice_loss`.
 
     Args:
-        logits: float [B, H, W, C], any float dtype.
-        labels: int [B, H, W], in 0..C-1 or `ignore`.
+        logits: of any float dtype.
+        labels: in 0..C-1 or `ignore`.
         ignore: label of pixels that are not scored.
         smooth: pixels, > 0.
 
     Returns:
-        float32 [], not negative.
+        Not negative.
 
     Raises:
         ValueError: on shapes that do not fit.
@@ -119,20 +134,21 @@ def log_jaccard_loss(
 
 
 def focal_loss(
-    logits: ArrayLike, labels: ArrayLike, *, ignore: int = 255, gamma: float = 6.0
-) -> Array:
+    logits: Float[ArrayLike, "B H W C"],
+    labels: Integer[ArrayLike, "B H W"],
+    *,
+    ignore: int = 255,
+    gamma: float = 6.0,
+) -> Float32[Array, ""]:
     """Cross-entropy times (1 - p)^gamma, p the probability of the true class.
 
     Lin et al., ICCV 2017; gamma 6 is LWANet's. A mean as `cross_entropy_loss` is.
 
     Args:
-        logits: float [B, H, W, C], any float dtype.
-        labels: int [B, H, W], in 0..C-1 or `ignore`.
+        logits: of any float dtype.
+        labels: in 0..C-1 or `ignore`.
         ignore: label of pixels that are not scored.
         gamma: 0 gives the cross-entropy.
-
-    Returns:
-        float32 [].
 
     Raises:
         ValueError: on shapes that do not fit.
@@ -144,27 +160,27 @@ def focal_loss(
 
 
 def ohem_loss(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Float[ArrayLike, "B H W C"],
+    labels: Integer[ArrayLike, "B H W"],
     *,
     ignore: int = 255,
     threshold: float = 0.7,
     kept: float = 1 / 16,
-) -> Array:
+) -> Float32[Array, ""]:
     """Cross-entropy of the hard pixels (online hard example mining, as in TDNet).
 
     Hard is a pixel whose true class has a probability below `threshold`; and at least
     the share `kept` of a sample's pixels, the hardest, are taken.
 
     Args:
-        logits: float [B, H, W, C], any float dtype.
-        labels: int [B, H, W], in 0..C-1 or `ignore`.
+        logits: of any float dtype.
+        labels: in 0..C-1 or `ignore`.
         ignore: label of pixels that are not scored.
         threshold: a probability.
         kept: of a sample's H W pixels.
 
     Returns:
-        float32 [], the mean over hard pixels, then over samples.
+        The mean over hard pixels, then over samples.
 
     Raises:
         ValueError: on shapes that do not fit.
@@ -178,8 +194,8 @@ def ohem_loss(
 
 
 def combined_loss(
-    logits: ArrayLike,
-    labels: ArrayLike,
+    logits: Float[ArrayLike, "B H W C"],
+    labels: Integer[ArrayLike, "B H W"],
     *,
     dice: float = 1.0,
     cross_entropy: float = 0.0,
@@ -187,23 +203,20 @@ def combined_loss(
     focal: float = 0.0,
     ohem: float = 0.0,
     ignore: int = 255,
-) -> Array:
+) -> Float32[Array, ""]:
     """Weighted sum of this file's losses; the paper has Dice alone.
 
     A term of weight 0 is not computed.
 
     Args:
-        logits: float [B, H, W, C], any float dtype.
-        labels: int [B, H, W], at the size of the logits.
+        logits: of any float dtype.
+        labels: at the size of the logits.
         dice: weight of `dice_loss`.
         cross_entropy: weight of `cross_entropy_loss`.
         log_jaccard: weight of `log_jaccard_loss`.
         focal: weight of `focal_loss`.
         ohem: weight of `ohem_loss`.
         ignore: label of pixels that are not scored.
-
-    Returns:
-        float32 [].
 
     Raises:
         ValueError: on shapes that do not fit, or if all weights are 0.

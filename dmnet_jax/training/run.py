@@ -13,7 +13,7 @@ from typing import Any
 from data_pipelines.frames import FrameSource
 from data_pipelines.io.files import write_text
 from dmnet_jax import parallel
-from dmnet_jax.checkpoint import Checkpoints
+from dmnet_jax.checkpoint import Checkpoints, read_metadata
 from dmnet_jax.checkpoint.compatibility import (
     check_data,
     check_resume,
@@ -76,7 +76,7 @@ class Run:
         """Refuses to go on with another run; says so if the machine is another."""
         assert self._checkpoints is not None
         if self._checkpoints.steps():
-            saved = self._checkpoints.latest_metadata()
+            saved = read_metadata(self.folder)
             check_resume(checked(saved, self.folder), self.config)
             check_data(saved, self._about)
             changes = environment_changes(saved, self._about)

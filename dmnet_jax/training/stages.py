@@ -1,15 +1,18 @@
 """The stages of a run: what each trains, on which clips, over which steps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_pipelines.corruption import Corruption
-from data_pipelines.frames import FrameSource
+from data_pipelines.frames import FrameSource, cached
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
+from data_pipelines.loading.cuts import WithCuts
 from data_pipelines.loading.loader import Batches, ClipLoader
 from data_pipelines.loading.rendered import SceneStream
-from dmnet_jax.config import Config
+from data_pipelines.sources import DATASETS
+from data_pipelines.sources.rendered import STREAM_RATE, RenderedVideos
+from dmnet_jax.config import Config, DataConfig
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Stage:
 
     name: str
     part: Literal["all", "memory", "single_frame"]
-    recipe: Literal["clip", "features", "rollout", "sequences"]
+    recipe: Literal["clip", "features", "rollout", "sequences", "decoded_sequences"]
     cached_views: int
     corrupted_views: int
     lr_scale: float
@@ -83,7 +86,8 @@ def stage_loaders(
             "process_count": process_count,
         }
         loader: Batches
-        if data.dataset == "rendered":
+        endless = DATASETS[data.dataset].endless
+        if endless and not stage.cached_views:
             loader = SceneStream(
                 source,
                 spec,
@@ -95,7 +99,7 @@ def stage_loaders(
             )
         else:
             loader = ClipLoader(
-                source,
+                _few_scenes(data) if endless else source,
                 spec,
                 threads=data.threads,
                 frame_step=data.frame_step,
@@ -117,3 +121,25 @@ def stage_loaders(
         )
         begin = end
     return tuple(stages)
+
+
+def _few_scenes(data: DataConfig) -> FrameSource:
+    """Scenes for a stage that caches its frames: of a stream none comes again."""
+    made = data.synthetic
+    scenes = RenderedVideos(
+        made.seed,
+        made.cached_scenes,
+        made.cached_frames,
+        data.size,
+        rate=STREAM_RATE,
+        first=0,
+    )
+    return cached(scenes)
+
+
+def with_cuts(stage: Stage, config: Config) -> Stage:
+    """The stage with `data.cuts` in its sequences; unchanged if it has none."""
+    if not config.data.cuts or stage.recipe in ("clip", "features"):
+        return stage
+    loader = WithCuts(stage.loader, config.data.cuts, config.train.seed)
+    return replace(stage, loader=loader)

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -186,7 +187,7 @@ def test_best_needs_a_metric(tmp_path):
 def test_steps_only_go_forward(tmp_path):
     saved(tmp_path, 5)
     with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest_metadata() == {"step": 5}
+        assert read_metadata(tmp_path) == {"step": 5}
         with pytest.raises(CheckpointError, match="step 4 is behind the saved step 5"):
             checkpoints.save(4, make_state(4), metadata={})
 
@@ -204,12 +205,24 @@ def test_the_newest_step_may_be_replaced(tmp_path):
     assert sorted(os.listdir(folder)) == ["4", "5"]
 
 
-def test_a_replacement_that_was_cut_short_leaves_the_old_one(tmp_path):
+def test_a_replacement_that_was_cut_short_leaves_the_old_one(tmp_path, monkeypatch):
     folder = saved(tmp_path, 4, 5)
-    (folder / "trash").mkdir()
-    (folder / "5").rename(folder / "trash" / "5")
-    (folder / "incoming" / "5").mkdir(parents=True)
-    assert restored(tmp_path).step == 5
+    rename = Path.rename
+
+    def cut_short(path, target):
+        if path.parent.name == "incoming":
+            raise OSError("killed")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", cut_short)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(5, make_state(6), metadata={"again": 1})
+    with pytest.raises(CheckpointError, match="5 was not saved"):
+        checkpoints.close()
+    assert sorted(os.listdir(folder)) == ["4", "trash"]
+    monkeypatch.undo()
+    step, state, *_ = restored(tmp_path)
+    assert step == 5 and bits(state) == bits(make_state(5))
     assert sorted(os.listdir(folder)) == ["4", "5"]
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -221,7 +222,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     assert sorted(os.listdir(folder)) == ["07", "1"]
 
 
-def test_full_disk_is_an_error_and_the_last_good_one_stays(tmp_path):
+def test_full_disk_is_an_error_and_the_last_good_one_stays(tmp_path, caplog):
     """A file-size limit makes the real writes fail, as a full disk does."""
     folder = saved(tmp_path, 1)
     big = {"w": jnp.asarray(np.random.default_rng(0).normal(size=100_000))}
@@ -234,6 +235,7 @@ def test_full_disk_is_an_error_and_the_last_good_one_stays(tmp_path):
         with pytest.raises(CheckpointError, match="2 was not saved .*1 is intact"):
             checkpoints.wait()
         assert os.listdir(folder) == ["1"]
+        assert "SignalingThread" not in caplog.text  # a hundred lines of Orbax's
         resource.setrlimit(resource.RLIMIT_FSIZE, former)
         assert checkpoints.restore(make_state()).step == 1
         checkpoints.save(2, big, metadata={})
@@ -253,6 +255,18 @@ def test_no_space_left_is_told(tmp_path, monkeypatch):
     checkpoints.save(2, make_state(), metadata={})
     with pytest.raises(CheckpointError, match="No space left .*none is saved"):
         checkpoints.close()
+
+
+def test_space_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
+    folder = saved(tmp_path, 1)
+    little = SimpleNamespace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: little)
+    monkeypatch.setattr(ocp.Checkpointer, "save", lambda *_, **__: pytest.fail("began"))
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(2, make_state(), metadata={})
+    with pytest.raises(CheckpointError, match="No space left .*1 is intact"):
+        checkpoints.close()
+    assert os.listdir(folder) == ["1"]
 
 
 WRITER = """

@@ -79,6 +79,15 @@ def test_tuples_flags_and_none():
     assert config.optim.clip_norm is None
 
 
+@pytest.mark.parametrize("size", ["256x320", "256 320"])
+def test_both_spellings_of_a_size(size):
+    words = size.split()
+    assert parse("--data.size", *words, "--data.fold", "1").data.size == (256, 320)
+    made = parse("--data.synthetic.size", *words).data.synthetic
+    assert made.size == (256, 320)
+    assert parse("--data.size=256x320").data.size == (256, 320)
+
+
 def test_no_flags_give_the_default():
     assert parse() == Config()
     mine = Config(name="mine")
@@ -139,7 +148,8 @@ def test_help_names_fields_and_recipe_values(tmp_path, capsys):
         ("--model.local-size 6.5", ["--model.local-size", "'6.5'"]),
         ("--steps x", ["--steps", "'x'"]),
         ("--model.local x", ["'x'", "--model.local", "'ela'"]),
-        ("--data.size 32", ["--data.size", "2 values"]),
+        ("--data.size 32", ["--data.size: 32: use HEIGHTxWIDTH, such as 512x640"]),
+        ("--data.size 32x", ["--data.size: 32x: use HEIGHTxWIDTH"]),
         ("--data.size 33 32", ["data.size is (33, 32)", "multiples of 32"]),
         ("--optim.lr nan", ["optim.lr is nan"]),
         ("--config", ["--config"]),
@@ -225,8 +235,10 @@ def test_commands_answer_without_jax():
     commands = [
         *("dmnet_jax.cli.train", "dmnet_jax.cli.evaluate", "dmnet_jax.tables.__main__"),
         *(f"dmnet_jax.{c}.__main__" for c in ("export", "live", "predict", "report")),
-        "dmnet_jax.experiments.__main__",
+        *("dmnet_jax.experiments.__main__", "dmnet_jax.weights.__main__"),
+        *("dmnet_jax.benchmark.__main__", "dmnet_jax.complexity", "dmnet_jax.doctor"),
         *("data_pipelines.prepare.__main__", "data_pipelines.verify"),
+        *("data_pipelines.benchmark", "data_pipelines.synthetic.__main__"),
     ]
     code = (
         f"import sys, {', '.join(commands)}\n"

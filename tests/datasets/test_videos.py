@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.prepare import Request, prepare
-from data_pipelines.prepare.layouts import ENDOVIS15_CLASSES
+from data_pipelines.sources import endovis15
 from data_pipelines.sources.endovis18 import SEQUENCES
 from data_pipelines.synthetic import write_endovis17
 from dmnet_jax.config import (
@@ -89,7 +89,7 @@ def test_endovis15_reads_the_masks_called_parts(tmp_path):
     )
     train, val = open_split(data)
     assert names(train) == ["clip1", "clip2"] and names(val) == ["clip3"]
-    assert tuple(info.name for info in val.classes) == ENDOVIS15_CLASSES
+    assert val.classes == endovis15.CLASSES
     np.testing.assert_array_equal(val.label(0, 0), picture(2)[1])
 
 
@@ -162,7 +162,9 @@ def test_folds_whose_videos_are_not_there(endovis17):
     message = refused(split_names, replace(endovis17, fold=2), source)
     missing = ", ".join(f"instrument_dataset_{k}" for k in (5, 6, 7, 4, 8))
     assert f"fold 2 lacks {missing}; there are" in message
-    assert "fold=4" in refused(split_names, replace(endovis17, fold=4), source)
+    assert "no 'fold 4': use one of fold 0," in refused(
+        split_names, replace(endovis17, fold=4), source
+    )
     # Of rendered videos a few will do, if both sides have one.
     few = replace(endovis17, dataset="synthetic", fold=3)
     assert "data.synthetic.sequences" in refused(split_names, few, source)

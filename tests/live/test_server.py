@@ -47,7 +47,10 @@ def ask(server, method, path, body=None, **headers):
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=5)
     connection.request(method, path, body, headers)
     response = connection.getresponse()
-    content = b"" if path == "/events" and response.status == 200 else response.read()
+    goes_on = path == "/events" and response.status == 200
+    content = b"" if goes_on else response.read()
+    if not goes_on:
+        connection.close()
     return connection, response, content
 
 
@@ -78,6 +81,7 @@ def test_events_begin_with_what_is_shown_and_its_history(server):
             messages.append(json.loads(line[6:]))
     assert messages[0] == {"about": Engine.about, "history": Engine.history}
     assert messages[1]["thumbs"] == Engine.thumbs and messages[1]["index"] == 0
+    response.close()
     connection.close()
 
 

@@ -1,5 +1,7 @@
 """Cached features are the loader's clips, encoded."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.loader import ClipLoader
 from dmnet_jax.models import forward
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.models.features import FEATURES
+from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.feature_cache import FeatureCache, SequenceCache
-from tests.support.drawn import quick_jit
+from tests.support.drawn import drawn, quick_jit
 from tests.support.tiny_run import Videos, network, shallow, step_of
+
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,8 +109,8 @@ def test_views_differ_and_are_the_same_in_every_run(tmp_path):
     assert not (tmp_path / "features").exists()
 
 
-def sequences(folder, probability, corrupted=1, stride=1, views=1):
-    model, variables = network()
+def sequences(folder, probability, corrupted=1, stride=1, views=1, given=None):
+    model, variables = given or network()
     source = ClipLoader(
         Videos((9, 7), frozenset({1})),
         ClipSpec(local_size=3, num_past=0, stride=stride, score_all=True),
@@ -168,3 +172,28 @@ def test_distances_between_frames_of_a_sequence_vary(tmp_path):
     again, _ = sequences(tmp_path / "again", probability=0.0, corrupted=0, stride=3)
     for name, value in again.batch(3).items():
         np.testing.assert_array_equal(value, made.batch(3)[name])
+
+
+def test_frames_are_decoded_where_the_state_is_the_only_memory(tmp_path):
+    own = DMNet.tiny(
+        network()[0].num_classes, local="none", global_memory=False, state=True
+    )
+    memory = own.init_memory(1, (64, 64), KEY)
+    frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), np.uint8)
+    variables = drawn(jax.eval_shape(own.init, KEY, memory, frames))
+    made, source = sequences(tmp_path, probability=0.0, given=(own, variables))
+    assert made.recipe == "decoded_sequences"
+    batch, clip = made.batch(0), source.batch(0)
+    assert set(DECODED) < set(batch) and not {"quarter", "eighth"} & set(batch)
+    roll = quick_jit(partial(own.apply, method=forward.rollout, truncate=2))
+    found = quick_jit(partial(own.apply, method=forward.decoded_sequences))(
+        variables, batch, KEY
+    )
+    expected = roll(variables, clip, KEY)
+    there = clip["frames_mask"]
+    scale = np.abs(expected.logits).max()
+    for name, atol in (("logits", 4e-3 * scale), ("trust", 4e-3)):
+        pair = (np.asarray(getattr(x, name))[there] for x in (found, expected))
+        np.testing.assert_allclose(*pair, atol=atol)
+    assert not found.admitted.any()
+    assert (found.trust[:, 1:] < 1).any() and there[:, 1:].any()

@@ -15,7 +15,7 @@ import pytest
 
 from data_pipelines.loading.loader import ClipLoader
 from dmnet_jax import evaluation
-from dmnet_jax.checkpoint import Checkpoints, load_variables
+from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata
 from dmnet_jax.checkpoint.folder import listed, read_body
 from dmnet_jax.evaluation import results
 from dmnet_jax.training.loop import progress_text
@@ -178,7 +178,7 @@ def test_nothing_finite_is_given_up_with_its_batch(short, capsys):
     error = capsys.readouterr().err
     assert re.match(r"error: step 4: .* not finite 3 steps in a row .*optim\.lr", error)
     run = short / "diverged" / RUN
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").open()]
+    rows = [*map(json.loads, (run / "metrics.jsonl").read_text().splitlines())]
     assert [row["skipped"] for row in rows if "skipped" in row] == [0, 1, 2]
     with np.load(run / "not_finite_step4_process0.npz", allow_pickle=False) as dump:
         assert dump["frames"].shape[0] == 4 and dump["frames"].dtype == np.uint8
@@ -205,7 +205,7 @@ def test_another_machine_is_warned_of_and_other_data_refused(short, capsys, capl
     assert main(short, "moved") == 0
     step = max(listed(run / "checkpoints"))
     with Checkpoints(run) as checkpoints:
-        about = checkpoints.latest_metadata()
+        about = read_metadata(run)
         state = {"variables": load_variables(run, step)[0]}
         about["versions"]["jax"], about["cores"] = "0.1", 96
         checkpoints.save(step + 1, state, metadata=about)

@@ -1,9 +1,11 @@
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
 
+from dmnet_jax.training import losses
 from dmnet_jax.training.losses import (
     combined_loss,
     cross_entropy_loss,
@@ -12,6 +14,7 @@ from dmnet_jax.training.losses import (
     log_jaccard_loss,
     ohem_loss,
 )
+from tests.support import shapes
 
 CLASSES = 4
 LOSSES = [dice_loss, cross_entropy_loss, log_jaccard_loss, focal_loss, ohem_loss]
@@ -241,3 +244,14 @@ def test_mistakes_are_told():
         dice_loss(logits[..., :1], labels, include_background=False)
     with pytest.raises(ValueError, match="nothing to train"):
         combined_loss(logits, labels, dice=0)
+
+
+@pytest.mark.parametrize("loss", [*LOSSES, combined_loss])
+def test_shapes_are_as_annotated_and_others_refused(loss, monkeypatch):
+    checked = shapes.checked(monkeypatch, [losses], [loss])
+    (call,) = vars(checked).values()
+    logits, labels = make_batch(0)
+    assert call(logits, labels).shape == ()
+    for wrong in ((logits, labels[..., 1:]), (logits, labels / 1), (labels, labels)):
+        with pytest.raises(jaxtyping.TypeCheckError):
+            call(*wrong)

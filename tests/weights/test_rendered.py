@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipelines.loading.rendered import RenderedVideos
+from data_pipelines.sources.rendered import RenderedVideos
 from dmnet_jax import evaluation, models
 from dmnet_jax.config import Config, DataConfig, ModelConfig
 from dmnet_jax.streaming import PRETRAINED, load_run

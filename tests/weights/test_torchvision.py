@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from dmnet_jax import models
 from dmnet_jax.config import Config, DataConfig, ModelConfig, OptimConfig
+from dmnet_jax.models.linknet import LinkNet
 from dmnet_jax.models.lwanet import LWANet
 from dmnet_jax.nn import resnet
 from dmnet_jax.training.initial import initial_variables
@@ -121,7 +122,7 @@ def test_an_encoder_without_weights_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         model = models.build(config).clone(num_classes=2)
         assert isinstance(model, LWANet)
-        small = models.LinkNet(2, blocks=(1, 1, 1, 1), width=8)
+        small = LinkNet(2, blocks=(1, 1, 1, 1), width=8)
         named = Config(model=ModelConfig(name="linknet34"))
         variables = initial_variables(small, named)
     assert "linknet34 STARTS AT RANDOM" in caplog.text

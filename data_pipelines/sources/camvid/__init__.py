@@ -1,5 +1,6 @@
 """CamVid: road video with labels of 11 classes."""
 
+from data_pipelines.sources.camvid.dataset import DATASET
 from data_pipelines.sources.camvid.raw import (
     CLASSES,
     SPLITS,
@@ -8,4 +9,4 @@ from data_pipelines.sources.camvid.raw import (
     open_camvid,
 )
 
-__all__ = ["CLASSES", "SPLITS", "CamVid", "decode_mask", "open_camvid"]
+__all__ = ["CLASSES", "DATASET", "SPLITS", "CamVid", "decode_mask", "open_camvid"]

@@ -1,7 +1,7 @@
 """Reads `SPLIT/frames/SEQUENCE_NUMBER.jpg` with `SPLIT/masks/SEQUENCE_NUMBER.png`.
 
 A mask's value is a class, 0 sky to 10 bicyclist, or 11 for unlabelled, as in the
-11-class form of Badrinarayanan et al. (SegNet, 2017); an unlabelled pixel is neither
+11-class form of Badrinarayanan et al. (SegNet, 2017); an unlabeled pixel is neither
 trained on nor scored. A split's frames come from several drives, with parts of a drive
 in another split, so a video is a run of frames of one drive without a gap: a memory
 never holds another drive's frames, nor minutes-old ones as if they were the last.
@@ -132,12 +132,28 @@ def open_camvid(root: str | Path, *, splits: Sequence[str] = SPLITS) -> CamVid:
         for sequence, run in _runs(frames, faults):
             pairs = tuple((frames[stem], masks[stem]) for stem in run if stem in masks)
             faults += size_faults(path for pair in pairs for path in pair)
-            first = run[0].rpartition("_")[2]
-            videos.append(Video(f"{split}_{sequence}_{first}", tuple(run)))
+            videos.append(Video(_name(split, sequence, run), tuple(run)))
             paths.append(pairs)
     if faults:
         raise DataError(faults)
     return CamVid(tuple(videos), tuple(paths))
+
+
+def video_names(root: str | Path) -> list[str]:
+    """The videos there are below `root`, by name; nothing is opened."""
+    return [
+        _name(split, sequence, run)
+        for split in SPLITS
+        if (Path(root) / split / "frames").is_dir()
+        for sequence, run in _runs(
+            files_by_stem(Path(root) / split / "frames", PICTURES, []), []
+        )
+    ]
+
+
+def _name(split: str, sequence: str, run: list[str]) -> str:
+    first = run[0].rpartition("_")[2]
+    return f"{split}_{sequence}_{first}"
 
 
 def _runs(frames: dict[str, Path], faults: list[str]) -> list[tuple[str, list[str]]]:

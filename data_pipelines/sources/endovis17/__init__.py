@@ -1,5 +1,6 @@
 """EndoVis 2017, robotic instrument segmentation, as the challenge distributes it."""
 
+from data_pipelines.sources.endovis17.dataset import DATASET
 from data_pipelines.sources.endovis17.raw import EndoVis17, open_endovis17, part_classes
 from data_pipelines.sources.endovis17.tables import (
     CLASSES,
@@ -20,6 +21,7 @@ from data_pipelines.sources.endovis17.tree import cropped, picture_box, sequence
 
 __all__ = [
     "CLASSES",
+    "DATASET",
     "FOLDS",
     "KINDS",
     "SEQUENCES",

@@ -1,5 +1,6 @@
 """EndoVis 2018, robotic scene segmentation, as the challenge distributes it."""
 
+from data_pipelines.sources.endovis18.dataset import DATASET
 from data_pipelines.sources.endovis18.raw import (
     EndoVis18,
     open_endovis18,
@@ -16,6 +17,7 @@ from data_pipelines.sources.endovis18.tables import (
 
 __all__ = [
     "CLASSES",
+    "DATASET",
     "SEQUENCES",
     "SPLITS",
     "UNKNOWN",

@@ -1,6 +1,7 @@
 """Your own videos: a folder of frames and a folder of masks for each of them."""
 
 from data_pipelines.frames import check
+from data_pipelines.sources.folder.dataset import DATASET
 from data_pipelines.sources.folder.masks import (
     MASK_VALUES,
     MaskValues,
@@ -15,6 +16,7 @@ from data_pipelines.sources.folder.reader import (
 )
 
 __all__ = [
+    "DATASET",
     "MASK_VALUES",
     "other_ways",
     "FolderSource",

@@ -7,7 +7,6 @@ colors   an RGB color is the class that has it in classes.json
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -18,9 +17,8 @@ from data_pipelines.frames import (
     read_label,
     read_mask_colors,
 )
-
-MaskValues = Literal["class", "binary", "colors"]
-MASK_VALUES: tuple[MaskValues, ...] = get_args(MaskValues)
+from data_pipelines.sources.dataset import MASK_VALUES as MASK_VALUES
+from data_pipelines.sources.dataset import MaskValues as MaskValues
 
 _OTHER_WAYS = (
     "masks whose values are no class indices are read by mask-values (train.py: "

@@ -12,9 +12,9 @@ from data_pipelines.loading.leakage import check_disjoint
 from data_pipelines.prepare import Request, prepare
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepared import open_prepared
+from data_pipelines.sources import DATASETS, require
 from data_pipelines.sources.endovis17 import FOLDS, open_endovis17
 from data_pipelines.sources.endovis18 import SEQUENCES
-from data_pipelines.sources.splits import divisions, require
 from data_pipelines.synthetic import write_endovis17
 
 REQUEST = Request("endovis17", task="types", size=(32, 40))
@@ -50,6 +50,10 @@ def leaking(raw, tmp_path_factory):
 
 def parts(source, division):
     return select(source, division.train), select(source, division.val)
+
+
+def divisions(dataset, videos=()):
+    return DATASETS[dataset].divisions(videos)
 
 
 def test_published_divisions_share_no_video():

@@ -15,7 +15,8 @@ from data_pipelines.corruption import Corruption
 from data_pipelines.loading import rendered as module
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
-from data_pipelines.loading.rendered import RenderedVideos, SceneStream, part_label
+from data_pipelines.loading.rendered import SceneStream
+from data_pipelines.sources.rendered import RenderedVideos, part_label
 from data_pipelines.synthetic.render import Frame
 
 SIZE = (64, 80)
@@ -131,7 +132,9 @@ TRAINER = """
 import multiprocessing, sys, time
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
-from data_pipelines.loading.rendered import RenderedVideos, SceneStream
+from data_pipelines.loading.rendered import SceneStream
+from data_pipelines.sources.rendered import RenderedVideos, part_label
+from data_pipelines.sources.rendered import RenderedVideos
 
 if __name__ == "__main__":
     videos = RenderedVideos(0, 1, 1, (32, 32))
@@ -146,20 +149,19 @@ if __name__ == "__main__":
 def test_workers_leave_signals_to_the_trainer_and_end_with_it(tmp_path: Path) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    trainer = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(tmp_path / "trainer.py")],
         stdout=subprocess.PIPE,
         env=environment,
         text=True,
-    )
-    assert trainer.stdout
-    (worker,) = map(int, trainer.stdout.readline().split())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        os.kill(worker, number)
-    time.sleep(0.5)
-    os.kill(worker, 0)  # it is still there
-    trainer.kill()
-    trainer.wait()
+    ) as trainer:
+        assert trainer.stdout
+        (worker,) = map(int, trainer.stdout.readline().split())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker, number)
+        time.sleep(0.5)
+        os.kill(worker, 0)  # it is still there
+        trainer.kill()
     deadline = time.monotonic() + 20
     while _is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -56,7 +56,11 @@ def save(path, array):
 
 
 def run(dataset, raw, out, *options):
-    return main(["--dataset", dataset, "--raw", str(raw), "--out", str(out), *options])
+    command = ["--dataset", dataset, "--raw", str(raw), "--out", str(out), *options]
+    try:
+        return main(command)
+    except SystemExit as stop:  # the parser's
+        return stop.code
 
 
 def assert_same_frames(prepared, source, size=None):

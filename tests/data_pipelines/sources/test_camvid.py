@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from data_pipelines.frames import IGNORE, DataError
-from data_pipelines.sources.camvid import CLASSES, open_camvid
-from data_pipelines.sources.splits import divisions
+from data_pipelines.sources import Request
+from data_pipelines.sources.camvid import CLASSES, DATASET, open_camvid
 
 NUMBERS = {
     ("train", "0001TP"): (30, 60, 90, 150, 180),
@@ -40,7 +40,9 @@ def test_a_video_is_a_run_of_one_drive_without_a_gap(root):
         ("val_0001TP_00100", 3),
     ]
     assert abs(int(source.image(1, 1).mean()) - 180) <= 1
-    official = divisions("camvid", [video.name for video in source.videos])["official"]
+    names = [video.name for video in source.videos]
+    assert DATASET.names(root, Request("camvid")) == names
+    official = DATASET.divisions(names)["official"]
     assert len(official.train) == 3 and official.val == ("val_0001TP_00100",)
 
 

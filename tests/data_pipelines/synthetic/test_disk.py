@@ -5,6 +5,7 @@ What the frames show is checked in test_synthetic_scene.py.
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +246,7 @@ def test_command_line_writes_the_same_files(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--size 64", "--size 64"),
+        ("--size 64", "--size: 64: use HEIGHTxWIDTH"),
         ("--sequences 1;2", "--sequences 1;2"),
         ("--sequences 12", "sequence 12"),
         ("--frames 0", "frames 0"),
@@ -255,7 +256,9 @@ def test_command_line_writes_the_same_files(
 def test_command_line_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture, words: str, message: str
 ) -> None:
-    assert main(["--out", str(tmp_path / "set"), *words.split()]) == 2
+    with pytest.raises(SystemExit) as stop:
+        sys.exit(main(["--out", str(tmp_path / "set"), *words.split()]))
+    assert stop.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
     assert error.count("\n") == 1

@@ -1,0 +1,44 @@
+"""EndoVis 2015, robotic part: clips saved in the layout of a user's own folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.frames import ClassInfo, RawSource
+from data_pipelines.sources.dataset import Chosen, Dataset, Request
+from data_pipelines.sources.folder.classes import class_color
+from data_pipelines.sources.folder.dataset import TREE, names, open_own
+from data_pipelines.sources.folder.masks import read_mask
+
+CLASSES = tuple(
+    ClassInfo(name, class_color(index))
+    for index, name in enumerate(("background", "shaft", "manipulator"))
+)
+
+
+def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
+    return open_own(root, request, chosen, CLASSES)
+
+
+def _read_mask(path: Path, request: Request) -> np.ndarray:
+    return read_mask(path, CLASSES, request.mask_values)
+
+
+DATASET = Dataset(
+    name="endovis15",
+    classes={"": CLASSES},
+    protocol="global",
+    obtain=(
+        "EndoVis 2015: register for the Instrument Segmentation and Tracking "
+        "Sub-Challenge\non grand-challenge.org, and save its clips as frames and "
+        "masks of class values\n(0 background, 1 shaft, 2 manipulator).\n"
+        + TREE.format(masks="parts")
+    ),
+    open=_open,
+    names=names,
+    read_mask=_read_mask,
+    masks="parts",
+    size=(512, 640),
+)
+
+__all__ = ["CLASSES", "DATASET"]

@@ -1,0 +1,43 @@
+"""An endless stream of random rendered scenes, without files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipelines.frames import FrameSource
+from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.rendered.reader import (
+    PART_CLASSES,
+    STREAM_RATE,
+    RenderedVideos,
+    part_label,
+)
+
+# Scenes that stand for the endless training videos where some are asked for.
+_TRAIN = 2
+
+
+def _open(root: Path, request: Request, chosen: Chosen) -> FrameSource:
+    made = chosen.synthetic
+    return RenderedVideos(made.seed, _TRAIN + made.scenes, made.frames, chosen.size)
+
+
+def _names(root: Path, request: Request) -> list[str]:
+    return []
+
+
+def _divisions(videos: Sequence[str]) -> dict[str, Division]:
+    return {"official": Division(tuple(videos[:_TRAIN]), tuple(videos[_TRAIN:]))}
+
+
+DATASET = Dataset(
+    name="rendered",
+    classes={"": PART_CLASSES},
+    protocol="global",
+    obtain="Rendered while it is read; see data_pipelines.synthetic.variety.",
+    open=_open,
+    names=_names,
+    divisions=_divisions,
+    endless=True,
+)
+
+__all__ = ["DATASET", "PART_CLASSES", "STREAM_RATE", "RenderedVideos", "part_label"]

@@ -1,0 +1,70 @@
+"""Cuts: which frames a row shows, and that a step's batch is a function of it."""
+
+import numpy as np
+
+from data_pipelines.loading.cuts import MOST, WithCuts, cut_rows
+from data_pipelines.loading.loader import generator
+
+ROWS, LENGTH = 3, 6
+
+
+class Numbered:
+    """Sequences whose every frame is its own (row, time), and a step's number."""
+
+    source, steps_per_epoch = None, 4
+
+    def batch(self, step):
+        place = np.stack(np.indices((ROWS, LENGTH)), -1)
+        return {
+            "frames": np.broadcast_to(place[..., None], (ROWS, LENGTH, 2, 5)).copy(),
+            "frames_mask": np.ones((ROWS, LENGTH), bool),
+            "label": place,
+            "past": np.zeros((ROWS, 0, 2)),
+            "video": np.full(ROWS, step, np.int32),
+        }
+
+    def iterate(self, start, stop):
+        return map(self.batch, range(start, stop))
+
+    def video_name(self, video):
+        return f"video {video}"
+
+
+def test_a_row_goes_on_in_the_rows_after_it():
+    cut = 0
+    for seed in range(200):
+        rows = cut_rows(generator(7, seed), ROWS, LENGTH, probability=0.6)
+        assert (rows[:, 0] == np.arange(ROWS)).all()
+        steps = np.diff(rows, axis=1) % ROWS
+        assert set(np.unique(steps)) <= {0, 1, 2}
+        assert (steps.sum(1) <= MOST).all()
+        cut += (steps.sum(1) > 0).sum()
+    assert abs(cut / (200 * ROWS) - 0.6) < 0.06
+
+
+def test_no_probability_one_row_and_one_frame_have_no_cuts():
+    own = np.broadcast_to(np.arange(ROWS)[:, None], (ROWS, LENGTH))
+    rng = generator(0, 0)
+    np.testing.assert_array_equal(cut_rows(rng, ROWS, LENGTH, probability=0), own)
+    assert not cut_rows(rng, 1, LENGTH, probability=1).any()
+    np.testing.assert_array_equal(cut_rows(rng, ROWS, 1, probability=1), own[:, :1])
+
+
+def test_frames_masks_and_labels_are_cut_alike_and_the_rest_is_kept():
+    loader = WithCuts(Numbered(), 1.0, seed=3)
+    batch = loader.batch(5)
+    label = batch["label"]
+    assert (label[..., 0] != np.arange(ROWS)[:, None]).any(axis=1).all()
+    assert (label[..., 1] == np.arange(LENGTH)).all()
+    np.testing.assert_array_equal(batch["frames"][:, :, :, 0], label)
+    assert batch["past"].shape == (ROWS, 0, 2) and (batch["video"] == 5).all()
+
+
+def test_a_batch_is_a_function_of_its_step():
+    loader = WithCuts(Numbered(), 0.7, seed=3)
+    for step, batch in enumerate(loader.iterate(2, 6), 2):
+        for name, array in loader.batch(step).items():
+            np.testing.assert_array_equal(array, batch[name])
+    others = [loader.batch(step)["label"] for step in range(4)]
+    assert any((others[0] != other).any() for other in others[1:])
+    assert loader.video_name(2) == "video 2" and loader.steps_per_epoch == 4
