@@ -21,7 +21,7 @@ from data_pipelines.io.images import (
     IGNORE,
     MAX_PIXELS,
     DataError,
-    read_grey,
+    read_gray,
     read_image,
     read_label,
     read_mask_colors,
@@ -43,7 +43,7 @@ __all__ = [
     "Video",
     "cached",
     "check",
-    "read_grey",
+    "read_gray",
     "read_image",
     "read_label",
     "read_mask_colors",
@@ -67,13 +67,13 @@ class ClassInfo:
 class Video:
     """A video: its name, its frames' names in time order, and which lack a label.
 
-    `unlabelled` holds frame indices, so that labeled frames are known without
+    `unlabeled` holds frame indices, so that labeled frames are known without
     reading a mask.
     """
 
     name: str
     frames: tuple[str, ...]
-    unlabelled: frozenset[int] = frozenset()
+    unlabeled: frozenset[int] = frozenset()
 
 
 class FrameSource(Protocol):

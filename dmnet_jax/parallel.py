@@ -33,7 +33,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "batch"
 
 
-def initialise(distributed: bool) -> None:
+def initialize(distributed: bool) -> None:
     """Joins the other processes of a job; must precede any other JAX call.
 
     Does nothing if not asked to, or if joined already.

@@ -137,7 +137,7 @@ def test_two_processes_of_two_devices_are_one_device(tmp_path):
 def test_processes_that_are_not_told_of_each_other_say_so(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
-    parallel.initialise(False)
+    parallel.initialize(False)
 
     def unknown(**given):
         assert set(given.values()) == {None}
@@ -145,7 +145,7 @@ def test_processes_that_are_not_told_of_each_other_say_so(monkeypatch):
 
     monkeypatch.setattr(jax.distributed, "initialize", unknown)
     with pytest.raises(ValueError, match="--distributed: .*JAX_PROCESS_ID"):
-        parallel.initialise(True)
+        parallel.initialize(True)
 
 
 def test_every_device_holds_the_same_bits(mapped):

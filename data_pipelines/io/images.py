@@ -128,7 +128,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         return _decoded(image, path, "RGB")
 
 
-def read_grey(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_gray(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes a mask to its stored values, uint8 `[H, W]`, upright.
 
     A palette image gives its indices, a grey one its values, an RGB one its value where
@@ -211,11 +211,11 @@ def read_label(
       max_pixels: as in `read_image`.
 
     Raises:
-      FileNotFoundError, DataError: as `read_grey`, and for a value that is not allowed.
+      FileNotFoundError, DataError: as `read_gray`, and for a value that is not allowed.
     """
     table = np.arange(256, dtype=np.uint8)
     table[list(ignore)] = IGNORE
-    stored = read_grey(path, max_pixels)
+    stored = read_gray(path, max_pixels)
     label = table[stored]
     wrong = (label >= num_classes) & (label != IGNORE)
     if wrong.any():

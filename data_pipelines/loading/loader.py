@@ -59,7 +59,7 @@ class ClipLoader:
       corruption: which of its frames are corrupted, after that; none if not given.
         `past` is never corrupted.
       threads: threads that fill batches ahead in `iterate`; 0 fills them on demand.
-      labelled_only: clips end at labelled frames only. Otherwise at any frame, and the
+      labeled_only: clips end at labeled frames only. Otherwise at any frame, and the
         label of one without a mask is `IGNORE` everywhere.
       frame_step: clips end at every so many-th frame of a video only, from its first.
       process_index: this process, of several that train together. It reads rows
@@ -81,7 +81,7 @@ class ClipLoader:
         augment: Augment | None = None,
         corruption: Corruption | None = None,
         threads: int = 2,
-        labelled_only: bool = True,
+        labeled_only: bool = True,
         frame_step: int = 1,
         process_index: int = 0,
         process_count: int = 1,
@@ -107,7 +107,7 @@ class ClipLoader:
             for number, video in enumerate(source.videos)
             for frame in range(len(video.frames))
             if frame % frame_step == 0
-            and not (labelled_only and frame in video.unlabelled)
+            and not (labeled_only and frame in video.unlabeled)
         )
         if not self.samples:
             raise DataError(["no frames to train on; the videos have no masks"])

@@ -174,5 +174,5 @@ def verify(
 
 
 def _video(name: str, entries: list[FrameEntry]) -> Video:
-    unlabelled = [entry.index for entry in entries if entry.label_size is None]
-    return Video(name, tuple(entry.frame for entry in entries), frozenset(unlabelled))
+    unlabeled = [entry.index for entry in entries if entry.label_size is None]
+    return Video(name, tuple(entry.frame for entry in entries), frozenset(unlabeled))

@@ -1,11 +1,11 @@
 """Synthetic surgical video with exact labels, reproducible from a seed.
 
-Made for tests, benchmarks and trying things out before the real data is at hand; it
-looks like endoscopy but says nothing about patients. An instrument's type shows in its
-claspers alone, which are now and then hidden, so a network has something to remember.
+For tests, benchmarks and first experiments without real data. It resembles endoscopy
+but contains no patient data. The type of an instrument is visible only in its claspers,
+which are sometimes hidden, so a network needs memory.
 
-The same seed gives the same bytes on one kind of machine with the same versions of
-NumPy and Pillow; elsewhere single values may differ by one step of 255.
+The same seed gives the same bytes on the same type of machine with the same versions of
+NumPy and Pillow. Otherwise, single values may differ by 1 (of 255).
 """
 
 from data_pipelines.synthetic.endovis17 import (

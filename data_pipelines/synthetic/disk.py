@@ -1,4 +1,4 @@
-"""Runs that write files: atomic, resumable, and never mixed with one another."""
+"""Writes rendered data sets to disk: atomic, resumable, one run per directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from data_pipelines.synthetic.render import Frame, Scene, check_scene, render_frame
 
 MARKER = "synthetic.json"
-"""Holds a run's parameters, and whether it is finished."""
+"""Name of the file with a run's parameters and whether it is finished."""
 
 Log = Callable[[str], None]
 
@@ -29,7 +29,7 @@ def parameters(
     size: tuple[int, int],
     rate: float,
 ) -> dict[str, Any]:
-    """What a run is recognised by."""
+    """Returns the parameters that identify a run."""
     return {
         "layout": layout,
         "seed": seed,
@@ -41,14 +41,14 @@ def parameters(
 
 
 def check_run(run: dict[str, Any], known: tuple[int, ...], threads: int) -> None:
-    """Raises ValueError for a run that this layout cannot hold."""
+    """Raises ValueError if the parameters are invalid for this layout."""
     chosen, frames = run["sequences"], run["frames"]
     for number in chosen:
         if number not in known:
             names = ", ".join(map(str, known))
             raise ValueError(f"sequence {number}: this layout has only {names}")
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"sequences {chosen}: name each at least and only once")
+        raise ValueError(f"sequences {chosen}: pass one or more, each only once")
     if not 1 <= frames <= 1000:
         raise ValueError(f"frames {frames}: use 1 to 1000 (names have three digits)")
     check_scene(run["seed"], 0, tuple(run["size"]), run["rate"])
@@ -57,7 +57,11 @@ def check_run(run: dict[str, Any], known: tuple[int, ...], threads: int) -> None
 
 
 def is_finished(root: Path, run: dict[str, Any]) -> bool:
-    """Whether this very run is already on disk; marks a new one as begun."""
+    """Returns whether this run is already complete on disk; marks a new one as started.
+
+    Raises:
+        ValueError: the directory contains another run or other files.
+    """
     marker = root / MARKER
     if not root.exists() or not any(root.iterdir()):
         root.mkdir(parents=True, exist_ok=True)
@@ -68,16 +72,16 @@ def is_finished(root: Path, run: dict[str, Any]) -> bool:
         finished = bool(found.pop("finished"))
     except FileNotFoundError:
         raise ValueError(
-            f"{root}: not empty and without {MARKER}; choose an empty directory"
+            f"{root}: not empty and has no {MARKER}; choose an empty directory"
         ) from None
     except (ValueError, KeyError, AttributeError):
         raise ValueError(
-            f"{marker}: not readable; remove {root} and start again"
+            f"{marker}: cannot be read; remove {root} and start again"
         ) from None
     for field, wanted in run.items():
         if found.get(field) != wanted:
             raise ValueError(
-                f"{marker}: made with {field} {found.get(field)}, not {wanted}; "
+                f"{marker}: written with {field} {found.get(field)}, not {wanted}; "
                 "choose another directory or remove this one"
             )
     return finished
@@ -95,7 +99,7 @@ def write_frames(
     save: Callable[[Frame, str], None],
     threads: int,
 ) -> None:
-    """Renders and saves the frames whose picture, the last file of each, is missing."""
+    """Renders and saves missing frames; the image is the last file of each frame."""
 
     def one(number: int) -> None:
         name = f"frame{number:03d}.png"
@@ -108,7 +112,7 @@ def write_frames(
 
 
 def calibration(size: tuple[int, int]) -> str:
-    """Pinhole intrinsics (pixels) of the imagined endoscope, without distortion."""
+    """Returns pinhole intrinsics (pixels) of the simulated endoscope, undistorted."""
     height, width = size
     return (
         f"Width: {width}\nHeight: {height}\n"
@@ -119,19 +123,19 @@ def calibration(size: tuple[int, int]) -> str:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes a PNG that is either absent or whole."""
+    """Writes a PNG atomically."""
     part = path.with_suffix(".part")
     Image.fromarray(pixels).save(part, format="PNG", compress_level=1)
     os.replace(part, path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file that is either absent or whole."""
+    """Writes a text file atomically."""
     part = path.with_suffix(".part")
     part.write_text(text)
     os.replace(part, path)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Writes indented JSON."""
+    """Writes indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -58,13 +58,13 @@ ENDOVIS17_FOLDERS: dict[int, tuple[str, ...]] = {
         "Monopolar_Curved_Scissors_labels",
     ),
 }
-"""Mask folders of each sequence, with the original's irregular names."""
+"""Mask folders of each sequence, with the irregular names of the original."""
 
 _PART_VALUES = {"background": 0, "shaft": 10, "wrist": 20, "claspers": 30, "probe": 40}
 
 
 def tools_of_endovis17(sequence: int) -> tuple[Tool, ...]:
-    """The instruments of a sequence, in the order of `ENDOVIS17_FOLDERS`."""
+    """Returns the instruments of a sequence, in the order of `ENDOVIS17_FOLDERS`."""
     folders = ENDOVIS17_FOLDERS[sequence]
     named = [
         next((side for side in ("left", "right") if side.title() in folder), None)
@@ -90,27 +90,28 @@ def write_endovis17(
     threads: int = 2,
     log: Log | None = None,
 ) -> None:
-    """Writes `out/instrument_dataset_k/...` as EndoVis17 is distributed.
+    """Writes `out/instrument_dataset_k/...` in the layout of EndoVis17.
 
-    Frames lie in a dark border: at 1024x1280 in a 1080x1920 canvas at row 28, column
-    320; at other sizes in the same proportions. Masks have the canvas's size and the
-    values 0, 10 (shaft), 20 (wrist), 30 (claspers); sequence 7's are RGB.
+    Frames have a dark border: at 1024x1280 they are at row 28, column 320 of a
+    1080x1920 canvas; other sizes have the same proportions. Masks have the canvas size
+    and the values 0, 10 (shaft), 20 (wrist), 30 (claspers); those of sequence 7 are
+    RGB.
 
-    A run that was cut short goes on where it stopped, and one that is complete does
-    nothing. The files are the same whatever `threads` is.
+    An interrupted run is resumed, and a complete run does nothing. The files do not
+    depend on `threads`.
 
     Args:
-      out: an empty or new directory, or one from an earlier run.
-      seed: another seed, another data set.
-      sequences: sequence numbers out of 1..8, or how many from 1 on.
-      frames: frames per sequence, 1 to 1000.
-      size: (height, width) of the picture inside the border, pixels, 4:5.
-      rate: frames per second.
-      threads: frames rendered at a time.
-      log: called with one line per finished sequence.
+        out: an empty or new directory, or one from an earlier run.
+        seed: seed of the data set.
+        sequences: sequence numbers in 1..8, or the number of sequences from 1 on.
+        frames: number of frames per sequence, 1 to 1000.
+        size: (height, width) in pixels of the image inside the border, with aspect 4:5.
+        rate: frames per second.
+        threads: number of frames rendered in parallel.
+        log: called with one line per finished sequence.
 
     Raises:
-      ValueError: for parameters out of range, or when `out` holds anything else.
+        ValueError: a parameter is out of range, or `out` contains other files.
     """
     chosen = tuple(range(1, sequences + 1) if isinstance(sequences, int) else sequences)
     root = Path(out)
@@ -119,8 +120,8 @@ def write_endovis17(
     height, width = size
     if abs(5 * height - 4 * width) > 4:  # the reader finds the border by this
         raise ValueError(
-            f"size {height}x{width}: pictures of EndoVis17 are 4:5 high and wide, such "
-            "as 256x320"
+            f"size {height}x{width}: EndoVis17 needs height:width of 4:5, such as "
+            "256x320"
         )
     if is_finished(root, run):
         return

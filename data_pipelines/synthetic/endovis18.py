@@ -42,7 +42,7 @@ ENDOVIS18_LABELS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("small-intestine", (124, 155, 5)),
     ("ultrasound-probe", (12, 255, 141)),
 )
-"""Name and colour by class id. Clamps and suction are listed but never drawn."""
+"""Name and color by class id. Clamps and suction are listed but never drawn."""
 
 _PROBE = 7
 
@@ -60,10 +60,10 @@ def write_endovis18(
 ) -> None:
     """Writes `out/seq_k/{left_frames,labels}/frameNNN.png` and `labels.json`.
 
-    As EndoVis18 is distributed: no border, no sequence 8, labels as colours of
-    `ENDOVIS18_LABELS`, as RGB in odd sequences and as RGBA in even ones.
-    Arguments, resumption and errors as in `write_endovis17`; `sequences` are numbers
-    out of 1..16 without 8.
+    As in EndoVis18, there is no border and no sequence 8, and labels have the colors of
+    `ENDOVIS18_LABELS`, as RGB in odd sequences and RGBA in even ones. See
+    `write_endovis17` for arguments, resuming and errors; `sequences` are numbers in
+    1..16 without 8.
     """
     chosen = tuple(sequences)
     root = Path(out)
@@ -72,8 +72,8 @@ def write_endovis18(
     if is_finished(root, run):
         return
     entries = [
-        {"name": name, "color": list(colour), "classid": index}
-        for index, (name, colour) in enumerate(ENDOVIS18_LABELS)
+        {"name": name, "color": list(color), "classid": index}
+        for index, (name, color) in enumerate(ENDOVIS18_LABELS)
     ]
     write_json(root / "labels.json", entries)
     for k in chosen:
@@ -91,7 +91,7 @@ def write_endovis18(
 
 
 def endovis18_ids(frame: Frame, tools: tuple[Tool, ...]) -> NDArray[np.uint8]:
-    """Class ids uint8 [H, W], indices into `ENDOVIS18_LABELS`."""
+    """Returns class ids uint8 [H, W], indices into `ENDOVIS18_LABELS`."""
     names = [name for name, _ in ENDOVIS18_LABELS]
     ids = np.array([names.index(name) for name in REGIONS], np.uint8)[frame.regions]
     for part, tool in zip(frame.parts, tools, strict=True):
@@ -103,7 +103,7 @@ def endovis18_ids(frame: Frame, tools: tuple[Tool, ...]) -> NDArray[np.uint8]:
 
 
 def tools_of_endovis18(sequence: int) -> tuple[Tool, ...]:
-    """Two or three instruments; every third sequence has an ultrasound probe."""
+    """Returns two or three tools; every third sequence has an ultrasound probe."""
     kinds = ((1, 6), (3, 3), (2, 6, _PROBE))[sequence % 3]
     sides = ("left", "right", "bottom")
     return tuple(Tool(k, side) for k, side in zip(kinds, sides, strict=False))
@@ -112,8 +112,8 @@ def tools_of_endovis18(sequence: int) -> tuple[Tool, ...]:
 def _save(
     frame: Frame, name: str, *, folder: Path, tools: tuple[Tool, ...], alpha: bool
 ) -> None:
-    colours = np.array([colour for _, colour in ENDOVIS18_LABELS], np.uint8)
-    label = colours[endovis18_ids(frame, tools)]
+    colors = np.array([color for _, color in ENDOVIS18_LABELS], np.uint8)
+    label = colors[endovis18_ids(frame, tools)]
     if alpha:
         opaque = np.full((*label.shape[:2], 1), 255, np.uint8)
         label = np.concatenate([label, opaque], -1)

@@ -1,7 +1,7 @@
-"""Random fields in space and tracks in time, each a pure function of its key.
+"""Random fields in space and random tracks in time, each a pure function of its key.
 
-Lengths are in frame heights and times in seconds, so that one key gives the same
-scene at every picture size and frame rate.
+Lengths are in frame heights and times in seconds, so that a key gives the same scene at
+every image size and frame rate.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _KNOTS = 512
 
 
 def generator(seed: int, *path: int) -> np.random.Generator:
-    """A random stream of its own for every (seed, path).
+    """Returns an independent random generator for every (seed, path).
 
     Args:
-      seed: the seed, 0 <= seed < 2**64.
-      path: one to four non-negative integers, such as (sequence, purpose, index).
+        seed: the seed, 0 <= seed < 2**64.
+        *path: one to four non-negative integers, such as (sequence, purpose, index).
     """
     first, *rest = path
     counter = np.array([0, *rest] + [0] * (3 - len(rest)), np.uint64)
@@ -37,7 +37,7 @@ def enlarge(
     width: int,
     box: tuple[float, float, float, float] | None = None,
 ) -> Field:
-    """Bicubic interpolation of a 2-D lattice (or of `box` in it) to [height, width]."""
+    """Interpolates a 2-D lattice (or `box` in it) bicubically to [height, width]."""
     image = lattice
     if not isinstance(image, Image.Image):
         image = Image.fromarray(np.ascontiguousarray(lattice, dtype=np.float32))
@@ -45,7 +45,7 @@ def enlarge(
 
 
 def smooth(field: Field, radius: float) -> Field:
-    """A cheap wide blur: averages over about `radius` pixels, then interpolates."""
+    """Approximates a wide blur: averages over about `radius` pixels, interpolates."""
     height, width = field.shape
     step = max(1.0, radius)
     small = (max(2, round(width / step)), max(2, round(height / step)))
@@ -62,27 +62,27 @@ def fractal(
     gain: float = 0.5,
     stretch: float = 1.0,
 ) -> Field:
-    """Multi-octave noise of mean 0 and about unit spread.
+    """Generates multi-octave noise of mean 0 and about unit standard deviation.
 
-    Octaves finer than two pixels are left out; the coarse ones are the same at every
+    Octaves finer than two pixels are omitted. Coarse octaves are the same at every
     density.
 
     Args:
-      rng: one number is drawn from it; the noise has a stream of its own.
-      extent: (height, width) covered, in frame heights.
-      density: pixels per frame height.
-      cell: lattice spacing of the coarsest octave, in frame heights.
-      octaves: number of octaves, each half as coarse as the one before.
-      gain: amplitude of an octave relative to the one before.
-      stretch: how much longer a cell is along x than along y.
+        rng: one number is drawn from it, to seed a separate generator.
+        extent: (height, width) covered, in frame heights.
+        density: pixels per frame height.
+        cell: lattice spacing of the coarsest octave, in frame heights.
+        octaves: number of octaves, each half as coarse as the one before.
+        gain: amplitude of an octave relative to the one before.
+        stretch: length of a cell along x relative to y.
 
     Returns:
-      float32 [round(extent[0] * density), round(extent[1] * density)].
+        float32 [round(extent[0] * density), round(extent[1] * density)].
     """
     height, width = (round(side * density) for side in extent)
     total = np.zeros((height, width), np.float32)
     power, amplitude = 0.0, 1.0
-    # So that octaves left out here leave what is drawn after this as it is.
+    # A separate generator, so that omitted octaves do not affect later draws of `rng`.
     rng = np.random.Generator(np.random.SFC64(int(rng.integers(1 << 63))))
     for octave in range(octaves):
         if cell * density < 2 and power > 0:
@@ -90,9 +90,9 @@ def fractal(
         rows, cols = extent[0] / cell, extent[1] / (cell * stretch)
         side = math.ceil(math.hypot(rows, cols)) + 4
         if stretch == 1.0:
-            # Every octave is turned: grids in line would show as a weave.
+            # Every octave is rotated, because aligned grids would be visible.
             lattice = rng.standard_normal((side, side), dtype=np.float32)
-            # Many pixels a cell need not all be computed.
+            # With many pixels per cell, a coarser grid is sufficient.
             step = 4 if cell * density >= 64 else 1
             turn, pitch = 0.4 + 0.9 * octave, step / (cell * density)
             small = math.ceil(width / step), math.ceil(height / step)
@@ -120,16 +120,18 @@ def fractal(
 
 @dataclass(frozen=True)
 class Track:
-    """Smooth wandering values in time, about within -1..1, repeating after long.
+    """Smooth random values over time, about within -1..1, with a long repeat period.
 
-    `knots` is [512, n]; one knot lasts `period` seconds.
+    Attributes:
+        knots: [512, n].
+        period: seconds per knot.
     """
 
     knots: NDArray[np.float64]
     period: float
 
     def at(self, seconds: float) -> NDArray[np.float64]:
-        """The [n] values at a time (uniform cubic B-spline through the knots)."""
+        """Returns the values [n] at a time (uniform cubic B-spline of the knots)."""
         position = seconds / self.period
         index = math.floor(position)
         u = position - index
@@ -151,9 +153,14 @@ def make_track(rng: np.random.Generator, n: int, period: float) -> Track:
 
 @dataclass(frozen=True)
 class Episodes:
-    """Something that comes once a `period` and lasts about `share` of it.
+    """An event that occurs once per period.
 
-    `start` [512] says where in each period it begins, 0..1 - share - 2 ramps.
+    Attributes:
+        start: [512], start within each period, in 0..1 - share - 2 ramps.
+        period: seconds per period.
+        share: approximate share of a period that the event lasts.
+        phase: offset in periods.
+        ramp: seconds of fade-in and fade-out.
     """
 
     start: NDArray[np.float64]
@@ -163,7 +170,7 @@ class Episodes:
     ramp: float
 
     def at(self, seconds: float) -> float:
-        """0 outside, 1 inside, smooth over `ramp` seconds at both ends."""
+        """Returns 0 outside, 1 inside, smooth over `ramp` seconds at both ends."""
         position = seconds / self.period + self.phase
         index = math.floor(position)
         ramp = self.ramp / self.period
@@ -182,7 +189,7 @@ def make_episodes(
 
 
 def screen(size: tuple[int, int]) -> tuple[Field, Field]:
-    """Pixel centres x [1, W] and y [H, 1] in frame heights from the centre."""
+    """Returns pixel centers x [1, W] and y [H, 1], in frame heights from the center."""
     height, width = size
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / height
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) / height

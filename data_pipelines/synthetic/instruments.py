@@ -1,4 +1,4 @@
-"""Instruments in a frame: the parts put together, lit, and where they cast shadow."""
+"""Drawing of instruments in a frame: assembly of parts, lighting and shadows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TONES = 128
 
 @dataclass(frozen=True)
 class Tool:
-    """An instrument to put in a scene: its type number 1..7 and the side it enters."""
+    """An instrument to put in a scene: type number 1..7 and the side it enters from."""
 
     kind: int
     side: str = "left"
@@ -31,12 +31,13 @@ class Instrument:
     """An instrument of a scene.
 
     Attributes:
-      tool: its type and side.
-      arm: how it moves.
-      parts: shaft, sleeve, wrist link and clasper; of a rigid one shaft, neck and tip.
-      one_piece: its tip is one body, not two mirrored claspers.
-      gain: how bright it is lit compared with the tissue.
-      ramp: how fast that grows along the shaft towards the lens, per frame height.
+        tool: type and side.
+        arm: motion of the instrument.
+        parts: shaft, sleeve, wrist link and clasper; for a rigid instrument shaft, neck
+            and tip.
+        one_piece: whether the tip is one body instead of two mirrored claspers.
+        gain: brightness relative to the tissue.
+        ramp: increase of brightness along the shaft towards the lens, per frame height.
     """
 
     tool: Tool
@@ -57,7 +58,7 @@ def make_instrument(
     aspect = size[1] / size[0]
     arm = make_arm(seed, sequence, index, tool.side, aspect, len(tools))
     density = 1.1 * arm.diameter * size[0]
-    # Not keyed by the type: up to the claspers, all types are drawn alike.
+    # Not keyed by the type, so that all types look the same except for the claspers.
     rng = generator(seed, sequence, 30 + index)
     parts = (
         sprites.shaft(rng, density),
@@ -70,9 +71,9 @@ def make_instrument(
 
 @dataclass(frozen=True)
 class Layer:
-    """One instrument alone: colour premultiplied by alpha, alpha, hard part labels."""
+    """A single drawn instrument: premultiplied color, alpha and hard part labels."""
 
-    colour: NDArray[np.float32]
+    color: NDArray[np.float32]
     alpha: Field
     part: NDArray[np.uint8]
 
@@ -83,12 +84,12 @@ def draw(
     reflections: NDArray[np.float32],
     size: tuple[int, int],
 ) -> Layer:
-    """Draws one instrument alone, lit by `reflections` (see `reflections_of`)."""
+    """Draws a single instrument, lit by `reflections` (see `reflections_of`)."""
     height, width = size
-    colour = np.zeros((height, width, 3), np.float32)
+    color = np.zeros((height, width, 3), np.float32)
     alpha = np.zeros((height, width), np.float32)
     part = np.zeros((height, width), np.uint8)
-    layer = Layer(colour, alpha, part)
+    layer = Layer(color, alpha, part)
     lights = reflections * np.float32(instrument.gain)
     shaft, sleeve, *wrist, jaw = instrument.parts
     unit = pose.diameter * height
@@ -103,8 +104,8 @@ def draw(
         _stamp(layer, lights, sprite, at, angle, unit, stretch, mirror, label)
 
     short = pose.foreshortening
-    # A whole tip is stamped once; claspers are two, mirrored about the line on which
-    # they close.
+    # A one-piece tip is stamped once. Claspers are stamped twice, mirrored about the
+    # line where they close.
     halves = (1.0,) if instrument.one_piece else (-1.0, 1.0)
     opening = 0.0 if instrument.one_piece else pose.opening
     stamp(shaft, pose.axis, 1.0, 1.0, SHAFT)
@@ -128,13 +129,13 @@ def draw(
 
 
 def _ramped(layer: Layer, pose: Pose, ramp: float) -> Layer:
-    """The layer, brighter or darker along its shaft, whose end keeps its light."""
+    """Applies a brightness ramp along the shaft; its distal end is unchanged."""
     if ramp:
         x, y = screen(layer.alpha.shape)
         dx, dy = math.cos(pose.axis), math.sin(pose.axis)
         along = (x - pose.end[0]) * dx + (y - pose.end[1]) * dy
         rise = np.exp(np.clip(-ramp * along, -0.9, 1.1)).astype(np.float32)
-        np.multiply(layer.colour, rise[..., None], out=layer.colour)
+        np.multiply(layer.color, rise[..., None], out=layer.color)
     return layer
 
 
@@ -149,7 +150,7 @@ def _stamp(
     mirror: float,
     label: int,
 ) -> None:
-    """Puts a sprite's origin at pixel `at`, turned by `angle`, over the layer."""
+    """Draws a sprite onto the layer, its origin at pixel `at`, rotated by `angle`."""
     height, width = layer.alpha.shape
     cos, sin = math.cos(angle), math.sin(angle)
     scale = unit / sprite.density
@@ -159,7 +160,7 @@ def _stamp(
             [scale * stretch * sin, scale * mirror * cos],
         ]
     )
-    w, h = sprite.colour.size
+    w, h = sprite.color.size
     ox, oy = sprite.origin
     corners = np.array([[-ox, w - ox, w - ox, -ox], [-oy, -oy, h - oy, h - oy]])
     reach = forward @ corners + at[:, None]
@@ -180,9 +181,9 @@ def _stamp(
                 resample=Image.Resampling.BILINEAR,
             )
         )
-        for image in (sprite.colour, sprite.relief)
+        for image in (sprite.color, sprite.relief)
     )
-    # A turned part fills little of its box: light only the pixels that it covers.
+    # A rotated part covers little of its box, so only covered pixels are lit.
     rows, cols = np.nonzero(picture[..., 3])
     picture = picture[rows, cols].astype(np.float32) / 255
     relief = relief[rows, cols].astype(np.float32) / 255
@@ -197,13 +198,13 @@ def _stamp(
     metal = relief[:, 2:]
     albedo, cover = picture[:, :3], picture[:, 3:]
     lit = metal * albedo * steel + (1 - metal) * (albedo * tube + 0.16 * (tube - 0.6))
-    under = layer.colour[box][rows, cols]
-    layer.colour[box][rows, cols] = under + cover * (np.clip(lit, 0, 1.3) - under)
+    under = layer.color[box][rows, cols]
+    layer.color[box][rows, cols] = under + cover * (np.clip(lit, 0, 1.3) - under)
     cover = cover[:, 0]
     under = layer.alpha[box][rows, cols]
     under = under + cover * (1 - under)
     layer.alpha[box][rows, cols] = under
-    # Where two soft edges together are solid, the pixel still needs a label.
+    # A pixel covered by two soft edges that add up to a solid one also needs a label.
     solid = (cover > 0.5) | ((under > 0.5) & (layer.part[box][rows, cols] == 0))
     layer.part[box][rows[solid], cols[solid]] = label
 
@@ -211,7 +212,7 @@ def _stamp(
 def reflections_of(
     light: tuple[float, float], tissue: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """What steel and dark tube show for a normal (x right, y down), by its tilt."""
+    """Returns the reflection of steel and dark tube by normal (x right, y down)."""
     tilt = (np.arange(_TONES, dtype=np.float32) + 0.5) / (_TONES / 2) - 1
     nx, ny = tilt[None, :], tilt[:, None]
     r = np.hypot(nx - light[0], ny - light[1])
@@ -227,7 +228,7 @@ def reflections_of(
 
 
 def level_of(pose: Pose, bed: Field, x: Field, y: Field) -> Field:
-    """Height of the instrument [H, W], rising along the shaft towards the lens."""
+    """Returns the instrument's height [H, W], rising along the shaft to the lens."""
     height, width = bed.shape
     tip = pose.end + 2.5 * pose.diameter * np.array(
         [math.cos(pose.axis), math.sin(pose.axis)]
@@ -237,13 +238,13 @@ def level_of(pose: Pose, bed: Field, x: Field, y: Field) -> Field:
     along = (x - np.float32(pose.end[0])) * np.float32(math.cos(pose.axis)) + (
         y - np.float32(pose.end[1])
     ) * np.float32(math.sin(pose.axis))
-    # The shaft rises steeply towards the lens: tissue can hide the claspers, not it.
+    # The shaft rises steeply to the lens, so tissue can hide the claspers but not it.
     slope = np.where(along > 0, np.float32(pose.dive), np.float32(0.76))
     return bed[row, column] + np.float32(pose.clearance) - slope * along
 
 
 def shadow_of(alpha: Field, pose: Pose, light: tuple[float, float]) -> Field:
-    """Soft shadow 0..1 of an instrument, further off where it is higher."""
+    """Returns the soft shadow 0..1 of an instrument, offset by its height."""
     height, width = alpha.shape
     step = max(1, height // 64)
     small = Image.fromarray((alpha * 255).astype(np.uint8)).reduce(step)
@@ -252,8 +253,8 @@ def shadow_of(alpha: Field, pose: Pose, light: tuple[float, float]) -> Field:
     # The offset grows with the height over the tissue, which is affine in position.
     cos, sin = math.cos(pose.axis), math.sin(pose.axis)
     unit = height / step
-    centre = np.array([small.width, small.height]) / 2
-    end = pose.end * unit + centre
+    center = np.array([small.width, small.height]) / 2
+    end = pose.end * unit + center
     rise = max(0.0, pose.clearance) * unit
     a = np.eye(2) + 0.2 * np.outer(direction, (cos, sin))
     b = -direction * rise - 0.2 * direction * float(np.dot((cos, sin), end))
@@ -268,16 +269,16 @@ def shadow_of(alpha: Field, pose: Pose, light: tuple[float, float]) -> Field:
 
 
 def drag_along(
-    colour: NDArray[np.float32], alpha: Field, drag: NDArray[np.float64]
+    color: NDArray[np.float32], alpha: Field, drag: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], Field]:
-    """Averages a layer over the way it moved while the shutter was open (pixels)."""
+    """Averages a layer over its motion in pixels while the shutter is open."""
     length = float(np.hypot(*drag))
     if length < 1.5:
-        return colour, alpha
+        return color, alpha
     count = min(9, math.ceil(length) + 1)
-    blurred, soft = np.zeros_like(colour), np.zeros_like(alpha)
+    blurred, soft = np.zeros_like(color), np.zeros_like(alpha)
     for i in range(count):
         dx, dy = np.rint(drag * (i / (count - 1) - 0.5)).astype(int)
-        blurred += np.roll(colour, (dy, dx), (0, 1))
+        blurred += np.roll(color, (dy, dx), (0, 1))
         soft += np.roll(alpha, (dy, dx), (0, 1))
     return blurred / np.float32(count), soft / np.float32(count)

@@ -1,7 +1,8 @@
-"""Rigid laparoscopic instruments: tubes of many coats with a tip, and no wrist.
+"""Rigid laparoscopic instruments: tubes with varied surfaces and a tip, no wrist.
 
-Lengths are in shaft diameters, as in `sprites`; a tip lies along +x from the end of
-its shaft. Tips are drawn closed about the axis or as one of two mirrored claspers.
+Lengths are in shaft diameters, as in `sprites`. A tip points along +x from the end of
+its shaft and is drawn either whole, around the axis, or as one of two mirrored
+claspers.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ RIGID_TYPES = (
 
 FIRST_RIGID = 8
 ONE_PIECE = (11, 12)
-"""Types whose tip is one body: hook and suction tube."""
+"""Types with a one-piece tip: hook and suction tube."""
 
 _SYLLABLES = ("CO", "VI", "ER", "BE", "STO", "RZ", "LI", "GA", "ME", "5", "10", "mm")
 
@@ -80,7 +81,7 @@ def random_coat(rng: np.random.Generator) -> Coat:
 
 
 def neck(rng: np.random.Generator, density: float) -> Sprite:
-    """The short steel end of the tube that holds the tip's pin, at x = 0.6."""
+    """Draws the short steel end of the tube with the tip's pin, at x = 0.6."""
     c = Canvas(-0.1, 0.95, 0.52, density)
     z = np.sqrt(np.clip(0.25 - c.y**2, 1e-4, None))
     half = 0.47 - 0.14 * np.clip(c.x, 0, 1)
@@ -94,13 +95,13 @@ def neck(rng: np.random.Generator, density: float) -> Sprite:
 
 
 def tip(rng: np.random.Generator, kind: int, density: float) -> Sprite:
-    """The working end of a rigid instrument.
+    """Draws the working end of a rigid instrument.
 
     Args:
-      rng: the stream for shape and wear; two instruments of a type differ.
-      kind: type number 8..15. Those of `ONE_PIECE` are whole, the others are one
-        clasper that bends towards +y; the other clasper is its mirror image.
-      density: pixels per shaft diameter.
+        rng: generator for shape and wear; two instruments of a type differ.
+        kind: type number 8..15. Types in `ONE_PIECE` are drawn whole, the others as one
+            clasper that bends towards +y; the other clasper is its mirror image.
+        density: pixels per shaft diameter.
     """
     length = float(rng.uniform(2.2, 4.2))
     c = Canvas(-0.3, length + 1.0, 1.3, density)

@@ -1,8 +1,8 @@
-"""How a camera shows a scene: light, color, haze, optics, sensor, recorder.
+"""Simulation of the camera: light, color, haze, optics, sensor and recorder.
 
-A `Look` belongs to one video and does not change but for its drifting haze and the
-noise of each frame. All of it acts on the finished picture, so labels change only
-where the picture is cut off: outside a round view, on a border or under an overlay.
+A `Look` is constant for a video, except for drifting haze and the noise of each frame.
+It is applied to the rendered image, so labels change only where the scene is not
+visible: outside a round view, on a border or under an overlay.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ from data_pipelines.synthetic.fields import Field, enlarge, generator, screen
 
 @dataclass(frozen=True)
 class Look:
-    """Everything between a lit scene and a recorded picture.
+    """Parameters of everything between a lit scene and a recorded image.
 
     Attributes:
-      balance: gain of red, green and blue.
-      exposure: factor on the light.
-      gamma: exponent on levels 0..1.
-      contrast: about mid gray.
-      saturation: 1 leaves colors as they are.
-      dark: how much of the scene lies in shadow, 0..1; `depth` [n, n] says where.
-      depth: coarse noise.
-      fall: how fast light falls off from `center` (x, y; frame heights).
-      center: of the light.
-      haze: least and greatest cover of smoke, 0..1, over time.
-      haze_color: RGB in 0..1.
-      speed: of the haze, in cells a second.
-      view: radius of the round view in frame heights; 0 for a full picture.
-      view_at: its center (x, y).
-      border: rows at top and bottom, columns at left and right, shares of the height.
-      text: overlays as (text, x, y, height), shares of the frame.
-      sharpen: strength of an unsharp mask, 0..2.
-      blur: radius of a blur, frame heights.
-      noise: standard deviation in levels; a part of it is in color.
-      quality: of JPEG compression; 0 for none.
-      interlaced: pixels that odd rows lag behind even ones.
+        balance: gain of red, green and blue.
+        exposure: factor on the light.
+        gamma: exponent on levels 0..1.
+        contrast: contrast about mid gray.
+        saturation: color saturation; 1 does not change colors.
+        dark: strength of the shadows, 0..1; `depth` determines where they are.
+        depth: [n, n], coarse noise.
+        fall: falloff of the light from `center`.
+        center: (x, y) of the light, frame heights.
+        haze: (minimum, maximum) cover of smoke, 0..1, over time.
+        haze_color: RGB in 0..1.
+        speed: speed of the haze, cells per second.
+        view: radius of the round view in frame heights; 0 for a full image.
+        view_at: center (x, y) of the round view.
+        border: rows at top and bottom, columns at left and right, as shares of the
+            height.
+        text: overlays (text, x, y, height), as shares of the frame.
+        sharpen: strength of an unsharp mask, 0..2.
+        blur: radius of a blur, frame heights.
+        noise: standard deviation in levels, partly in color.
+        quality: quality of JPEG compression; 0 for none.
+        interlaced: offset in pixels of odd rows relative to even rows.
     """
 
     balance: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -116,17 +117,17 @@ def random_look(rng: np.random.Generator) -> Look:
 def develop(
     look: Look, rgb: Field, key: tuple[int, int], frame: int, seconds: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The recorded picture of a lit scene.
+    """Simulates the recorded image of a lit scene.
 
     Args:
-      look: of the video.
-      rgb: float [H, W, 3], light as the lens sees it, about 0..1.
-      key: seed and sequence, for noise.
-      frame: number of the frame, for noise.
-      seconds: time of the frame, for haze.
+        look: look of the video.
+        rgb: float [H, W, 3], light at the lens, about 0..1.
+        key: (seed, sequence), for noise.
+        frame: frame number, for noise.
+        seconds: time of the frame, for haze.
 
     Returns:
-      uint8 [H, W, 3], and bool [H, W], where the scene is seen at all.
+        The image uint8 [H, W, 3], and bool [H, W], where the scene is visible.
     """
     height, width = rgb.shape[:2]
     x, y = screen((height, width))
@@ -139,7 +140,7 @@ def develop(
     if look.haze[1] > 0:
         cover = _haze(look, key, (height, width), seconds)[..., None]
         rgb = rgb + cover * (np.array(look.haze_color, np.float32) - rgb)
-    # Not a matrix product: BLAS would start threads of its own in every worker.
+    # Not a matrix product, because BLAS would start threads in every worker.
     gray = (0.3 * rgb[..., 0] + 0.59 * rgb[..., 1] + 0.11 * rgb[..., 2])[..., None]
     rgb = gray + np.float32(look.saturation) * (rgb - gray)
     rgb = np.clip(rgb * np.array(look.balance, np.float32), 0, 1)
@@ -171,13 +172,13 @@ def develop(
 def _haze(
     look: Look, key: tuple[int, int], size: tuple[int, int], seconds: float
 ) -> Field:
-    """Cover of drifting smoke, 0..1."""
+    """Returns the cover of drifting smoke, 0..1."""
     rng = generator(*key, 8)
     clouds, way = rng.uniform(0, 1, (2, 24, 24)), rng.uniform(0, 2 * math.pi)
     total = np.zeros(size, np.float32)
     low, high = look.haze
     for i, cells in enumerate((3.0, 7.0)):
-        # The pattern swings to and fro within the lattice and never leaves it.
+        # The pattern moves back and forth and stays within the lattice.
         swing = 6 * math.sin(look.speed * seconds / 6 + i)
         left = 8.0 + swing * math.cos(way + i)
         top = 8.0 + swing * math.sin(way + i)
@@ -187,7 +188,7 @@ def _haze(
 
 
 def _window(look: Look, x: Field, y: Field) -> NDArray[np.bool_]:
-    """Where the picture shows the scene: inside the round view and the border."""
+    """Returns where the scene is visible: inside the round view and the border."""
     height, width = y.shape[0], x.shape[1]
     seen = np.ones((height, width), bool)
     if look.view > 0:
@@ -202,7 +203,7 @@ def _window(look: Look, x: Field, y: Field) -> NDArray[np.bool_]:
 def _noisy(
     picture: NDArray[np.uint8], deviation: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Adds noise, coarser in color than in brightness as a real sensor's is."""
+    """Adds noise, coarser in color than in brightness, as in a real sensor."""
     height, width = picture.shape[:2]
     fine = rng.standard_normal((height, width, 1), dtype=np.float32)
     half = (-(-height // 2), -(-width // 2), 3)
@@ -215,7 +216,7 @@ def _noisy(
 def _written(
     picture: NDArray[np.uint8], text: str, left: float, top: float, tall: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The picture with a line of text over it, and where that is."""
+    """Draws a line of text; returns the image and the mask of the text."""
     height, width = picture.shape[:2]
     layer = Image.new("L", (width, height))
     font = ImageFont.load_default(size=max(7.0, tall * height))
@@ -227,14 +228,14 @@ def _written(
 
 
 def _compressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """What a JPEG of that quality gives back."""
+    """Compresses and decompresses an image as JPEG."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))
 
 
 def _overlay(rng: np.random.Generator) -> tuple[str, float, float, float]:
-    """A time, a date or a setting, near an edge."""
+    """Draws a random overlay text near an edge: a time, a date or a setting."""
     hour, minute, second = (int(rng.integers(n)) for n in (24, 60, 60))
     text = (
         f"{hour:02d}:{minute:02d}:{second:02d}",

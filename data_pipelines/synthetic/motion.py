@@ -1,4 +1,4 @@
-"""What moves: the camera, the instruments' joints, smoke, focus. All from the clock."""
+"""Motion of camera, instrument joints, smoke and focus as functions of time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,18 @@ from data_pipelines.synthetic.fields import (
 
 @dataclass(frozen=True)
 class Arm:
-    """How one instrument moves, in frame heights from the frame's centre.
+    """Motion of one instrument, in frame heights from the frame's center.
 
-    `port` is the point outside the view that the shaft passes through; `home` the
-    middle of the wandering of the shaft's end; `diameter` the shaft's width there.
+    Attributes:
+        port: point outside the view that the shaft passes through.
+        home: center of the motion of the shaft's end.
+        diameter: width of the shaft at its end.
+        clearance: height of the shaft's end above the tissue.
+        reach: motion of the shaft's end.
+        wrist: angles of the wrist.
+        grip: opening of the claspers.
+        away: when the instrument leaves the view.
+        buried: when the claspers dip into the tissue.
     """
 
     port: tuple[float, float]
@@ -40,10 +48,15 @@ class Arm:
 class Pose:
     """One instrument at one time. Angles in radians, positions in frame heights.
 
-    `end` is the shaft's distal end (x, y), `axis` the angle it points in, `bends` the
-    angles of wrist and claspers against what holds them, `opening` half the angle
-    between the claspers. `clearance` is how high the shaft's end floats above
-    the tissue, and `dive` how much lower it gets per length towards the claspers.
+    Attributes:
+        end: distal end (x, y) of the shaft.
+        axis: direction of the shaft.
+        bends: angles of wrist and claspers relative to the preceding part.
+        foreshortening: scale of wrist and claspers along their axis.
+        opening: half the angle between the claspers.
+        diameter: width of the shaft at its end.
+        clearance: height of the shaft's end above the tissue.
+        dive: descent per length towards the claspers.
     """
 
     end: NDArray[np.float64]
@@ -62,7 +75,7 @@ SIDES = ("left", "right", "bottom", "top")
 def make_arm(
     seed: int, sequence: int, index: int, side: str, aspect: float, crowd: int
 ) -> Arm:
-    """The arm of instrument `index` of `crowd`, which enters from `side`."""
+    """Returns the arm of instrument `index` of `crowd`, which enters from `side`."""
     rng = generator(seed, sequence, 10 + index)
     along = rng.uniform(-0.05, 0.5)
     half = aspect / 2
@@ -74,7 +87,7 @@ def make_arm(
     }[side]
     lean = {"left": -0.3, "right": 0.3}.get(side, rng.uniform(-0.1, 0.1))
     rise = {"bottom": 0.2, "top": -0.22}.get(side, rng.uniform(-0.16, 0.14))
-    # With more instruments than two hands hold at once, each is out more often.
+    # With more than two instruments, each one leaves the view more often.
     share = min(0.6, 0.16 + 0.14 * max(0, crowd - 2))
     return Arm(
         port=port,
@@ -96,7 +109,7 @@ def pose(arm: Arm, seconds: float) -> Pose:
         [arm.home[0] + 0.11 * x + 0.13 * slow_x, arm.home[1] + 0.09 * y + 0.12 * slow_y]
     )
     port = np.array(arm.port)
-    # Far enough out that the claspers leave the view as well.
+    # Far enough that the claspers leave the view as well.
     out = port + 0.45 * (port - target)
     end = target + away * (out - target)
     axis = math.atan2(*(target - port)[::-1])
@@ -116,7 +129,7 @@ def pose(arm: Arm, seconds: float) -> Pose:
 
 @dataclass(frozen=True)
 class Camera:
-    """Where the endoscope looks and how well, over time."""
+    """Motion, focus, smoke and light of the endoscope over time."""
 
     drift: Track
     sway: Track

@@ -1,4 +1,4 @@
-"""One frame of synthetic endoscopy as a pure function of (scene, frame number)."""
+"""Renders a synthetic endoscopy frame, a pure function of (scene, frame number)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from data_pipelines.synthetic.motion import Camera, View, make_camera, pose, vie
 from data_pipelines.synthetic.tissue import MARGIN, Tissue, bake
 
 _GRID = 7
-# The shutter stays open for a sixtieth of a second whatever the frame rate.
+# Exposure time in seconds, independent of the frame rate.
 _SHUTTER = 1 / 60
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that does not change from frame to frame. See `make_scene`."""
+    """Everything that is constant over the frames of a sequence. See `make_scene`."""
 
     seed: int
     sequence: int
@@ -44,7 +44,7 @@ class Scene:
     reflections: NDArray[np.float32]
     """Brightness of steel and of tube by normal, [2, 128, 128, 3]."""
     look: Look | None = None
-    """How it is recorded; None for the even look of a new camera."""
+    """Look of the recording. None: a clean camera."""
     wet: float = 1.0
     """Factor on the highlights of wet tissue."""
 
@@ -54,11 +54,12 @@ class Frame:
     """A rendered frame and its exact labels.
 
     Attributes:
-      rgb: uint8 [H, W, 3].
-      parts: uint8 [instruments, H, W], the visible part of each instrument in the
-        scene's order: 0 none, 10 shaft, 20 wrist, 30 claspers. A pixel belongs to one
-        instrument at most.
-      regions: uint8 [H, W], the tissue under it all, indices into `tissue.REGIONS`.
+        rgb: uint8 [H, W, 3].
+        parts: uint8 [instruments, H, W], the visible part of each instrument in the
+            scene's order: 0 none, 10 shaft, 20 wrist, 30 claspers. A pixel belongs to
+            at most one instrument.
+        regions: uint8 [H, W], the tissue below all instruments, indices into
+            `tissue.REGIONS`.
     """
 
     rgb: NDArray[np.uint8]
@@ -67,12 +68,12 @@ class Frame:
 
 
 def check_scene(seed: int, sequence: int, size: tuple[int, int], rate: float) -> None:
-    """Raises ValueError for a scene that cannot be drawn."""
+    """Raises ValueError if a parameter of a scene is out of range."""
     height, width = size
     if min(size) < 32 or not 0.5 <= width / height <= 2:
         raise ValueError(
-            f"size {height}x{width}: use at least 32 pixels a side and an aspect "
-            "between 1:2 and 2:1"
+            f"size {height}x{width}: use at least 32 pixels per side and an aspect "
+            "ratio between 1:2 and 2:1"
         )
     if not 0 < rate < math.inf:
         raise ValueError(f"rate {rate}: use a positive number of frames per second")
@@ -88,18 +89,18 @@ def make_scene(
     rate: float = 2.0,
     anatomy: bool = False,
 ) -> Scene:
-    """Prepares a sequence: bakes the tissue, draws the instruments.
+    """Prepares a sequence: bakes the tissue and draws the instruments.
 
     Args:
-      seed: the data set's seed, 0 <= seed < 2**64.
-      sequence: the sequence's number; another number, another patient.
-      tools: the instruments, each of which comes and goes by itself.
-      size: (height, width) of the frames in pixels, at least 32 each.
-      rate: frames per second of scene time.
-      anatomy: also lay a kidney, bowel, a thread and a needle into the scene.
+        seed: seed of the data set, 0 <= seed < 2**64.
+        sequence: sequence number; each number has different tissue.
+        tools: the instruments, which enter and leave the view independently.
+        size: (height, width) of the frames in pixels, at least 32 each.
+        rate: frames per second of scene time.
+        anatomy: whether to add a kidney, bowel, a thread and a needle.
 
     Raises:
-      ValueError: for a size, rate, type or side that cannot be drawn.
+        ValueError: a size, rate, type or side is invalid.
     """
     check_scene(seed, sequence, size, rate)
     instruments = tuple(
@@ -122,7 +123,7 @@ def make_scene(
 
 
 def render_frame(scene: Scene, frame: int) -> Frame:
-    """Renders frame number `frame` >= 0; no frame depends on another."""
+    """Renders frame number `frame` >= 0, independently of other frames."""
     if frame < 0:
         raise ValueError(f"frame {frame}: frames are counted from 0")
     seconds = frame / scene.rate
@@ -141,7 +142,7 @@ def render_frame(scene: Scene, frame: int) -> Frame:
     shade = np.ones(scene.size, np.float32)
     for (_, pose_, layer, _), level in zip(drawn, levels, strict=True):
         shade *= 1 - 0.5 * shadow_of(layer.alpha, pose_, scene.camera.light)
-        # Flesh is dark where an instrument presses into it.
+        # Tissue is darker where an instrument presses into it.
         gap = (level - ground) * np.float32(30.0)
         shade *= 1 - 0.55 * smooth(layer.alpha, height / 32) * np.exp(-gap * gap)
     rgb = _light(scene, albedo, ground, gloss, shade, x, y)
@@ -149,11 +150,11 @@ def render_frame(scene: Scene, frame: int) -> Frame:
     depth = ground.copy()
     parts = np.zeros((len(scene.instruments), height, width), np.uint8)
     for (index, _, layer, drag), level in zip(drawn, levels, strict=True):
-        colour, alpha = drag_along(layer.colour, layer.alpha, drag)
+        color, alpha = drag_along(layer.color, layer.alpha, drag)
         box = _bounds(alpha)
         front = np.clip((level[box] - depth[box]) / np.float32(0.012) + 0.5, 0, 1)
         cover = (alpha[box] * front)[..., None]
-        rgb[box] = rgb[box] * (1 - cover) + colour[box] * front[..., None]
+        rgb[box] = rgb[box] * (1 - cover) + color[box] * front[..., None]
         seen = layer.alpha[box] * front > 0.5
         depth[box][seen] = level[box][seen]
         parts[:, *box][:, seen] = 0
@@ -167,7 +168,7 @@ def render_frame(scene: Scene, frame: int) -> Frame:
 def endless(
     seed: int, size: tuple[int, int] = (256, 320), rate: float = 25.0
 ) -> Iterator[NDArray[np.uint8]]:
-    """Frames uint8 [H, W, 3] of one scene, without end and without files."""
+    """Yields frames uint8 [H, W, 3] of one scene, endlessly and without files."""
     rng = generator(seed, 0, 0)
     kinds = 1 + rng.permutation(6)[:3]
     sides = ("left", "right", "bottom")
@@ -180,13 +181,13 @@ def endless(
 
 
 def _bounds(alpha: Field) -> tuple[slice, slice]:
-    """The smallest box that holds all of a layer that is not empty."""
+    """Returns the bounding box of a layer, which must not be empty."""
     rows, columns = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _warp(scene: Scene, view_: View) -> tuple[Field, Field, Field, NDArray[np.uint8]]:
-    """The tissue seen by the camera: albedo and gloss 0..1, height, regions."""
+    """Samples the tissue in view: albedo, height, gloss (0..1) and regions."""
     height, width = scene.size
     aspect = width / height
     gx, gy = np.meshgrid(
@@ -217,7 +218,7 @@ def _warp(scene: Scene, view_: View) -> tuple[Field, Field, Field, NDArray[np.ui
     bilinear = Image.Resampling.BILINEAR
     return (
         sample(scene.tissue.albedo, bilinear).astype(np.float32) / 255,
-        # Bilinear keeps ramps exact: cubic sampling would ripple their slopes.
+        # Bilinear sampling keeps slopes exact; cubic sampling would add ripples.
         sample(scene.tissue.height, bilinear),
         sample(scene.tissue.gloss, bilinear).astype(np.float32) / 255,
         sample(scene.tissue.regions, Image.Resampling.NEAREST),
@@ -233,11 +234,11 @@ def _light(
     x: Field,
     y: Field,
 ) -> Field:
-    """Lights the tissue from the endoscope: diffuse, sheen and wet highlights."""
+    """Lights the tissue from the endoscope: diffuse light, sheen and highlights."""
     height = scene.size[0]
     gy, gx = np.gradient(ground, np.float32(1 / height))
     lx, ly = scene.camera.light
-    # The lamp sits at the lens, so the half vector leans outwards over the frame.
+    # The lamp is at the lens, so the half vector points outwards over the frame.
     hx, hy = gx + (0.55 * x - lx), gy + (0.55 * y - ly)
     lean = hx * hx + hy * hy
     slope = np.sqrt(1 + gx * gx + gy * gy)
@@ -255,10 +256,11 @@ def _light(
 def _expose(
     scene: Scene, rgb: Field, frame: int, x: Field, y: Field
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
-    """Smoke, bloom, vignette, blur and sensor noise; then the look, if there is one.
+    """Adds smoke, bloom, vignette, blur, and the look or sensor noise.
 
     Returns:
-      uint8 [H, W, 3], and bool [H, W], where the scene is seen; None for everywhere.
+        The image uint8 [H, W, 3], and bool [H, W], where the scene is visible; None if
+        it is visible everywhere.
     """
     height, width = scene.size
     camera, seconds = scene.camera, frame / scene.rate
@@ -292,7 +294,7 @@ def _expose(
 
 
 def _fog(scene: Scene, seconds: float) -> Field:
-    """Drifting smoke, 0..1."""
+    """Returns the density of drifting smoke, 0..1."""
     rng = generator(scene.seed, scene.sequence, 7)
     clouds = rng.uniform(0, 1, (2, 24, 24))
     height, width = scene.size
@@ -307,7 +309,7 @@ def _fog(scene: Scene, seconds: float) -> Field:
 
 
 def _streak(image: Image.Image, length: float, angle: float) -> Image.Image:
-    """Motion blur of a whole picture over `length` pixels."""
+    """Applies motion blur over `length` pixels to an image."""
     count = min(12, math.ceil(length) + 1)
     dx, dy = length * math.cos(angle), length * math.sin(angle)
     total = np.zeros((image.height, image.width, 3), np.float32)

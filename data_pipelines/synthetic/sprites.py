@@ -1,7 +1,7 @@
 """Instrument parts, drawn once per sequence as small relief images.
 
-Lengths are in shaft diameters. Every part lies along +x, away from the shaft; its
-origin is the joint it turns about. Only the claspers depend on the instrument's type.
+Lengths are in shaft diameters. Every part points along +x, away from the shaft, and its
+origin is the joint it rotates about. Only the claspers depend on the instrument type.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IVORY = (0.80, 0.76, 0.66)
 
 SHAFT_LENGTH = 15.0
 TAPER = 0.035
-"""Growth of the shaft's width towards the camera, per diameter of length."""
+"""Increase of the shaft's width towards the camera, per diameter of length."""
 
 TYPES = (
     "Bipolar Forceps",
@@ -39,13 +39,16 @@ TYPES = (
 
 @dataclass(frozen=True)
 class Sprite:
-    """A part's picture: `colour` RGBA, `relief` RGB = (normal x, normal y, metal).
+    """Image of a part.
 
-    Normals map -1..1 to 0..255. `density` is pixels per shaft diameter and `origin`
-    the pixel (x, y) of the joint.
+    Attributes:
+        color: RGBA image.
+        relief: RGB image of (normal x, normal y, metal); normals map -1..1 to 0..255.
+        origin: pixel (x, y) of the joint.
+        density: pixels per shaft diameter.
     """
 
-    colour: Image.Image
+    color: Image.Image
     relief: Image.Image
     origin: tuple[float, float]
     density: float
@@ -56,14 +59,14 @@ class Coat:
     """The surface of a shaft.
 
     Attributes:
-      color: RGB in 0..1.
-      metal: 0 for a dull or painted tube, 1 for bare steel.
-      grain: strength of streaks and wear.
-      rings: (x, half width, color, metal) of each ring; x < 0 in shaft diameters.
-      text: printed along the shaft; empty for none.
-      text_at: where the print begins, x in shaft diameters (negative).
-      text_height: of the print, shaft diameters.
-      text_color: RGB of the print.
+        color: RGB in 0..1.
+        metal: 0 for a dull or painted tube, 1 for bare steel.
+        grain: strength of streaks and wear.
+        rings: (x, half width, color, metal) of each ring; x < 0 in shaft diameters.
+        text: text printed along the shaft; empty for none.
+        text_at: start of the text, x in shaft diameters (negative).
+        text_height: height of the text in shaft diameters.
+        text_color: RGB of the text.
     """
 
     color: Color = DARK
@@ -79,11 +82,11 @@ class Coat:
 DA_VINCI = Coat(
     rings=((-0.32, 0.018, (0.5, 0.5, 0.52), 0.6), (-0.42, 0.018, (0.5, 0.5, 0.52), 0.6))
 )
-"""The dark tube with two thin rings of a da Vinci instrument."""
+"""Dark tube with two thin rings, as of a da Vinci instrument."""
 
 
 class Canvas:
-    """Paints shapes, given by signed distance and height, over one another."""
+    """Canvas for painting shapes given by signed distance and height."""
 
     def __init__(
         self, left: float, right: float, half_width: float, density: float
@@ -99,36 +102,36 @@ class Canvas:
         self.z = np.zeros_like(self.x)
         self.alpha = np.zeros_like(self.x)
         self.metal = np.zeros_like(self.x)
-        self.colour = np.zeros((*self.x.shape, 3), np.float32)
+        self.color = np.zeros((*self.x.shape, 3), np.float32)
 
     def paint(
         self,
         distance: Field,
         z: Field | float,
-        colour: tuple[float, float, float],
+        color: tuple[float, float, float],
         metal: float = 1.0,
         grain: Field | float = 1.0,
     ) -> None:
-        """Covers where `distance` (shaft diameters, negative inside) is below 0."""
+        """Paints where `distance` (shaft diameters, negative inside) is below 0."""
         cover = np.clip(0.5 - distance * self.density, 0, 1)
         tone = np.float32(1) * grain
-        paint = np.asarray(tone)[..., None] * np.array(colour, np.float32)
-        self.colour += cover[..., None] * (paint - self.colour)
+        paint = np.asarray(tone)[..., None] * np.array(color, np.float32)
+        self.color += cover[..., None] * (paint - self.color)
         self.z += cover * (z - self.z)
         self.metal += cover * (metal - self.metal)
         self.alpha = np.maximum(self.alpha, cover)
 
     def write(self, text: str, x: float, height: float, color: Color) -> None:
-        """Prints `text` centered on the axis from `x` on, `height` diameters high."""
+        """Writes `text` centered on the axis from `x` on, `height` diameters high."""
         font = ImageFont.load_default(size=max(6.0, height * self.density))
         picture = Image.new("L", (self.x.shape[1], self.x.shape[0]))
         at = (self.origin[0] + x * self.density, self.origin[1])
         ImageDraw.Draw(picture).text(at, text, fill=255, font=font, anchor="lm")
         cover = (np.asarray(picture, np.float32) / 255)[..., None]
-        self.colour += cover * (np.array(color, np.float32) - self.colour)
+        self.color += cover * (np.array(color, np.float32) - self.color)
 
     def cut(self, distance: Field) -> None:
-        """Makes a hole where `distance` is below 0."""
+        """Cuts a hole where `distance` is below 0."""
         self.alpha *= 1 - np.clip(0.5 - distance * self.density, 0, 1)
 
     def noise(
@@ -138,19 +141,19 @@ class Canvas:
         return fractal(rng, extent, self.density, cell, octaves, gain)
 
     def sprite(self, rng: np.random.Generator) -> Sprite:
-        """The finished part, with the dents and smears of use from `rng`."""
+        """Returns the finished part, with random dents and smears."""
         dents, smears = self.noise(rng, 0.34, 3, 0.4), self.noise(rng, 0.22, 5, 0.6)
-        self.colour *= (1 + 0.15 * self.metal * np.clip(smears, -2.5, 1))[..., None]
+        self.color *= (1 + 0.15 * self.metal * np.clip(smears, -2.5, 1))[..., None]
         gy, gx = np.gradient(self.z + 0.012 * self.metal * dents, 1 / self.density)
         slope = np.sqrt(1 + gx * gx + gy * gy)
         planes = (-gx / slope, -gy / slope, 2 * self.metal - 1)
         relief = np.stack([np.clip(p, -1, 1) for p in planes], -1)
-        colour = np.concatenate([self.colour, self.alpha[..., None]], -1)
-        # Bleed the colour outwards, or soft edges would mix with black.
+        color = np.concatenate([self.color, self.alpha[..., None]], -1)
+        # Extend the color outwards; otherwise soft edges would mix with black.
         bare = self.alpha < 0.02
-        colour[bare, :3] = colour[~bare, :3].mean(0)
+        color[bare, :3] = color[~bare, :3].mean(0)
         return Sprite(
-            Image.fromarray((np.clip(colour, 0, 1) * 255 + 0.5).astype(np.uint8)),
+            Image.fromarray((np.clip(color, 0, 1) * 255 + 0.5).astype(np.uint8)),
             Image.fromarray(((relief + 1) * 127.5).astype(np.uint8)),
             self.origin,
             self.density,
@@ -162,7 +165,7 @@ def disc(c: Canvas, x: float, y: float, radius: float) -> Field:
 
 
 def box(c: Canvas, x0: float, x1: float, y0: float, y1: float, r: float) -> Field:
-    """Signed distance to a box with corners rounded by `r`."""
+    """Returns the signed distance to a box with corner radius `r`."""
     dx = np.abs(c.x - (x0 + x1) / 2) - ((x1 - x0) / 2 - r)
     dy = np.abs(c.y - (y0 + y1) / 2) - ((y1 - y0) / 2 - r)
     outside = np.hypot(np.maximum(dx, 0), np.maximum(dy, 0))
@@ -170,7 +173,7 @@ def box(c: Canvas, x0: float, x1: float, y0: float, y1: float, r: float) -> Fiel
 
 
 def blade(c: Canvas, start: float, end: float, middle: Field, half: Field) -> Field:
-    """Signed distance to a strip about the curve `middle`, `half` wide each side."""
+    """Returns the signed distance to a strip of half width `half` around `middle`."""
     ends = np.maximum(start - c.x, c.x - end)
     across = np.abs(c.y - middle) - half
     corner = np.hypot(np.maximum(ends + half, 0), np.maximum(across + half, 0)) - half
@@ -178,7 +181,7 @@ def blade(c: Canvas, start: float, end: float, middle: Field, half: Field) -> Fi
 
 
 def bevel(distance: Field, depth: float, slope: float = 1.0) -> Field:
-    """A top with rounded edges, which never gets quite flat."""
+    """Returns the height of a surface with rounded edges that never becomes flat."""
     return 1.4 * slope * depth * (1 - np.exp(np.minimum(distance, 0) / (1.4 * depth)))
 
 
@@ -189,7 +192,7 @@ def shaft(
     length: float = SHAFT_LENGTH,
     taper: float = TAPER,
 ) -> Sprite:
-    """The tube: from x = 0 (distal) back to -length, widening with -x by `taper`."""
+    """Draws the tube from x = 0 (distal) to -length, widening with -x by `taper`."""
     c = Canvas(-length, 0.1, 0.55 + 0.5 * taper * length, density)
     half = 0.5 * (1 - taper * np.minimum(c.x, 0))
     tube = np.maximum(np.abs(c.y) - half, c.x)
@@ -208,10 +211,10 @@ def shaft(
 
 
 def sleeve(rng: np.random.Generator, density: float) -> Sprite:
-    """The steel end of the tube with the fork of the first joint, at x = 1.15."""
+    """Draws the steel end of the tube with the fork of the first joint, at x = 1.15."""
     c = Canvas(-0.12, 1.6, 0.56, density)
     z = np.sqrt(np.clip(0.25 - c.y**2, 1e-4, None))
-    # The tube's round end bows towards the tip when seen from above.
+    # Seen from above, the round end of the tube curves towards the tip.
     tube = box(c, -0.05, 0.62, -0.5, 0.5, 0.04)
     c.paint(tube, z, STEEL)
     seam = np.abs(c.x - 0.46 + 0.1 * (1 - 2 * z)) - 0.01
@@ -228,7 +231,7 @@ def sleeve(rng: np.random.Generator, density: float) -> Sprite:
 
 
 def wrist(rng: np.random.Generator, density: float) -> Sprite:
-    """The link between the first joint (origin) and the claspers' pin, at x = 0.95."""
+    """Draws the link from the first joint (origin) to the claspers' pin at x = 0.95."""
     c = Canvas(-0.5, 1.35, 0.5, density)
     half = 0.40 - 0.10 * np.clip(c.x, 0, 1) ** 2
     body = blade(c, -0.1, 1.14, 0 * c.x, half)
@@ -255,12 +258,12 @@ def wrist(rng: np.random.Generator, density: float) -> Sprite:
 
 
 def jaw(rng: np.random.Generator, kind: int, density: float) -> Sprite:
-    """One clasper of an instrument, bending towards +y; the other is its mirror image.
+    """Draws a clasper that bends towards +y; the other one is its mirror image.
 
     Args:
-      rng: the stream for dents and smears.
-      kind: type number 1..7. Type 7 is a probe, whose two halves are one body.
-      density: pixels per shaft diameter.
+        rng: generator for dents and smears.
+        kind: type number 1..7. Type 7 is a probe, drawn as one body.
+        density: pixels per shaft diameter.
     """
     c = Canvas(-0.3, 3.0, 0.85, density)
     if kind == 1:
@@ -320,7 +323,7 @@ def jaw(rng: np.random.Generator, kind: int, density: float) -> Sprite:
 
 
 def loop(c: Canvas, end: float, half: float, rim: float) -> None:
-    """A clasper with a long window and teeth along its inner edge."""
+    """Paints a clasper with a long window and teeth along its inner edge."""
     width = half + 0.03 * np.sin(np.clip(c.x / end, 0, 1) * math.pi)
     shape = blade(c, -0.15, end, half - 0.05 + 0 * c.x, width)
     c.paint(shape, 0.2 + bevel(shape, 0.05, 1.3), STEEL)
@@ -338,7 +341,7 @@ def teeth(
     edge: Field,
     depth: float,
 ) -> None:
-    """Dark notches along the curve `edge`, `depth` into the blade."""
+    """Paints dark notches along the curve `edge`, `depth` into the blade."""
     wave = (c.x / pitch) % 1.0
     band = np.maximum(np.abs(c.y - edge) - depth, start - c.x)
     band = np.maximum(np.maximum(band, c.x - end), shape)

@@ -1,4 +1,4 @@
-"""The tissue: organs baked once per sequence, warped and lit for every frame."""
+"""Tissue: organs baked once per sequence, then warped and lit for every frame."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from data_pipelines.synthetic.fields import Field, fractal, generator, smooth
 
 MARGIN = 0.4
-"""How far the baked tissue reaches beyond the frame on every side, frame heights."""
+"""Margin of the baked tissue beyond the frame on every side, in frame heights."""
 
 Kind = tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...], float]
 """Base color, second color mixed in by coarse noise, vessel color, share of vessels.
@@ -39,7 +39,7 @@ KINDS: dict[str, Kind] = {
     "char": ((92, 70, 48), (46, 34, 26), (80, 40, 30), 0.0),
 }
 
-# Each sequence looks mostly like one of these: the bed, then what lies on it.
+# Composition of a sequence: the kind of the bed, then the kinds of lobes on it.
 _SETTINGS = (
     ("serosa", "serosa", "muscle", "serosa", "membrane"),
     ("bowel", "bowel", "bowel", "serosa", "fat"),
@@ -57,22 +57,22 @@ REGIONS = (
     "thread",
     "suturing-needle",
 )
-"""What the values of `Tissue.regions` mean."""
+"""Names of the values of `Tissue.regions`."""
 
 
 @dataclass(frozen=True)
 class Bed:
-    """What the tissue of a scene is made of, where it is not left to its number.
+    """Composition of a scene's tissue, to override the default for its number.
 
     Attributes:
-      kinds: colors by kind; the order numbers them.
-      setting: kinds of the bed and of what lies on it; the first is the bed.
-      strips: kinds of long thin folds, cords and ligaments, one each.
-      lobules: kinds of clusters of small round lobes, as fat has, one each.
-      blood: share of strength of the pools of blood, 0..1, and how much they cover.
-      gloss: factor on the sheen.
-      stitches: whether a thread and a needle lie on it.
-      density: pixels a frame height, as a multiple of the frame's.
+        kinds: colors by kind; the order defines the indices.
+        setting: kinds of the lobes; the first one is the bed.
+        strips: kind of each long thin fold, cord or ligament.
+        lobules: kind of each cluster of small round lobes, as in fat.
+        blood: strength and extent of pools of blood, 0..1.
+        gloss: factor on the sheen.
+        stitches: whether to add a thread and a needle.
+        density: resolution relative to the frame's.
     """
 
     kinds: dict[str, Kind]
@@ -90,7 +90,7 @@ class Tissue:
     """Baked tissue, `density` pixels per frame height, as Pillow images for warping.
 
     `albedo` is RGB, `height` mode F (frame heights), `gloss` L, `regions` L with
-    indices into `REGIONS`. `mean` is the mean colour, 0..1.
+    indices into `REGIONS`. `mean` is the mean color, float32 [3] in 0..1.
     """
 
     albedo: Image.Image
@@ -111,12 +111,11 @@ def bake(
     """Bakes the tissue of one sequence.
 
     Args:
-      seed: the data set's seed.
-      sequence: the sequence's number.
-      size: (height, width) of the frames, pixels.
-      anatomy: whether a kidney, bowel, a suture and a needle are in the scene, with
-        their regions.
-      bed: what it is made of; None: by the sequence's number.
+        seed: seed of the data set.
+        sequence: sequence number.
+        size: (height, width) of the frames in pixels.
+        anatomy: whether to add a kidney, bowel, suture and needle, with their regions.
+        bed: composition of the tissue. None: determined by the sequence number.
     """
     density = (1.15 if bed is None else bed.density) * size[0]
     extent = (1 + 2 * MARGIN, size[1] / size[0] + 2 * MARGIN)
@@ -160,7 +159,7 @@ def bake(
     vessels, veins = _vessels(generator(seed, sequence, 3), extent, density)
     cover = vessels, veins
     rows_of = list(table.values())
-    albedo = _colour(kinds, rows_of, coarse, fine, noise(7, 0.16, 4), cover, density)
+    albedo = _color(kinds, rows_of, coarse, fine, noise(7, 0.16, 4), cover, density)
     albedo *= (1 - 0.16 * crease)[..., None]
     pools = rng.uniform(0.2, 0.9) if bed is None else bed.blood
     dry = 1.55 if bed is None else 1.9 - bed.blood
@@ -169,7 +168,7 @@ def bake(
     height = height + 0.003 * veins + 0.002 * blood
     for radius, strength in ((0.035, 6.0), (0.1, 3.0), (0.25, 1.6)):
         buried = np.clip(smooth(height, radius * density) - height, 0, 0.12)
-        # Light that reaches a fold has passed through flesh: it is dark and red.
+        # Light in a fold has passed through tissue, so it is darker and redder.
         shade = np.exp(-strength * buried)[..., None]
         albedo *= shade ** np.array([0.75, 1.15, 1.1], np.float32)
     gloss = np.clip(0.22 + 0.5 * noise(9, 0.3, 4) + 0.5 * blood, 0.02, 1.0)
@@ -179,8 +178,8 @@ def bake(
     regions = np.array([lobe.region for lobe in lobes], np.uint8)[owner]
     if anatomy or (bed is not None and bed.stitches):
         stitch = _suture(generator(seed, sequence, 4), extent, density)
-        for index, (cover, colour) in enumerate(stitch):
-            albedo += cover[..., None] * (np.array(colour) - albedo)
+        for index, (cover, color) in enumerate(stitch):
+            albedo += cover[..., None] * (np.array(color) - albedo)
             height = height + 0.008 * cover
             regions[cover > 0.5] = REGIONS.index("thread") + index
     albedo *= rng.uniform(0.93, 1.07, 3)
@@ -197,9 +196,9 @@ def bake(
 
 @dataclass(frozen=True)
 class _Lobe:
-    """One organ or fold: an elliptic dome at a level of its own."""
+    """One organ or fold: an elliptic dome at its own level."""
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     radii: tuple[float, float]
     angle: float
     level: float
@@ -214,8 +213,8 @@ def _lobes(
     setting: tuple[str, ...],
     anatomy: bool,
 ) -> list[_Lobe]:
-    centre = (extent[0] / 2, extent[1] / 2)
-    lobes = [_Lobe(centre, (9.0, 9.0), 0.0, 0.0, 0.0, setting[0], 0)]
+    center = (extent[0] / 2, extent[1] / 2)
+    lobes = [_Lobe(center, (9.0, 9.0), 0.0, 0.0, 0.0, setting[0], 0)]
     for _ in range(int(rng.integers(9, 14))):
         place = (rng.uniform(0, extent[0]), rng.uniform(0, extent[1]))
         long = rng.uniform(0.22, 0.55)
@@ -231,7 +230,7 @@ def _lobes(
             ("kidney-parenchyma", "kidney", (0.42, 0.28), 0.16),
         ):
             near = rng.uniform(-0.3, 0.3, 2)
-            place = (centre[0] + near[0], centre[1] + near[1])
+            place = (center[0] + near[0], center[1] + near[1])
             region = REGIONS.index(name)
             angle = rng.uniform(0, math.pi)
             lobes.append(_Lobe(place, radii, angle, level, 0.12, kind, region))
@@ -239,7 +238,7 @@ def _lobes(
 
 
 def _strip(rng: np.random.Generator, extent: tuple[float, float], kind: str) -> _Lobe:
-    """A long thin fold, as straight and even as an instrument's shaft can look."""
+    """Draws a long thin fold, which can look as straight as an instrument's shaft."""
     place = (rng.uniform(0.2, 0.8) * extent[0], rng.uniform(0.2, 0.8) * extent[1])
     radii = (float(rng.uniform(0.35, 1.2)), float(rng.uniform(0.015, 0.09)))
     level, rise = rng.uniform(0.0, 0.16), rng.uniform(0.02, 0.1)
@@ -249,7 +248,7 @@ def _strip(rng: np.random.Generator, extent: tuple[float, float], kind: str) -> 
 def _lobules(
     rng: np.random.Generator, extent: tuple[float, float], kind: str
 ) -> list[_Lobe]:
-    """A cluster of round lobes of one kind, each with a shine of its own."""
+    """Draws a cluster of round lobes of one kind."""
     center = rng.uniform(0.2, 0.8, 2) * extent
     spread, size = rng.uniform(0.1, 0.4), rng.uniform(0.025, 0.09)
     lobes = []
@@ -267,22 +266,22 @@ def _lobules(
 def _stack(
     lobes: list[_Lobe], x: Field, y: Field, density: float
 ) -> tuple[Field, NDArray[np.uint16]]:
-    """Height of the upper envelope of all lobes, and which lobe is on top."""
+    """Returns the height of the upper envelope of all lobes, and the topmost lobe."""
     height = np.full(x.shape, -9.0, np.float32)
     owner = np.zeros(x.shape, np.uint16)
     for index, lobe in enumerate(lobes):
-        # The warp of x and y moves no outline by more than this margin.
+        # The warp of x and y moves outlines by less than this margin.
         reach = max(lobe.radii) + 0.3
         row, column = (
             slice(
                 max(0, int((middle - reach) * density)),
                 max(0, int((middle + reach) * density)),
             )
-            for middle in lobe.centre
+            for middle in lobe.center
         )
         cos, sin = math.cos(lobe.angle), math.sin(lobe.angle)
-        dx = x[row, column] - np.float32(lobe.centre[1])
-        dy = y[row, column] - np.float32(lobe.centre[0])
+        dx = x[row, column] - np.float32(lobe.center[1])
+        dy = y[row, column] - np.float32(lobe.center[0])
         u = (cos * dx + sin * dy) / lobe.radii[0]
         v = (cos * dy - sin * dx) / lobe.radii[1]
         inside = np.maximum(1 - u * u - v * v, 0)
@@ -294,7 +293,7 @@ def _stack(
     return height, owner
 
 
-def _colour(
+def _color(
     kinds: NDArray[np.integer],
     rows: Sequence[Kind],
     coarse: Field,
@@ -303,7 +302,7 @@ def _colour(
     cover: tuple[Field, Field],
     density: float,
 ) -> NDArray[np.float32]:
-    # Neighbouring organs share fascia: their colours run into one another.
+    # Neighboring organs share fascia, so their colors blend at the boundary.
     present = [k for k in range(len(rows)) if (kinds == k).any()]
     weights = [
         np.clip(smooth((kinds == k).astype(np.float32), 0.012 * density), 0, 1)
@@ -321,16 +320,16 @@ def _colour(
     base, second, vessel = (mixed(column) / 255 for column in range(3))
     share, (vessels, veins) = mixed(3), cover
     blend = np.clip(0.4 + 0.3 * coarse + 0.28 * mottle, 0, 1)[..., None]
-    colour = base + blend * (second - base)
-    colour = colour * (1 + 0.035 * fine + 0.03 * mottle)[..., None]
+    color = base + blend * (second - base)
+    color = color * (1 + 0.035 * fine + 0.03 * mottle)[..., None]
     stain = np.clip(share * (1.15 * vessels + 0.7 * veins), 0, 0.85)[..., None]
-    return (colour + stain * (vessel - colour)).astype(np.float32)
+    return (color + stain * (vessel - color)).astype(np.float32)
 
 
 def _vessels(
     rng: np.random.Generator, extent: tuple[float, float], density: float
 ) -> tuple[Field, Field]:
-    """Cover 0..1 of fine branching vessels, and of a few broad veins."""
+    """Draws the cover 0..1 of fine branching vessels and of a few broad veins."""
     # Drawn at twice the density and averaged, for soft edges.
     scale = 2 * density
     size = (2 * round(extent[1] * density), 2 * round(extent[0] * density))
@@ -371,7 +370,7 @@ def _vessels(
 def _suture(
     rng: np.random.Generator, extent: tuple[float, float], density: float
 ) -> list[tuple[Field, tuple[float, float, float]]]:
-    """Cover and colour of a violet thread and of the curved needle at its end."""
+    """Draws cover and color of a violet thread and the curved needle at its end."""
     scale = 2 * density
     size = (2 * round(extent[1] * density), 2 * round(extent[0] * density))
     width = max(2, round(0.009 * scale))
@@ -395,6 +394,6 @@ def _suture(
     ImageDraw.Draw(needle).arc(box, begin, begin + 175, fill=255, width=width)
     layers.append((needle, (0.72, 0.73, 0.76)))
     return [
-        (np.asarray(image.reduce(2), np.float32) / 255, colour)
-        for image, colour in layers
+        (np.asarray(image.reduce(2), np.float32) / 255, color)
+        for image, color in layers
     ]

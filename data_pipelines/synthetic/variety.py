@@ -1,9 +1,9 @@
-"""Scenes in which everything is drawn at random, made for training that transfers.
+"""Scenes with domain randomization, for training that transfers to real video.
 
-`make_scene` imitates one robot's operation; here every scene has its own instruments
-(a da Vinci's and rigid laparoscopic ones, none to four), their sizes and ways in, its
-own tissue and its own camera. Whatever real video varies in should vary here as well,
-so that nothing but what instruments have in common can be relied on.
+`make_scene` simulates one robotic operation. Here every scene has random instruments
+(zero to four, da Vinci or rigid laparoscopic ones) with random sizes and directions,
+random tissue and a random camera. Everything that varies in real video should vary here
+as well, so that a network relies only on what instruments have in common.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from data_pipelines.synthetic.motion import Arm, make_camera
 from data_pipelines.synthetic.render import Scene, check_scene
 from data_pipelines.synthetic.tissue import KINDS, Bed, Kind, bake
 
-# How often a scene has 0, 1, 2, 3 and 4 instruments.
+# Probabilities of scenes with 0, 1, 2, 3 and 4 instruments.
 _COUNTS = (0.06, 0.34, 0.36, 0.17, 0.07)
 _COMMON = ("serosa", "muscle", "liver", "fat", "membrane", "bowel", "mesentery")
 _RARE = ("kidney", "yellow fat", "gallbladder", "ligament", "deep liver", "clot")
@@ -36,16 +36,16 @@ _LOBULAR = ("fat", "yellow fat", "yellow fat", "mesentery", "serosa")
 def make_varied_scene(
     seed: int, number: int, size: tuple[int, int] = (256, 320), rate: float = 25.0
 ) -> Scene:
-    """Scene `number` of an endless series.
+    """Returns scene `number` of an endless series.
 
     Args:
-      seed: the series, 0 <= seed < 2**64.
-      number: the scene's number in it.
-      size: (height, width) of the frames in pixels, at least 32 each.
-      rate: frames per second of scene time.
+        seed: seed of the series, 0 <= seed < 2**64.
+        number: number of the scene in the series.
+        size: (height, width) of the frames in pixels, at least 32 each.
+        rate: frames per second of scene time.
 
     Raises:
-      ValueError: for numbers out of range.
+        ValueError: a parameter is out of range.
     """
     check_scene(seed, number, size, rate)
     rng = generator(seed, number, 50)
@@ -80,8 +80,8 @@ def _instrument(
     size: tuple[int, int],
 ) -> Instrument:
     rng = generator(seed, number, 60, index)
-    # A scene shows mostly one family, as an operation does, but an assistant's rigid
-    # grasper beside a robot's arms is common.
+    # A scene has mostly one family of instruments, as in real operations, but a rigid
+    # grasper of an assistant next to robotic arms is common.
     rigid = rng.uniform() < (0.25 if robotic else 0.9)
     if rigid:
         kind = int(rng.integers(laparoscopic.FIRST_RIGID, laparoscopic.FIRST_RIGID + 8))
@@ -93,7 +93,7 @@ def _instrument(
         coat = sprites.DA_VINCI if rng.uniform() < 0.75 else _dark_coat(rng)
     arm = _arm(rng, size[1] / size[0], float(np.clip(near * width, 0.03, 0.32)))
     density = 1.1 * arm.diameter * size[0]
-    # Long enough to leave the frame, however thin; it widens no more than twice.
+    # Long enough to reach outside the frame, even if thin; at most twice as wide there.
     length = max(sprites.SHAFT_LENGTH, 2.4 / arm.diameter)
     taper = float(rng.uniform(0.0, 0.5)) / sprites.SHAFT_LENGTH
     taper = min(taper, 1.0 / length)
@@ -115,7 +115,7 @@ def _instrument(
 
 
 def _dark_coat(rng: np.random.Generator) -> sprites.Coat:
-    """A robot's tube of another make or worn: gray levels about the usual ones."""
+    """Draws a worn or different robotic tube, in gray levels near the usual ones."""
     tone = float(rng.uniform(0.08, 0.36))
     return sprites.Coat(
         color=(tone, tone, tone * float(rng.uniform(0.95, 1.2))),
@@ -126,9 +126,9 @@ def _dark_coat(rng: np.random.Generator) -> sprites.Coat:
 
 
 def _arm(rng: np.random.Generator, aspect: float, diameter: float) -> Arm:
-    """An arm that comes from anywhere around the frame and works anywhere in it."""
+    """Draws an arm that enters from a random direction and works anywhere in view."""
     half = aspect / 2
-    # Less often from above than from the sides and from below.
+    # From above less often than from the sides and from below.
     angle = rng.uniform(-0.25 * math.pi, 1.25 * math.pi)
     if rng.uniform() < 0.15:
         angle = rng.uniform(0, 2 * math.pi)
@@ -138,7 +138,7 @@ def _arm(rng: np.random.Generator, aspect: float, diameter: float) -> Arm:
         float(rng.uniform(-0.75, 0.75) * half),
         float(rng.uniform(-0.38, 0.38)),
     )
-    # The arm never works right at its port: the shaft's direction would be undefined.
+    # Keep away from the port, where the direction of the shaft would be undefined.
     gap = math.hypot(home[0] - port[0], home[1] - port[1])
     if gap < 0.45:
         home = (-0.4 * port[0], -0.4 * port[1])
@@ -156,7 +156,7 @@ def _arm(rng: np.random.Generator, aspect: float, diameter: float) -> Arm:
 
 
 def _bed(rng: np.random.Generator) -> Bed:
-    """Draws what the tissue is made of, each color shifted for this scene."""
+    """Draws the composition of the tissue, with shifted colors."""
     count = int(rng.integers(2, 6))
     setting = [str(name) for name in rng.choice(_COMMON, count)]
     for name, chance in (*((name, 0.12) for name in _RARE), ("char", 0.06)):

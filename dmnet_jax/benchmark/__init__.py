@@ -1,1 +1,1 @@
-"""What the code costs on the machine at hand: `python -m dmnet_jax.benchmark`."""
+"""Speed benchmarks: `python -m dmnet_jax.benchmark`."""

@@ -1,4 +1,4 @@
-"""What the workers of the training benchmark share: cases, batches, comparison."""
+"""Shared code of the training benchmark's workers: cases, batches, comparison."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,20 +6,21 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-# Rows and columns of the matrices whose product tells what the machine can do.
+# Rows and columns of the matrices whose product measures the machine's peak.
 PRODUCT = 2048
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured.
+    """A case to measure.
 
     Attributes:
-        memory: DMNet, or its single-frame network.
-        size: height and width of frames.
-        batch: clips a step.
-        exact: in float64, for the comparison of gradients; nothing is timed.
-        loader_steps: steps fed by the loader, over which waiting is measured.
+        memory: whether to use DMNet; otherwise its single-frame network.
+        size: (height, width) of the frames.
+        batch: number of clips per step.
+        exact: compute in float64 to compare gradients; nothing is timed.
+        loader_steps: number of steps with the data loader, over which the waiting time
+            is measured.
     """
 
     memory: bool
@@ -30,7 +31,7 @@ class Case:
 
 
 def random_batch(case: Case, classes: int) -> dict[str, np.ndarray]:
-    """A clip batch of smooth random pictures and blocky labels."""
+    """Returns a clip batch of smooth random images and blocky labels."""
     rng = np.random.default_rng(0)
     height, width = case.size
 
@@ -53,7 +54,7 @@ def random_batch(case: Case, classes: int) -> dict[str, np.ndarray]:
 
 
 def differences(found: dict[str, np.ndarray], reference: Path) -> dict[str, float]:
-    """Relative differences of loss and logits, and of the gradients all together."""
+    """Returns relative differences of loss, logits and all gradients together."""
     expected = load_file(reference)
     names = [name for name in expected if name.startswith("gradient/")]
     missing = [name for name in names if name not in found]

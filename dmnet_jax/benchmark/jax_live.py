@@ -1,4 +1,4 @@
-"""The project's own streaming step, as the benchmark's processes run it."""
+"""Benchmark worker of this project's streaming step."""
 
 import time
 from collections.abc import Callable
@@ -31,16 +31,17 @@ from dmnet_jax.streaming import compile
 from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.layout import flatten
 
-# Floats that are copied to measure the bandwidth: far more than any cache holds.
+# Number of floats copied to measure the bandwidth; larger than any cache.
 COPIED = 1 << 26
 
 
 def prepare(
     case: LiveCase, folder: Path, kind: str
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """(What to report, a call that takes a turn and tells the steps' times.)
+    """Prepares the case and writes variables and outputs for `torch_live.prepare`.
 
-    Writes variables and outputs of the first frames for `torch_live.prepare`.
+    Returns:
+        A report, and a function that runs one turn and returns the times of its steps.
     """
     config = Config(data=DataConfig(num_classes=CLASSES))
     model = models.build_dmnet(config).clone(dtype=jnp.dtype(case.dtype))
@@ -54,8 +55,8 @@ def prepare(
 
     def step(frames: Any) -> Any:
         nonlocal memory
-        memory, labelled = program.step(memory, frames)
-        return labelled
+        memory, labeled = program.step(memory, frames)
+        return labeled
 
     pictures = scenes(case)
     start = time.perf_counter()
@@ -96,7 +97,7 @@ def prepare(
 
 
 def _work(model: Any, case: LiveCase) -> dict[str, int]:
-    """Parameters, and multiply-adds of a step that admits nothing."""
+    """Returns the parameters, and the multiply-adds of a step without admission."""
     step = complexity.stream_complexity(model, case.size)
     return {
         "parameters": complexity.parameters(model),
@@ -105,7 +106,7 @@ def _work(model: Any, case: LiveCase) -> dict[str, int]:
 
 
 def _limits(dtype: str) -> dict[str, float]:
-    """Multiply-adds and bytes a second, as XLA reaches them here."""
+    """Measures the multiply-adds and bytes per second that XLA reaches here."""
     matrix = jnp.ones((PRODUCT, PRODUCT), dtype)
     multiply = jax.jit(jnp.matmul)
     numbers = jnp.ones(COPIED)

@@ -1,4 +1,4 @@
-"""The project's own training step, as the benchmark's processes run it."""
+"""Benchmark worker of this project's training step."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,11 @@ from dmnet_jax.weights.layout import flatten
 def prepare(
     case: Case, folder: Path, kind: str
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """(What to report, a call that takes one step and tells its time.)"""
+    """Prepares the case and writes variables, batch and reference.
+
+    Returns:
+        A report, and a function that runs one step and returns its time.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -50,7 +54,7 @@ def prepare(
         )
 
     if case.exact:
-        # Run once, and so compiled fast rather than well.
+        # Runs only once, so compile time matters more than run time.
         quick = {
             "xla_backend_optimization_level": 0,
             "xla_llvm_disable_expensive_passes": True,
@@ -96,16 +100,16 @@ def prepare(
 
 
 class _Epoch:
-    """Stands for a loader where only a schedule asks for its length."""
+    """Replaces a loader of which only the length is used, by a schedule."""
 
     steps_per_epoch = 1000
 
 
 def _waiting(case: Case, folder: Path, take: Callable[[Any], None]) -> float:
-    """Share of time that a loop over the real loader waits for its next batch."""
+    """Measures the share of time that a training loop waits for the data loader."""
     waited, start = 0.0, time.perf_counter()
     batches = _rendered(case, folder)
-    take(next(batches))  # the loader fills ahead from here on
+    take(next(batches))  # from here on, the loader prefetches
     start = time.perf_counter()
     for _ in range(case.loader_steps):
         asked = time.perf_counter()
@@ -132,7 +136,7 @@ def _rendered(case: Case, folder: Path) -> Iterator[Any]:
         size=case.size,
         train=("instrument_dataset_2",),
         val=("instrument_dataset_3",),
-        # Rendered at its usual size: all frames are resized and kept on opening.
+        # Rendered at the default size; opening resizes and caches all frames.
         synthetic=SyntheticConfig(sequences=(2, 3), frames=16),
     )
     stage = StageConfig("", 1000, train="all" if case.memory else "single_frame")

@@ -92,7 +92,7 @@ def timed(step: Callable[[], Any], least: float, warm: int = WARM) -> list[float
 
 
 def compared(out: Any) -> dict[str, Any]:
-    """What is compared of a step's outcome, a `streaming.Labelled`, by name."""
+    """What is compared of a step's outcome, a `streaming.Labeled`, by name."""
     return {
         "labels": out.labels,
         "confidence": out.confidence,

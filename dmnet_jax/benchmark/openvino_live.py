@@ -1,7 +1,7 @@
-"""Our own export in OpenVINO, as the benchmark's processes run it.
+"""Benchmark worker of this project's OpenVINO export.
 
-In float32, bfloat16 and int8: the same step, memory in and memory out. What rounding
-costs is measured on the shipped network and rendered, labelled scenes: the benchmark's
+Runs the same step in float32, bfloat16 and int8. The loss of quality from rounding is
+measured with the shipped network on rendered, labeled scenes, because the benchmark's
 own network is not trained.
 """
 
@@ -33,8 +33,8 @@ from dmnet_jax.config import Config, DataConfig
 from dmnet_jax.datasets import open_videos
 from dmnet_jax.export import calibration, onnx_graph, openvino_ir, quantization
 from dmnet_jax.export.int8_gate import gate
-from dmnet_jax.streaming import load_artefact, load_run
-from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming import load_artifact, load_run
+from dmnet_jax.streaming.artifact import write_artifact
 from dmnet_jax.streaming.described import read_description
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
 from dmnet_jax.streaming.program import Interface, Program
@@ -43,18 +43,18 @@ from dmnet_jax.weights.layout import unflatten
 
 _NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 DTYPES = {"export": "fp32", "export-bf16": "bf16", "export-int8": "int8"}
-"""What each kind of contestant computes in."""
+"""Compute precision of each kind of worker."""
 
 SCORED = 6
-"""Rendered scenes that are scored, of `calibration.RENDERED_FRAMES` frames each."""
+"""Number of rendered scenes to score, of `calibration.RENDERED_FRAMES` frames each."""
 
 
 def prepare(
     case: LiveCase, folder: Path, kind: str
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """As `jax_live.prepare`, of whose files it is made.
+    """Like `jax_live.prepare`, from the files that it wrote.
 
-    Where the processor does not compute in that type, the report says so as "left_out".
+    If the processor does not support the precision, the report has a "left_out" entry.
     """
     dtype = DTYPES[kind]
     if dtype == "bf16" and not has_bf16():
@@ -104,22 +104,22 @@ def _program(
     dtype: str,
     seen: calibration.Calibration,
 ) -> Program:
-    """The exported step, opened as its reader opens it."""
+    """Exports the step and loads it as a user would."""
     content, notes = onnx_graph.export_step(model, variables, interface)
     xml, weights = openvino_ir.convert(content)
     contents = {".xml": xml, ".bin": weights}
     if dtype == "int8":
-        path = write_artefact(folder, "float32", contents, interface, notes)
+        path = write_artifact(folder, "float32", contents, interface, notes)
         body = path.with_name(f"{path.name}.json").read_bytes()
         described = read_description(body, ".xml")
-        inputs = calibration.Rolled(load_artefact(path), described, seen)
+        inputs = calibration.Rolled(load_artifact(path), described, seen)
         _, contents = quantization.quantized(contents, inputs)
     notes["dtype"] = dtype
-    return load_artefact(write_artefact(folder, dtype, contents, interface, notes))
+    return load_artifact(write_artifact(folder, dtype, contents, interface, notes))
 
 
 def _cost(folder: Path, size: tuple[int, int], dtype: str) -> dict[str, float]:
-    """Share of labels that differ and mIoU lost, by the shipped network."""
+    """Measures the share of differing labels and the loss of mIoU."""
     trained = load_run(PRETRAINED)
     data = calibration.with_size(trained.config.data, size)
     videos = open_videos(data, trained.about["val_videos"][:SCORED])
@@ -136,7 +136,7 @@ def _cost(folder: Path, size: tuple[int, int], dtype: str) -> dict[str, float]:
 
 
 def _clip(pictures: np.ndarray) -> calibration.Clip:
-    """The scenes, each for a few frames."""
+    """Returns a clip that repeats each scene for a few frames."""
 
     def frames() -> Iterator[np.ndarray]:
         return (pictures[k // 4 % 4, 0] for k in range(16))

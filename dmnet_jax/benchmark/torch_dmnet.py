@@ -1,10 +1,11 @@
 # pyright: reportMissingImports=false
-"""The network in PyTorch, for comparison of speed alone (extra `peers`).
+"""The network in PyTorch, for speed comparison only (extra `peers`).
 
-Written for these benchmarks, in the form PyTorch runs fastest on a CPU: maps are NCHW
-in shape and channels-last in memory, everything is a call of `torch.nn.functional`.
-Parameters are named and valued as ours, so that outputs and gradients compare leaf by
-leaf. Covered are the single-frame network and DMNet (ELA and AGA).
+Written for these benchmarks in the form that PyTorch runs fastest on a CPU: maps are
+NCHW in shape and channels-last in memory, and all operations are calls of
+`torch.nn.functional`. Parameters have our names and values, so that outputs and
+gradients can be compared leaf by leaf. Supports the single-frame network and DMNet (ELA
+and AGA).
 """
 
 import math
@@ -27,16 +28,16 @@ KeyValue = tuple[Tensor, Tensor]
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cuda":
-    torch.set_float32_matmul_precision("high")  # TF32, XLA's default there
+    torch.set_float32_matmul_precision("high")  # TF32, as in XLA by default
 
 
 class TorchDMNet:
-    """DMNet of our variables, Keras encoder.
+    """DMNet with our variables and the Keras encoder.
 
     Attributes:
         params: leaf tensors by our names without the collection, such as
-            "backbone/stem/kernel"; kernels OIHW.
-        memory: whether ELA and AGA are on.
+            "backbone/stem/kernel"; kernels are OIHW.
+        memory: whether ELA and AGA are enabled.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TorchDMNet:
                 self._statistics[rest] = tensor
 
     def fold_norms(self) -> None:
-        """For inference: every norm into the convolution before it."""
+        """Folds every norm into the preceding convolution, for inference."""
         names = [n.removesuffix("/mean") for n in self._statistics if "/mean" in n]
         for norm in names:
             layer = norm.removesuffix("_norm")
@@ -76,7 +77,7 @@ class TorchDMNet:
         self.params = {name: value.detach() for name, value in self.params.items()}
 
     def encode(self, frames: Tensor, *, train: bool) -> tuple[Tensor, ...]:
-        """uint8 [N, H, W, 3] -> maps of 24, 32, 64, 96 and the top's 256 channels."""
+        """Encodes uint8 [N, H, W, 3] to maps of 24, 32, 64, 96 and 256 channels."""
         x = (frames.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self._dtype)
         x = self._conv(x, "backbone/stem", 2)
         x = F.relu6(self._norm(x, "backbone/stem_norm", train))
@@ -92,7 +93,7 @@ class TorchDMNet:
         return quarter, eighth, sixteenth_64, sixteenth_96, top
 
     def remember(self, top: Tensor) -> KeyValue:
-        """Key and value that the global memory stores of a top [N, 256, h, w]."""
+        """Returns key and value of a top [N, 256, h, w] for the global memory."""
         return self._key_value(top, "global_key_value")
 
     def decode(
@@ -101,13 +102,13 @@ class TorchDMNet:
         older: list[Tensor] | None = None,
         stored: KeyValue | None = None,
     ) -> Tensor:
-        """Logits [B, C, H/4, W/4] of the current frame.
+        """Returns logits [B, C, H/4, W/4] of the current frame.
 
         Args:
-            features: of `encode`.
-            older: tops of the local window before it, oldest first; with a memory.
+            features: result of `encode`.
+            older: tops of the local window, oldest first; required with a memory.
             stored: keys [B, n, 64, h, w] and values [B, n, 128, h, w] of the frames
-                read from the global memory; with a memory.
+                read from the global memory; required with a memory.
         """
         quarter, eighth, sixteenth_64, sixteenth_96, x = features
         if self.memory:
@@ -134,9 +135,13 @@ class TorchDMNet:
         return self._conv(self._pool(x, "crp1"), "decoder/classifier")
 
     def clip(self, frames: Tensor, past: Tensor) -> Tensor:
-        """Training forward pass: logits of the last of frames uint8 [B, T, H, W, 3].
+        """Training forward pass; returns logits of the last frame.
 
-        The earlier frames and `past` [B, n, H, W, 3] are encoded without gradient.
+        The earlier frames and `past` are encoded without gradient.
+
+        Args:
+            frames: uint8 [B, T, H, W, 3].
+            past: uint8 [B, n, H, W, 3].
         """
         features = self.encode(frames[:, -1], train=True)
         if not self.memory:
@@ -153,7 +158,7 @@ class TorchDMNet:
         return self.decode(features, [tops[:, t] for t in range(length)], stored)
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """By our names, kernels HWIO as ours."""
+        """Returns gradients by our names, with kernels in HWIO."""
         return {
             name: (p.grad.permute(2, 3, 1, 0) if p.ndim == 4 else p.grad).cpu().numpy()
             for name, p in self.params.items()
@@ -164,7 +169,7 @@ class TorchDMNet:
         kernel = self.params[f"{name}/kernel"]
         padding = kernel.shape[-1] // 2
         if stride == 2 and padding:
-            # Keras pads even sizes at their end only.
+            # Keras pads even sizes only at the end.
             after = [int(n % 2) for n in (x.shape[3], x.shape[2])]
             x = F.pad(x, (after[0], 1, after[1], 1))
             padding = 0
@@ -222,7 +227,7 @@ class TorchDMNet:
 
 
 def _attend(query: KeyValue, memory: KeyValue) -> Tensor:
-    """Query [B, C, h, w] over memory [B, M, C, h, w] -> [B, 2V, h, w]."""
+    """Attention of query [B, C, h, w] over memory [B, M, C, h, w] -> [B, 2V, h, w]."""
     key, value = (
         x.permute(0, 1, 3, 4, 2).reshape(len(x), -1, x.shape[2]) for x in memory
     )
@@ -233,13 +238,13 @@ def _attend(query: KeyValue, memory: KeyValue) -> Tensor:
 
 
 def enlarge(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits [B, C, h, w] at the size of labels [B, H, W], bilinear."""
+    """Resizes logits [B, C, h, w] bilinearly to the size of labels [B, H, W]."""
     size = labels.shape[1:]
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """`training.losses.dice_loss` of logits [B, C, H, W] and labels uint8 [B, H, W]."""
+    """See `training.losses.dice_loss`; logits [B, C, H, W], labels uint8 [B, H, W]."""
     scored = (labels != 255)[:, None]
     classes = torch.arange(logits.shape[1], device=labels.device).view(1, -1, 1, 1)
     actual = (labels[:, None] == classes).to(logits.dtype)
@@ -252,7 +257,7 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def prepare(
     case: Case, folder: Path, kind: str
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """As `jax_training.prepare`, of whose files it is made."""
+    """Like `jax_training.prepare`, from the files that it wrote."""
     variables = unflatten(load_file(folder / "variables.safetensors"))
     stored = load_file(folder / "batch.safetensors")
     batch = {name: torch.tensor(x, device=DEVICE) for name, x in stored.items()}

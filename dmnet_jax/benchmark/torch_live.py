@@ -1,11 +1,11 @@
 # pyright: reportMissingImports=false
-"""Streaming steps of the PyTorch version, for comparison alone (extra `peers`).
+"""Streaming steps of the PyTorch version, for speed comparison only (extra `peers`).
 
-Contestants: PyTorch eager, compiled, and the authors' way, which encodes all nine
-frames again; ONNX Runtime and OpenVINO run what PyTorch exports, on the CPU. All hold
-the same memories: the last frames' features, keys and values of admitted frames, on
-the host or, PyTorch's where CUDA is, on the GPU. Norms are folded and maps are
-channels-last where the runtime lets us choose.
+Compared are PyTorch eager, PyTorch compiled, and the authors' method, which encodes all
+nine frames again. ONNX Runtime and OpenVINO run PyTorch's export on the CPU. All have
+the same memories: features of the last frames, keys and values of admitted frames. They
+are on the host, or on the GPU for PyTorch with CUDA. Norms are folded, and maps are
+channels-last if the runtime allows it.
 """
 
 import tempfile
@@ -37,21 +37,21 @@ from dmnet_jax.benchmark.torch_dmnet import DEVICE, TorchDMNet
 from dmnet_jax.streaming.runtimes import import_openvino
 from dmnet_jax.weights.layout import unflatten
 
-# The paper's tau and n, and as many memorised frames as our default.
+# The paper's tau and n, and our default size of the global memory.
 LOCAL, READS, GLOBAL = 4, 4, 225
 
 PYTORCH = ("torch", "torch.compile", "authors")
 
 Call: TypeAlias = Callable[..., Any]
-Arrays: TypeAlias = Sequence[Any]  # NumPy's, or tensors for `PYTORCH`
+Arrays: TypeAlias = Sequence[Any]  # NumPy arrays, or tensors for `PYTORCH`
 
 
 class Cached(nn.Module):
-    """The step that keeps what was computed of earlier frames.
+    """A step that caches features of earlier frames.
 
-    Frame uint8 [1, H, W, 3], the older tops [4, 256, h, w], keys [4, 64, h, w] and
-    values [4, 128, h, w] read, the top admitted last [1, 256, h, w] -> labels, top,
-    confidence, distance.
+    Takes a frame uint8 [1, H, W, 3], the older tops [4, 256, h, w], the keys
+    [4, 64, h, w] and values [4, 128, h, w] that were read, and the top admitted last
+    [1, 256, h, w]. Returns labels, top, confidence and distance.
     """
 
     def __init__(self, network: TorchDMNet) -> None:
@@ -67,7 +67,7 @@ class Cached(nn.Module):
 
 
 class Key(nn.Module):
-    """Top of an admitted frame -> its key and value."""
+    """Computes key and value from the top of an admitted frame."""
 
     def __init__(self, network: TorchDMNet) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Key(nn.Module):
 
 
 class Again(nn.Module):
-    """The authors' way: what is read are frames uint8 [4, H, W, 3], encoded again."""
+    """The authors' method: remembered frames uint8 [4, H, W, 3] are encoded again."""
 
     def __init__(self, network: TorchDMNet) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ def onnxruntime(module: nn.Module, example: Arrays) -> Call:
 
 
 def openvino(module: nn.Module, example: Arrays) -> Call:
-    # By way of ONNX: its own converter from PyTorch needs its telemetry.
+    # Through ONNX, because OpenVINO's PyTorch converter requires its telemetry.
     core = import_openvino().Core()
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -156,7 +156,7 @@ RUNTIMES: dict[str, Callable[[nn.Module, Arrays], Call]] = {
 
 
 class Stream:
-    """One video's memories around a network in a contestant's runtime."""
+    """A network in one of the runtimes, with the memories of one video."""
 
     def __init__(self, kind: str, network: TorchDMNet, size: tuple[int, int]) -> None:
         h, w = size[0] // 32, size[1] // 32
@@ -167,7 +167,7 @@ class Stream:
             self._given(np.zeros((1, c, h, w), np.float32)) for c in (256, 64, 128)
         )
         self._reference = top
-        # Until there are frames, zeros: that first output is not compared.
+        # Zeros until there are frames; the first output is not compared.
         self._older = [frame if self._again else top]
         self._stored = [(frame,) if self._again else tuple(key_value)]
         self._frames, self._rng = 0, np.random.default_rng(0)
@@ -176,7 +176,7 @@ class Stream:
         self._key = runtime(Key(network), (top,))
 
     def step(self, frame: np.ndarray) -> dict[str, Any]:
-        """Labels, scores and decision of frame uint8 [1, H, W, 3]."""
+        """Returns labels, scores and admission of a frame uint8 [1, H, W, 3]."""
         given = self._given(frame)
         labels, top, confidence, distance = self._step(
             given, *self._read(), self._reference
@@ -202,7 +202,7 @@ class Stream:
         return torch.from_numpy(array).to(DEVICE) if self._torch else array
 
     def _read(self) -> list[Any]:
-        """The window and the frames chosen, one stands in for what is missing."""
+        """Returns the window and the selected frames; missing ones repeat the first."""
         window = [self._older[0]] * (LOCAL - len(self._older)) + self._older
         chosen = self._rng.permutation(len(self._stored))[:READS].tolist()
         chosen += [0] * (READS - len(chosen))
@@ -214,7 +214,7 @@ class Stream:
 def prepare(
     case: LiveCase, folder: Path, kind: str
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """As `jax_live.prepare`, of whose files it is made."""
+    """Like `jax_live.prepare`, from the files that it wrote."""
     torch.set_num_threads(machine.cores())
     variables = unflatten(load_file(folder / "variables.safetensors"))
     device = DEVICE if kind in PYTORCH else "cpu"

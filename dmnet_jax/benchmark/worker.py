@@ -1,11 +1,11 @@
-"""The inside of a measuring process.
+"""Entry point of a benchmark worker process.
 
     python -m dmnet_jax.benchmark.worker KIND CASE.json
 
-Speaks JSON lines: first what it prepared, then for each line of input what it measured
-in that turn, and at the end of the input its peak memory. Our own contestants leave
-variables and outputs beside the case, and the others are made from those and compared
-with these.
+The worker prints JSON lines: first a report of the preparation, then the measurements
+of a turn for each line of input, and its peak memory at the end of the input. Workers
+of this project write variables and outputs next to the case; the others are built from
+these variables and compared with these outputs.
 """
 
 import json
@@ -18,7 +18,7 @@ from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.machine import peak_gpu_memory, peak_memory
 
-# kind: (what is measured, the module whose `prepare` makes it)
+# kind: (type of the case, module with `prepare`)
 KINDS = {
     "jax training": (Case, "jax_training"),
     "torch training": (Case, "torch_dmnet"),
@@ -37,7 +37,7 @@ KINDS = {
 
 def main() -> int:
     kind, path = sys.argv[1], Path(sys.argv[2])
-    # Answers have standard output to themselves: compilers and runtimes print there.
+    # Compilers and runtimes print to standard output, which is reserved for answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     described, module = KINDS[kind]

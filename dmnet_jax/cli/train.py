@@ -69,7 +69,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     from dmnet_jax.training.run import Run
     from dmnet_jax.training.stages import stage_loaders, with_cuts
 
-    parallel.initialise(config.distributed)
+    parallel.initialize(config.distributed)
     process, processes = parallel.processes()
     parallel.local_batch_size(config.train.batch_size)
 

@@ -30,8 +30,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for, so that a command line, which needs other modules of this
-    # package, answers --help without JAX.
+    # Imported lazily, so that command lines, which need other modules of this package,
+    # can answer --help without importing JAX.
     if name in __all__:
         return getattr(import_module("dmnet_jax.evaluation.videos"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What a run leaves to be read: tables, `results.json`, overlay pictures."""
+"""Writes evaluation results: tables, `results.json` and overlay images."""
 
 import csv
 import io
@@ -33,13 +33,13 @@ def write_results(
     """Writes `results.json`, `results.md` and `frames.csv` into `folder`.
 
     Args:
-        folder: made if missing.
-        evaluation: what was counted.
-        classes: names, background first.
-        about: what made the weights, of `provenance.describe`.
+        folder: the output folder; created if missing.
+        evaluation: the evaluation to write.
+        classes: the classes, background first.
+        about: provenance of the weights, from `provenance.describe`.
 
     Returns:
-        What `results.json` holds.
+        The content of `results.json`.
     """
     make_folder(folder)
     names = [info.name for info in classes]
@@ -52,13 +52,13 @@ def write_results(
     }
     write_text(folder / "results.md", tables_of(evaluation, results) + "\n")
     _write_frames(folder / "frames.csv", evaluation, names)
-    # The last: who finds it finds all of them.
+    # Written last: if it exists, all other files exist.
     write_json(folder / "results.json", results)
     return results
 
 
 def are_written(folder: Path, variables: Mapping[str, Any]) -> bool:
-    """Whether `folder` holds the results of these variables, complete."""
+    """Returns whether `folder` has complete results of these variables."""
     try:
         text = (folder / "results.json").read_text(encoding="utf-8")
         return json.loads(text)["weights_sha256"] == weights_sha256(variables)
@@ -67,12 +67,12 @@ def are_written(folder: Path, variables: Mapping[str, Any]) -> bool:
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Writes indented JSON; an undefined score (NaN) becomes null."""
+    """Writes indented JSON; undefined scores (NaN) become null."""
     write_text(path, json.dumps(_no_nan(tree), indent=2, allow_nan=False) + "\n")
 
 
 def _no_nan(tree: Any) -> Any:
-    """JSON has no NaN: an undefined score is null."""
+    """Replaces NaN and infinity, which JSON does not have, by None."""
     if isinstance(tree, dict):
         return {name: _no_nan(value) for name, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -83,7 +83,7 @@ def _no_nan(tree: Any) -> Any:
 
 
 def _write_frames(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
-    """A row a frame and class: pixel counts, from which every score follows."""
+    """Writes one row per frame and class: pixel counts, from which scores follow."""
     with replaced(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -107,14 +107,16 @@ def _write_frames(path: Path, evaluation: Evaluation, names: Sequence[str]) -> N
 
 
 class Overlays:
-    """Keeps what is worth seeing while an evaluation goes on.
+    """Writes overlay images and a timeline during an evaluation.
 
-    `evaluate(..., on_frame=overlays)`: a few frames of each video, evenly spaced, as
-    `FOLDER/VIDEO_FRAME.png` (picture, prediction, truth), and all of them in
-    `FOLDER/sheet.png`; the best, the median and the worst frame by mean IoU of its
-    classes as `best.png`, `median.png`, `worst.png`, and which they are in
-    `picked.json`; confidence, similarity and admission of every frame, labeled or
-    not, in `timeline.csv`.
+    Pass it as `evaluate(..., on_frame=overlays)` and call `finish` at the end. Writes:
+
+    - a few evenly spaced frames of each video as `VIDEO_FRAME.png` (frame, prediction,
+      ground truth), and all of them in `sheet.png`;
+    - the best, median and worst frame by mean IoU of its classes as `best.png`,
+      `median.png` and `worst.png`, with their names in `picked.json`;
+    - confidence, similarity and admission of every frame, labeled or not, in
+      `timeline.csv`.
     """
 
     def __init__(self, folder: Path, source: FrameSource):
@@ -155,7 +157,7 @@ class Overlays:
             self._write_picked()
 
     def _keep(self, video: int, result: Prediction) -> None:
-        """The frame's score and its prediction, compressed."""
+        """Keeps the frame's score and its compressed prediction."""
         assert result.truth is not None
         matrix = confusion_matrix(result.label, result.truth, len(self._names))
         counts = counts_of(matrix)[1:]
@@ -192,7 +194,7 @@ class Overlays:
     def _picture(
         self, video: int, frame: int, label: np.ndarray, truth: np.ndarray | None
     ) -> Image.Image:
-        """Frame, prediction and truth, at the size that is scored."""
+        """Draws frame, prediction and ground truth at the scored size."""
         image = resize_image(self._source.image(video, frame), label.shape)
         colors = [info.color for info in self._source.classes]
         return side_by_side(image, label, truth, colors=colors, names=self._names)

@@ -1,7 +1,7 @@
-"""Reads `results.json`: of a run, an evaluation, or whoever sent one.
+"""Reads and validates `results.json`.
 
-What is read is held against what `results.write_results` writes, so that whoever uses
-it need not ask whether a field is there. Imports no JAX.
+The content is checked against what `results.write_results` writes, so that callers can
+rely on the fields. Does not import JAX.
 """
 
 import json
@@ -15,10 +15,10 @@ from data_pipelines.io.names import shown, text_fault
 
 
 class ResultsError(ValueError):
-    """A file of results is damaged or was edited; names it and the field.
+    """Raised when a results file is damaged or was edited; names file and field.
 
     Attributes:
-        reason: the error without the file's name.
+        reason: the error without the file name.
     """
 
     def __init__(self, path: Path, reason: str):
@@ -28,11 +28,11 @@ class ResultsError(ValueError):
 
 @dataclass(frozen=True)
 class Each:
-    """A group of any names, all of one kind.
+    """Schema of a JSON object with arbitrary names and values of one kind.
 
     Attributes:
-        kind: of each.
-        further: kinds of some of them, which must be there.
+        kind: kind of every value.
+        further: additional kinds of required fields, by name.
     """
 
     kind: Any
@@ -40,7 +40,7 @@ class Each:
 
 
 class Optional(str):
-    """The name of a field that older results lack."""
+    """The name of a field that may be missing in older results."""
 
 
 SCORE, NUMBER, TEXT, ANY = "a score or null", "a number", "text", "anything"
@@ -49,22 +49,23 @@ _INTERVAL = (SCORE, SCORE)
 
 
 def read_results(path: Path, *, to_average: bool = False) -> dict[str, Any]:
-    """What a `results.json` holds.
+    """Reads a `results.json`.
 
     Args:
-        path: of the file.
-        to_average: what `cross_validation.average` needs must be there; else what a
-            page about a run shows, where older results lack some.
+        path: path of the file.
+        to_average: whether to require the fields that `cross_validation.average` needs.
+            Otherwise, the fields that a report shows are required, of which older
+            results may lack some.
 
     Raises:
-        ResultsError: it cannot be read, or a field is missing or of another kind.
+        ResultsError: the file cannot be read, or a field is missing or invalid.
     """
     results = read_json(path)
     try:
         check(results, {"classes": [TEXT]}, "")
         names = results["classes"]
         if len(names) < 2 or len(set(names)) != len(names):
-            raise ValueError("classes must be two or more, of different names")
+            raise ValueError("classes must be two or more distinct names")
         check(results, (_averaged if to_average else _shown)(names), "")
     except (ValueError, LookupError, TypeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
@@ -75,10 +76,10 @@ def read_results(path: Path, *, to_average: bool = False) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content.
+    """Reads a JSON file.
 
     Raises:
-        ResultsError: it cannot be read, or is no JSON.
+        ResultsError: the file cannot be read or is not valid JSON.
     """
     try:
         check_plain(path)
@@ -91,16 +92,17 @@ def read_json(path: Path) -> Any:
 
 
 def check(value: Any, kind: Any, path: str) -> None:
-    """Holds plain data against a kind.
+    """Checks JSON data against a schema.
 
     Args:
-        value: of a JSON file.
-        kind: SCORE, NUMBER, TEXT; a list of one kind; a tuple of kinds, by place;
-            `Each`; or a dict of kinds by field, in which others may be as well.
-        path: of the value, for the error.
+        value: the data.
+        kind: SCORE, NUMBER, TEXT or ANY; a list with the kind of all elements; a tuple
+            with the kind of each element; `Each`; or a dict of kinds by field, which
+            allows further fields.
+        path: path of the value, for error messages.
 
     Raises:
-        ValueError: names the field.
+        ValueError: the data does not match; names the field.
     """
     here = path or "it"
     if isinstance(kind, list):

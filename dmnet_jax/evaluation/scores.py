@@ -1,4 +1,4 @@
-"""All scores of one evaluation, as numbers and as tables to read."""
+"""All scores of one evaluation, as numbers and as tables."""
 
 import warnings
 from collections.abc import Sequence
@@ -24,13 +24,16 @@ _NO_INTERVAL = float("nan"), float("nan")
 
 
 def tables(evaluation: Evaluation, classes: Sequence[ClassInfo]) -> str:
-    """IoU and Dice of each class, by video and pooled; every protocol's mean; borders
-    and flicker. What was measured stands beside it."""
+    """Formats all scores of an evaluation as tables.
+
+    They show IoU and Dice of each class by video and pooled, the mean by every
+    protocol, surface distance and flicker, and the settings.
+    """
     return tables_of(evaluation, measured(evaluation, [info.name for info in classes]))
 
 
 def tables_of(evaluation: Evaluation, results: dict[str, Any]) -> str:
-    """`tables`, given what `measured` found."""
+    """Like `tables`, from the result of `measured`."""
     names, scoring = results["classes"], evaluation.scoring
     parts = []
     titles: dict[Score, str] = {"iou": "IoU", "dice": "Dice"}
@@ -46,9 +49,9 @@ def tables_of(evaluation: Evaluation, results: dict[str, Any]) -> str:
         intervals = _interval(sure["iou"]), _interval(sure["dice"])
         scores = found["iou"], intervals[0], found["dice"], intervals[1]
         rows.append([found["letter"], protocol, *scores, found["meaning"]])
-    headers = ["", "protocol", "mIoU", "95 %", "mDice", "95 %", "what it is, whose"]
+    headers = ["", "protocol", "mIoU", "95 %", "mDice", "95 %", "definition, source"]
     parts.append(
-        "The same predictions by every published protocol (95 %: videos resampled)"
+        "The same predictions by every published protocol (95 %: bootstrap over videos)"
         "\n\n" + format_table(rows, headers)
     )
 
@@ -67,31 +70,31 @@ def tables_of(evaluation: Evaluation, results: dict[str, Any]) -> str:
         ["flicker", *flicker["videos"].values(), flicker["share"]],
     ]
     parts.append(
-        f"Normalised surface distance at {scoring.tolerance_px:g} px (95 %: "
+        f"Normalized surface distance at {scoring.tolerance_px:g} px (95 %: "
         f"{_interval(surface['interval_95'])}) and flicker (95 %: "
         f"{_interval(flicker['interval_95'])})\n\n"
         + format_table(rows, ["class", *surface["videos"], "all videos"])
     )
     inflated = results["curiosities"]["ternaus_validation"]
     parts.append(
-        f"A', {_number(inflated['iou'])}, never to be reported: {inflated['warning']}."
+        f"A', {_number(inflated['iou'])}, not for reporting: {inflated['warning']}."
     )
     height, width = evaluation.size
     where = {"label": "labels' stored", "input": "network's input"}[scoring.score_at]
     parts.append(
         f"{len(evaluation.frames)} frames, scored at the {where} size "
-        f"({height}x{width}), logits enlarged by {scoring.enlarge}; weights "
+        f"({height}x{width}), logits resized by {scoring.enlarge}; weights "
         f"{evaluation.weights_sha256[:12]}."
     )
     return "\n\n".join(parts)
 
 
 def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
-    """All scores of an evaluation, by name, as plain numbers; NaN where undefined.
+    """Computes all scores of an evaluation as JSON; NaN where undefined.
 
     Args:
-        evaluation: what was counted.
-        names: of the classes, background first.
+        evaluation: the evaluation.
+        names: names of the classes, background first.
     """
     counts, videos = evaluation.counts, evaluation.videos
     of_video = {str(v): np.flatnonzero(videos == v) for v in dict.fromkeys(videos)}
@@ -141,7 +144,7 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         "protocols": protocols,
         "surface_distance": {
             "meaning": "share of both borders within tolerance_px of the other; mean "
-            "over frames that have the class or predict it, then over classes",
+            "over frames with the class in label or prediction, then over classes",
             "tolerance_px": evaluation.scoring.tolerance_px,
             **surface(everything),
             "interval_95": borders,
@@ -149,7 +152,7 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
         },
         "flicker": {
             "meaning": "share of pixels whose prediction changes from frame to frame "
-            "though the label does not, where label or prediction is foreground",
+            "although the label does not, where label or prediction is foreground",
             "share": flicker(everything),
             "interval_95": steadiness,
             "videos": {video: flicker(frames) for video, frames in of_video.items()},
@@ -162,19 +165,19 @@ def measured(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
 
 
 def is_scored(counts: np.ndarray) -> bool:
-    """Whether any frame has a labeled class but background.
+    """Returns whether any frame has a labeled foreground class.
 
-    A frame without one counts beside others, and some protocols give it 1; frames that
-    all lack one have no score.
+    Frames without foreground count if others have foreground, and some protocols score
+    them 1. If no frame has foreground, there is no score.
 
     Args:
-        counts: int [frames, num_classes, 3], of `metrics.frame_counts`.
+        counts: int [frames, num_classes, 3], rows from `metrics.frame_counts`.
     """
     return bool(counts[:, 1:, 2].any())
 
 
 def _supported(counts: np.ndarray, protocol: str) -> dict[str, Any]:
-    """`summarize`, NaN throughout where no class is labeled."""
+    """Like `summarize`, but all NaN if no foreground class is labeled."""
     if is_scored(counts):
         return summarize(counts, protocol=protocol)
     return _nothing(counts.shape[1])

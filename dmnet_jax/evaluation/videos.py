@@ -1,4 +1,4 @@
-"""Whole videos, causally: the network rolled over every frame with its memory on.
+"""Causal evaluation on whole videos, frame by frame, with the memory enabled.
 
 Works for any `models.protocol.VideoSegmenter`.
 """
@@ -19,7 +19,7 @@ from dmnet_jax.metrics import (
     confusion_matrix,
     counts_of,
     flicker_counts,
-    normalised_surface_distance,
+    normalized_surface_distance,
     summarize,
 )
 from dmnet_jax.models.dmnet import PAPER_MIN_CONFIDENCE
@@ -27,20 +27,22 @@ from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.resizing import enlarge
 
 CHUNK = 10
-# Above any similarity of two frames that differ.
+# Above the similarity of any two distinct frames.
 NO_SIMILARITY = 0.0
 
 
 class Scoring(NamedTuple):
-    """How predictions are held against labels.
+    """How predictions are compared with labels.
 
     Attributes:
-        score_at: at the stored size of the labels (EndoVis: the whole cropped frame),
-            or at the network's input size, with labels reduced to it.
-        enlarge: how logits get there. The authors' code has "nearest" (times 4) at
-            the input size.
-        tolerance_px: of the normalized surface distance, in pixels of that size.
-        seed: of the memories' random reads.
+        score_at: "label" scores at the stored size of the labels (EndoVis: the whole
+            cropped frame), "input" at the network's input size, to which labels are
+            resized.
+        enlarge: resize method of the logits. The authors' code uses "nearest" (by a
+            factor of 4) at the input size.
+        tolerance_px: tolerance of the normalized surface distance, in pixels at the
+            scored size.
+        seed: seed of the memories' random reads.
     """
 
     score_at: Literal["label", "input"] = "label"
@@ -50,15 +52,15 @@ class Scoring(NamedTuple):
 
 
 class Prediction(NamedTuple):
-    """What the network said of one frame.
+    """The network's result for one frame.
 
     Attributes:
-        frame: its index in the video.
-        label: uint8 [h, w], the likeliest class, at the size that is scored (the
-            image's where there is no label).
-        truth: uint8 [h, w] or None.
+        frame: index of the frame in the video.
+        label: uint8 [h, w], argmax over classes at the scored size (the size of the
+            image if no frame of its chunk has a label).
+        truth: uint8 [h, w], the label, or None.
         confidence: the paper's r.
-        similarity: the paper's s; -inf before anything was admitted, and without a
+        similarity: the paper's s; -inf before the first admitted frame and without a
             global memory.
         admitted: whether the frame entered the global memory.
     """
@@ -72,24 +74,25 @@ class Prediction(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Every labeled frame of the videos, as counts.
+    """Counts for every labeled frame of the videos.
 
     Attributes:
-        counts: int64 [frames, num_classes, 3] of |P and G|, |P|, |G| pixels.
-        videos: for each frame, the name of its video.
-        frames: for each frame, its name.
+        counts: int64 [frames, num_classes, 3], numbers of pixels |P and G|, |P|, |G|.
+        videos: str [frames], the name of each frame's video.
+        frames: str [frames], the name of each frame.
         confidence: float [frames].
         similarity: float [frames].
         admitted: bool [frames].
         surface: float [frames, num_classes], normalized surface distances; NaN where
-            neither mask has a border, and of the background.
-        flicker: int64 [frames, 2], `flicker_counts` against the frame before; 0 where
-            that has no label.
-        confusion: int64 [num_classes, num_classes] of all frames, rows are labels.
-        size: height and width that were scored, of the last frame.
-        scoring: by which rules.
-        weights_sha256: of the variables.
-        thresholds: the paper's alpha and beta; empty for a network that has none.
+            neither mask has a border, and for background.
+        flicker: int64 [frames, 2], `flicker_counts` against the frame before; 0 if that
+            frame has no label.
+        confusion: int64 [num_classes, num_classes], summed over frames, rows are
+            labels.
+        size: (height, width) at which the last frame was scored.
+        scoring: the scoring rules.
+        weights_sha256: checksum of the variables.
+        thresholds: the paper's alpha and beta; empty for a network without thresholds.
     """
 
     counts: np.ndarray
@@ -108,7 +111,7 @@ class Evaluation(NamedTuple):
 
     @property
     def score(self) -> float:
-        """Pooled IoU, the mean over foreground classes; decides the best checkpoint."""
+        """Pooled IoU, averaged over foreground classes; selects the best checkpoint."""
         return float(summarize(self.counts, protocol="global")["iou"])
 
 
@@ -142,23 +145,26 @@ def predict_video(
     *,
     scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
 ) -> Iterator[Prediction]:
-    """Rolls the network over a video, oldest frame first, in chunks of one program.
+    """Runs the network over a video in order, in chunks of fixed length.
 
     Args:
-        model: to apply.
-        variables: its variables.
-        source: images at the network's size.
-        video: index in the source.
-        scoring: the size and enlargement of predictions, and the seed.
+        model: the network.
+        variables: variables of the network.
+        source: source of images at the network's size.
+        video: index of the video in the source.
+        scoring: size and resize method of predictions, and the seed.
+
+    Yields:
+        A prediction for each frame.
     """
     length = len(source.videos[video].frames)
     memory = None
-    # Without a global memory nothing enters it, whatever the gates say.
+    # Without a global memory nothing is admitted, whatever the network returns.
     admits = model.memories.global_
     for start in range(0, length, CHUNK):
         indices = range(start, min(start + CHUNK, length))
         images = [source.image(video, i) for i in indices]
-        # The last chunk repeats its last frame; what comes of that is dropped.
+        # The last chunk is padded with its last frame; those results are dropped.
         images += images[-1:] * (CHUNK - len(images))
         size = images[0].shape[:2]
         truths = [source.label(video, i) for i in indices]
@@ -196,19 +202,19 @@ def evaluate(
     scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
     on_frame: Callable[[int, Prediction], None] | None = None,
 ) -> Evaluation:
-    """Counts every labeled frame of all videos, each from an empty memory.
+    """Scores every labeled frame of all videos, starting each from an empty memory.
 
-    No label map outlives the frame after it, so length and size of videos are free.
+    At most two label maps are held at a time, so videos may have any length and size.
 
     Args:
-        model: to apply.
-        variables: its variables.
-        source: images at the network's size, labels as stored.
-        scoring: by which rules.
-        on_frame: called with (video index, prediction), for pictures.
+        model: the network.
+        variables: variables of the network.
+        source: source of images at the network's size, with labels as stored.
+        scoring: the scoring rules.
+        on_frame: called with (video index, prediction) for every frame.
 
     Raises:
-        ValueError: no frame of the videos has a label; or a rule is none.
+        ValueError: no frame of the videos has a label, or `scoring` is invalid.
     """
     check_scoring(scoring)
     classes, rows, size = model.num_classes, [], (0, 0)
@@ -233,7 +239,7 @@ def evaluate(
             before = now
     if not rows:
         names = ", ".join(info.name for info in source.videos)
-        raise ValueError(f"no frame of {names} has a label, so nothing can be scored")
+        raise ValueError(f"no frame of {names} has a label; there is nothing to score")
     return Evaluation(
         *map(np.array, zip(*rows, strict=True)),
         confusion=confusion,
@@ -245,7 +251,7 @@ def evaluate(
 
 
 def check_scoring(scoring: Scoring) -> None:
-    """Raises a ValueError that names the rule that is none."""
+    """Raises a ValueError that names the invalid field, if there is one."""
     if not 0 <= scoring.tolerance_px < np.inf:
         raise ValueError(
             f"tolerance_px is {scoring.tolerance_px}; it must be a finite number, "
@@ -258,11 +264,11 @@ def check_scoring(scoring: Scoring) -> None:
 def _surface(
     label: np.ndarray, truth: np.ndarray, matrix: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """Normalized surface distance of each class that is there; else NaN."""
+    """Normalized surface distance of each class in label or prediction; else NaN."""
     found = np.full(len(matrix), np.nan)
     for class_id in range(1, len(matrix)):
         if matrix[class_id].any() or matrix[:, class_id].any():
-            found[class_id] = normalised_surface_distance(
+            found[class_id] = normalized_surface_distance(
                 label, truth, class_id, tolerance
             )
     return found
@@ -282,13 +288,22 @@ def calibrate(
     seed: int = 0,
     on_frame: Callable[[int, Prediction], None] | None = None,
 ) -> dict[str, np.float32]:
-    """The paper's alpha and beta for these weights: means of r and s over videos.
+    """Calibrates the paper's alpha and beta: means of r and s over videos.
 
-    Section 3 sets both "by averaging r, s of all frames". s is taken to the frame
-    before (every frame is admitted while measuring), since a reference that itself
-    depends on the threshold would have no mean to converge to. `on_frame` is as in
-    `evaluate`. Both are finite always: where no video has two frames there is no s, and
-    beta is 0, at which a frame enters by its confidence alone.
+    Section 3 sets both "by averaging r, s of all frames". Here s is the similarity to
+    the frame before, because every frame is admitted during calibration. If the
+    reference itself depended on the threshold, the mean would not converge.
+
+    Args:
+        model: the network.
+        variables: variables of the network.
+        source: source of images at the network's size.
+        seed: seed of the memories' random reads.
+        on_frame: called with (video index, prediction) for every frame.
+
+    Returns:
+        Finite "min_confidence" and "max_similarity". If no video has two frames, there
+        is no s, and "max_similarity" is 0, so that confidence alone decides.
     """
     everything = {
         "min_confidence": np.float32(-np.inf),
@@ -310,7 +325,7 @@ def calibrate(
 
 
 def _threshold(values: np.ndarray, otherwise: float) -> np.float32:
-    """The mean of what is known, a finite float32; `otherwise` if nothing is."""
+    """Mean of the finite values as a finite float32; `otherwise` if there are none."""
     known = values[np.isfinite(values)].astype(np.float64)
     limit = float(np.finfo(np.float32).max)
     mean = known.mean() if known.size else otherwise

@@ -1,1 +1,1 @@
-"""A trained network as files for other programs: `python -m dmnet_jax.export`."""
+"""Export of trained networks for other runtimes: `python -m dmnet_jax.export`."""

@@ -8,7 +8,7 @@
 
 jax, onnx and openvino: the streaming step (frame, memory -> labels, memory) as
 StableHLO for CPU and CUDA in one file, as an ONNX graph, as OpenVINO IR; run it with
-`dmnet_jax.streaming.Session.from_artefact`. It is compared with the network over 64
+`dmnet_jax.streaming.Session.from_artifact`. It is compared with the network over 64
 frames first (parity.json) and not written if it differs. int8: quantized on the run's
 training videos, scored on its validation videos against float32, and not written if it
 loses more than --max-drop. safetensors: the variables, with the config in the header;
@@ -45,12 +45,12 @@ class Flags:
         which: Newest (the finished network), or best on the validation videos.
         size: Height and width of a step's frames; the training size if left out.
         dtype: What OpenVINO computes in, where the processor can.
-        labelled: Folder of labelled videos (VIDEO/frames, VIDEO/masks, or prepared) on
+        labeled: Folder of labeled videos (VIDEO/frames, VIDEO/masks, or prepared) on
             which step and network are scored; they may differ by 0.002 mIoU.
         calibrate: For int8: frames like those it will see (a folder of pictures, a
             video, or a folder of those); empty: the run's training videos.
-        max_drop: For int8: mIoU that it may lose on the labelled videos (those of
-            --labelled, or the run's validation videos).
+        max_drop: For int8: mIoU that it may lose on the labeled videos (those of
+            --labeled, or the run's validation videos).
     """
 
     checkpoint: str
@@ -59,7 +59,7 @@ class Flags:
     which: Literal["newest", "best"] = "newest"
     size: tuple[int, int] | None = None
     dtype: Literal["fp32", "bf16", "int8"] = "fp32"
-    labelled: str = ""
+    labeled: str = ""
     calibrate: str = ""
     max_drop: float = 0.003
 
@@ -131,13 +131,13 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
     """Writes to a hidden folder, opens that as a reader does, moves what passed."""
     from dmnet_jax.export.int8 import find_sources, quantize
     from dmnet_jax.export.parity import compare, score
-    from dmnet_jax.streaming import load_artefact
-    from dmnet_jax.streaming.artefact import files_of, write_artefact
+    from dmnet_jax.streaming import load_artifact
+    from dmnet_jax.streaming.artifact import files_of, write_artifact
     from dmnet_jax.streaming.program import Interface
 
     model, variables, config, about = trained
     size = flags.size or config.data.size
-    videos = _labelled(flags.labelled, config, size, about) if flags.labelled else None
+    videos = _labeled(flags.labeled, config, size, about) if flags.labeled else None
     sources = None
     if flags.dtype == "int8":
         sources = find_sources(trained, size, videos, flags.calibrate)
@@ -151,8 +151,8 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
     }
     name = "model" if dtype == "fp32" else f"model-{dtype}"
     with TemporaryDirectory(prefix=".", dir=out) as hidden:
-        written = write_artefact(Path(hidden), name, contents, interface, notes)
-        program = load_artefact(written)
+        written = write_artifact(Path(hidden), name, contents, interface, notes)
+        program = load_artifact(written)
         names = [leaf["name"] for leaf in notes["memory"]]
         parity = compare(model, variables, program, names)
         if videos is not None:
@@ -221,7 +221,7 @@ def _contents(
         ) from error
 
 
-def _labelled(root: str, config: Config, size: tuple[int, int], about: Any) -> Any:
+def _labeled(root: str, config: Config, size: tuple[int, int], about: Any) -> Any:
     """The validation videos of a prepared dataset, or all in a folder of videos."""
     from data_pipelines.prepared import MANIFEST
     from dmnet_jax.datasets import open_validation, open_videos

@@ -1,7 +1,8 @@
-"""Real inputs of a step: (memory, frame), from rolling the float32 step over video.
+"""Calibration inputs for quantization: (memory, frame) pairs from real video.
 
-Ranges of activations are measured on them before a step is quantized, so that they
-come from frames like those it will see: a run's training videos, or a folder.
+They come from running the float32 step over a run's training videos or a folder of
+frames. Activation ranges are measured on them before a step is quantized, so use frames
+like those that the step will see.
 """
 
 import dataclasses
@@ -24,23 +25,24 @@ from dmnet_jax.streaming.runtimes import Tensors, step_inputs
 from dmnet_jax.video.sources import open_source, sources_in
 
 SAMPLES = 48
-"""Inputs that are measured, or a few more: a third of them gave the same mIoU."""
+"""Approximate number of calibration inputs. A third of them gave the same mIoU."""
 
 STEPS = 240
-"""Frames the step is rolled over, all videos together; the rest is skipped evenly."""
+"""Number of frames to step over, all videos together; others are skipped evenly."""
 
 RENDERED_FRAMES = 24
-"""Of each rendered scene, which otherwise has as few as validation needs."""
+"""Minimum number of frames per rendered scene; validation alone needs fewer."""
 
 Size = tuple[int, int]
 
 
 class Clip(NamedTuple):
-    """A video to roll over.
+    """A video to step over.
 
     Attributes:
-        length: frames.
-        frames: calls give them in order: uint8 [H, W, 3], of the step's size.
+        length: number of frames.
+        frames: function that returns an iterator over the frames, uint8 [H, W, 3] at
+            the step's size.
     """
 
     length: int
@@ -48,30 +50,30 @@ class Clip(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Videos and what they are, for people."""
+    """Calibration videos, and a description of them for messages."""
 
     clips: Sequence[Clip]
     about: str
 
 
 def of_training(data: DataConfig, names: Sequence[str], size: Size) -> Calibration:
-    """The videos that a run was trained on.
+    """Opens the training videos of a run.
 
     Args:
-        data: of the run's config.
-        names: of its training videos.
-        size: of the step.
+        data: `data` of the run's config.
+        names: names of the training videos.
+        size: (H, W) of the step.
 
     Raises:
-        ValueError: they are not where the config says; names the way out.
+        ValueError: the videos are not where the config says; names the alternative.
     """
     try:
         source = open_dataset(with_size(data, size), names)
         videos = resized(select(source, names), size)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"the run's training videos cannot be opened ({error}); give frames like "
-            "those the step will see: --calibrate DIR"
+            f"the run's training videos cannot be opened ({error}); pass frames like "
+            "those that the step will see with --calibrate DIR"
         ) from error
     about = f"training videos {', '.join(names)}"
     if DATASETS[data.dataset].rendered:
@@ -80,7 +82,7 @@ def of_training(data: DataConfig, names: Sequence[str], size: Size) -> Calibrati
 
 
 def with_size(data: DataConfig, size: Size) -> DataConfig:
-    """The data of a config at another size; of rendered scenes, more frames."""
+    """Returns the data config with another size and enough rendered frames."""
     frames = max(data.synthetic.frames, RENDERED_FRAMES)
     if not DATASETS[data.dataset].endless:
         return dataclasses.replace(data, size=size)
@@ -89,20 +91,20 @@ def with_size(data: DataConfig, size: Size) -> DataConfig:
 
 
 def of_folder(path: str, size: Size) -> Calibration:
-    """Frames of a folder of pictures, a video file, or a folder of those.
+    """Opens a folder of images, a video file, or a folder of such folders and files.
 
     Args:
-        path: as `predict` takes it; or a folder that holds such (VIDEO, VIDEO/frames).
-        size: of the step; other frames are letterboxed as a session does it.
+        path: a source as for `predict`, or a folder of them (VIDEO or VIDEO/frames).
+        size: (H, W) of the step. Frames of other sizes are letterboxed as in a session.
 
     Raises:
-        ValueError: there are no frames.
+        ValueError: no frame can be read.
     """
     found = []
     for place in _places(Path(path)):
         source = open_source(str(place))
         if source.live:
-            raise ValueError(f"--calibrate {path}: is live; record some of it first")
+            raise ValueError(f"--calibrate {path}: is a live source; record it first")
 
         def frames(source: Any = source) -> Iterator[np.ndarray]:
             clean = (x.image for x in source if not x.damage)
@@ -110,19 +112,19 @@ def of_folder(path: str, size: Size) -> Calibration:
 
         found.append(Clip(sum(1 for _ in frames()), frames))
     if not any(clip.length for clip in found):
-        raise ValueError(f"--calibrate {path}: no frame of it can be read")
+        raise ValueError(f"--calibrate {path}: no frame can be read")
     return Calibration([clip for clip in found if clip.length], Path(path).name)
 
 
 def _places(path: Path) -> list[Path]:
-    """What `open_source` is to open."""
+    """Returns the paths to pass to `open_source`."""
     if not path.is_dir() or listed(path):
         return [path]
     found = sources_in(path)
     if not found:
         raise ValueError(
-            f"--calibrate {path}: holds no {', '.join(PICTURES)} files, no videos and "
-            "no folders of frames"
+            f"--calibrate {path}: contains no {', '.join(PICTURES)} files, no videos "
+            "and no folders of frames"
         )
     return found
 
@@ -133,17 +135,17 @@ def _of_video(source: FrameSource, video: int) -> Clip:
 
 
 class Rolled:
-    """Iterates over `SAMPLES` inputs of a step, each as the stream came to it.
+    """Iterates over about `SAMPLES` inputs of a step, collected while streaming.
 
-    Nothing is kept: an input is good until the next one is asked for.
+    An input is valid only until the next one is requested.
 
     Args:
         program: the float32 step.
-        description: of it.
-        calibration: what to roll over.
+        description: description of the step.
+        calibration: videos to step over.
 
     Attributes:
-        frames: how many inputs there are.
+        frames: number of inputs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The gate of an int8 step: it is scored against the float32 step on labelled video."""
+"""Quality gate of an int8 step: compares it with float32 on labeled video."""
 
 import dataclasses
 
@@ -12,23 +12,23 @@ from dmnet_jax.streaming.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Int8Gate:
-    """How far an int8 step is from the float32 one, on the same videos: JSON.
+    """Differences between an int8 step and the float32 one on the same videos.
 
     Attributes:
-        videos: names of those they were rolled over, each from an empty memory.
-        frames: of all.
-        labelled: frames that were scored.
-        miou_float32: pooled IoU over foreground classes.
-        miou_int8: the same.
+        videos: names of the videos, each run from an empty memory.
+        frames: number of frames.
+        labeled: number of frames that were scored.
+        miou_float32: pooled IoU over foreground classes of the float32 step.
+        miou_int8: pooled IoU over foreground classes of the int8 step.
         label_mismatch: share of pixels whose labels differ.
-        confidence_error: greatest difference of r.
-        admitted: frames that entered the float32 step's global memory.
-        decisions_differ: frames that one admitted and the other did not.
+        confidence_error: maximum difference of r.
+        admitted: number of frames that entered the float32 step's global memory.
+        decisions_differ: number of frames that only one of the two admitted.
     """
 
     videos: tuple[str, ...]
     frames: int
-    labelled: int
+    labeled: int
     miou_float32: float
     miou_int8: float
     label_mismatch: float
@@ -38,14 +38,14 @@ class Int8Gate:
 
     @property
     def drop(self) -> float:
-        """mIoU that int8 loses; negative if it gains."""
+        """mIoU lost by int8; negative if it gains."""
         return self.miou_float32 - self.miou_int8
 
     def told(self) -> str:
-        """In a line, for people."""
+        """Returns a one-line summary."""
         line = (
             f"int8 {self.miou_int8:.4f} mIoU, float32 {self.miou_float32:.4f}, on "
-            f"{self.labelled} labelled frames; of all labels "
+            f"{self.labeled} labeled frames; of all labels "
             f"{100 * self.label_mismatch:.2f} % differ, confidence by up to "
             f"{self.confidence_error:.1e}"
         )
@@ -56,12 +56,12 @@ class Int8Gate:
 
 
 def gate(float32: Program, int8: Program, videos: FrameSource) -> Int8Gate:
-    """Rolls both steps over the videos.
+    """Runs both steps over the videos and compares them.
 
     Args:
-        float32: for one stream, with labels of the frames' size.
+        float32: the float32 step, for one stream, with labels at the frames' size.
         int8: the same step, quantized.
-        videos: of the programs' size.
+        videos: videos at the programs' size.
 
     Raises:
         ValueError: no frame has a label.
@@ -90,7 +90,7 @@ def gate(float32: Program, int8: Program, videos: FrameSource) -> Int8Gate:
                 truth = resize_label(truth, image.shape[:2])
                 rows.append([frame_counts(x, truth, classes) for x in labels])
     if not rows:
-        raise ValueError("the labelled videos have no frame with a label")
+        raise ValueError("no frame of the labeled videos has a label")
     scores = [
         float(summarize(counts, protocol="global")["iou"])
         for counts in np.array(rows).swapaxes(0, 1)
@@ -98,7 +98,7 @@ def gate(float32: Program, int8: Program, videos: FrameSource) -> Int8Gate:
     return Int8Gate(
         videos=tuple(video.name for video in videos.videos),
         frames=len(mismatch),
-        labelled=len(rows),
+        labeled=len(rows),
         miou_float32=scores[0],
         miou_int8=scores[1],
         label_mismatch=float(np.mean(mismatch)),

@@ -1,4 +1,4 @@
-"""An ONNX graph written node by node."""
+"""Builder for ONNX graphs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,16 +8,17 @@ import onnx
 from onnx import helper, numpy_helper
 
 OPSET = 18
-_IR_VERSION = 9  # of ONNX 1.14, the first with all of opset 18's runtimes
+_IR_VERSION = 9  # of ONNX 1.14; all runtimes with opset 18 read it
 
 Operand = str | np.ndarray | np.generic
-"""The name of a node's output, or a constant."""
+"""The name of a node's output, or a constant array."""
 
 
 class Graph:
-    """Collects nodes; every method that adds one returns the name of its output.
+    """Collects nodes. Methods that add a node return the name of its output.
 
-    The same node is added once, and nodes that no output needs are left out at the end.
+    Equal nodes are added once, and nodes that no output depends on are dropped by
+    `serialize`.
     """
 
     def __init__(self) -> None:
@@ -42,13 +43,13 @@ class Graph:
         self._outputs.append(_typed(name, shape, dtype))
 
     def add(self, op: str, *inputs: Operand, **attributes: Any) -> str:
-        """One node with one output."""
+        """Adds a node with one output."""
         return self.add_all(op, inputs, 1, **attributes)[0]
 
     def add_all(
         self, op: str, inputs: Sequence[Operand], outputs: int, **attributes: Any
     ) -> list[str]:
-        """One node with several outputs."""
+        """Adds a node with several outputs."""
         given = [self._name(x) for x in inputs]
         key = op, tuple(given), outputs, repr(sorted(attributes.items()))
         if key not in self._known:
@@ -63,7 +64,7 @@ class Graph:
         return self.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
     def reshape(self, x: str, now: Sequence[int], shape: Sequence[int]) -> str:
-        """Of a tensor that has the shape `now`; nothing between two reshapes."""
+        """Reshapes a tensor of shape `now`; chained reshapes are merged."""
         source, now = self._sources.get(x, (x, tuple(now)))
         if now == tuple(shape):
             return source
@@ -71,8 +72,8 @@ class Graph:
         self._sources[made] = source, now
         return made
 
-    def serialise(self, name: str) -> bytes:
-        """The model, checked."""
+    def serialize(self, name: str) -> bytes:
+        """Checks the model and returns it in serialized form."""
         needed, nodes = {x.name for x in self._outputs}, []
         for node in reversed(self._nodes):
             if needed.intersection(node.output):
@@ -92,7 +93,7 @@ class Graph:
         return model.SerializeToString()
 
     def _name(self, x: Operand) -> str:
-        """One initializer for equal constants."""
+        """Returns the name of an operand; equal constants share an initializer."""
         if isinstance(x, str):
             return x
         x = np.ascontiguousarray(x).reshape(np.shape(x))
@@ -104,7 +105,7 @@ class Graph:
 
 
 def integers(values: Any) -> np.ndarray:
-    """What ONNX takes shapes, axes and indices in: int64."""
+    """Converts shapes, axes or indices to int64, as ONNX requires."""
     return np.asarray(values, np.int64)
 
 

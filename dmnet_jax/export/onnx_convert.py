@@ -1,7 +1,7 @@
-"""A JAX function as an ONNX model: each primitive of its flat text is written as nodes.
+"""Converts a JAX function to an ONNX model, primitive by primitive.
 
-Here are elementwise primitives and reductions. Others are in `onnx_shapes`,
-`onnx_products` and `onnx_indexing`; functions known by their names in `onnx_named`.
+This module handles elementwise primitives and reductions. Others are in `onnx_shapes`,
+`onnx_products` and `onnx_indexing`. Functions recognized by name are in `onnx_named`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -48,20 +48,21 @@ def convert(
     unused: Mapping[str, Any] | None = None,
     draw: str | None = None,
 ) -> bytes:
-    """An ONNX model of a JAX function.
+    """Converts a JAX function to a serialized ONNX model.
 
     Args:
-        fn: of arrays in the order of `inputs` and then `unused`; returns a sequence.
-        inputs: of the model, shape and dtype by name.
-        outputs: names of what `fn` returns.
-        unused: further arguments, on which no output may depend once random numbers
-            are an input.
-        draw: the input that stands for the numbers of `memory.read_uniform`; it is no
-            argument of `fn`.
+        fn: function of arrays, in the order of `inputs` and then `unused`, that returns
+            a sequence of arrays.
+        inputs: shape and dtype of the model's inputs, by name.
+        outputs: names of the arrays that `fn` returns.
+        unused: shape and dtype of further arguments. No output may depend on them after
+            random numbers have become an input.
+        draw: name of the input with the random numbers of `memory.read_uniform`; it is
+            not an argument of `fn`.
 
     Raises:
-        ValueError: it holds a primitive that cannot be written, or depends on what is
-            said to be unused.
+        ValueError: a primitive is not supported, or an output depends on an argument in
+            `unused`.
     """
     unused = unused or {}
     arguments = {n: x for n, x in inputs.items() if n != draw} | dict(unused)
@@ -89,11 +90,11 @@ def convert(
     for name, x in zip(outputs, closed.jaxpr.outvars, strict=True):
         value = _read(values, x)
         writer.g.output(name, writer.full(value), value.shape, value.dtype)
-    return writer.g.serialise("dmnet_step")
+    return writer.g.serialize("dmnet_step")
 
 
 def _needed(jaxpr: Any) -> list[Any]:
-    """The equations that outputs depend on; random numbers depend on nothing."""
+    """Returns the equations that outputs depend on; random numbers have no inputs."""
     needed, equations = set(filter(_is_variable, jaxpr.outvars)), []
     for equation in reversed(jaxpr.eqns):
         if needed.intersection(equation.outvars):
@@ -117,14 +118,14 @@ def _read(values: dict[Any, Value], x: Any) -> Value:
         return constant(np.asarray(x.val, aval.dtype))
     if x not in values:
         raise ValueError(
-            "the step reads the memory's .key other than by memory.read_uniform, which "
-            "cannot be written as ONNX; export it with --format jax"
+            "the step uses the memory's .key outside memory.read_uniform, which cannot "
+            "be written as ONNX; export it with --format jax"
         )
     return values[x]
 
 
 def write(w: Writer, equation: Any, xs: list[Value]) -> list[Value]:
-    """The equation's results."""
+    """Writes an equation and returns its results."""
     params, outs = equation.params, [x.aval for x in equation.outvars]
     name = equation.primitive.name
     if name in ("jit", "pjit"):
@@ -152,8 +153,8 @@ def write(w: Writer, equation: Any, xs: list[Value]) -> list[Value]:
 def _drawn(w: Writer, drawn: Value | None, out: Any) -> Value:
     if drawn is None or np.prod(drawn.shape) != np.prod(out.shape):
         raise ValueError(
-            f"random numbers {list(out.shape)} are drawn where the graph has no input "
-            "of that size for them"
+            f"random numbers of shape {list(out.shape)} are drawn, but the "
+            "graph has no input of that size for them"
         )
     return w.whole(w.reshaped(drawn, out.shape), out)
 
@@ -167,7 +168,7 @@ def _reduced(w: Writer, op: str, v: Value, out: Any, axes: Sequence[int]) -> Val
 
 
 def _for_reduction(w: Writer, v: Value, axes: Sequence[int]) -> Any:
-    """The tensor and places of axes; what is left must be in JAX's order."""
+    """Returns the tensor and its axes; the remaining axes must be in JAX's order."""
     if v.is_map:
         left = [axis for axis in TO_FIRST if axis not in axes and v.shape[axis] > 1]
         if left == sorted(left):
@@ -184,7 +185,7 @@ def _arg(op: str) -> Any:
 
 
 def _composed(make: Callable[..., Any]) -> Any:
-    """Of several elementwise nodes: `make` of add, the result's type and tensors."""
+    """Writer of several elementwise nodes: `make(graph, params, out, *tensors)`."""
 
     def write(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
         return w.elementwise(lambda *x: make(w.g, params, out, *x), xs, out)

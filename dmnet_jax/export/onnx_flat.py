@@ -1,8 +1,8 @@
-"""A function as one flat list of JAX primitives.
+"""Flattens a function to one list of JAX primitives.
 
-What ONNX has no word for is resolved here: calls are inlined, loops of a few steps are
-unrolled, of `lax.platform_dependent` the default form is taken, of `lax.cond` both
-branches are computed and one is selected, and what depends on no input is computed.
+Constructs without an ONNX equivalent are resolved here: calls are inlined, short loops
+are unrolled, `lax.platform_dependent` uses its default form, `lax.cond` computes both
+branches and selects one, and constant expressions are evaluated.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -24,7 +24,7 @@ _CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
-"""Primitives that call a function, and the parameter that holds it."""
+"""Primitives that call a function, and the name of the parameter with its jaxpr."""
 
 _SAME = ("copy", "copy_p", "optimization_barrier", "stop_gradient")
 
@@ -32,12 +32,12 @@ _SAME = ("copy", "copy_p", "optimization_barrier", "stop_gradient")
 def flatten(
     fn: Callable[..., Sequence[Array]], shapes: Sequence[Any], names: Collection[str]
 ) -> ClosedJaxpr:
-    """The equations of `fn`, none of which holds others.
+    """Traces `fn` to a jaxpr without nested jaxprs.
 
     Args:
-        fn: of arrays of these shapes; returns a sequence of arrays.
-        shapes: `jax.ShapeDtypeStruct`s.
-        names: functions under `jax.jit` of these names stay calls.
+        fn: function of arrays of these shapes that returns a sequence of arrays.
+        shapes: `jax.ShapeDtypeStruct`s of the arguments.
+        names: names of functions under `jax.jit` whose calls are kept.
     """
     traced = jax.make_jaxpr(fn)(*shapes)
 
@@ -74,7 +74,7 @@ def _apply(equation: Any, given: list[Any], names: Any) -> Sequence[Any]:
     if name in _SAME:
         return given
     if name == "platform_index":
-        return [jnp.int32(len(params["platforms"]) - 1)]  # the default is the last
+        return [jnp.int32(len(params["platforms"]) - 1)]  # the last is the default
     if name == "cond":
         return _cond(params["branches"], *given, names=names)
     if name == "scan" and params["length"] <= MAX_UNROLLED:

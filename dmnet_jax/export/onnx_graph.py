@@ -1,9 +1,9 @@
-"""The streaming step as an ONNX graph, from its JAX text.
+"""Export of the streaming step as an ONNX graph, for one stream.
 
-For one stream. Inputs are the memory's leaves but the PRNG key, then `frames`,
-`active`, `reset`, and with a global memory `draw`: float32 [1, global_size], uniform
-in [0, 1) and fresh for every frame, which decides what is read. Outputs are the leaves
-of the next memory and the labels and gates of `streaming.program.Labelled`.
+Inputs are the leaves of the memory except the PRNG key, then `frames`, `active` and
+`reset`, and with a global memory `draw`: float32 [1, global_size], uniform in [0, 1),
+drawn anew for every frame, which selects what is read. Outputs are the leaves of the
+next memory and the arrays of `streaming.program.Labeled`.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from jax import Array
 
 from dmnet_jax.export.onnx_convert import convert
 from dmnet_jax.export.stablehlo import leaf_names, typed
-from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labelled_step
+from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labeled_step
 
 _KEY = ".key"
 
@@ -22,24 +22,26 @@ _KEY = ".key"
 def export_step(
     model: Any, variables: Any, interface: Interface
 ) -> tuple[bytes, dict[str, Any]]:
-    """The step as a serialised ONNX model, and JSON that describes it.
+    """Returns the step as a serialized ONNX model, and its JSON description.
 
     Args:
         model: any `models.protocol.VideoSegmenter`.
-        variables: its variables.
-        interface: sizes.
+        variables: variables of the model.
+        interface: sizes of the step.
 
     Raises:
-        ValueError: the model computes in another dtype than float32, the interface is
-            for several streams, or the step holds what cannot be written.
+        ValueError: the model's dtype is not float32, the interface is for several
+            streams, or the step contains an unsupported operation.
     """
     if jnp.dtype(model.dtype) != jnp.float32:
         raise ValueError(
-            f"model.dtype is {jnp.dtype(model.dtype)}; ONNX is written for float32 "
+            f"model.dtype is {jnp.dtype(model.dtype)}; ONNX export supports float32 "
             "networks only: export this one with --format jax"
         )
     if interface.streams != 1:
-        raise ValueError(f"streams is {interface.streams}; ONNX is written for one")
+        raise ValueError(
+            f"streams is {interface.streams}; ONNX export supports one stream only"
+        )
     model, variables = model.folded(variables)
     memory, frames, active, reset = input_shapes(model, interface)
     shapes, structure = jax.tree.flatten(memory)
@@ -58,13 +60,13 @@ def export_step(
     def step(*arguments: Array) -> list[Array]:
         given = dict(zip([*held, *rest, *unused], arguments, strict=True))
         memory = jax.tree.unflatten(structure, [given[name] for name in names])
-        memory, labelled = labelled_step(
+        memory, labeled = labeled_step(
             *(model, variables, interface, False, memory),
             *(given[name] for name in rest),
         )
         after = dict(zip(names, jax.tree.leaves(memory), strict=True))
         kept = [after[name] for name in held]
-        return [*kept, *(getattr(labelled, name) for name in OUTPUTS)]
+        return [*kept, *(getattr(labeled, name) for name in OUTPUTS)]
 
     given = [*held.values(), *rest.values(), *unused.values()]
     made = dict(zip(outputs, jax.eval_shape(step, *given), strict=True))

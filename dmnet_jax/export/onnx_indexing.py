@@ -1,7 +1,8 @@
-"""Reads and writes at computed places as ONNX nodes: gather, scatter, slices, top_k.
+"""ONNX conversion of indexing primitives: gather, scatter, dynamic_slice, top_k.
 
-A ring's write touches one row, and a runtime whose output is the input's own buffer
-then copies nothing: nothing may stand between the graph's input and the write.
+The write to a ring touches one row, so a runtime whose output shares the input's buffer
+copies nothing. For that, no node may be inserted between the graph's input and the
+write.
 """
 
 import math
@@ -15,7 +16,7 @@ from dmnet_jax.export.onnx_values import Value, Writer
 
 
 def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
-    """Rows at one axis; the others are taken whole."""
+    """Gathers rows along one axis; the other axes must be taken whole."""
     (v, index), d, sizes = xs, p["dimension_numbers"], p["slice_sizes"]
     column, axis = _place(v, index, sizes, d.start_index_map, d.operand_batching_dims)
     known = index.constant
@@ -24,8 +25,8 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
         known is not None and known.min() >= 0 and known.max() <= last
     ):
         raise ValueError(
-            "a gather that fills what is out of bounds cannot be written as ONNX; "
-            'read with mode="clip" or "promise_in_bounds"'
+            "a gather that fills out-of-bounds values cannot be written as ONNX; read "
+            'with mode="clip" or "promise_in_bounds"'
         )
     count = math.prod(index.shape[:-1])
     if axis is None:
@@ -37,7 +38,7 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
         place = _clipped(w, place, last, index.dtype)
     x = w.g.add("Gather", w.full(v), place, axis=axis)
 
-    # Where the index and the other axes are, and where they shall be.
+    # The current order of the index axis and the other axes, and the wanted order.
     taken = [i for i in range(len(v.shape)) if i != axis]
     kept = (*d.collapsed_slice_dims, *d.operand_batching_dims)
     offsets = iter([i for i in range(len(v.shape)) if i not in kept])
@@ -55,7 +56,7 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
 
 
 def _scatter(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
-    """One row replaced; where it is out of bounds, that row by itself."""
+    """Replaces one row; an out-of-bounds write replaces a row by itself."""
     (v, index, row), d = xs, p["dimension_numbers"]
     sizes = list(v.shape)
     for i in (*d.inserted_window_dims, *d.operand_batching_dims):
@@ -89,7 +90,7 @@ def _scatter(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
 
 
 def _chosen(w: Writer, yes: str, new: Operand, old: str, dtype: Any) -> str:
-    """One of two rows. OpenVINO computes a `Where` of integers in float32."""
+    """Selects one of two rows. OpenVINO computes a `Where` of integers in float32."""
     if dtype.kind == "f":
         return w.g.add("Where", yes, new, old)
     both = w.g.add("Concat", old, new, axis=0)
@@ -99,9 +100,10 @@ def _chosen(w: Writer, yes: str, new: Operand, old: str, dtype: Any) -> str:
 def _place(
     v: Value, index: Value, sizes: Any, axes: Any, batching: Any
 ) -> tuple[int, int | None]:
-    """Which number of an index counts, and the axis that it is of.
+    """Returns which component of an index varies, and the axis that it indexes.
 
-    An axis that is taken whole has one place to start at, and so has one of size one.
+    An axis that is taken whole has only one possible start, so its component is
+    ignored. The axis is None if all axes are taken whole.
     """
     if any(v.shape[i] != 1 for i in batching):
         raise ValueError("a batched gather or scatter cannot be written as ONNX")
@@ -117,7 +119,7 @@ def _place(
 
 
 def _column(w: Writer, index: Value, column: int, shape: list[int]) -> Operand:
-    """One number of each of the indices [..., n]."""
+    """Selects one component of the indices [..., n]."""
     n = index.shape[-1]
     if n == 1:
         return w.reshaped(index, shape)
@@ -150,7 +152,7 @@ def _top_k(w: Writer, xs: list[Value], outs: Any, p: Any) -> list[Value]:
     x, values = w.full(xs[0]), outs[0]
     if p.get("axis", -1) not in (-1, len(values.shape) - 1):
         raise ValueError(
-            "top_k of another axis than the last cannot be written as ONNX"
+            "top_k along an axis other than the last cannot be written as ONNX"
         )
     best, index = w.g.add_all("TopK", (x, integers([p["k"]])), 2, axis=-1)
     index = w.g.cast(index, outs[1].dtype)

@@ -1,7 +1,8 @@
-"""Functions under `jax.jit` that ONNX has as one node, known by their names.
+"""Functions under `jax.jit` that have a single ONNX node, recognized by name.
 
-Without them the graph would be right and slower: their JAX text is the form that XLA
-runs fastest. Functions of JAX are named as JAX names them.
+This is only an optimization: the JAX implementations are written for XLA and would
+convert to more and slower nodes. The table also has functions of JAX itself, such as
+"remainder".
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dmnet_jax.export.onnx_builder import integers
 from dmnet_jax.export.onnx_values import Value, Writer
 
 DRAWN = "draw_scores"
-"""`memory.draw_scores`: random numbers are an input of the graph."""
+"""`memory.draw_scores`. Its random numbers are an input of the graph."""
 
 
 def _relu6(w: Writer, xs: list[Value], out: Any) -> Value:
@@ -26,7 +27,7 @@ def _relu(w: Writer, xs: list[Value], out: Any) -> Value:
 
 
 def _remainder(w: Writer, xs: list[Value], out: Any) -> Value:
-    """Of the divisor's sign, as in Python."""
+    """The result has the sign of the divisor, as in Python."""
 
     def of_floats(x: Any, y: Any) -> str:
         whole = w.g.add("Floor", w.g.add("Div", x, y))
@@ -43,7 +44,7 @@ def _softmax(w: Writer, xs: list[Value], out: Any) -> Value:
 
 
 def _is_finite(w: Writer, xs: list[Value], out: Any) -> Value:
-    """The sum of magnitudes is NaN or infinite if one of them is."""
+    """Uses that a sum of magnitudes is NaN or infinite if any of them is."""
     x, axes = w.axes(xs[0], range(len(out.shape), len(xs[0].shape)))
     if axes:
         x = w.g.add("ReduceL1", x, integers(axes), keepdims=0)

@@ -1,4 +1,4 @@
-"""Convolutions, pooling and matrix products as ONNX nodes."""
+"""ONNX conversion of convolutions, pooling and matrix products."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,13 +10,13 @@ from dmnet_jax.export.onnx_values import TO_FIRST, Value, Writer, spread
 
 
 class Layer(NamedTuple):
-    """A convolution that was written; what follows it may become part of it.
+    """A convolution already written; following operations may be folded into it.
 
     Attributes:
-        x: its input.
+        x: the input.
         kernel: [D, C, h, w].
         bias: [D], or None.
-        attributes: of the node.
+        attributes: attributes of the node.
     """
 
     x: Operand
@@ -26,13 +26,13 @@ class Layer(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """A maximum over windows that was written.
+    """A max-pooling already written; a following one may be merged with it.
 
     Attributes:
-        x: its input.
+        x: the input.
         window: (h, w).
-        pads: top, left, bottom, right.
-        strides: down, right.
+        pads: (top, left, bottom, right).
+        strides: (vertical, horizontal).
     """
 
     x: Operand
@@ -75,9 +75,9 @@ def _layer(w: Writer, layer: Layer, out: Any) -> Value:
 
 
 def _affine(op: str) -> Any:
-    """An operator of which a constant a channel goes into the convolution before it.
+    """Writer of an operator that folds per-channel constants into a convolution.
 
-    The convolution without it is left out of the model if nothing else reads it.
+    The original convolution is dropped from the model if nothing else reads it.
     """
 
     def write(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
@@ -101,7 +101,7 @@ def _affine(op: str) -> Any:
 
 
 def _maximum(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
-    """The maximum of columns of the maximum of rows is one of both."""
+    """Writes a max-pooling; a pooling of rows, then columns becomes a single one."""
     (x,), window = xs[:1], p["window_dimensions"]
     _check_window(p)
     pool = Pool(
@@ -147,8 +147,8 @@ def _check_window(p: Any) -> None:
     )
     if len(window) != 4 or (window[0], window[3]) != (1, 1) or set(dilations) != {1}:
         raise ValueError(
-            "a window over other axes than H and W of [B, H, W, C], or a dilated one, "
-            "cannot be written as ONNX"
+            "a window over axes other than H and W of [B, H, W, C], or a dilated "
+            "window, cannot be written as ONNX"
         )
 
 
@@ -194,7 +194,7 @@ def _transposed(v: Value) -> Value:
 
 
 def _quotient(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
-    """By a constant: the product with its inverse, as XLA's optimizers may have it."""
+    """Writes division by a constant as a product with its inverse, as XLA may do."""
     by = xs[1].constant
     if by is None or out.dtype.kind != "f" or not by.all():
         return w.elementwise(lambda *x: w.g.add("Div", *x), xs, out)

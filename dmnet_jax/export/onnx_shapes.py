@@ -1,4 +1,4 @@
-"""Primitives that move, cut and join arrays as ONNX nodes."""
+"""ONNX conversion of primitives that reshape, slice and join arrays."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dmnet_jax.export.onnx_values import TO_FIRST, TO_LAST, Value, Writer, sprea
 
 
 def _broadcast(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
-    """Axes of one are added; the tensor spreads where it is used."""
+    """Adds axes of size 1; the tensor is broadcast where it is used."""
     v, real = xs[0], [1] * len(out.shape)
     given = spread(v.real, len(v.shape))
     for place, n in zip(params["broadcast_dimensions"], given, strict=True):
@@ -24,7 +24,7 @@ def _broadcast(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
 
 
 def _is_one(v: Value, out: Any) -> bool:
-    """Whether it is one number, whose tensor broadcasts to the result's shape."""
+    """Whether `v` is a single number whose tensor broadcasts to the result's shape."""
     return math.prod(v.real) == 1 and len(v.real) <= len(out.shape)
 
 
@@ -87,7 +87,7 @@ def _reverse(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
 def _pad(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     config = params["padding_config"]
     if any(inner for *_, inner in config) or min(min(c) for c in config) < 0:
-        raise ValueError("pad inside or of negative width cannot be written as ONNX")
+        raise ValueError("interior or negative padding cannot be written as ONNX")
     (v, fill), axes = xs, [i for i, ends in enumerate(config) if any(ends)]
     if not axes:
         return v

@@ -1,8 +1,8 @@
-"""Values of a graph that is being written: constants, and tensors in two layouts.
+"""Values of an ONNX graph under construction: constants, and tensors in two layouts.
 
-JAX's maps are [B, H, W, C], and ONNX convolutions want [B, C, H, W]. A map stays
-channels first from one convolution to the next, and is transposed when something reads
-it that needs the other layout.
+Maps are [B, H, W, C] in JAX, but ONNX convolutions need [B, C, H, W]. A map stays
+channels-first from one convolution to the next and is transposed only when an operation
+needs the other layout.
 """
 
 import math
@@ -25,13 +25,13 @@ class Value:
     """An array of the JAX function.
 
     Attributes:
-        shape: as JAX has it.
-        dtype: the same.
+        shape: shape in JAX.
+        dtype: dtype in JAX.
         real: shape of the tensor, in JAX's order of axes; it broadcasts to `shape`.
-        last: the tensor in JAX's order of axes.
-        first: the tensor with the last of four axes second. One of the two is given.
-        made_by: the convolution or pooling that made it, which the next operator may
-            become part of.
+        last: the tensor with channels last, in JAX's order of axes.
+        first: the tensor with channels first. At least one of the two is set.
+        made_by: the convolution or pooling that produced it, into which the next
+            operation may be folded.
     """
 
     shape: Shape
@@ -47,12 +47,12 @@ class Value:
 
     @property
     def is_map(self) -> bool:
-        """Whether it is computed and there channels first."""
+        """Whether the value is computed and available channels-first."""
         return self.first is not None and self.constant is None
 
 
 def constant(x: Any) -> Value:
-    """Of an array, without the axes along which all of it is the same."""
+    """Creates a constant, reduced along axes on which it does not vary."""
     full = small = np.asarray(x)
     for axis in range(full.ndim):
         one = small.take([0], axis) if small.shape[axis] > 1 else small
@@ -64,29 +64,29 @@ def constant(x: Any) -> Value:
 
 
 def spread(real: Shape, rank: int) -> Shape:
-    """A shape that broadcasts, with all axes."""
+    """Prepends axes of size 1 to reach `rank`."""
     return (1,) * (rank - len(real)) + tuple(real)
 
 
 class Writer:
-    """Writes values into a graph, in the layout that is asked for."""
+    """Writes values into a graph, in the requested layout."""
 
     def __init__(self, graph: Graph) -> None:
         self.g = graph
 
     def last(self, v: Value) -> Operand:
-        """The tensor of shape `v.real`."""
+        """Returns the tensor of shape `v.real`."""
         if v.last is None:
             assert v.first is not None
             v.last = self.moved(v.first, [v.real[i] for i in TO_FIRST], TO_LAST)
         return v.last
 
     def full(self, v: Value) -> Operand:
-        """The tensor of shape `v.shape`."""
+        """Returns the tensor expanded to `v.shape`."""
         return self._expanded(self.last(v), v.real, v.shape)
 
     def first(self, v: Value) -> Operand:
-        """The tensor of shape `v.real`, channels first; of one number, as it is."""
+        """Returns the tensor of shape `v.real`, channels first; scalars unchanged."""
         if v.first is None:
             assert v.last is not None
             if math.prod(v.real) == 1:
@@ -97,23 +97,23 @@ class Writer:
         return v.first
 
     def full_first(self, v: Value) -> Operand:
-        """The tensor of shape `v.shape`, channels first."""
+        """Returns the tensor expanded to `v.shape`, channels first."""
         x, real = self.first(v), tuple(spread(v.real, 4)[i] for i in TO_FIRST)
         real = v.real if x is v.last else real
         return self._expanded(x, real, tuple(v.shape[i] for i in TO_FIRST))
 
     def reshape(self, x: Operand, now: Sequence[int], shape: Sequence[int]) -> Operand:
-        """Of a tensor that has the shape `now`."""
+        """Reshapes a tensor of shape `now`."""
         if isinstance(x, (np.ndarray, np.generic)):
             return np.reshape(x, shape)
         return self.g.reshape(x, now, shape)
 
     def reshaped(self, v: Value, shape: Sequence[int]) -> Operand:
-        """The whole tensor in another shape."""
+        """Returns the full tensor in another shape."""
         return self.reshape(self.full(v), v.shape, shape)
 
     def moved(self, x: Operand, shape: Sequence[int], order: Sequence[int]) -> Operand:
-        """A tensor of that shape transposed, which a reshape does for axes of one."""
+        """Transposes a tensor; uses a reshape if only axes of size 1 move."""
         if isinstance(x, (np.ndarray, np.generic)):
             return np.transpose(np.reshape(x, shape), order)
         wide = [axis for axis in order if shape[axis] > 1]
@@ -135,15 +135,15 @@ class Writer:
     # ---- results ----
 
     def whole(self, x: Operand, aval: Any) -> Value:
-        """A tensor of the array's own shape."""
+        """Wraps a tensor of the array's shape."""
         return Value(aval.shape, aval.dtype, aval.shape, x)
 
     def map(self, x: Operand, aval: Any, **more: Any) -> Value:
-        """The same, channels first."""
+        """Wraps a channels-first tensor of the array's shape."""
         return Value(aval.shape, aval.dtype, aval.shape, None, x, **more)
 
     def elementwise(self, op: Any, xs: Sequence[Value], aval: Any) -> Value:
-        """`op` of broadcastable tensors, in the layout that one of them has."""
+        """Applies `op` to broadcastable tensors, channels-first if one of them is."""
         rank = len(aval.shape)
         if rank == 4 and any(x.is_map for x in xs):
             given = [self.first(x) for x in xs]
@@ -154,13 +154,13 @@ class Writer:
         return Value(aval.shape, aval.dtype, real, op(*given))
 
     def axes(self, v: Value, axes: Sequence[int]) -> tuple[Operand, list[int]]:
-        """The whole tensor as it is, and where in it these axes are."""
+        """Returns the full tensor in its current layout, and the axes there."""
         if v.is_map:
             return self.full_first(v), [TO_FIRST.index(axis) for axis in axes]
         return self.full(v), list(axes)
 
     def like(self, x: Operand, v: Value, aval: Any) -> Value:
-        """A tensor in the layout in which `axes` gave that of `v`."""
+        """Wraps a tensor in the layout in which `axes` returned that of `v`."""
         if v.is_map:
             return self.map(x, aval)
         return self.whole(x, aval)

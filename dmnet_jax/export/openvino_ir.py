@@ -1,4 +1,4 @@
-"""The streaming step as OpenVINO IR, from its ONNX graph."""
+"""Export of the streaming step as OpenVINO IR, from its ONNX graph."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,10 +10,10 @@ from dmnet_jax.streaming.runtimes import import_openvino
 
 
 def convert(onnx_model: bytes) -> tuple[bytes, bytes]:
-    """`.xml` and `.bin` of a serialised ONNX model, with float32 weights.
+    """Returns the contents of `.xml` and `.bin` for a serialized ONNX model.
 
-    bfloat16 is not a matter of the file: it is the precision that the file is
-    compiled for where it runs.
+    Weights are float32. bfloat16 is not a property of the file but is selected when the
+    model is compiled for a device.
     """
     openvino = import_openvino()
     model = openvino.Core().read_model(onnx_model, b"")
@@ -25,9 +25,9 @@ def convert(onnx_model: bytes) -> tuple[bytes, bytes]:
 
 
 def _with_inputs(openvino: Any, model: Any, source: onnx.ModelProto) -> Any:
-    """The model with all inputs of its source; OpenVINO drops those nothing reads.
+    """Restores inputs that OpenVINO drops because nothing reads them.
 
-    Such as `reset`, of a network without a memory.
+    An example is `reset` of a network without a memory.
     """
     known = {p.output(0).get_any_name(): p for p in model.get_parameters()}
     parameters = []

@@ -1,11 +1,12 @@
-"""The gate before an exported step is written: it must do what the network does.
+"""Parity check of an exported step against the network, before it is written.
 
-One gate for every format; what it runs is the program as its reader will open it.
+The same check is used for all formats. It runs the exported program as it is loaded by
+users.
 
-Both run over the same stream of pictures, `DMNet.step` with the training variables on
-one side. On the way the window wraps around, the global memory is filled up so that it
-replaces its oldest frame, and the stream is reset. On labelled videos, if there are
-any, both are scored too.
+Both run over the same stream of frames, one of them as `step` of the network with the
+training variables. During the stream, the window wraps around, the global memory is
+filled so that it replaces its oldest frame, and the stream is reset. If there are
+labeled videos, both are also scored on them.
 """
 
 import dataclasses
@@ -26,34 +27,34 @@ from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.streaming.program import Program
 
 FRAMES = 64
-RELATIVE = 1e-4  # of the greatest magnitude in a map: what rounding may do
-MAX_MISMATCH = 1e-3  # share of pixels; only where the best two classes are that close
-BF16_MISMATCH = 5e-2  # what bfloat16 may do: no more is asked of its single pixels
-MAX_SCORE_LOSS = 2e-3  # of mIoU on labelled frames
+RELATIVE = 1e-4  # rounding tolerance, relative to the maximum magnitude of a map
+MAX_MISMATCH = 1e-3  # share of pixels; allowed only where the best two classes tie
+BF16_MISMATCH = 5e-2  # share of pixels, for bfloat16; ties are not required
+MAX_SCORE_LOSS = 2e-3  # loss of mIoU on labeled frames
 
 Leaves = dict[str, np.ndarray]
 
-# Of a `DualMemory`: what is exact whatever rounds.
+# Leaves of a `DualMemory` that must be equal regardless of rounding.
 _COUNTERS = (".local.", ".reference.", ".global_.", ".frame")
 
 
 @dataclasses.dataclass
 class Parity:
-    """How far two streams are apart, over all frames: JSON.
+    """Differences between the network and an exported step over all frames.
 
     Attributes:
-        frames: compared.
-        remembers: whether there is a global memory.
-        resets: of the stream, on the way.
-        wraps: frames that replaced the oldest of a full global memory.
-        admitted: frames that entered it, wraps included.
+        frames: number of frames compared.
+        remembers: whether the network has a `DualMemory`.
+        resets: number of resets of the stream.
+        wraps: number of frames that replaced the oldest one of a full global memory.
+        admitted: number of frames that entered the global memory, wraps included.
         label_mismatch: share of pixels whose labels differ.
-        label_errors: pixels that differ though the best two classes do not tie.
-        state_error: greatest difference in the memory over its greatest magnitude.
-        confidence_error: greatest difference of r.
-        decisions_differ: frames that one side admitted and the other did not.
-        miou_network: pooled IoU of the network on labelled frames, if there are any.
-        miou_exported: of the exported step on the same.
+        label_errors: number of differing pixels whose best two classes do not tie.
+        state_error: maximum difference in the memory, relative to its magnitude.
+        confidence_error: maximum difference of r.
+        decisions_differ: number of frames that only one side admitted.
+        miou_network: pooled IoU of the network on labeled frames, if there are any.
+        miou_exported: pooled IoU of the exported step on the same frames.
     """
 
     frames: int = 0
@@ -70,10 +71,10 @@ class Parity:
     miou_exported: float | None = None
 
     def passed(self, dtype: str = "fp32") -> bool:
-        """Whether a step that computes in "fp32" or "bf16" may differ that much.
+        """Whether the differences are acceptable for a step in "fp32" or "bf16".
 
-        In bfloat16 a decision at the threshold may turn, and the memories are others
-        from there on: it is held to its labels and scores.
+        In bfloat16, admission decisions near a threshold can flip, and the memories
+        differ from there on. Therefore only labels and scores are checked.
         """
         whole = self.frames >= FRAMES and self.resets > 0
         whole &= self.wraps > 0 or not self.remembers
@@ -91,13 +92,13 @@ class Parity:
 
 
 def compare(model: Any, variables: Any, program: Program, names: list[str]) -> Parity:
-    """Runs both over `FRAMES` pictures.
+    """Runs the network and a program over `FRAMES` generated frames.
 
     Args:
         model: any `models.protocol.VideoSegmenter`.
-        variables: as trained.
-        program: for one stream.
-        names: of its memory's leaves, as the network's memory names its own.
+        variables: trained variables.
+        program: the exported program, for one stream.
+        names: names of the leaves of the program's memory, as in `leaf_names`.
     """
     interface = program.interface
 
@@ -119,16 +120,16 @@ def compare(model: Any, variables: Any, program: Program, names: list[str]) -> P
         theirs, output, labels, tie = _reference(
             variables, theirs, frame, model=model, size=interface.label_size
         )
-        ours, labelled = program.step(ours, frame, reset=np.full(1, what, np.uint8))
+        ours, labeled = program.step(ours, frame, reset=np.full(1, what, np.uint8))
 
-        differs = np.asarray(labels != labelled.labels)
+        differs = np.asarray(labels != labeled.labels)
         mismatches += differs.sum() / differs.size
         found.label_errors += int((differs & ~np.asarray(tie)).sum())
         admitted = bool(output.admitted[0])
-        found.decisions_differ += admitted != bool(labelled.admitted[0])
+        found.decisions_differ += admitted != bool(labeled.admitted[0])
         found.admitted += admitted
         found.wraps += full and admitted
-        apart = abs(float(output.confidence[0] - labelled.confidence[0]))
+        apart = abs(float(output.confidence[0] - labeled.confidence[0]))
         found.confidence_error = max(found.confidence_error, _or_infinity(apart))
         found.state_error = max(
             found.state_error, _state_error(_named(theirs), _named(ours, names))
@@ -142,7 +143,7 @@ def compare(model: Any, variables: Any, program: Program, names: list[str]) -> P
 def _reference(
     variables: Any, memory: Any, frame: Any, *, model: Any, size: tuple[int, int]
 ) -> tuple[Any, Output, Any, Any]:
-    """The network's step: memory, output, labels, and where the best two tie."""
+    """Returns memory, output, labels, and where the best two classes tie."""
     stepped: Any = model.apply(variables, memory, frame, method="step")
     memory, output = stepped
     logits = enlarge(output.logits, size)
@@ -154,16 +155,16 @@ def _reference(
 def score(
     model: Any, variables: Any, program: Program, videos: FrameSource
 ) -> tuple[float, float]:
-    """Pooled IoU over foreground classes of network and program, 0..1.
+    """Returns the pooled IoU over foreground classes of network and program, in 0..1.
 
-    Both see the videos from an empty memory on; scored is every labelled frame, at the
+    Both run over each video from an empty memory. All labeled frames are scored, at the
     size of the frames.
 
     Args:
         model: the network.
-        variables: as trained.
-        program: for one stream, with labels of the frames' size.
-        videos: of the program's size.
+        variables: trained variables.
+        program: the exported program, for one stream, with labels at the frames' size.
+        videos: videos at the program's size.
 
     Raises:
         ValueError: no frame has a label.
@@ -175,14 +176,14 @@ def score(
         )
         for seen in predict_video(model, variables, videos, video, scoring=scoring):
             frame = videos.image(video, seen.frame)[None]
-            memory, labelled = program.step(memory, frame)
+            memory, labeled = program.step(memory, frame)
             if seen.truth is not None:
-                given = seen.label, np.asarray(labelled.labels[0])
+                given = seen.label, np.asarray(labeled.labels[0])
                 rows.append(
                     [frame_counts(x, seen.truth, model.num_classes) for x in given]
                 )
     if not rows:
-        raise ValueError("the labelled videos have no frame with a label")
+        raise ValueError("no frame of the labeled videos has a label")
     network, exported = np.array(rows).swapaxes(0, 1)
     return _iou(network), _iou(exported)
 
@@ -192,7 +193,7 @@ def _iou(counts: np.ndarray) -> float:
 
 
 def picture(index: int, size: tuple[int, int]) -> np.ndarray:
-    """uint8 [H, W, 3]: coloured patches that wander, another scene every 16 frames."""
+    """Generates a uint8 [H, W, 3]: moving patches, a new scene every 16 frames."""
     height, width = size
     rng = np.random.default_rng(index // 16)
     patches = rng.integers(0, 256, (height // 16, width // 16, 3))
@@ -203,7 +204,7 @@ def picture(index: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def _named(memory: Any, names: list[str] | None = None) -> Leaves:
-    """Leaves on the host by name; a PRNG key, which no step changes, left out."""
+    """Returns host copies of the leaves by name, except the constant PRNG key."""
     names = names or leaf_names(memory)
     leaves = dict(zip(names, jax.tree.leaves(memory), strict=True))
     held = {
@@ -215,9 +216,9 @@ def _named(memory: Any, names: list[str] | None = None) -> Leaves:
 
 
 def _full(memory: Any, names: list[str] | None = None) -> Any:
-    """The memory with every global slot taken by a variant of the first.
+    """Fills every slot of the global memory with a variant of the first one.
 
-    The reference is forgotten, so that the next frame is admitted and replaces one.
+    The reference is reset, so that the next frame is admitted and replaces a slot.
     """
     names = names or leaf_names(memory)
     named = _named(memory, names)
@@ -237,7 +238,10 @@ def _full(memory: Any, names: list[str] | None = None) -> Any:
 
 
 def _state_error(theirs: Leaves, ours: Leaves) -> float:
-    """Over all leaves: what is valid of the rings, and counters."""
+    """Returns the maximum error over valid ring slots and other leaves.
+
+    Infinity if a counter differs.
+    """
     worst = 0.0
     for name, expected in theirs.items():
         got = ours[name]

@@ -1,9 +1,9 @@
-"""Post-training quantization of a step's OpenVINO model to int8, by NNCF.
+"""Post-training int8 quantization of a step's OpenVINO model with NNCF.
 
-What costs time is quantized: layers (convolutions and products with weights) and the
-sums, pools and resizings between them. The rest keeps its precision: the first layer of
-a path, which sees the frame; scores, softmax and attention; gates, counters and the
-rings' writes.
+Quantized are the expensive operations: layers (convolutions and matrix products with
+weights) and the additions, poolings and resizes between them. All others keep their
+precision: the first layer of each path from an input, scores, softmax and attention,
+gates, counters and ring writes.
 """
 
 import contextlib
@@ -20,19 +20,19 @@ from dmnet_jax.export.calibration import Rolled
 from dmnet_jax.streaming.runtimes import Tensors, import_openvino
 
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
-# Between layers; what they do not change the range of needs no range of its own.
+# Operations between layers. Those that keep the range of their input share its range.
 _BETWEEN = {"Add", "Clamp", "Minimum", "Maximum", "Relu", "MaxPool", "Interpolate"}
 _BETWEEN |= {"Transpose", "Reshape"}
 
 FAST_BIAS_CORRECTION = False
-"""NNCF's fast form takes a fifth of the time, and twice as many labels differ."""
+"""NNCF's fast method takes a fifth of the time, but twice as many labels differ."""
 
 RANKED_ON = 6
-"""Inputs on which layers are ranked."""
+"""Number of inputs on which layers are ranked."""
 
 
 def import_nncf() -> Any:
-    """NNCF without its telemetry, which is OpenVINO's, and with errors alone told."""
+    """Imports NNCF with telemetry disabled, and logs only errors."""
     import_openvino()
     import nncf  # pyright: ignore[reportMissingImports]  (an extra)
 
@@ -41,10 +41,10 @@ def import_nncf() -> Any:
 
 
 def read_model(contents: dict[str, bytes]) -> Any:
-    """The model of `.xml` and `.bin`, with all that is constant computed.
+    """Reads a model from the contents of `.xml` and `.bin`, and folds constants.
 
-    NNCF knows weights and biases only as plain constants: a depthwise kernel or a bias
-    that is reshaped on the way is not seen, and 1.9 times as many labels differ.
+    NNCF recognizes weights and biases only as plain constants. Without folding, it
+    misses reshaped depthwise kernels and biases, and 1.9 times as many labels differ.
     """
     openvino = import_openvino()
     from openvino.passes import (  # pyright: ignore[reportMissingImports]
@@ -62,12 +62,12 @@ def read_model(contents: dict[str, bytes]) -> Any:
 def quantized(
     contents: dict[str, bytes], inputs: Rolled, kept: Sequence[str] = ()
 ) -> tuple[Any, dict[str, bytes]]:
-    """The int8 model, and its files by suffix.
+    """Quantizes a model; returns the int8 model and its file contents by suffix.
 
     Args:
-        contents: of the float32 model.
-        inputs: what activations are measured on.
-        kept: names of layers that are to keep their precision, beside the usual.
+        contents: file contents of the float32 model, by suffix.
+        inputs: calibration inputs.
+        kept: names of additional layers that keep their precision.
     """
     nncf = import_nncf()
     model = read_model(contents)
@@ -89,15 +89,15 @@ def quantized(
 
 
 def precise(model: Any) -> list[str]:
-    """Names of operations that are not quantized.
+    """Returns the names of operations that are not quantized.
 
     Args:
-        model: with constants folded.
+        model: a model with folded constants.
     """
     kept = []
     constant: set[str] = set()
-    after_layers: set[str] = set()  # something of a layer is upstream
-    of_layers: set[str] = set()  # sums, pools and resizings of layers alone
+    after_layers: set[str] = set()  # a layer is upstream
+    of_layers: set[str] = set()  # layers, and operations of `_BETWEEN` on layers only
     for operation in model.get_ordered_ops():
         name, kind = operation.get_friendly_name(), operation.get_type_name()
         sources = [x.get_node().get_friendly_name() for x in operation.input_values()]
@@ -111,7 +111,7 @@ def precise(model: Any) -> list[str]:
         if is_layer:
             of_layers.add(name)
             if not after_layers.intersection(live):
-                kept.append(name)  # a first one
+                kept.append(name)  # the first layer of a path
         elif live and kind in _BETWEEN and of_layers.issuperset(live):
             of_layers.add(name)
         elif kind not in ("Parameter", "Result"):
@@ -120,7 +120,7 @@ def precise(model: Any) -> list[str]:
 
 
 def layers(model: Any) -> list[str]:
-    """Names of the layers of a quantized model that compute in int8."""
+    """Returns the names of the layers of a quantized model that run in int8."""
     return [
         operation.get_friendly_name()
         for operation in model.get_ordered_ops()
@@ -132,12 +132,15 @@ def layers(model: Any) -> list[str]:
 def ranked(
     contents: dict[str, bytes], model: Any, inputs: Iterable[Tensors]
 ) -> list[str]:
-    """Layers by what the labels gain if a layer's input is not rounded, most first.
+    """Ranks layers by how much the labels improve without quantizing a layer's input.
 
     Args:
-        contents: of the float32 model.
-        model: the quantized one.
-        inputs: some to compare labels on; they are kept.
+        contents: file contents of the float32 model, by suffix.
+        model: the quantized model.
+        inputs: inputs on which to compare labels; copies of all are held in memory.
+
+    Returns:
+        Names of layers, most sensitive first.
     """
     core = import_openvino().Core()
     given = [{n: x.copy() for n, x in tensors.items()} for tensors in inputs]

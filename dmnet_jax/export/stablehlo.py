@@ -1,7 +1,8 @@
-"""The streaming step as StableHLO, by `jax.export`.
+"""Export of the streaming step as StableHLO with `jax.export`.
 
-Inputs are the memory's leaves, then frames, active and reset; outputs the memory's
-leaves, then labels, confidence, similarity and admitted. The weights are inside.
+Inputs are the leaves of the memory, then frames, active and reset. Outputs are the
+leaves of the memory, then labels, confidence, similarity and admitted. The weights are
+embedded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 from jax import Array, export
 
-from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labelled_step
+from dmnet_jax.streaming.program import OUTPUTS, Interface, input_shapes, labeled_step
 
 PLATFORMS = ("cpu", "cuda")
 
@@ -19,15 +20,15 @@ PLATFORMS = ("cpu", "cuda")
 def export_step(
     model: Any, variables: Any, interface: Interface
 ) -> tuple[bytes, dict[str, Any]]:
-    """The step for every platform, serialised, and JSON that describes it.
+    """Returns the serialized step for all platforms, and its JSON description.
 
     Args:
         model: any `models.protocol.VideoSegmenter`.
-        variables: its variables.
-        interface: sizes.
+        variables: variables of the model.
+        interface: sizes of the step.
 
     Raises:
-        ValueError: a part of the step runs on the host, which no file can hold.
+        ValueError: a part of the step runs on the host and cannot be exported.
     """
     folded, variables = model.folded(variables)
     memory, *inputs = input_shapes(folded, interface)
@@ -36,10 +37,10 @@ def export_step(
     def step(*arguments: Any) -> tuple[Array, ...]:
         held = jax.tree.unflatten(structure, arguments[: len(leaves)])
         rest = arguments[len(leaves) :]
-        held, labelled = labelled_step(
+        held, labeled = labeled_step(
             *(folded, variables, interface, False, held), *rest
         )
-        outputs = [getattr(labelled, name) for name in OUTPUTS]
+        outputs = [getattr(labeled, name) for name in OUTPUTS]
         return (*jax.tree.leaves(held), *outputs)
 
     with _no_source_paths():
@@ -50,19 +51,19 @@ def export_step(
         except NotImplementedError as error:
             raise ValueError(
                 f"{type(model).__name__} computes a part of its step on the host "
-                f"(optical flow), which no file can hold ({error})"
+                f"(optical flow), which cannot be exported ({error})"
             ) from error
     return bytes(exported.serialize()), _describe(exported, leaf_names(memory))
 
 
 def leaf_names(tree: Any) -> list[str]:
-    """Such as ".global_.slots.key", in the order of the leaves."""
+    """Returns leaf names, such as ".global_.slots.key", in the order of the leaves."""
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [jax.tree_util.keystr(path) for path, _ in paths]
 
 
 def typed(names: Iterable[str], shapes: Iterable[Any]) -> list[dict[str, Any]]:
-    """JSON of named arrays."""
+    """Returns names, shapes and dtypes of arrays as JSON."""
     return [
         {"name": name, "shape": list(x.shape), "dtype": str(x.dtype)}
         for name, x in zip(names, shapes, strict=True)
@@ -70,9 +71,9 @@ def typed(names: Iterable[str], shapes: Iterable[Any]) -> list[dict[str, Any]]:
 
 
 def _describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
-    """For a runtime that is not JAX.
+    """Describes the module for runtimes other than JAX.
 
-    `kept` lists the inputs that the module has: unused ones are dropped from it.
+    `kept` lists the indices of the module's inputs; unused inputs are dropped from it.
     """
     inputs = typed([*names, "frames", "active", "reset"], exported.in_avals)
     return {
@@ -86,7 +87,7 @@ def _describe(exported: export.Exported, names: list[str]) -> dict[str, Any]:
 
 @contextmanager
 def _no_source_paths() -> Iterator[None]:
-    """Operations are not marked with files and lines of this machine."""
+    """Omits source files and lines of this machine from the exported operations."""
     name = "jax_traceback_in_locations_limit"
     before = jax.config.values[name]
     jax.config.update(name, 0)

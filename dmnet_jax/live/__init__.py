@@ -1,1 +1,1 @@
-"""A page on which a network is watched at work: `python -m dmnet_jax.live --help`."""
+"""A web page that shows a network running live: `python -m dmnet_jax.live --help`."""

@@ -1,4 +1,4 @@
-"""Spoils the frames that a session gets, so that its memory can be seen at work."""
+"""Corrupts the frames of a session, to demonstrate the effect of its memory."""
 
 from typing import Any, NamedTuple
 
@@ -9,16 +9,16 @@ from data_pipelines.corruption import KINDS, SEVERITIES, UNGRADED, corrupt
 OFF = "none"
 
 _TURN = 100
-"""Frames after which a disturbance goes back the way it came: some drift out of the
-picture in the end, and then there would be nothing to see."""
+"""Frames after which a corruption runs backwards. Some kinds drift out of the image and
+would then have no visible effect."""
 
 
 class Choice(NamedTuple):
-    """What is done to the frames.
+    """The selected corruption.
 
     Attributes:
         kind: one of `corruption.KINDS`, or `OFF`.
-        severity: 1..5; kept, but without meaning, for kinds that have none.
+        severity: 1..5; stored but ignored for kinds without severity.
     """
 
     kind: str = OFF
@@ -26,16 +26,16 @@ class Choice(NamedTuple):
 
     @classmethod
     def of(cls, order: dict[str, Any]) -> "Choice | None":
-        """Of {"degrade": kind, "severity": int}; None if it is anything else."""
+        """Parses {"degrade": kind, "severity": int}; None if the order is invalid."""
         if order.keys() != {"degrade", "severity"}:
             return None
         kind, severity = order["degrade"], order["severity"]
-        # True and 3.0 are among the severities too.
+        # True and 3.0 compare equal to severities, so the type is checked as well.
         known = kind in (OFF, *KINDS) and severity in SEVERITIES
         return cls(kind, severity) if known and type(severity) is int else None
 
     def told(self) -> str:
-        """In words; empty when nothing is done."""
+        """Returns a description; empty if off."""
         if self.kind == OFF:
             return ""
         name = self.kind.replace("_", " ")
@@ -43,13 +43,13 @@ class Choice(NamedTuple):
 
 
 class Degrade:
-    """Frames as they come, spoiled in one burst for as long as a kind is chosen.
+    """Corrupts frames in one burst for as long as a kind is selected.
 
-    Another kind is another burst, which looks different each time; another severity
-    is the same burst, thicker or thinner.
+    Selecting another kind starts a new burst with a new seed. Changing the severity
+    continues the same burst at another strength.
 
     Attributes:
-        choice: for the next frame.
+        choice: corruption of the next frame.
     """
 
     def __init__(self) -> None:
@@ -59,13 +59,13 @@ class Degrade:
         self._before: np.ndarray | None = None
 
     def choose(self, choice: Choice) -> None:
-        """Begins a burst, changes its severity, or ends it."""
+        """Starts a burst, changes its severity, or ends it."""
         if choice.kind != self.choice.kind:
             self._seed, self._step = self._seed + 1, 0
         self.choice = choice
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """A frame uint8 [H, W, 3] as it is chosen; the frame itself when it is off."""
+        """Corrupts a frame uint8 [H, W, 3]; returns the frame itself if off."""
         if self._step == 0:
             self._before = frame if self._last is None else self._last
         self._last = frame

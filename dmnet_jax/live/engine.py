@@ -1,4 +1,4 @@
-"""The thread that steps a session, and what the page is told of each frame."""
+"""A thread that steps a session and publishes an event for each frame to the page."""
 
 import base64
 import io
@@ -24,31 +24,31 @@ from dmnet_jax.video.overlay import places
 from dmnet_jax.video.sources import RATE, Captured, Source, SourceError
 
 HISTORY = 300
-"""Frames of the curves."""
+"""Number of frames shown in the curves."""
 
 SHOWN = 24
-"""Admitted frames that are shown, the newest."""
+"""Number of admitted frames shown, the newest ones."""
 
 _LONGEST = 720
 _THUMB = 120
 
 
 class Engine:
-    """Frames through a session, in a thread of its own.
+    """Runs a session on a source in its own thread.
 
-    A camera is followed in real time: its latest frame wins. A file is played at its
-    rate or slower, every frame, over and over.
+    A camera is read in real time: only its latest frame is used. A file is played in a
+    loop with every frame, at its frame rate or slower.
 
         with Engine(trained, source, about) as engine:
             number, event = engine.wait(after=0, timeout=1.0)
 
     Args:
         trained: the network.
-        source: of frames.
+        source: source of frames.
         about: JSON for the page: "source" and "checkpoint".
 
     Attributes:
-        failure: why it plays no more; empty while it does.
+        failure: why the engine stopped; empty while it runs.
     """
 
     def __init__(self, trained: TrainedRun, source: Source, about: dict[str, Any]):
@@ -76,7 +76,7 @@ class Engine:
         self._number, self._event = 0, {}
         self.history: deque[list[Any]] = deque(maxlen=HISTORY)
         self.thumbs: dict[str, str] = {}
-        self._thumb_of: dict[int, str] = {}  # by the frame's number in the memory
+        self._thumb_of: dict[int, str] = {}  # by the frame's index in the memory
         self._used = self._dropped = 0
         self._paused = False
         self._degrade = Degrade()
@@ -85,13 +85,16 @@ class Engine:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def wait(self, after: int, timeout: float) -> tuple[int, dict[str, Any]]:
-        """The newest event and its number; waits for one later than `after`."""
+        """Waits for an event later than `after`; returns the newest one and its number.
+
+        Returns the current event if there is no new one within `timeout` seconds.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._number > after, timeout)
             return self._number, self._event
 
     def order(self, order: dict[str, Any]) -> None:
-        """What the page asks for, done before the next frame.
+        """Queues a command from the page; it is executed before the next frame.
 
         Args:
             order: {"paused": bool}, {"forget": "reset-local" | "reset-all"},
@@ -99,7 +102,7 @@ class Engine:
                 {"degrade": kind of `corruption.KINDS` or "none", "severity": 1 to 5}.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: the command is none of these.
         """
         names, values = set(order), list(order.values())
         if names == {"paused"} and isinstance(order["paused"], bool):
@@ -113,10 +116,10 @@ class Engine:
         elif Choice.of(order):
             self._orders.append(order)
         else:
-            raise ValueError("no such order")
+            raise ValueError("unknown command")
 
     def join(self) -> None:
-        """Waits until it plays no more."""
+        """Waits until the engine stops."""
         self._thread.join()
 
     def _run(self) -> None:
@@ -125,7 +128,7 @@ class Engine:
             told = "" if self._stop.is_set() else "the source has ended"
         except (SourceError, OSError, ValueError) as error:
             told = str(error)
-        except Exception as error:  # whatever it is, the page and the command tell it
+        except Exception as error:  # any error is shown on the page and in the terminal
             told = repr(error)
         if told:
             self.failure = told
@@ -146,14 +149,14 @@ class Engine:
             ):
                 self._obey()
                 if captured is None:
-                    session.reset()  # a file begins again
+                    session.reset()  # a file starts again
                 else:
                     self._step(session, captured, arrived)
 
     def _step(
         self, session: Session, captured: Captured, arrived: float | None
     ) -> None:
-        """Steps one frame and publishes what came of it."""
+        """Steps one frame and publishes the result."""
         degraded = self._degrade.choice.told()
         frame = self._degrade(captured.image)
         result = session.step(frame, arrived, captured.damage)
@@ -161,7 +164,7 @@ class Engine:
             self._thumb_of, self._used = {}, 0
         image = _reduced(frame, _LONGEST)
         thumb = f"{result.index}"
-        if result.seconds:  # it went through the network
+        if result.seconds:  # the frame was run through the network
             self._thumb_of[self._used] = thumb
             self.thumbs[thumb] = _jpeg(_reduced(frame, _THUMB))
             self._used += 1
@@ -212,13 +215,13 @@ class Engine:
         }
 
     def _painted(self, label: np.ndarray) -> str:
-        """A palette PNG whose background is transparent, as a data address."""
+        """Returns a palette PNG with transparent background as a data URL."""
         picture = Image.fromarray(label)
         picture.putpalette([channel for color in self._colors for channel in color])
         return _png(picture, transparency=0)
 
     def _obey(self) -> dict[str, Any]:
-        """Does what was asked for; what the page can show of it at once."""
+        """Executes queued commands; returns the resulting changes to the last event."""
         shown: dict[str, Any] = {}
         while self._orders:
             order = self._orders.popleft()
@@ -309,7 +312,7 @@ def _png(picture: Image.Image, **options: Any) -> str:
 
 
 def _trust(trust: np.ndarray | None) -> dict[str, Any] | None:
-    """A gray picture, white where the frame was trusted, and the mean."""
+    """Returns a grayscale image, white where the frame is trusted, and the mean."""
     if trust is None:
         return None
     gray = np.rint(255 * trust).astype(np.uint8)
@@ -317,7 +320,7 @@ def _trust(trust: np.ndarray | None) -> dict[str, Any] | None:
 
 
 def _limited(thresholds: dict[str, float] | None) -> dict[str, float]:
-    """JSON has no infinity."""
+    """Limits thresholds to finite values, because JSON has no infinity."""
     return {n: min(max(x, -1e9), 1e9) for n, x in (thresholds or {}).items()}
 
 

@@ -1,10 +1,10 @@
-"""The page's server: this machine alone, three fixed addresses, no parameters.
+"""HTTP server of the page: loopback interface only, three fixed paths.
 
     GET /         the page
-    GET /events   what the engine publishes, as server-sent events
-    POST /orders  {"paused": true} and the like, see `Engine.order`
+    GET /events   the engine's events, as server-sent events
+    POST /orders  commands such as {"paused": true}, see `Engine.order`
 
-Requests that name another host, or come from another site's page, are refused.
+Requests for another host name, or with another origin, are rejected.
 """
 
 import json
@@ -31,19 +31,19 @@ class Server(ThreadingHTTPServer):
     """Serves the page of an engine.
 
     Args:
-        engine: whose events are shown.
-        port: 0: any that is free.
+        engine: the engine whose events are shown.
+        port: port number. 0: any free port.
 
     Raises:
-        OSError: the port is taken.
-        ValueError: there is no such port.
+        OSError: the port is not available.
+        ValueError: the port number is invalid.
     """
 
     daemon_threads = True
 
     def __init__(self, engine: Engine, port: int):
         if not 0 <= port <= 65535:
-            raise ValueError(f"--port {port}: must be 0 to 65535; 0 is any free one")
+            raise ValueError(f"--port {port}: must be 0 to 65535; 0 is any free port")
         self.engine = engine
         self.page = files("dmnet_jax.live").joinpath("page.html").read_bytes()
         self.viewers = threading.BoundedSemaphore(MAX_VIEWERS)
@@ -51,7 +51,7 @@ class Server(ThreadingHTTPServer):
             super().__init__((LOOPBACK, port), _Handler)
         except OSError as error:
             raise OSError(
-                f"port {port} cannot be had ({error.strerror}); try --port 0"
+                f"port {port} is not available ({error.strerror}); try --port 0"
             ) from error
 
     @property
@@ -59,7 +59,7 @@ class Server(ThreadingHTTPServer):
         return f"http://{LOOPBACK}:{self.server_port}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tells what went wrong, unless a viewer left in the middle of an answer."""
+        """Reports errors, except for viewers that disconnect during a response."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.NO_CONTENT)
 
     def _from_here(self) -> bool:
-        """Whether the request is for this machine by name, and from our page."""
+        """Returns whether host and origin are this server's; otherwise responds 403."""
         port = self.server.server_port
         hosts = {f"{name}:{port}" for name in (LOOPBACK, "localhost")}
         origin = self.headers.get("Origin")
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             while True:
                 newest, event = engine.wait(number, timeout=1.0)
                 if newest == number or not event:
-                    self._write(b": waiting\n\n")  # fails once nobody listens
+                    self._write(b": waiting\n\n")  # fails once the viewer disconnects
                     continue
                 number = newest
                 there = dict(engine.thumbs)
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
                 sent = set(there)
                 self._send({**event, "thumbs": new})
         except OSError:
-            pass  # the viewer has left
+            pass  # the viewer has disconnected
         finally:
             self.server.viewers.release()
 
@@ -165,4 +165,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: requests are our own page's."""
+        """Disables request logging; all requests are from our own page."""

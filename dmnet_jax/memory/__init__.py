@@ -1,17 +1,17 @@
-"""Memories for streams: fixed shapes, immutable, at home in `jit`, `scan` and `vmap`.
+"""Memories for streams: immutable, of fixed shape, usable in `jit`, `scan` and `vmap`.
 
-A ring buffer keeps the last items of any kind of pytree; a policy decides what is
-worth keeping; reads return a fixed number of rows and a mask. `DualMemory` joins a
-short memory of everything recent with a long one of what was admitted. Nothing here
-knows about images or networks, and everything is written for one stream: use
-`jax.vmap` for several.
+A ring buffer keeps the last items of any pytree type. A policy decides which items to
+keep. Reads return a fixed number of rows and a mask. `DualMemory` combines a short
+memory of recent items with a long memory of admitted ones. Nothing here depends on
+images or networks. All functions are written for one stream; use `jax.vmap` for
+several.
 
-Live, one reading per call, donate the ring and it is updated in place:
+In a live loop, donate the ring to update it in place:
 `jax.jit(step, donate_argnums=0)`.
 
 Examples:
-    Remembering the rare readings of a sensor. The policy is an ordinary function; this
-    one admits a reading that is far from all that are remembered:
+    Remember the rare readings of a sensor. The policy is an ordinary function. This one
+    admits a reading that is far from all remembered ones:
 
     >>> import jax
     >>> import jax.numpy as jnp
@@ -28,7 +28,7 @@ Examples:
     ...     ring = memory.init(stream[0], capacity=4)
     ...     return jax.lax.scan(step, ring, (jnp.arange(len(stream)), stream))
 
-    Two sensors at once; the second sends a NaN, which no memory ever takes:
+    Two sensors at once. The second one sends a NaN, which is never admitted:
 
     >>> streams = jnp.array([[0.0, 0.3, 5.0, 0.1, 5.2], [2.0, jnp.nan, 2.5, 2.1, -4.0]])
     >>> rings, admitted = jax.jit(jax.vmap(watch))(streams[..., None])

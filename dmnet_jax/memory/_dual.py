@@ -1,7 +1,7 @@
-"""Two memories of one video: the last few frames, and chosen ones from all of it.
+"""A local memory of the last frames and a global memory of selected frames.
 
-In the shape descriptions `m` counts the frames of a prefill and `...` is the shape of
-one item's leaf. Written for one video; batch with `jax.vmap`.
+In the shape descriptions, `m` is the number of frames of a prefill and `...` is the
+shape of one item's leaf. Written for one video; batch with `jax.vmap`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Stored = TypeVar("Stored")
 State = TypeVar("State")
 
 KEEP, RESET_LOCAL, RESET_ALL = 0, 1, 2
-"""What `reset` forgets."""
+"""Values of `what` in `reset`."""
 
 
 @jax.tree_util.register_dataclass
@@ -47,23 +47,26 @@ KEEP, RESET_LOCAL, RESET_ALL = 0, 1, 2
 class DualMemory(Generic[Recent, Item, Stored, State]):
     """A local and a global memory (section 2: L_t and G_t).
 
-    What the memories keep of a frame (`recent` the local one, `stored` the global one)
-    need not be what frames are compared by (the item): the latest admitted item has its
-    own ring of one. That ring and the global one take the same frames, so their counts
-    are equal (until one falls back after 2**23 admissions, see `RingBuffer`).
+    The memories may store something other than the item that frames are compared by:
+    `recent` in the local memory and `stored` in the global one. The latest admitted
+    item therefore has a ring of its own with capacity 1. It and the global ring receive
+    the same frames, so their counts are equal (until one of them falls back after
+    2**23 admissions, see `RingBuffer`).
 
-    `state` is whatever else goes from frame to frame, such as a `GatedState`.
+    `state` holds anything else that is carried from frame to frame, such as a
+    `GatedState`.
 
-    `frame` wraps to negative numbers after 2**31 frames (2.2 years at 30 a second);
-    reads go on, and differences of stamps stay right modulo 2**32.
+    `frame` wraps to negative numbers after 2**31 frames (2.2 years at 30 frames per
+    second). Reads keep working, and differences of stamps stay correct modulo 2**32.
 
     Attributes:
         local: `recent` of the last `local_size` frames.
         reference: the latest admitted item, which the policy compares with.
-        global_: `stored` of the admitted frames; a full one drops its oldest.
-        frame: the index of the next frame, and stamp of what it brings.
+        global_: `stored` of the admitted frames; when full, the oldest is replaced.
+        frame: the index of the next frame, used as its stamp.
         key: PRNG key of the reads; see `read_key`.
-        state: of the frames before; zeros at the start, and after either reset.
+        state: state carried from the frames before; zeros at the start and after
+            `RESET_LOCAL` and `RESET_ALL`.
     """
 
     local: RingBuffer[Recent]
@@ -84,20 +87,21 @@ def init_dual(
     stored: Any = None,
     state: Any = None,
 ) -> DualMemory:
-    """Empty memories for a video of items like `item`.
+    """Creates empty memories for a video of items like `item`.
 
     Args:
         item: one item: a pytree of arrays or `jax.ShapeDtypeStruct`s, leaves [...].
         local_size: capacity of the local memory, the paper's tau.
         global_size: capacity of the global memory.
-        key: PRNG key, typed or raw; one folded from it is kept, never the same array.
-        recent: like what the local memory keeps of a frame; the item if None, and
-            nothing but stamps if `{}`.
-        stored: the same of the global memory.
-        state: what else is carried on, zeros; nothing if None.
+        key: PRNG key, typed or raw. A key folded from it is stored, never the same
+            array.
+        recent: example of what the local memory stores per frame. None: the item.
+            `{}`: only stamps.
+        stored: the same for the global memory.
+        state: initial state, zeros. None: no state.
 
     Raises:
-        ValueError: for a size below 1.
+        ValueError: a size is below 1.
     """
     return DualMemory(
         local=init(item if recent is None else recent, capacity=local_size),
@@ -110,7 +114,7 @@ def init_dual(
 
 
 def read_key(memory: DualMemory) -> Array:
-    """The PRNG key for this frame's read: another for every frame, always the same."""
+    """Returns the PRNG key for this frame's read; it depends only on key and frame."""
     return jax.random.fold_in(memory.key, memory.frame)
 
 
@@ -123,21 +127,21 @@ def advance(
     recent: Any = None,
     stored: Any = None,
 ) -> tuple[DualMemory, Bool[Array, ""]]:
-    """Remembers one frame, after it was read for: `judge`, then `remember`.
+    """Adds one frame to the memory: `judge`, then `remember`. Call it after reading.
 
     Args:
-        memory: of the frames before this one.
+        memory: memory of the frames before.
         item: leaves [...].
         confidence: see `confidence`.
-        policy: of admission to the global memory.
-        recent: what the local memory keeps of the frame; the item if None.
-        stored: what the global memory keeps of the frame; the item if None.
+        policy: admission policy of the global memory.
+        recent: what the local memory stores for the frame. None: the item.
+        stored: what the global memory stores for the frame. None: the item.
 
     Returns:
-        The memory of the next frame, and whether this one was admitted.
+        The updated memory, and whether the frame was admitted.
 
     Raises:
-        ValueError: at trace time, if a frame's part is not what `init_dual` saw.
+        ValueError: at trace time, if an argument does not match `init_dual`.
     """
     admitted = judge(memory, item, confidence, policy=policy)
     return remember(memory, item, admitted, recent=recent, stored=stored)
@@ -150,17 +154,17 @@ def judge(
     *,
     policy: AdmissionPolicy,
 ) -> Bool[Array, ""]:
-    """Whether a frame is wanted in the global memory, by the rules of `admit`.
+    """Decides whether to admit a frame to the global memory, by the rules of `admit`.
 
-    The policy sees the reference ring and the candidate (item, confidence, frame); the
-    first finite frame is always wanted, and one that is not finite never is. On its own
-    it tells whether `stored` is worth computing before `remember`.
+    The policy gets the reference ring and the candidate (item, confidence, frame). The
+    first finite frame is always admitted, and a frame that is not finite never is. Call
+    this before `remember` to compute `stored` only for frames that need it.
 
     Args:
-        memory: of the frames before this one.
+        memory: memory of the frames before.
         item: leaves [...].
         confidence: see `confidence`.
-        policy: of admission.
+        policy: admission policy.
     """
     candidate = Candidate(item, confidence, memory.frame)
     return admissible(memory.reference, candidate, policy)
@@ -178,24 +182,25 @@ def remember(
 ) -> tuple[DualMemory, Bool[Array, ""]]:
     """Writes one frame into both memories and counts it.
 
-    What is not finite is not written: the local memory then stays as it is, or the
-    frame is not admitted. It is counted all the same.
+    Values that are not finite are not written: the local memory skips the frame, or the
+    frame is not admitted. The frame is counted in any case.
 
     Args:
-        memory: of the frames before this one.
+        memory: memory of the frames before.
         item: leaves [...].
-        admitted: whether the global memory takes the frame, see `judge`.
-        recent: what the local memory keeps of the frame; the item if None.
-        stored: what the global memory keeps of the frame; the item if None.
-        state: of the next frame, which the caller has blended; the old one if None.
-        where: whether there is a frame at all. False leaves the memory as it is,
-            without a copy of it.
+        admitted: whether to admit the frame to the global memory, see `judge`.
+        recent: what the local memory stores for the frame. None: the item.
+        stored: what the global memory stores for the frame. None: the item.
+        state: state for the next frame, already blended by the caller. None: the old
+            state.
+        where: whether there is a frame. If False, the memory does not change, except
+            for a `state` that is given; no copy is made.
 
     Returns:
-        The memory of the next frame, and whether this one was admitted.
+        The updated memory, and whether the frame was admitted.
 
     Raises:
-        ValueError: at trace time, if a frame's part is not what `init_dual` saw.
+        ValueError: at trace time, if an argument does not match `init_dual`.
     """
     recent = item if recent is None else recent
     stored = item if stored is None else stored
@@ -218,20 +223,21 @@ def remember(
 def prefill(
     memory: DualMemory, items: Any, valid: Bool[Array, "m"], *, stored: Any = None
 ) -> DualMemory:
-    """Puts past frames into the global memory, in order, whatever a policy would say.
+    """Adds past frames to the global memory, in order, without asking a policy.
 
-    For training clips that come with their past frames. Each valid row counts as one
-    frame of the video, stamped with its index; `local` is left as it is. A row that
-    is not finite is counted and refused, as in `advance`.
+    For training clips that come with past frames. Each valid row counts as one frame of
+    the video and is stamped with its index. `local` does not change. A row that is not
+    finite is counted but not written, as in `advance`.
 
     Args:
-        memory: to add to.
+        memory: the memory to add to.
         items: leaves [m, ...].
-        valid: which rows are frames at all.
-        stored: leaves [m, ...], what the global memory keeps; the items if None.
+        valid: which rows are frames.
+        stored: leaves [m, ...], what the global memory stores. None: the items.
 
     Raises:
-        ValueError: at trace time, if rows differ in number or do not fit the memory.
+        ValueError: at trace time, if the numbers of rows differ or rows do not match
+            the memory.
     """
     stored = items if stored is None else stored
     _check_rows(items, valid, "items")
@@ -257,19 +263,20 @@ def prefill(
 def prefill_local(
     memory: DualMemory, recent: Any, valid: Bool[Array, "m"]
 ) -> DualMemory:
-    """Puts frames into the local memory alone: what `advance` does if none is admitted.
+    """Adds frames to the local memory only, like `advance` with no frame admitted.
 
-    For training clips that come with the window before their last frame. Each valid
-    row counts as one frame of the video; one that is not finite is counted and
-    refused.
+    For training clips that come with the window before their last frame. Each valid row
+    counts as one frame of the video. A row that is not finite is counted but not
+    written.
 
     Args:
-        memory: to add to.
-        recent: leaves [m, ...], what the local memory keeps of each frame.
-        valid: which rows are frames at all.
+        memory: the memory to add to.
+        recent: leaves [m, ...], what the local memory stores for each frame.
+        valid: which rows are frames.
 
     Raises:
-        ValueError: at trace time, if rows differ in number or do not fit the memory.
+        ValueError: at trace time, if the numbers of rows differ or rows do not match
+            the memory.
     """
     _check_rows(recent, valid, "recent")
 
@@ -286,15 +293,14 @@ def prefill_local(
 
 
 def reset(memory: DualMemory, what: Int[ArrayLike, ""]) -> DualMemory:
-    """Forgets nothing (`KEEP`), the recent (`RESET_LOCAL`) or all (`RESET_ALL`).
+    """Resets nothing (`KEEP`), local memory and state (`RESET_LOCAL`), or everything.
 
-    The recent is the local memory and the state. After `RESET_ALL` the memory is as at
-    a video's first frame, but for its key. Slots are left as they are: what is not
-    valid is never read.
+    After `RESET_ALL`, the memory behaves as before a video's first frame, with the same
+    key. Slots are not cleared, because invalid slots are never read.
 
     Args:
-        memory: of one video.
-        what: one of the three.
+        memory: memory of one video.
+        what: `KEEP`, `RESET_LOCAL` or `RESET_ALL`.
     """
     check_scalar(what, "int", "what")
     what = jnp.asarray(what)
@@ -322,12 +328,12 @@ def reset(memory: DualMemory, what: Int[ArrayLike, ""]) -> DualMemory:
 def _check_rows(tree: Any, valid: Array, name: str) -> None:
     if valid.ndim != 1 or valid.dtype != jnp.bool_:
         raise ValueError(
-            f"valid is {valid.dtype}{list(valid.shape)}; it must be bool [m], one for "
-            "each row (jax.vmap for a batch)"
+            f"valid is {valid.dtype}{list(valid.shape)}; it must be bool [m], one per "
+            "row (use jax.vmap for a batch)"
         )
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if leaf.shape[:1] != valid.shape:
             raise ValueError(
                 f"{name}{jax.tree_util.keystr(path)} has shape {list(leaf.shape)}; "
-                f"its first axis must have the {len(valid)} rows of valid"
+                f"its first axis must have {len(valid)} rows, as valid has"
             )

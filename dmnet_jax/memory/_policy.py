@@ -1,8 +1,7 @@
-"""Which frames a memory keeps: scores, and policies made of them.
+"""Admission policies, and the scores that they use.
 
-A policy is a function of the ring and a candidate; `admit` asks it, after rules that
-hold whatever it says. The scores decide and are not trained through: their gradient
-is zero.
+A policy is a function of the ring and a candidate. `admit` applies it after two fixed
+rules. The gradient of all scores is zero.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ if TYPE_CHECKING:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Candidate(Generic[Item]):
-    """A frame that asks to be remembered.
+    """A frame that may be admitted.
 
     Attributes:
-        item: what would be pushed, leaves [...].
-        confidence: how much to trust it; see `confidence`.
-        frame: its index, which becomes the stamp.
+        item: the item to push, leaves [...].
+        confidence: see `confidence`.
+        frame: the index of the frame, which becomes the stamp.
     """
 
     item: Item
@@ -51,24 +50,29 @@ class Candidate(Generic[Item]):
 
 
 AdmissionPolicy: TypeAlias = Callable[[RingBuffer, Candidate], Array]
-"""(ring, candidate) -> bool []. Called under `jax.jit`: no `if` on values."""
+"""(ring, candidate) -> bool []. Runs under `jax.jit`: no Python `if` on values."""
 
 
 def admit(
     ring: RingBuffer[Item], candidate: Candidate[Item], *, policy: AdmissionPolicy
 ) -> tuple[RingBuffer[Item], Bool[Array, ""]]:
-    """Pushes the candidate, stamped with its frame, where the policy says so.
+    """Pushes the candidate, stamped with its frame, if the policy admits it.
 
-    Two rules come before the policy. A candidate with a NaN or infinity in its
-    confidence or in any float leaf is never admitted: one would poison every later
-    read. And the first one that is finite is always admitted, so that a policy that
-    compares has something to compare with.
+    Two rules precede the policy. A candidate with a NaN or infinity in its confidence
+    or in any float leaf is never admitted, because it would corrupt all later reads.
+    The first finite candidate is always admitted, so that comparing policies have
+    something to compare with.
+
+    Args:
+        ring: the ring to push to.
+        candidate: the frame to admit.
+        policy: admission policy.
 
     Returns:
-        The ring, and whether the candidate is in it.
+        The updated ring, and whether the candidate was admitted.
 
     Raises:
-        ValueError: at trace time, if the candidate does not fit the ring.
+        ValueError: at trace time, if the candidate does not match the ring.
     """
     admitted = admissible(ring, candidate, policy)
     ring = push(ring, candidate.item, stamp=candidate.frame, where=admitted)
@@ -78,7 +82,7 @@ def admit(
 def admissible(
     ring: RingBuffer, candidate: Candidate, policy: AdmissionPolicy
 ) -> Bool[Array, ""]:
-    """What `admit` decides."""
+    """Returns the decision of `admit`."""
     check_item(ring, candidate.item, "item")
     check_scalar(candidate.confidence, "float", "confidence")
     check_scalar(candidate.frame, "int", "frame")
@@ -89,7 +93,7 @@ def admissible(
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether no float leaf holds a NaN or an infinity."""
+    """Returns whether all float leaves are finite."""
     return reduce(
         jnp.logical_and,
         [
@@ -103,12 +107,12 @@ def all_finite(tree: Any) -> Bool[Array, ""]:
 
 @jax.jit
 def is_finite(x: ArrayLike) -> Bool[Array, ""]:
-    """Whether an array holds no NaN and no infinity."""
+    """Returns whether all elements of an array are finite."""
     return jnp.isfinite(x).all()
 
 
 def confident(min_confidence: Float[ArrayLike, ""]) -> AdmissionPolicy:
-    """Admits at r > alpha (section 2.3): confidence strictly above alpha."""
+    """Admits at r > alpha (section 2.3): confidence strictly above `min_confidence`."""
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
         return jnp.asarray(candidate.confidence, jnp.float32) > min_confidence
@@ -117,9 +121,9 @@ def confident(min_confidence: Float[ArrayLike, ""]) -> AdmissionPolicy:
 
 
 def dissimilar(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
-    """Admits at s < beta (section 2.3): `similarity` strictly below beta.
+    """Admits at s < beta (section 2.3): `similarity` strictly below `max_similarity`.
 
-    Compared with the item pushed last; True while there is none.
+    Compares with the item pushed last. True while the ring is empty.
     """
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
@@ -130,10 +134,10 @@ def dissimilar(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
 
 
 def novel(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
-    """Admits what is unlike all that is remembered: `similarity` below the maximum.
+    """Admits an item whose `similarity` to every item is below `max_similarity`.
 
-    `dissimilar` compares with the latest item alone, so a view that comes back is
-    remembered again. True while the ring is empty. Costs a comparison a slot.
+    `dissimilar` compares with the latest item only, so a view that returns is admitted
+    again. True while the ring is empty. Costs one comparison per slot.
     """
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
@@ -144,11 +148,11 @@ def novel(max_similarity: Float[ArrayLike, ""]) -> AdmissionPolicy:
 
 
 def most_redundant(ring: RingBuffer) -> Int32[Array, ""]:
-    """The slot whose loss is the smallest: the older of the closest two.
+    """Returns the most redundant slot: the older of the two most similar.
 
-    For `push(..., slot=most_redundant(ring))`, where a full ring is to keep what is
-    unlike rather than what is recent. The oldest slot if fewer than two hold an item.
-    Costs a comparison for each pair of slots.
+    Use it as `push(..., slot=most_redundant(ring))` to keep diverse rather than recent
+    items in a full ring. Returns the oldest slot if fewer than two slots hold an item.
+    Costs one comparison per pair of slots.
     """
     check_single(ring)
     pair = jax.vmap(lambda a: jax.vmap(lambda b: similarity(a, b))(ring.slots))(
@@ -164,9 +168,10 @@ def most_redundant(ring: RingBuffer) -> Int32[Array, ""]:
 
 
 def every(k: Int[ArrayLike, ""]) -> AdmissionPolicy:
-    """Admits a frame at least `k` after the one pushed last; True on empty.
+    """Admits a frame at least `k` frames after the one pushed last.
 
-    The difference is taken modulo 2**32, so it outlives an overflow of the index.
+    True while the ring is empty. The difference is taken modulo 2**32, so it is correct
+    after an overflow of the index.
     """
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
@@ -182,7 +187,7 @@ def always() -> AdmissionPolicy:
 
 
 def all_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
-    """Admits what every policy admits; everything if there is none."""
+    """Admits a frame if all policies admit it; without policies, every frame."""
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
         answers = [p(ring, candidate) for p in policies]
@@ -192,7 +197,7 @@ def all_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
 
 
 def any_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
-    """Admits what at least one policy admits; nothing if there is none."""
+    """Admits a frame if at least one policy admits it; without policies, none."""
 
     def policy(ring: RingBuffer, candidate: Candidate) -> Array:
         answers = [p(ring, candidate) for p in policies]
@@ -204,8 +209,8 @@ def any_of(*policies: AdmissionPolicy) -> AdmissionPolicy:
 def confidence(probs: Float[Array, "H W C"]) -> Float32[Array, ""]:
     """The paper's r (section 2.3): the mean over pixels of sum_c p log p.
 
-    The negative entropy in nats: 0 where every pixel is certain, -log C where every
-    one is undecided. 0 log 0 is 0. Its gradient is zero.
+    This is the negative entropy in nats: 0 if every pixel is certain, -log C if the
+    distribution is uniform everywhere. 0 log 0 is 0. The gradient is zero.
 
     Args:
         probs: summing to 1 over C.
@@ -216,7 +221,7 @@ def confidence(probs: Float[Array, "H W C"]) -> Float32[Array, ""]:
     if probs.ndim != 3 or not jnp.issubdtype(probs.dtype, jnp.floating):
         raise ValueError(
             f"probs is {probs.dtype}{list(probs.shape)}; it must be float [H, W, C] "
-            "(jax.vmap for a batch)"
+            "(use jax.vmap for a batch)"
         )
     p = jax.lax.stop_gradient(probs).astype(jnp.float32)
     return jax.scipy.special.xlogy(p, p).sum(axis=-1).mean()
@@ -225,12 +230,12 @@ def confidence(probs: Float[Array, "H W C"]) -> Float32[Array, ""]:
 def similarity(a: Item, b: Item) -> Float32[Array, ""]:
     """The paper's s (section 2.3): -sqrt(sum (a - b)^2), summed over all leaves.
 
-    0 for equal items, lower for others. The gradient is zero: the root has none where
-    a equals b, which is where a still camera puts it.
+    0 for equal items, lower for others. The gradient is defined as zero, because the
+    root is not differentiable at a == b, which occurs with a still camera.
 
     Args:
         a: one item, leaves [...].
-        b: another with the same structure, shapes and dtypes.
+        b: another item with the same structure, shapes and dtypes.
 
     Returns:
         Computed in float32 whatever the dtype of the leaves.

@@ -1,7 +1,7 @@
-"""Reading a ring: a fixed number of rows, and a mask that says which are real.
+"""Reads from a ring: a fixed number of rows and a mask of the valid ones.
 
-In the shape descriptions `K` is the ring's capacity and `n` the number of rows asked
-for. Written for one video; batch with `jax.vmap`.
+In the shape descriptions, `K` is the ring's capacity and `n` the requested number of
+rows. Written for one video; batch with `jax.vmap`.
 """
 
 from __future__ import annotations
@@ -38,50 +38,54 @@ class Readout(Generic[Item]):
 
 
 def read_all(ring: RingBuffer[Item]) -> Readout[Item]:
-    """Every slot, n = K, in the order of the slots (not of time, once it is full).
+    """Reads all slots, n = K, in slot order (not in order of time once it is full).
 
-    Outside `jax.jit` the rows are the ring's own arrays, and a push that the ring is
-    donated to takes them with it.
+    Outside `jax.jit`, the rows are the ring's own arrays. They become invalid when the
+    ring is donated.
     """
     check_single(ring)
     return Readout(items=ring.slots, mask=ring.valid, stamp=ring.stamp)
 
 
 def read_last(ring: RingBuffer[Item], n: int) -> Readout[Item]:
-    """The `n` items pushed last, oldest first.
+    """Reads the `n` items pushed last, oldest first.
 
-    With fewer than `n` in the ring, the first rows are masked: the newest item is
+    With fewer than `n` items in the ring, the first rows are masked: the newest item is
     always in the last row.
 
+    Args:
+        ring: the ring.
+        n: number of rows, from 1 to K.
+
     Raises:
-        ValueError: if n is below 1 or above K, the longest history that is ever there.
+        ValueError: n is below 1 or above K.
     """
     _check_rows(ring, n)
     if n > ring.capacity:
         raise ValueError(
-            f"n is {n}, but the ring keeps the last {ring.capacity} items only; "
-            "read fewer, or give the ring a larger capacity"
+            f"n is {n}, but the ring keeps only the last {ring.capacity} items; read "
+            "fewer, or create the ring with a larger capacity"
         )
     position = ring.count - n + jnp.arange(n, dtype=jnp.int32)
     return _take(ring, position % ring.capacity)
 
 
 def read_window(ring: RingBuffer[Item], n: int, newest: Item) -> Item:
-    """The `n` items pushed last and one that is not in the ring yet, oldest first.
+    """Reads the `n` items pushed last and appends `newest`, oldest first.
 
-    With fewer than `n` in the ring the oldest stands in for those before it, and the
-    newest if there is none: as if the stream had stood still before its start.
+    With fewer than `n` items in the ring, missing rows repeat the oldest item, or
+    `newest` if the ring is empty, as if the stream had been still before its start.
 
     Args:
-        ring: of any fill.
-        n: from 1 to K.
-        newest: leaves [...].
+        ring: the ring.
+        n: number of items from the ring, from 1 to K.
+        newest: an item that is not in the ring yet, leaves [...].
 
     Returns:
         Leaves [n + 1, ...].
 
     Raises:
-        ValueError: at trace time, for n out of range or an item that does not fit.
+        ValueError: at trace time, if n is out of range or the item does not match.
     """
     check_item(ring, newest, "newest")
     readout = read_last(ring, n)
@@ -95,14 +99,14 @@ def read_window(ring: RingBuffer[Item], n: int, newest: Item) -> Item:
 
 
 def read_uniform(ring: RingBuffer[Item], n: int, key: Array) -> Readout[Item]:
-    """`n` distinct items in random order, every choice equally likely.
+    """Reads `n` distinct items, sampled uniformly, in random order.
 
-    With fewer than `n` in the ring, all of them come first and the other rows are
-    masked; so `n` may be above K.
+    With fewer than `n` items in the ring, all of them come first and the other rows are
+    masked. `n` may be above K.
 
     Args:
-        ring: of any fill.
-        n: rows, at least 1.
+        ring: the ring.
+        n: number of rows, at least 1.
         key: PRNG key; it is consumed.
     """
     _check_rows(ring, n)
@@ -111,9 +115,13 @@ def read_uniform(ring: RingBuffer[Item], n: int, key: Array) -> Readout[Item]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def draw_scores(key: Array, n: int) -> Float32[Array, "{n}"]:
-    """Numbers uniform in [0, 1): by which `read_uniform` chooses among n slots.
+    """Draws the scores by which `read_uniform` selects among n slots.
 
-    A function of its own so that a program can be given the numbers instead.
+    This is a separate jitted function so that an exported program can take the numbers
+    as an input instead.
+
+    Returns:
+        float32 [n], uniform in [0, 1).
     """
     return jax.random.uniform(key, (n,))
 
@@ -121,20 +129,20 @@ def draw_scores(key: Array, n: int) -> Float32[Array, "{n}"]:
 def read_top_k(
     ring: RingBuffer[Item], n: int, score: Float[Array, "K"]
 ) -> Readout[Item]:
-    """The `n` items of the highest score, best first; of equal ones the lower slot.
+    """Reads the `n` items of highest score, best first; ties go to the lower slot.
 
-    With fewer than `n` in the ring, the last rows are masked; so `n` may be above K.
+    With fewer than `n` items in the ring, the last rows are masked. `n` may be above K.
 
     Args:
-        ring: of any fill.
-        n: rows, at least 1.
-        score: one a slot; those of empty slots are ignored, and a NaN counts as -inf.
+        ring: the ring.
+        n: number of rows, at least 1.
+        score: one per slot. Scores of empty slots are ignored, and NaN counts as -inf.
     """
     _check_rows(ring, n)
     if score.shape != (ring.capacity,) or not jnp.issubdtype(score.dtype, jnp.floating):
         raise ValueError(
             f"score is {score.dtype}{list(score.shape)}; it must be float "
-            f"[{ring.capacity}], one number for each slot"
+            f"[{ring.capacity}], one number per slot"
         )
     return _top_k(ring, n, jnp.where(jnp.isnan(score), -jnp.inf, score))
 
@@ -145,30 +153,30 @@ def attend(
     value: Float[Array, "n *stored V"],
     mask: Bool[Array, "n"],
 ) -> Float[Array, "*places V"]:
-    """What each query finds in rows that were read: softmax attention.
+    """Softmax attention of queries over rows that were read.
 
-    Affinities are exp(q . k / sqrt(C)), normalized over all places of all readable
-    rows, in float32. Where no row is readable the answer is zeros.
+    Affinities are exp(q . k / sqrt(C)), normalized over all positions of all valid
+    rows, in float32. The result is zero if no row is valid.
 
     Args:
-        query: of any number of places.
-        key: of the places of n rows, such as leaves of a `Readout`.
-        value: of the same places.
-        mask: which rows can be read.
+        query: queries at any number of positions.
+        key: keys at the positions of n rows, such as leaves of a `Readout`.
+        value: values at the same positions.
+        mask: which rows are valid.
 
     Returns:
-        Of the value's dtype.
+        The attended values, in the dtype of `value`.
 
     Raises:
-        ValueError: at trace time, if shapes do not fit.
+        ValueError: at trace time, if shapes do not match.
     """
     channels = query.shape[-1]
     fits = key.shape[:-1] == value.shape[:-1] and key.shape[:1] == mask.shape
     if not fits or key.shape[-1] != channels:
         raise ValueError(
             f"query {list(query.shape)}, key {list(key.shape)}, value "
-            f"{list(value.shape)} and mask {list(mask.shape)} do not fit: want "
-            "[..., C], [n, ..., C], [n, ..., V] and [n] (jax.vmap for a batch)"
+            f"{list(value.shape)} and mask {list(mask.shape)} do not match: expected "
+            "[..., C], [n, ..., C], [n, ..., V] and [n] (use jax.vmap for a batch)"
         )
     q = query.reshape(-1, channels)
     k = key.reshape(-1, channels)
@@ -177,19 +185,20 @@ def attend(
     places = k.shape[0] // mask.shape[0]
     readable = jnp.repeat(mask, places, total_repeat_length=k.shape[0])
     logits = jnp.where(readable, logits / jnp.sqrt(jnp.float32(channels)), -jnp.inf)
-    # With all at -inf the softmax would be NaN, and its gradient too.
+    # If all logits were -inf, the softmax and its gradient would be NaN.
     logits = jnp.where(mask.any(), logits, 0.0)
     affinity = jnp.where(readable, jax.nn.softmax(logits), 0.0)
     return (affinity.astype(v.dtype) @ v).reshape(*query.shape[:-1], v.shape[-1])
 
 
 def stand_in(readout: Readout[Item], item: Item) -> Readout[Item]:
-    """The readout, or `item` in all of its rows where it holds nothing.
+    """Replaces all rows of an empty readout by `item`.
 
-    A row that stands in is readable and keeps the stamp `EMPTY`.
+    The replaced rows are valid and keep the stamp `EMPTY`. A readout with at least one
+    valid row does not change.
 
     Args:
-        readout: of any read.
+        readout: the result of any read.
         item: leaves [...].
     """
     empty = ~readout.mask.any()
@@ -201,8 +210,8 @@ def stand_in(readout: Readout[Item], item: Item) -> Readout[Item]:
 
 
 def _top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
-    # Valid slots come before empty ones and top_k prefers the lower of equal scores,
-    # so a valid slot at -inf still wins over an empty one.
+    # Valid slots come before empty ones and top_k prefers the lower index among equal
+    # scores, so a valid slot with score -inf is still chosen before an empty one.
     score = jnp.where(ring.valid, score, -jnp.inf)
     chosen = _take(ring, jax.lax.top_k(score, min(n, ring.capacity))[1])
     missing = max(0, n - ring.capacity)
@@ -221,7 +230,7 @@ def _top_k(ring: RingBuffer[Item], n: int, score: Array) -> Readout[Item]:
 
 
 def _take(ring: RingBuffer[Item], index: Array) -> Readout[Item]:
-    """The slots at int32 [n], all of them in bounds."""
+    """Reads the slots at `index`, int32 [n], which must be in bounds."""
 
     def take(x: Array) -> Array:
         return x.at[index].get(

@@ -1,7 +1,7 @@
 """A ring buffer of fixed capacity, as an immutable pytree.
 
-In the shape descriptions `K` is the capacity and `...` the shape of one item's leaf.
-Everything is written for one video (one stream); batch with `jax.vmap`.
+In the shape descriptions, `K` is the capacity and `...` the shape of one item's leaf.
+Written for one video (one stream); batch with `jax.vmap`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 
 EMPTY: Final = -1
 
-# Runtimes that read an exported step may compute integers in float32, which is exact to
+# Runtimes of exported steps may compute integers in float32, which is exact up to
 # 2**24.
 _MAX_COUNT = 2**23
 _KINDS = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating}
@@ -31,21 +31,21 @@ _KINDS = {"bool": jnp.bool_, "int": jnp.integer, "float": jnp.floating}
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RingBuffer(Generic[Item]):
-    """The last `K` items pushed, any pytree of arrays, each with a stamp.
+    """The last `K` items pushed, each with a stamp. Items are pytrees of arrays.
 
-    Only the counter is stored; head, size and validity follow from it. A slot that was
-    never written holds zeros. The properties look at trailing axes, so they are right
-    on a batched ring as well (leaves [B, K, ...]).
+    Only the counter is stored; head, size and validity are derived from it. Slots that
+    were never written hold zeros. The properties use trailing axes, so they also work
+    on a batched ring (leaves [B, K, ...]).
 
-    The counter never overflows: before it passes 2**23 (after three days of pushing at
-    30 frames a second) it falls back by a multiple of `K` to `K`, which changes neither
-    head nor size.
+    The counter never overflows: before it reaches 2**23 (after three days at 30 frames
+    per second), it is reduced by a multiple of `K` to `K`, which changes neither head
+    nor size.
 
     Attributes:
         slots: the items, leaves [K, ...].
-        stamp: what the caller stamped each item with, usually the frame's index;
-            `EMPTY` where nothing was pushed.
-        count: items ever pushed.
+        stamp: the stamp passed to `push`, usually the index of the frame; `EMPTY` for
+            slots that were never written.
+        count: number of items pushed so far.
     """
 
     slots: Item
@@ -59,12 +59,12 @@ class RingBuffer(Generic[Item]):
 
     @property
     def head(self) -> Int32[Array, "*batch"]:
-        """The slot that the next push writes."""
+        """The slot that the next push writes to."""
         return self.count % self.capacity
 
     @property
     def size(self) -> Int32[Array, "*batch"]:
-        """How many slots hold an item."""
+        """The number of slots that hold an item."""
         return jnp.minimum(self.count, self.capacity)
 
     @property
@@ -77,16 +77,16 @@ class RingBuffer(Generic[Item]):
 
 
 def init(item: Item, *, capacity: int) -> RingBuffer[Item]:
-    """An empty ring for items like `item`.
+    """Creates an empty ring for items like `item`.
 
     Args:
         item: one item: a pytree of arrays or `jax.ShapeDtypeStruct`s, leaves [...].
-            Only shapes and dtypes are used. An empty pytree (`{}`) gives a ring of
-            stamps alone.
+            Only shapes and dtypes are used. An empty pytree (`{}`) gives a ring with
+            stamps only.
         capacity: K, from 1 to 2**22.
 
     Raises:
-        ValueError: for a capacity out of range.
+        ValueError: the capacity is out of range.
     """
     if not 1 <= capacity <= _MAX_COUNT // 2:
         raise ValueError(
@@ -110,28 +110,34 @@ def push(
     where: Bool[ArrayLike, ""] = True,
     slot: Int[ArrayLike, ""] | None = None,
 ) -> RingBuffer[Item]:
-    """Writes `item` over the oldest slot, or nothing where `where` is False.
+    """Overwrites the oldest slot with `item` if `where` is True.
 
-    One slot is touched: under `jax.lax.scan`, or `jax.jit` with the ring donated, XLA
-    updates it in place. (Its CPU backend widens bfloat16 scatters to float32 and so
-    copies a bfloat16 ring; every other dtype, and other backends, are spared that.)
+    Only one slot is written: under `jax.lax.scan`, or under `jax.jit` with the ring
+    donated, XLA updates the ring in place. (XLA's CPU backend widens bfloat16 scatters
+    to float32 and therefore copies a bfloat16 ring. Other dtypes and backends are not
+    affected.)
 
     Args:
-        ring: of any fill.
+        ring: the ring.
         item: leaves [...], with the structure, shapes and dtypes of the ring's items.
-        stamp: kept beside the item; non-negative stamps are never mistaken for `EMPTY`.
-        where: whether to push at all.
-        slot: what a full ring gives up instead of the oldest, such as `most_redundant`.
-            Slots are then no longer in order of time, and what goes by order (`latest`,
-            `read_last`, `read_window`) means nothing; stamps do.
+        stamp: stored with the item. Use non-negative stamps, which cannot be confused
+            with `EMPTY`.
+        where: whether to push.
+        slot: the slot that a full ring overwrites instead of the oldest, such as
+            `most_redundant(ring)`. Slots are then no longer in order of time, and
+            functions that rely on the order (`latest`, `read_last`, `read_window`)
+            return unspecified items. Stamps stay correct.
+
+    Returns:
+        The updated ring.
 
     Raises:
-        ValueError: at trace time, naming the leaf that does not fit.
+        ValueError: at trace time, naming the leaf that does not match.
     """
     check_item(ring, item, "item")
     check_scalar(stamp, "int", "stamp")
     check_scalar(where, "bool", "where")
-    # Slot K does not exist, and a write that is out of bounds is dropped.
+    # Slot K is out of bounds, so a write to it is dropped.
     head = ring.head
     if slot is not None:
         check_scalar(slot, "int", "slot")
@@ -139,8 +145,8 @@ def push(
     index = jnp.where(where, head, ring.capacity)
 
     def write(slots: Array, x: ArrayLike) -> Array:
-        # The hints are true of one index, and spare the gradient of a scatter its
-        # general form, which goes over the whole buffer.
+        # The hints hold for a single index. They avoid the general form of the
+        # scatter's gradient, which passes over the whole buffer.
         return slots.at[index].set(
             x,
             mode="drop",
@@ -149,7 +155,7 @@ def push(
             wrap_negative_indices=False,
         )
 
-    # The largest multiple of K that the counter could hold stands for K.
+    # The largest multiple of K that the counter can hold is replaced by K.
     limit = _MAX_COUNT // ring.capacity * ring.capacity
     count = ring.count + jnp.asarray(where, jnp.int32)
     return RingBuffer(
@@ -160,7 +166,7 @@ def push(
 
 
 def latest(ring: RingBuffer[Item]) -> Item:
-    """The item pushed last, leaves [...]; zeros while the ring is empty."""
+    """Returns the item pushed last, leaves [...]; zeros while the ring is empty."""
     check_single(ring)
     index = latest_slot(ring)
     return jax.tree.map(
@@ -172,12 +178,12 @@ def latest(ring: RingBuffer[Item]) -> Item:
 
 
 def latest_slot(ring: RingBuffer) -> Int32[Array, ""]:
-    """The slot written last; K - 1 while the ring is empty."""
+    """Returns the slot written last; K - 1 while the ring is empty."""
     return (ring.count - 1) % ring.capacity
 
 
 def check_single(ring: RingBuffer) -> None:
-    """Refuses a batched ring, on which indexing would pick videos, not slots."""
+    """Rejects a batched ring, on which indexing would select videos, not slots."""
     if ring.stamp.ndim != 1:
         raise ValueError(
             f"the ring's stamp has shape {list(ring.stamp.shape)}, not [K]: it is "
@@ -186,7 +192,7 @@ def check_single(ring: RingBuffer) -> None:
 
 
 def check_item(ring: RingBuffer, item: Any, name: str) -> None:
-    """Refuses an item whose structure, shapes or dtypes are not the ring's."""
+    """Rejects an item whose structure, shapes or dtypes are not the ring's."""
     check_single(ring)
     slot = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ring.slots
@@ -195,10 +201,10 @@ def check_item(ring: RingBuffer, item: Any, name: str) -> None:
 
 
 def check_same(expected: Any, got: Any, expected_name: str, name: str) -> None:
-    """Refuses a pytree that differs from `expected`, naming the first leaf that does.
+    """Rejects a pytree that differs from `expected`.
 
     Raises:
-        ValueError: on another structure, shape or dtype.
+        ValueError: structure, shape or dtype differs; names the first such leaf.
     """
     wanted, given = _leaf_types(expected), _leaf_types(got)
     for path in [*wanted, *given]:
@@ -206,7 +212,7 @@ def check_same(expected: Any, got: Any, expected_name: str, name: str) -> None:
             raise ValueError(
                 f"{name}{path} is {given.get(path, 'missing')}, but in "
                 f"{expected_name} it is {wanted.get(path, 'missing')}; pass one item "
-                "of the same kind (jax.vmap for a batch)"
+                "of the same type (use jax.vmap for a batch)"
             )
     if jax.tree.structure(expected) != jax.tree.structure(got):
         raise ValueError(
@@ -216,17 +222,17 @@ def check_same(expected: Any, got: Any, expected_name: str, name: str) -> None:
 
 
 def check_scalar(x: ArrayLike, kind: str, name: str) -> None:
-    """Refuses anything but [] of the `kind` "bool", "int" or "float"."""
+    """Rejects anything but a scalar of `kind` "bool", "int" or "float"."""
     aval = jax.typeof(x)
     if aval.shape != () or not jnp.issubdtype(aval.dtype, _KINDS[kind]):
         raise ValueError(
             f"{name} is {aval.dtype}{list(aval.shape)}; it must be {kind} [] "
-            "(jax.vmap for a batch)"
+            "(use jax.vmap for a batch)"
         )
 
 
 def _leaf_types(tree: Any) -> dict[str, str]:
-    """Each leaf's path and what it is, such as {"['key']": "float32[4,4,64]"}."""
+    """Maps leaf paths to types, such as {"['key']": "float32[4,4,64]"}."""
     return {
         jax.tree_util.keystr(path): f"{aval.dtype}{list(aval.shape)}"
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

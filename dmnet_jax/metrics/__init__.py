@@ -1,15 +1,15 @@
-"""Scores of segmented video under every published protocol, from one table of counts.
+"""Scores of video segmentation under all published protocols, from one count table.
 
     counts = np.stack([frame_counts(p, g, num_classes) for p, g in frames])
     summarize(counts, protocol="challenge")["iou"]
 
-Needs NumPy only. All scores are in 0..1, and NaN where they are undefined.
+Depends on NumPy only. All scores are in 0..1, or NaN if undefined.
 """
 
 from dmnet_jax.metrics.borders import (
     flicker,
     flicker_counts,
-    normalised_surface_distance,
+    normalized_surface_distance,
 )
 from dmnet_jax.metrics.counts import confusion_matrix, counts_of, frame_counts
 from dmnet_jax.metrics.protocols import (
@@ -41,7 +41,7 @@ __all__ = [
     "format_table",
     "frame_counts",
     "mean_known",
-    "normalised_surface_distance",
+    "normalized_surface_distance",
     "per_class",
     "per_video",
     "summarize",

@@ -1,4 +1,4 @@
-"""What counts of pixels cannot tell: where the borders are, and how they flicker."""
+"""Metrics beyond pixel counts: surface distance and temporal flicker."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def normalised_surface_distance(
+def normalized_surface_distance(
     prediction: NDArray,
     label: NDArray,
     class_id: int,
@@ -14,39 +14,39 @@ def normalised_surface_distance(
     *,
     ignore: int = 255,
 ) -> float:
-    """Share of both borders that lies within a tolerance of the other (NSD).
+    """Share of both borders that is within a tolerance of the other border (NSD).
 
-    Nikolov et al., 2018 (arXiv 1809.04430), on pixels: the border of a mask is its
-    pixels with a scored neighbor (of four) outside it, and distances are between
-    pixel centers. The picture's edge and pixels that are not scored are no border: a
-    shaft cut off there is cut off alike in prediction and label, and would score for
-    nothing.
+    Nikolov et al., 2018 (arXiv 1809.04430), on pixels: the border of a mask consists of
+    its pixels with a scored 4-neighbor outside it, and distances are between pixel
+    centers. Image edges and pixels that are not scored are not borders: an instrument
+    is cut off there in prediction and label alike, which would score for free.
 
     Args:
         prediction: int [H, W].
         label: int [H, W].
         class_id: the class whose borders are compared.
-        tolerance_px: pixels, >= 0; the disagreement between two annotators, say.
+        tolerance_px: tolerance in pixels, >= 0, such as the disagreement between two
+            annotators.
         ignore: label of pixels that are not scored.
 
     Returns:
-        0..1; NaN if neither has a border; 0 if one has none.
+        A score in 0..1; NaN if neither mask has a border, 0 if only one has none.
 
     Raises:
-        ValueError: on shapes that do not fit or a negative tolerance.
+        ValueError: the shapes differ or the tolerance is invalid.
     """
     prediction, label = np.asarray(prediction), np.asarray(label)
     if prediction.ndim != 2 or prediction.shape != label.shape:
         raise ValueError(
-            f"prediction {prediction.shape} and label {label.shape} do not fit: want "
-            "[H, W] of one size"
+            f"prediction {prediction.shape} and label {label.shape} do not match: both "
+            "must be [H, W]"
         )
     if not 0 <= tolerance_px < math.inf:
         raise ValueError(f"tolerance_px must be finite and >= 0, not {tolerance_px}")
     here = (prediction == class_id) | (label == class_id)
     if not here.any():
         return float("nan")
-    # All borders, and what is beside them; a mask is small in its picture.
+    # Crop to both masks and one pixel around them, which contains all borders.
     box = _extent(here.any(1)), _extent(here.any(0))
     prediction, label = prediction[box], label[box]
     scored = label != ignore
@@ -61,12 +61,12 @@ def normalised_surface_distance(
 
 
 def flicker(predictions: NDArray, labels: NDArray, *, ignore: int = 255) -> float:
-    """Share of pixels whose prediction changes though the label does not.
+    """Share of pixels whose prediction changes although the label does not.
 
-    Of all pixels in all pairs of consecutive frames, those count whose label is scored
-    and the same in both frames, and for which the label or either prediction is not
-    background (class 0). Of those, the share with two different predictions. A steady
-    wrong prediction scores 0: read it beside an IoU.
+    A pixel of a pair of consecutive frames counts if its label is scored and equal in
+    both frames, and the label or one of the predictions is not background (class 0).
+    The result is the share of these pixels whose two predictions differ. A constant
+    wrong prediction scores 0, so report flicker together with an IoU.
 
     Args:
         predictions: int [T, H, W], consecutive frames of one video.
@@ -74,16 +74,16 @@ def flicker(predictions: NDArray, labels: NDArray, *, ignore: int = 255) -> floa
         ignore: label of pixels that are not scored.
 
     Returns:
-        0 (steady) to 1; NaN if no pixel counts, as for a single frame.
+        0 (steady) to 1; NaN if no pixel counts, such as for a single frame.
 
     Raises:
-        ValueError: on shapes that do not fit.
+        ValueError: the shapes differ.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     if predictions.ndim != 3 or predictions.shape != labels.shape:
         raise ValueError(
-            f"predictions {predictions.shape} and labels {labels.shape} do not fit: "
-            "want [T, H, W] of one size"
+            f"predictions {predictions.shape} and labels {labels.shape} do not match: "
+            "both must be [T, H, W]"
         )
     pairs = zip(predictions, predictions[1:], labels, labels[1:], strict=False)
     table = [flicker_counts(*pair, ignore=ignore) for pair in pairs]
@@ -99,17 +99,17 @@ def flicker_counts(
     *,
     ignore: int = 255,
 ) -> NDArray[np.int64]:
-    """What `flicker` divides, of one pair of frames; add up over pairs and videos.
+    """Pixel counts of `flicker` for one pair of frames; sum them over pairs and videos.
 
     Args:
-        prediction_before: int [H, W], of the frame before.
+        prediction_before: int [H, W], prediction for the previous frame.
         prediction: int [H, W].
-        label_before: int [H, W], of the frame before.
+        label_before: int [H, W], label of the previous frame.
         label: int [H, W].
         ignore: label of pixels that are not scored.
 
     Returns:
-        int64 [2]: pixels whose prediction changes, pixels that count.
+        int64 [2]: number of pixels whose prediction changes, number of pixels counted.
     """
     steady = (label == label_before) & (label != ignore)
     relevant = (label != 0) | (prediction != 0) | (prediction_before != 0)
@@ -119,7 +119,7 @@ def flicker_counts(
 
 
 def _extent(there: NDArray[np.bool_]) -> slice:
-    """From before the first that is there to after the last, inside the array."""
+    """Returns the range of True elements, extended by one on both sides."""
     found = np.flatnonzero(there)
     return slice(max(found[0] - 1, 0), found[-1] + 2)
 
@@ -137,10 +137,10 @@ def _border(mask: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bo
 def _count_near(
     points: NDArray[np.bool_], others: NDArray[np.bool_], radius: float
 ) -> int:
-    """How many points have one of the others at most `radius` away, exactly.
+    """Counts the points that have one of the others within `radius`, exactly.
 
-    Borders are a few thousand pixels of a million, so each offset inside the disk is
-    looked up for the points alone, the nearest first, and a point that is done leaves.
+    Borders have few pixels, so each offset inside the disk is tested only at the
+    points, nearest offset first. Points that are matched are removed.
     """
     rows, columns = np.nonzero(points)
     if not len(rows) or not others.any():

@@ -1,4 +1,4 @@
-"""Pixels of one frame, counted."""
+"""Pixel counts of one frame."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,26 +7,26 @@ from numpy.typing import NDArray
 def confusion_matrix(
     prediction: NDArray, label: NDArray, num_classes: int, *, ignore: int = 255
 ) -> NDArray[np.int64]:
-    """Scored pixels by (label, prediction); of several frames, add the matrices.
+    """Counts scored pixels by (label, prediction). Sum the matrices over frames.
 
     Args:
         prediction: int [H, W], in 0..num_classes-1 where the label is scored.
         label: int [H, W], in 0..num_classes-1 or `ignore`.
-        num_classes: background included.
+        num_classes: number of classes, including background.
         ignore: label of pixels that are not scored.
 
     Returns:
         int64 [num_classes, num_classes], rows are labels.
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit; on a value outside the
-            classes, naming it and its first pixel.
+        ValueError: shapes or dtypes are invalid, or a value is not a class; names the
+            value and its first pixel.
     """
     prediction, label = np.asarray(prediction), np.asarray(label)
     if prediction.ndim != 2 or prediction.shape != label.shape:
         raise ValueError(
-            f"prediction {prediction.shape} and label {label.shape} do not fit: want "
-            "[H, W] of one size; enlarge the prediction to the label's size"
+            f"prediction {prediction.shape} and label {label.shape} do not match: both "
+            "must be [H, W]; resize the prediction to the label's size"
         )
     scored = label != ignore
     _check_values("prediction", prediction, scored, num_classes)
@@ -39,25 +39,27 @@ def confusion_matrix(
 def frame_counts(
     prediction: NDArray, label: NDArray, num_classes: int, *, ignore: int = 255
 ) -> NDArray[np.int64]:
-    """What every protocol needs of a frame: sizes of intersection and both masks.
+    """Counts the pixels of the intersection and of both masks, for each class.
+
+    All protocols are computed from these counts.
 
     Args:
         prediction: int [H, W], in 0..num_classes-1 where the label is scored.
         label: int [H, W], in 0..num_classes-1 or `ignore`.
-        num_classes: background (class 0) included.
-        ignore: label of pixels that are left out of all three counts.
+        num_classes: number of classes, including background (class 0).
+        ignore: label of pixels that are excluded from all three counts.
 
     Returns:
         int64 [num_classes, 3]: pixels of |prediction and label|, |prediction|, |label|.
 
     Raises:
-        ValueError: as `confusion_matrix`.
+        ValueError: see `confusion_matrix`.
     """
     return counts_of(confusion_matrix(prediction, label, num_classes, ignore=ignore))
 
 
 def counts_of(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`frame_counts` of a confusion matrix [num_classes, num_classes]."""
+    """Computes `frame_counts` from a confusion matrix [num_classes, num_classes]."""
     sizes = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
     return np.stack(sizes, axis=-1)
 
@@ -71,6 +73,6 @@ def _check_values(
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
-            f"{name} is {values[row, column]} at row {row}, column {column}: not one "
-            f"of {num_classes} classes"
+            f"{name} is {values[row, column]} at row {row}, column {column}; it must "
+            f"be a class from 0 to {num_classes - 1}"
         )

@@ -1,4 +1,4 @@
-"""Scores by video and class, how sure they are, and tables of them."""
+"""Scores by video and class, confidence intervals, and tables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -14,19 +14,21 @@ Score = Literal["iou", "dice"]
 def per_video(
     counts: ArrayLike, videos: ArrayLike, *, protocol: str, **options: Any
 ) -> dict[Any, dict[str, Any]]:
-    """`summarize` of each video's frames; of each fold's, given folds as `videos`.
+    """Calls `summarize` for the frames of each video.
+
+    To score folds, pass the fold of each frame as `videos`.
 
     Args:
-        counts: int [frames, num_classes, 3], of `frame_counts`.
+        counts: int [frames, num_classes, 3], rows from `frame_counts`.
         videos: [frames], the name or number of each frame's video.
         protocol: a key of `PROTOCOLS`.
-        **options: of `summarize`.
+        **options: arguments of `summarize`.
 
     Returns:
         A summary for each video, in order of appearance.
 
     Raises:
-        ValueError: on lengths that do not fit, and as `summarize`.
+        ValueError: the lengths differ, or see `summarize`.
     """
     table, names, index = _grouped(counts, videos)
     return {
@@ -44,22 +46,22 @@ def per_class(
     score: Score = "iou",
     **options: Any,
 ) -> tuple[list[list[Any]], list[str]]:
-    """Table of one score: a row for each foreground class and the mean.
+    """Builds a table of one score: a row for each foreground class and the mean.
 
     Args:
-        counts: int [frames, num_classes, 3], of `frame_counts`.
+        counts: int [frames, num_classes, 3], rows from `frame_counts`.
         videos: [frames], the name or number of each frame's video.
         class_names: num_classes names, background first.
         protocol: a key of `PROTOCOLS`.
-        score: which score.
-        **options: of `summarize`.
+        score: "iou" or "dice".
+        **options: arguments of `summarize`.
 
     Returns:
-        Rows and headers for `format_table`: the class, a column for each video, and
-        one for all frames pooled.
+        Rows and headers for `format_table`: the class, a column for each video, and a
+        column for all frames pooled.
 
     Raises:
-        ValueError: on lengths that do not fit, and as `summarize`.
+        ValueError: the lengths differ, or see `summarize`.
     """
     table = checked_counts(counts)
     if len(class_names) != table.shape[1]:
@@ -85,27 +87,27 @@ def bootstrap(
     confidence: float = 0.95,
     **options: Any,
 ) -> dict[str, tuple[float, float]]:
-    """Confidence intervals by resampling whole videos (percentile bootstrap).
+    """Confidence intervals from resampling whole videos (percentile bootstrap).
 
-    Frames of a video resemble each other, so resampling frames would give intervals
-    that are far too narrow. Few videos give rough intervals still.
+    Frames of a video are correlated, so resampling frames would give intervals that are
+    far too narrow. With few videos, the intervals are rough.
 
     Args:
-        counts: int [frames, num_classes, 3], of `frame_counts`.
+        counts: int [frames, num_classes, 3], rows from `frame_counts`.
         videos: [frames], the name or number of each frame's video.
         protocol: a key of `PROTOCOLS`.
-        seed: of the resampling; the same seed gives the same interval.
-        repeats: how many resamples. Those in which a score is undefined are left out
-            of its interval.
-        confidence: coverage asked for, in (0, 1).
-        **options: of `summarize`.
+        seed: seed of the resampling; the same seed gives the same interval.
+        repeats: number of resamples. Resamples in which a score is undefined are
+            excluded from its interval.
+        confidence: nominal coverage, in (0, 1).
+        **options: arguments of `summarize`.
 
     Returns:
-        (low, high) of "iou" and of "dice"; NaN with fewer than two videos.
+        (low, high) for "iou" and "dice"; NaN with fewer than two videos.
 
     Raises:
-        ValueError: on lengths that do not fit, `repeats` < 1 or `confidence` outside
-            (0, 1), and as `summarize`.
+        ValueError: the lengths differ, `repeats` < 1, `confidence` is outside (0, 1),
+            or see `summarize`.
     """
     table = checked_counts(counts)
 
@@ -128,21 +130,21 @@ def bootstrap_interval(
     repeats: int = 1000,
     confidence: float = 0.95,
 ) -> list[tuple[float, float]]:
-    """`bootstrap` of any scores.
+    """Like `bootstrap`, for arbitrary scores.
 
     Args:
-        score: of frames, given as indices [n] that may repeat; a fixed number of
+        score: function from frame indices [n], which may repeat, to a fixed number of
             scores, NaN where undefined.
         videos: [frames], the name or number of each frame's video.
-        seed: of the resampling.
-        repeats: how many resamples.
-        confidence: coverage asked for, in (0, 1).
+        seed: seed of the resampling.
+        repeats: number of resamples.
+        confidence: nominal coverage, in (0, 1).
 
     Returns:
-        (low, high) of each score; NaN with fewer than two videos.
+        (low, high) for each score; NaN with fewer than two videos.
 
     Raises:
-        ValueError: `repeats` < 1 or `confidence` outside (0, 1).
+        ValueError: `repeats` < 1 or `confidence` is outside (0, 1).
     """
     if repeats < 1 or not 0 < confidence < 1:
         raise ValueError(
@@ -157,7 +159,7 @@ def bootstrap_interval(
     frames = [np.flatnonzero(of_frame == name) for name in names]
     generator = np.random.default_rng(seed)
     draws = np.sort(generator.integers(len(names), size=(repeats, len(names))))
-    # Of few videos there are few different resamples: 3 of two, 35 of four.
+    # Few videos have few distinct resamples: 3 for two videos, 35 for four.
     different, which = np.unique(draws, axis=0, return_inverse=True)
     scores = np.array(
         [score(np.concatenate([frames[i] for i in drawn])) for drawn in different]
@@ -166,22 +168,22 @@ def bootstrap_interval(
 
 
 def format_table(rows: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
-    """A Markdown table that is aligned as plain text too.
+    """Formats a Markdown table that is also aligned as plain text.
 
     Args:
-        rows: cells; floats are printed with four decimals and NaN as "n/a", all else
-            as `str` has it.
-        headers: one for each column. Columns of numbers are aligned to the right.
+        rows: cells. Floats are printed with four decimals and NaN as "n/a", everything
+            else with `str`.
+        headers: one per column. Columns of numbers are right-aligned.
 
     Returns:
         Lines without a trailing newline.
 
     Raises:
-        ValueError: if a row is longer or shorter than the headers.
+        ValueError: the length of a row differs from the number of headers.
     """
     for i, row in enumerate(rows):
         if len(row) != len(headers):
-            raise ValueError(f"row {i} has {len(row)} cells, not {len(headers)}")
+            raise ValueError(f"row {i} has {len(row)} cells; expected {len(headers)}")
     cells = [[_cell(value) for value in row] for row in (headers, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [
@@ -220,12 +222,13 @@ def _interval(scores: NDArray, confidence: float) -> tuple[float, float]:
 def _grouped(
     counts: ArrayLike, videos: ArrayLike
 ) -> tuple[NDArray, list[Any], NDArray]:
-    """The table, videos in order of appearance, and each frame's index among them."""
+    """Returns the table, the distinct videos in order, and each frame's video index."""
     table = checked_counts(counts)
     of_frame = np.asarray(videos)
     if of_frame.shape != table.shape[:1]:
         raise ValueError(
-            f"videos {of_frame.shape} do not fit counts {table.shape}: want one a frame"
+            f"videos {of_frame.shape} do not match counts {table.shape}: pass one "
+            "video per frame"
         )
     names = list(dict.fromkeys(of_frame.tolist()))
     position = {name: i for i, name in enumerate(names)}

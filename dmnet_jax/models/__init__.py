@@ -1,4 +1,4 @@
-"""Video segmenters behind one interface, and how a config makes one."""
+"""Video segmentation networks with one interface, built from a config."""
 
 from importlib import import_module
 
@@ -18,14 +18,15 @@ __all__ = [
 
 
 def build(config: Config, *, axis_name: str | None = None) -> VideoSegmenter:
-    """The network that a config describes.
+    """Builds the network that a config describes.
 
     Args:
-        config: its `model`, and of `data` the class count and, for TDNet, the size.
-        axis_name: device axis of batch norm in training.
+        config: uses `model`, `data.num_classes` and, for TDNet, `data.size` and
+            `optim.auxiliary_weight`.
+        axis_name: device axis over which batch norm is synchronized in training.
 
     Raises:
-        ValueError: the network needs an extra that is not installed.
+        ValueError: the network needs an optional dependency that is not installed.
     """
     name = config.model.name
     if name == "dmnet":
@@ -42,14 +43,14 @@ def build(config: Config, *, axis_name: str | None = None) -> VideoSegmenter:
 
 
 def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
-    """`build` for what works on a DMNet alone.
+    """Like `build`, for code that supports DMNet only.
 
     Raises:
-        ValueError: the config is of another network.
+        ValueError: the config describes another network.
     """
     model = config.model
     if model.name != "dmnet":
-        raise ValueError(f"this is for DMNet alone; model.name is {model.name!r}")
+        raise ValueError(f"this supports DMNet only; model.name is {model.name!r}")
     return DMNet(
         num_classes=config.data.num_classes,
         local=model.local,

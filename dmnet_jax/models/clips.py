@@ -1,6 +1,6 @@
-"""Many frames at once: a video rolled through `DMNet.update`, and the training clip.
+"""DMNet on many frames: rolling `DMNet.update` over a video, and training clips.
 
-Functions of a bound `DMNet`. Shapes as in `models/dmnet.py`.
+The functions take a bound `DMNet`. Shapes as in `models/dmnet.py`.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from dmnet_jax.memory import DualMemory
 from dmnet_jax.models.features import Decoded, EncodedClip, flat
 from dmnet_jax.models.protocol import ClipBatch, Output
 
-# How the network's variables enter a scan over time.
+# How `nn.scan` over time lifts the network's variables.
 ROLLED: dict[str, Any] = {
     "variable_broadcast": ("params", "thresholds"),
     "split_rngs": {"params": False, "dropout": True},
@@ -24,7 +24,7 @@ ROLLED: dict[str, Any] = {
 
 
 def decode_frames(model: Any, frames: Array) -> Decoded:
-    """Frames [N, H, W, 3] of a `DMNet.state_alone`, before its state sees them."""
+    """Decodes frames [N, H, W, 3] without the state of a `DMNet.state_alone`."""
     features = model.encode(frames)
     logits, fine = model.decoder(features.top, *features.finer)
     return Decoded(logits, fine, features.top)
@@ -33,7 +33,7 @@ def decode_frames(model: Any, frames: Array) -> Decoded:
 def roll(
     model: Any, memory: DualMemory, frames: Array, *, train: bool = False
 ) -> tuple[DualMemory, Output]:
-    """Rolls `update` over frames [B, T, H, W, 3]; outputs lead with [B, T].
+    """Scans `update` over frames [B, T, H, W, 3]; outputs have shape [B, T, ...].
 
     All frames are encoded in one batch.
     """
@@ -59,11 +59,11 @@ def clip(
     batch_statistics: bool = False,
     memory_gradient: bool = False,
 ) -> Output:
-    """The paper's training clip: past frames and a local window, last one scored.
+    """The paper's training clip: past frames and a local window; scores the last one.
 
-    The memories are filled as a stream would have filled them, then one `update`
-    is made for the last frame. Without `memory_gradient` no gradient reaches the
-    encoder through remembered frames, which would cost a backward pass for each.
+    The memories are filled as a stream would fill them, then `update` runs once for
+    the last frame. Without `memory_gradient`, no gradient flows into the encoder
+    through the remembered frames, which saves a backward pass for each of them.
     """
     videos, length = batch.frames.shape[:2]
     window = batch.frames[:, : length - 1 if model.local != "none" else 0]
@@ -92,7 +92,7 @@ def clip(
 def clip_of_features(
     model: Any, batch: EncodedClip, key: Array, *, train: bool = False
 ) -> Output:
-    """`clip` of frames that are encoded already."""
+    """Like `clip`, for frames that are already encoded."""
     videos, slots = batch.past_mask.shape
     size = 32 * batch.features.top.shape[1], 32 * batch.features.top.shape[2]
     memory = model.init_memory(videos, size, key, global_size=max(1, slots))

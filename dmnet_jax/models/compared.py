@@ -1,4 +1,4 @@
-"""What the compared networks share: padding, and training clips.
+"""Base class of the baseline networks: padding and training clips.
 
 Shapes: `B` videos, `T` frames, `H W` frame size, `H' W'` the same rounded up to
 multiples of 32, `C` classes.
@@ -25,23 +25,23 @@ MULTIPLE = 32
 
 
 class ComparedNetwork(VideoSegmenter):
-    """A network of the paper's Table 1.
+    """A baseline network of the paper's Table 1.
 
-    A subclass gives `update`, one time step, and `init_memory` if it has a memory.
-    Frames of any size are padded at their lower and right edges to multiples of 32;
-    where that was done, logits are enlarged to the padded frame and cut back.
+    A subclass implements `update`, one time step, and `init_memory` if it has a memory.
+    Frames of any size are padded at the bottom and right to multiples of 32. If frames
+    were padded, logits are resized to the padded frame and cropped.
     """
 
     @classmethod
     def from_config(cls, config: Config, **fields: Any) -> Self:
-        """The network that a config describes.
+        """Builds the network that a config describes.
 
         Args:
-            config: of the run.
+            config: config of the run.
             **fields: class count, device axis, dtype, and the options of `NETWORKS`.
 
         Raises:
-            ValueError: it needs an extra that is not installed.
+            ValueError: the network needs an extra that is not installed.
         """
         return cls(**fields)
 
@@ -51,18 +51,18 @@ class ComparedNetwork(VideoSegmenter):
         """One time step.
 
         Args:
-            memory: of the frames before this one, leaves [B, ...]; zeros at the start.
-            frames: uint8 RGB [B, H', W', 3], sides multiples of 32.
-            train: dropout on, batch norm by the batch.
+            memory: memory of the frames before, leaves [B, ...]; zeros at the start.
+            frames: uint8 RGB [B, H', W', 3]; H' and W' are multiples of 32.
+            train: enables dropout and uses batch statistics in batch norm.
 
         Returns:
-            The memory with this frame in it, and logits [B, h, w, C].
+            The updated memory and logits [B, h, w, C].
         """
         raise NotImplementedError
 
     @nn.nowrap
     def reset(self, memory: Any, what: Array) -> Any:
-        # All that such a network remembers is recent, so either reset forgets it.
+        # These networks remember only recent frames, so both resets clear everything.
         empty = jax.tree.map(jnp.zeros_like, memory)
         return where_videos(what >= mem.RESET_LOCAL, empty, memory)
 
@@ -86,7 +86,7 @@ class ComparedNetwork(VideoSegmenter):
         if frames.shape[1] == 1:
             memory, output = self.step(memory, frames[:, 0], train=train)
             return memory, jax.tree.map(lambda x: x[:, None], output)
-        # Running statistics go from frame to frame if they change at all.
+        # Running statistics are carried from frame to frame if they are updated.
         carried: dict[str, Any] = {"variable_carry": "batch_stats"} if train else {}
         roll = nn.scan(
             lambda module, memory, frame: module.step(memory, frame, train=train),
@@ -106,10 +106,11 @@ class ComparedNetwork(VideoSegmenter):
         batch_statistics: bool = False,
         memory_gradient: bool = False,
     ) -> Output:
-        """As `VideoSegmenter.clip`.
+        """See `VideoSegmenter.clip`.
 
-        There is no global memory, so `past` is not looked at. These networks train
-        whole, so `batch_statistics` goes with `train`.
+        There is no global memory, so `batch.past` is ignored. These networks are always
+        trained as a whole, so `train` also selects batch statistics;
+        `batch_statistics` and `memory_gradient` are ignored.
         """
         videos, length, height, width = batch.frames.shape[:4]
         memory = self.init_memory(videos, (height, width), key)
@@ -121,13 +122,13 @@ class ComparedNetwork(VideoSegmenter):
 
 
 def padded_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) rounded up to multiples of 32."""
+    """Rounds (H, W) up to multiples of 32."""
     height, width = (-(-side // MULTIPLE) * MULTIPLE for side in size)
     return height, width
 
 
 def pad_frames(frames: Array) -> Array:
-    """[B, H, W, 3] -> [B, H', W', 3]; the last row and column are repeated."""
+    """Pads [B, H, W, 3] -> [B, H', W', 3] by repeating the last row and column."""
     size = frames.shape[1], frames.shape[2]
     extra = [new - old for new, old in zip(padded_size(size), size, strict=True)]
     if not any(extra):
@@ -136,7 +137,7 @@ def pad_frames(frames: Array) -> Array:
 
 
 def frame_output(logits: Array, size: tuple[int, int]) -> Output:
-    """The result of frames of `size` that were padded."""
+    """Converts logits of padded frames to the `Output` of frames of `size`."""
     logits = logits.astype(jnp.float32)
     if padded_size(size) != size:
         logits = enlarge(logits, padded_size(size))[:, : size[0], : size[1]]

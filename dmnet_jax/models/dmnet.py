@@ -1,13 +1,13 @@
-"""DMNet: a light segmentation network with a local and a global memory.
+"""DMNet: a lightweight segmentation network with a local and a global memory.
 
 Wang, Jin et al., "Efficient Global-Local Memory for Real-time Instrument
 Segmentation of Robotic Surgical Video", MICCAI 2021.
 
 One time step is one pure function, `DMNet.update(memory, features)`. Training clips
 (`models/clips.py`), whole-video evaluation, live streams and exports all call it, so
-what is trained is what is streamed. What repeats from frame to frame is done once: the
-local memory holds what its reader makes of a frame alone, and a frame's key and value
-for the global memory are computed when it is admitted.
+the streamed network is exactly the trained one. Nothing is computed twice for a frame:
+the local memory stores the per-frame projections of its reader, and a frame's key and
+value for the global memory are computed when the frame is admitted.
 
 Shapes: `B` videos, `T` frames, `H W` frame size (multiples of 32), `h w` = H/32 W/32.
 """
@@ -28,15 +28,15 @@ from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
-from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
+from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalize
 from dmnet_jax.nn.prediction_state import PARTS, Part, PredictionState
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import RefineNetDecoder
 
 Local = Literal["none", "nl", "clstm", "blstm", "ela"]
 
-# The paper's alpha and beta (section 3): means of r and s over its authors' features.
-# They fit no other features; calibration replaces them.
+# The paper's alpha and beta (section 3): means of r and s over the authors' features.
+# They do not transfer to other features; calibration replaces them.
 PAPER_MIN_CONFIDENCE = -0.08
 PAPER_MAX_SIMILARITY = -4.65
 
@@ -44,40 +44,41 @@ TINY: dict[str, Any] = {
     "stages": tuple((1, channels, 1, stride) for _, channels, _, stride in STAGES),
     "pooling_stages": 1,
 }
-"""Fields of a network with one block a stage and one pooling a level."""
+"""Fields of a small network: one block per stage, one pooling step per level."""
 
 
 class DMNet(VideoSegmenter):
     """The network and its ablations (paper Table 2).
 
     Attributes:
-        num_classes: outputs, background included.
-        local: what is done with the last `local_size` frames: "ela" (the paper's:
-            BottleneckLSTM then non-local attention), "blstm" or "clstm" (a recurrent
-            cell alone), "nl" (attention over the window, no recurrence), "none".
-        global_memory: active global aggregation (AGA), section 2.3.
-        local_size: the paper's tau, frames before the current one.
-        num_reads: the paper's n, frames read from the global memory.
-        global_size: slots of the global memory; 225, an EndoVis17 video, makes it
-            the paper's unbounded memory there. Past it the oldest frame is replaced.
-        key_channels: width of keys.
-        value_channels: width of values; twice it must be `width`.
-        share_key_value: one key/value projection for ELA and AGA, as the authors'
-            release has it; the paper describes one each.
-        attention_dropout: on affinities, in training.
-        encoder: which framework's MobileNetV2 is imitated: "keras" (input scaled to
-            [-1, 1], "SAME" padding, epsilon 1e-3) or "torch" (ImageNet mean and
-            deviation, symmetric padding, epsilon 1e-5).
-        width: channels of what the memories hold and of the decoder.
-        stages: of the encoder, see `MobileNetV2`.
-        pooling_stages: of each chained residual pooling in the decoder.
+        num_classes: number of classes, including background.
+        local: how the last `local_size` frames are used: "ela" (the paper's method:
+            BottleneckLSTM, then non-local attention), "blstm" or "clstm" (only a
+            recurrent cell), "nl" (attention over the window, no recurrence), "none".
+        global_memory: whether to use active global aggregation (AGA), section 2.3.
+        local_size: the paper's tau, number of frames before the current one.
+        num_reads: the paper's n, number of frames read from the global memory.
+        global_size: slots of the global memory. The default of 225, the length of an
+            EndoVis17 video, equals the paper's unbounded memory there. A full memory
+            replaces its oldest frame.
+        key_channels: channels of the keys.
+        value_channels: channels of the values; must be half of `width`.
+        share_key_value: whether ELA and AGA share one key/value projection, as in the
+            authors' release. The paper describes separate ones.
+        attention_dropout: dropout rate of the affinities in training.
+        encoder: the framework whose MobileNetV2 is reproduced: "keras" (input scaled
+            to [-1, 1], "SAME" padding, epsilon 1e-3) or "torch" (ImageNet mean and
+            standard deviation, symmetric padding, epsilon 1e-5).
+        width: channels of the remembered features and of the decoder.
+        stages: stages of the encoder, see `MobileNetV2`.
+        pooling_stages: stages of each chained residual pooling in the decoder.
         state: whether predictions are carried from frame to frame, gated by how far
-            each pixel of the current frame is trusted (`nn.prediction_state`); beyond
+            each pixel of the current frame is trusted (`nn.prediction_state`). Not in
             the paper.
         state_parts: see `PredictionState`.
-        is_folded: whether norms are part of the convolutions, see `folded`.
+        is_folded: whether norms are folded into the convolutions, see `folded`.
         axis_name: device axis over which batch norm is synchronized in training.
-        dtype: of features; scores and logits are float32 always.
+        dtype: dtype of features; scores and logits are always float32.
     """
 
     local: Local = "ela"
@@ -100,14 +101,14 @@ class DMNet(VideoSegmenter):
 
     @classmethod
     def tiny(cls, num_classes: int, **fields: Any) -> "DMNet":
-        """A network that compiles in seconds: `TINY`, with other `fields` as given."""
+        """Returns a network that compiles in seconds: `TINY` updated with `fields`."""
         return cls(num_classes, **{**TINY, **fields})
 
     def setup(self) -> None:
         if 2 * self.value_channels != self.width:
             raise ValueError(
-                f"value_channels is {self.value_channels}; readout and value together "
-                f"must fill the decoder's {self.width} channels, so it must be "
+                f"value_channels is {self.value_channels}; readout and value are "
+                f"concatenated to {self.width} channels, so it must be "
                 f"{self.width // 2}"
             )
         self.backbone = MobileNetV2(
@@ -175,13 +176,13 @@ class DMNet(VideoSegmenter):
         return PredictionState(self.width, parts=self.state_parts, dtype=self.dtype)
 
     def encode(self, frames: Array, *, train: bool = False) -> Features:
-        """Encodes frames [N, H, W, 3]: uint8 RGB, or float already normalized."""
+        """Encodes frames [N, H, W, 3]: uint8 RGB, or normalized float."""
         height, width = frames.shape[1:3]
         if height % 32 or width % 32:
             raise ValueError(
                 f"frames are {height}x{width}; both sides must be multiples of 32"
             )
-        x = normalise(frames, self.encoder) if frames.dtype == jnp.uint8 else frames
+        x = normalize(frames, self.encoder) if frames.dtype == jnp.uint8 else frames
         quarter, eighth, sixteenth_64, sixteenth_96, deep160, deep320 = self.backbone(
             x.astype(self.dtype), train=train
         )
@@ -194,10 +195,10 @@ class DMNet(VideoSegmenter):
         return self.state and not (self.memories.local or self.memories.global_)
 
     def recent(self, top: Array) -> Any:
-        """What the local memory keeps of features [N, h, w, width].
+        """Computes what the local memory stores for features [N, h, w, width].
 
-        What its reader makes of one frame alone: a projection [N, h, w, ...], or keys
-        and values. Nothing (an empty pytree) without a local memory.
+        This is the per-frame part of the reader: a projection [N, h, w, ...], or keys
+        and values. An empty pytree without a local memory.
         """
         if self.local == "none":
             return {}
@@ -206,9 +207,9 @@ class DMNet(VideoSegmenter):
         return self.recurrent.project(top)
 
     def stored(self, top: Array) -> Any:
-        """What the global memory keeps of features [N, h, w, width]: keys and values.
+        """Computes what the global memory stores for features [N, h, w, width].
 
-        Nothing (an empty pytree) without a global memory.
+        Keys and values, or an empty pytree without a global memory.
         """
         if not self.global_memory:
             return {}
@@ -225,9 +226,10 @@ class DMNet(VideoSegmenter):
         *,
         global_size: int | None = None,
     ) -> DualMemory:
-        """An empty memory for `batch` videos of frames `size` = (H, W).
+        """Returns an empty memory for `batch` videos with frames of `size` = (H, W).
 
-        Each video draws its reads from a key of its own, kept as bits for any runtime.
+        Each video has its own PRNG key for reads, stored as raw key data so that
+        exported programs can hold it.
         """
 
         def map_of(channels: int) -> Any:
@@ -265,16 +267,16 @@ class DMNet(VideoSegmenter):
         active: Array | None = None,
         train: bool = False,
     ) -> tuple[DualMemory, Output]:
-        """One time step: read both memories, decode, remember.
+        """One time step: reads both memories, decodes, and updates the memories.
 
         Args:
-            memory: of the frames before this one, leaves [B, ...].
-            features: of this frame.
+            memory: memory of the frames before, leaves [B, ...].
+            features: features of this frame.
             active: bool [B], which videos have a frame; see `step`.
-            train: dropout on; needs a "dropout" rng.
+            train: enables dropout; needs a "dropout" rng.
 
         Returns:
-            The memory with this frame in it, and the frame's result.
+            The updated memory and the frame's result.
         """
         top = features.top
         active = jnp.ones(len(top), bool) if active is None else active
@@ -316,7 +318,7 @@ class DMNet(VideoSegmenter):
 
         query = self.stored(x)
         readout = jax.vmap(read)(memory)
-        # Where nothing can be read, the current frame stands in for its own memory.
+        # Where the memory is empty, the current frame replaces the readout.
         empty = ~readout.mask.any(axis=1)
         itself = self._stored_if(empty & active, top)
         readout = jax.vmap(mem.stand_in)(readout, itself)
@@ -325,7 +327,7 @@ class DMNet(VideoSegmenter):
     def _decode(
         self, state: Any, features: Features, x: Array, active: Array
     ) -> tuple[Array, Any, Array | None]:
-        """Logits of a frame, the prediction state with it in, and the frame's trust."""
+        """Returns the logits, the updated prediction state and the frame's trust."""
         logits, fine = self.decoder(x, *features.finer)
         logits = logits.astype(jnp.float32)
         if not self.state:
@@ -335,7 +337,7 @@ class DMNet(VideoSegmenter):
     def _remember(
         self, memory: DualMemory, top: Array, recent: Any, logits: Array, active: Array
     ) -> tuple[DualMemory, tuple[Array, Array, Array]]:
-        """The memory with a frame in it, and its confidence, similarity, admission."""
+        """Returns the updated memory and (confidence, similarity, admitted)."""
         policy = mem.all_of(
             mem.confident(self.min_confidence.value),
             mem.dissimilar(self.max_similarity.value),
@@ -357,7 +359,7 @@ class DMNet(VideoSegmenter):
         return memory, (confidence, similarity, admitted)
 
     def _stored_if(self, wanted: Array, top: Array) -> Any:
-        """`stored` of all videos if bool [B] is set for one, else zeros."""
+        """Returns `stored(top)` if `wanted`, bool [B], is set anywhere, else zeros."""
         if not self.global_memory or self.is_initializing():
             return self.stored(top)
 
@@ -384,13 +386,13 @@ class DMNet(VideoSegmenter):
     def __call__(
         self, memory: DualMemory, frames: Array, *, train: bool = False
     ) -> tuple[DualMemory, Output]:
-        """Rolls `update` over frames [B, T, H, W, 3]; outputs lead with [B, T].
+        """Scans `update` over frames [B, T, H, W, 3]; outputs have shape [B, T, ...].
 
-        All frames are encoded in one batch, so in training batch norm sees B*T of
-        them at once.
+        All frames are encoded in one batch, so in training, batch norm uses the
+        statistics of all B*T frames.
         """
         return clips.roll(self, memory, frames, train=train)
 
     def clip(self, batch: ClipBatch, key: Array, **options: Any) -> Output:
-        """As `VideoSegmenter.clip`; see `models.clips`."""
+        """See `VideoSegmenter.clip` and `models.clips.clip`."""
         return clips.clip(self, batch, key, **options)

@@ -1,4 +1,4 @@
-"""Encoded frames: what a DMNet's time step starts from.
+"""Encoded frames, the input of DMNet's time step.
 
 Shapes: `B` clips, `N` frames, `T` frames of a clip, `H W` frame size, `h w` =
 H/32 W/32.
@@ -11,14 +11,14 @@ from jax import Array
 
 
 class Features(struct.PyTreeNode):
-    """What the encoder makes of one frame; `top` is what the memories hold.
+    """Encoder outputs for one frame. The memories are computed from `top`.
 
     Attributes:
         quarter: [N, H/4, W/4, 24].
         eighth: [N, H/8, W/8, 32].
         sixteenth_64: [N, H/16, W/16, 64].
         sixteenth_96: [N, H/16, W/16, 96].
-        top: [N, H/32, W/32, width], the two deepest outputs fused; in [0, 6].
+        top: [N, H/32, W/32, width], the fused two deepest outputs, in [0, 6].
     """
 
     quarter: Array
@@ -29,19 +29,19 @@ class Features(struct.PyTreeNode):
 
     @property
     def finer(self) -> tuple[Array, Array, Array, Array]:
-        """All but `top`, for the decoder."""
+        """All maps except `top`, for the decoder."""
         return self.quarter, self.eighth, self.sixteenth_64, self.sixteenth_96
 
 
 class Decoded(struct.PyTreeNode):
-    """What a network without local and global memory makes of one frame.
+    """Decoder output of one frame, from a network without local and global memory.
 
-    All that a prediction state needs to know of it.
+    This is all that a prediction state needs of the frame.
 
     Attributes:
         logits: [N, H/4, W/4, num_classes], before the state corrects them.
         fine: [N, H/8, W/8, width], the decoder's map.
-        top: [N, H/32, W/32, width], of `Features`.
+        top: [N, H/32, W/32, width], see `Features`.
     """
 
     logits: Array
@@ -54,16 +54,16 @@ DECODED = tuple(field.name for field in dataclasses.fields(Decoded))
 
 
 class EncodedClip(struct.PyTreeNode):
-    """A `ClipBatch` whose frames are encoded.
+    """A `ClipBatch` with encoded frames.
 
     Attributes:
-        features: of the current frames.
-        window: [B, T-1, h, w, width], `Features.top` of the frames before; [B, 0, ...]
-            where there is no local memory.
-        window_mask: bool [B, T-1].
-        past: [B, n, h, w, width], those of earlier frames; [B, 0, ...] where there is
-            no global memory.
-        past_mask: bool [B, n].
+        features: features of the current frames.
+        window: [B, T-1, h, w, width], `Features.top` of the window before the current
+            frame; [B, 0, ...] without a local memory.
+        window_mask: bool [B, T-1], which frames of the window are valid.
+        past: [B, n, h, w, width], `Features.top` of earlier frames; [B, 0, ...]
+            without a global memory.
+        past_mask: bool [B, n], which earlier frames are valid.
     """
 
     features: Features
@@ -74,5 +74,5 @@ class EncodedClip(struct.PyTreeNode):
 
 
 def flat(x: Array) -> Array:
-    """[B, T, ...] -> [B*T, ...]."""
+    """Reshapes [B, T, ...] -> [B*T, ...]."""
     return x.reshape(-1, *x.shape[2:])

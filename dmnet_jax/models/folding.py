@@ -1,7 +1,8 @@
-"""Trained variables -> those of the same network with fewer operations.
+"""Folding of trained variables for faster inference.
 
-Exact rewritings, done once in float64: batch norm goes into the convolution before it,
-and the decoder's last pooling convolution into the classifier that follows it.
+The folding is mathematically exact and computed once in float64: batch norm is folded
+into the preceding convolution, and the decoder's last pooling convolution into the
+classifier that follows it.
 """
 
 from typing import Any
@@ -11,11 +12,11 @@ import numpy as np
 
 
 def fold(variables: Any, epsilon: float) -> dict[str, Any]:
-    """Variables of a `DMNet` with `is_folded`.
+    """Returns the variables of a `DMNet` with `is_folded=True`.
 
     Args:
-        variables: "params", "batch_stats" and "thresholds", as trained.
-        epsilon: of the encoder's batch norm.
+        variables: trained "params", "batch_stats" and "thresholds".
+        epsilon: epsilon of the encoder's batch norm.
 
     Returns:
         "params" and "thresholds", float32 NumPy arrays.
@@ -31,7 +32,7 @@ def fold(variables: Any, epsilon: float) -> dict[str, Any]:
 
 
 def _with_norms(params: Any, statistics: Any, epsilon: float) -> dict[str, Any]:
-    """Every layer that a norm `<its name>_norm` follows has its scale and shift."""
+    """Folds each norm `<layer>_norm` into its layer's kernel and bias."""
     folded = {}
     for name, layer in params.items():
         norm = params.get(f"{name}_norm")
@@ -48,7 +49,7 @@ def _with_norms(params: Any, statistics: Any, epsilon: float) -> dict[str, Any]:
 
 
 def _with_pooled_classifier(decoder: Any) -> dict[str, Any]:
-    """The classifier of x + W p is that of x and, with W before it, that of p."""
+    """Splits classifier(x + W p) into classifier(x) + pooled_classifier(p)."""
     pooling = dict(decoder["crp1"])
     last = pooling.pop(f"conv{len(pooling) - 1}")
     kernel = last["kernel"][0, 0] @ decoder["classifier"]["kernel"]

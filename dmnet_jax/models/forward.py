@@ -1,8 +1,7 @@
-"""What one training step asks of a network: a function of a bound model and a batch.
+"""Forward functions for training: functions of a bound model and a batch.
 
-`model.apply(variables, batch, key, method=...)` with a loader's batch. A stage of a
-config has one of these, by name in `FORWARD`; the training step takes whatever it is
-given.
+They are called as `model.apply(variables, batch, key, method=...)` with a loader's
+batch. Each training stage selects one by its name in `FORWARD`.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,14 +41,14 @@ def clip(
     truncate: int = 1,
     **options: Any,
 ) -> Output:
-    """Clips of which the last frame is scored: `VideoSegmenter.clip`."""
+    """Scores the last frame of each clip, see `VideoSegmenter.clip`."""
     return model.clip(ClipBatch.of(batch), key, **options)
 
 
 def features(
     model: DMNet, batch: Batch, key: Array, *, train: bool = False, **options: Any
 ) -> Output:
-    """The same of a `FeatureCache`, whose frames are encoded. Trains no encoder."""
+    """Like `clip`, for encoded frames of a `FeatureCache`. The encoder is frozen."""
     seen = EncodedClip(
         Features(**{name: batch[name] for name in FEATURES}),
         *(batch[n] for n in ("window", "window_mask", "past", "past_mask")),
@@ -67,24 +66,25 @@ def rollout(
     batch_statistics: bool = False,
     memory_gradient: bool = False,
 ) -> Output:
-    """Sequences with admission on, as a stream would see them, every frame scored.
+    """Scores every frame of a sequence, with admission, as in a stream.
 
-    As `__call__` gives, but the gradient reaches back through the memory within
-    pieces of `truncate` frames only, and what a piece computed is computed again
-    for its gradient: however long the sequence, one piece's maps are held.
+    The outputs equal those of `__call__`. The gradient is truncated: it flows through
+    the memory only within chunks of `truncate` frames. Chunks are rematerialized, so
+    only one chunk's activations are held, however long the sequence.
 
     Args:
-        model: bound.
-        batch: `frames` [B, T, H, W, 3], T a multiple of `truncate`, and `frames_mask`
-            bool [B, T]; False where the video had not begun: not remembered.
-        key: of the reads.
-        truncate: frames of a piece.
-        train: dropout on.
+        model: a bound model.
+        batch: `frames` [B, T, H, W, 3], where T is a multiple of `truncate`, and
+            `frames_mask` bool [B, T]; False for frames before the start of the video,
+            which are not remembered.
+        key: PRNG key of the memory reads.
+        truncate: number of frames per chunk.
+        train: enables dropout.
         batch_statistics: see `VideoSegmenter.clip`.
-        memory_gradient: not looked at.
+        memory_gradient: ignored.
 
     Returns:
-        Outputs leading with [B, T].
+        Outputs of shape [B, T, ...].
     """
     frames, mask = batch["frames"], batch["frames_mask"]
     videos, length, height, width = frames.shape[:4]
@@ -107,7 +107,7 @@ def rollout(
         roll = nn.scan(partial(_update, train=train), **ROLLED)
         return roll(module, memory, (features, there))
 
-    # Running statistics go from piece to piece if they change at all.
+    # Running statistics are carried from chunk to chunk if they are updated.
     variables = dict(ROLLED)
     if batch_statistics:
         variables["variable_carry"] = _STATS
@@ -123,9 +123,9 @@ def rollout(
 def sequences(
     model: DMNet, batch: Batch, key: Array, *, train: bool = False, **options: Any
 ) -> Output:
-    """`rollout` of a `SequenceCache`, whose frames are encoded. Trains no encoder.
+    """Like `rollout`, for encoded frames of a `SequenceCache`.
 
-    The gradient reaches back through the whole sequence.
+    The encoder is not trained, and the gradient flows through the whole sequence.
     """
     maps = [jnp.moveaxis(batch[name], 1, 0).astype(model.dtype) for name in FEATURES]
     seen = Features(*maps), batch["frames_mask"].T
@@ -138,9 +138,9 @@ def sequences(
 
 
 def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) -> Output:
-    """`sequences` of frames that are decoded as well, for a `DMNet.state_alone`.
+    """Like `sequences`, for decoded frames of a `DMNet.state_alone`.
 
-    Trains the prediction state alone. No frame is admitted anywhere.
+    Only the prediction state is trained. No frame is admitted to a memory.
     """
     decoded = Decoded(*(jnp.moveaxis(batch[n], 1, 0) for n in DECODED))
     length, videos, h, w, _ = decoded.top.shape
@@ -174,4 +174,4 @@ FORWARD: Mapping[str, Forward] = {
     "sequences": sequences,
     "decoded_sequences": decoded_sequences,
 }
-"""By the names of `training.stages.Stage.recipe`."""
+"""Forward functions by the names used in `training.stages.Stage.recipe`."""

@@ -2,7 +2,7 @@
 
 LinkNet: Chaurasia and Culurciello, VCIP 2017, as in the public code of Shvets et al.
 (arXiv 1803.01207). RAUNet: Ni et al., "RAUNet: Residual Attention U-Net for Semantic
-Segmentation of Cataract Surgical Instruments", ICONIP 2019; the nearest public
+Segmentation of Cataract Surgical Instruments", ICONIP 2019. It is the closest public
 relative of PAANet, whose code was never released.
 """
 
@@ -17,17 +17,18 @@ from jax import Array
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Conv, Deconv, norm_relu
 from dmnet_jax.nn.layers import Dense1x1
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.resnet import RESNET34, ResNet
 
 
 class LinkNet(ComparedNetwork):
-    """Logits at full size.
+    """LinkNet-34 or RAUNet; returns logits at full resolution.
 
     Attributes:
-        blocks: of the encoder's four stages.
-        width: channels of its first; 64 is the published one.
-        attention: RAUNet's augmented attention in place of added skips.
+        blocks: number of residual blocks in each of the encoder's four stages.
+        width: channels of the encoder's first stage; the published width is 64.
+        attention: whether to use RAUNet's augmented attention instead of additive
+            skips.
     """
 
     blocks: tuple[int, ...] = RESNET34
@@ -44,7 +45,7 @@ class LinkNet(ComparedNetwork):
             axis_name=self.axis_name,
             dtype=self.dtype,
             name="backbone",
-        )(normalise(frames, "torch").astype(self.dtype), train=train)
+        )(normalize(frames, "torch").astype(self.dtype), train=train)
         shared = {"axis_name": self.axis_name, "dtype": self.dtype}
         x = stages[3]
         for level in (2, 1, 0):
@@ -66,7 +67,7 @@ class LinkNet(ComparedNetwork):
 
 
 class LinkBlock(nn.Module):
-    """[B, H, W, C] -> [B, 2H, 2W, features], by a bottleneck of C/4 channels."""
+    """[B, H, W, C] -> [B, 2H, 2W, features], with a bottleneck of C/4 channels."""
 
     features: int
     axis_name: str | None = None
@@ -84,9 +85,9 @@ class LinkBlock(nn.Module):
 
 
 class AugmentedAttention(nn.Module):
-    """RAUNet's fusion of a decoder's and an encoder's map, both [B, H, W, C].
+    """RAUNet's fusion of a decoder and an encoder map, both [B, H, W, C].
 
-    Both, averaged over space, say which channels of the encoder's map are added.
+    The spatial means of both maps give the channel weights of the added encoder map.
     """
 
     axis_name: str | None = None

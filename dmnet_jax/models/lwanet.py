@@ -1,10 +1,10 @@
-"""LWANet: a light attention network on MobileNetV2.
+"""LWANet: a lightweight attention network on MobileNetV2.
 
 Ni et al., "Attention-Guided Lightweight Network for Real-Time Segmentation of Robotic
-Surgical Instruments", ICRA 2020 (arXiv 1910.11109). Layers as in its public code, of
-which batch norm and ReLU over the logits, and batch norm over one pixel a frame in the
-attention, are kept: a training batch must hold several clips. The paper's row (2.25 M,
-2.77 G) is of a variant 8 to 14 % larger, which is not public.
+Surgical Instruments", ICRA 2020 (arXiv 1910.11109). The layers follow its public code,
+including batch norm and ReLU on the logits and batch norm over a single pixel per frame
+in the attention. A training batch must therefore contain several clips. The paper's row
+(2.25 M, 2.77 G) belongs to a variant that is 8 to 14 % larger and not public.
 """
 
 from functools import partial
@@ -18,16 +18,17 @@ from dmnet_jax.config import Config
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, batch_norm, norm_relu
 from dmnet_jax.nn.layers import Dense1x1, Depthwise3x3, Padding
-from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalise
+from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalize
 
 
 class LWANet(ComparedNetwork):
-    """Logits at 1/4, not negative.
+    """LWANet; returns non-negative logits at 1/4 resolution.
 
     Attributes:
-        encoder: whose MobileNetV2 is imitated, as `DMNet.encoder`. The release has
-            PyTorch's with inputs in [-1, 1]; here inputs are what its weights expect.
-        stages: of the encoder, see `MobileNetV2`.
+        encoder: the framework whose MobileNetV2 is reproduced, see `DMNet.encoder`. The
+            release uses PyTorch's with inputs in [-1, 1]; here the inputs are
+            normalized as the weights expect.
+        stages: stages of the encoder, see `MobileNetV2`.
     """
 
     mobilenet: ClassVar[bool] = True
@@ -51,7 +52,7 @@ class LWANet(ComparedNetwork):
             dtype=self.dtype,
             name="backbone",
         )
-        x = normalise(frames, self.encoder).astype(self.dtype)
+        x = normalize(frames, self.encoder).astype(self.dtype)
         quarter, eighth, _, sixteenth, _, x = backbone(x, train=train)
 
         shared = {"axis_name": self.axis_name, "dtype": self.dtype}
@@ -65,7 +66,10 @@ class LWANet(ComparedNetwork):
 
 
 class Separable(nn.Module):
-    """Depthwise 3x3 and 1x1, each with batch norm and ReLU: .. C -> .. features."""
+    """Depthwise 3x3 and 1x1 convolution, each with batch norm and ReLU.
+
+    [B, H, W, C] -> [B, H, W, features].
+    """
 
     features: int
     axis_name: str | None = None
@@ -80,7 +84,10 @@ class Separable(nn.Module):
 
 
 class SeparableDeconv(nn.Module):
-    """`Separable`, then a full transposed convolution: [B, H, W, C] -> doubled."""
+    """`Separable`, then a full transposed convolution of stride 2.
+
+    [B, H, W, C] -> [B, 2H, 2W, features].
+    """
 
     features: int
     axis_name: str | None = None
@@ -96,7 +103,7 @@ class SeparableDeconv(nn.Module):
 
 
 class AttentionFusion(nn.Module):
-    """Sum of two maps [B, H, W, C], each scaled by channel from its own average."""
+    """Sum of two maps [B, H, W, C], each with channel gates from its spatial mean."""
 
     axis_name: str | None = None
     dtype: Any = jnp.float32

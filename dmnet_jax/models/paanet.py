@@ -1,11 +1,11 @@
-"""A network in the style of PAANet, whose layers were never published.
+"""A network in the style of PAANet, whose exact layers were never published.
 
 Ni et al., "Pyramid Attention Aggregation Network for Semantic Segmentation of Surgical
-Instruments", AAAI 2020. What its paper tells is kept: a ResNet-34 encoder, double
-attention (over positions and over channels) at every level, maps of all scales mixed
-by weights that depend on the picture, and transposed convolutions up to full size.
-Everything else is our choice, made so that the size agrees with the row of the paper's
-Table 1 (21.86 M): it is not PAANet, and no number of it is PAANet's.
+Instruments", AAAI 2020. The parts described in the paper are kept: a ResNet-34 encoder,
+double attention (over positions and channels) at every level, maps of all scales mixed
+with input-dependent weights, and transposed convolutions up to full resolution.
+Everything else is our choice, made to match the parameter count in Table 1 of the DMNet
+paper (21.86 M). This is not PAANet, and its scores are not PAANet's.
 """
 
 from typing import Any
@@ -18,17 +18,17 @@ from jax import Array
 from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, norm_relu
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.nn.resnet import RESNET34, ResNet
 
 
 class PAANetStyle(ComparedNetwork):
-    """Logits at full size.
+    """PAANet-style network; returns logits at full resolution.
 
     Attributes:
-        blocks: of the encoder's four stages.
-        width: channels of its first, and of the decoder.
+        blocks: number of residual blocks in each of the encoder's four stages.
+        width: channels of the encoder's first stage and of the decoder.
     """
 
     blocks: tuple[int, ...] = RESNET34
@@ -49,9 +49,9 @@ class PAANetStyle(ComparedNetwork):
             axis_name=self.axis_name,
             dtype=self.dtype,
             name="backbone",
-        )(normalise(frames, "torch").astype(self.dtype), train=train)
+        )(normalize(frames, "torch").astype(self.dtype), train=train)
 
-        # From the deepest map up: double attention, a sum, a convolution.
+        # From the deepest level up: double attention, sum, convolution.
         levels, deeper = [], None
         for level in (3, 2, 1, 0):
             lateral = Dense1x1(self.width, dtype=self.dtype, name=f"lateral{level}")
@@ -64,7 +64,7 @@ class PAANetStyle(ComparedNetwork):
             deeper = unit(x, conv)
             levels.append(deeper)
 
-        # The pyramid: all levels at 1/4, mixed by weights of each position.
+        # The pyramid: all levels at 1/4 resolution, mixed with per-position weights.
         size = levels[-1].shape[1:3]
         pyramid = jnp.stack([enlarge(x, (size[0], size[1])) for x in levels])
         score = Dense1x1(1, use_bias=True, dtype=self.dtype, name="level_score")
@@ -82,9 +82,9 @@ class PAANetStyle(ComparedNetwork):
 
 
 class DoubleAttention(nn.Module):
-    """A map [B, H, W, C] plus itself gated by channel and gated by position.
+    """Adds channel-gated and position-gated copies of a map [B, H, W, C] to it.
 
-    The positions' gate sees the whole picture's mean beside its own features.
+    The position gate uses the spatial mean of the map in addition to its features.
     """
 
     dtype: Any = jnp.float32

@@ -1,7 +1,7 @@
-"""The one interface of every video segmenter.
+"""The common interface of all video segmentation networks.
 
-Training, evaluation, streaming, exports and reports know a network by this alone.
-`B` videos, `T` frames, `H W` frame size, `C` classes.
+Training, evaluation, streaming, export and reports use a network only through it.
+Shapes: `B` videos, `T` frames, `H W` frame size, `C` classes.
 """
 
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from dmnet_jax.nn.layers import Padding
 
 
 class Output(struct.PyTreeNode):
-    """One frame's result. A call over a whole clip adds a time axis after `B`.
+    """Result for one frame. A call over a whole clip adds a time axis after `B`.
 
     Attributes:
-        logits: float32 [B, h, w, C], at a size of the network's own.
-        confidence: float32 [B], the paper's r; 0 is certain, lower is less so.
+        logits: float32 [B, h, w, C], at the network's output resolution.
+        confidence: float32 [B], the paper's r; 0 is certain, lower is less certain.
         similarity: float32 [B], the paper's s to the latest admitted frame; -inf
             while nothing has been admitted.
         admitted: bool [B], whether the frame entered the global memory.
-        trust: float32 [B, h, w], 0..1: how far each pixel of the frame was trusted
-            over the predictions carried from the frames before; 1 in a first frame.
-            None of a network that carries none.
+        trust: float32 [B, h, w], in 0..1: how far each pixel of the frame was trusted
+            over the predictions carried from the frames before; 1 in the first frame.
+            None for a network without a prediction state.
     """
 
     logits: Array
@@ -42,9 +42,9 @@ class ClipBatch(struct.PyTreeNode):
 
     Attributes:
         frames: uint8 [B, T, H, W, 3], the current frame last.
-        frames_mask: bool [B, T]; False where the video had not begun.
-        past: uint8 [B, n, H, W, 3], earlier frames that a global memory shall hold.
-        past_mask: bool [B, n].
+        frames_mask: bool [B, T]; False for frames before the start of the video.
+        past: uint8 [B, n, H, W, 3], earlier frames to put into a global memory.
+        past_mask: bool [B, n], which of the earlier frames are valid.
     """
 
     frames: Array
@@ -54,17 +54,17 @@ class ClipBatch(struct.PyTreeNode):
 
     @classmethod
     def of(cls, batch: Mapping[str, Any]) -> "ClipBatch":
-        """Of a loader's batch, which holds labels as well."""
+        """Selects the clip fields of a loader's batch, which also has labels."""
         names = ("frames", "frames_mask", "past", "past_mask")
         return cls(*(batch[name] for name in names))
 
 
 class Memories(NamedTuple):
-    """Which memories of a network can be looked into; its state may hold more.
+    """Which inspectable memories a network has; it may carry other state as well.
 
     Attributes:
-        local: of the last few frames.
-        global_: of admitted frames.
+        local: whether it has a memory of the last frames.
+        global_: whether it has a memory of admitted frames.
     """
 
     local: bool = True
@@ -74,17 +74,18 @@ class Memories(NamedTuple):
 class VideoSegmenter(nn.Module):
     """A Flax module that segments video, one frame or one clip at a time.
 
-    `step`, `clip` and `__call__` are applied with variables, as Flax has it:
-    `model.apply(variables, memory, frames)`. The memory is a pytree whose leaves lead
-    with [B]; without memory it is empty.
+    `step`, `clip` and `__call__` are called through Flax's
+    `model.apply(variables, memory, frames)`. The memory is a pytree with leaves
+    [B, ...]; it is empty for a network without memory.
 
     Attributes:
-        num_classes: outputs, background included.
+        num_classes: number of classes, including background.
         axis_name: device axis over which batch norm is synchronized in training.
-        dtype: of features; logits are float32 always.
-        encoder: whose weights of the encoder are imitated ("keras" or "torch").
-        mobilenet: whether the encoder is the MobileNetV2 whose ImageNet weights ship.
-        lockstep: whether all videos of a batch must be at the same frame.
+        dtype: dtype of features; logits are always float32.
+        encoder: framework whose encoder is reproduced ("keras" or "torch").
+        mobilenet: whether the encoder is the MobileNetV2 whose ImageNet weights are
+            shipped with the package.
+        lockstep: whether all videos of a batch must be at the same frame index.
     """
 
     num_classes: int
@@ -96,17 +97,22 @@ class VideoSegmenter(nn.Module):
 
     @property
     def memories(self) -> Memories:
-        """Which memories it has that admit frames or keep the last ones."""
+        """Which memories the network has."""
         return Memories(local=False, global_=False)
 
     @nn.nowrap
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Any:
-        """The memory before a video's first frame, of frames `size` = (H, W)."""
+        """Returns the memory before the first frame, for frames of `size` = (H, W)."""
         return {}
 
     @nn.nowrap
     def reset(self, memory: Any, what: Array) -> Any:
-        """Forgets for each video what int [B] of `memory.KEEP`... says."""
+        """Resets the memory of each video.
+
+        Args:
+            memory: leaves [B, ...].
+            what: int [B] of `memory.KEEP`, `RESET_LOCAL` or `RESET_ALL`.
+        """
         raise NotImplementedError
 
     def step(
@@ -117,21 +123,24 @@ class VideoSegmenter(nn.Module):
         active: Array | None = None,
         train: bool = False,
     ) -> tuple[Any, Output]:
-        """One frame of each video, uint8 [B, H, W, 3].
+        """Processes one frame of each video.
 
         Args:
-            memory: of the frames before this one.
-            frame: RGB.
-            active: bool [B], which videos have a frame. The memory of the others is
-                left as it is, and their output means nothing. None: all.
-            train: dropout on, and batch norm by the batch.
+            memory: memory of the frames before, leaves [B, ...].
+            frame: uint8 RGB [B, H, W, 3].
+            active: bool [B], which videos have a frame. The memory of the others does
+                not change, and their output is undefined. None: all videos.
+            train: enables dropout and uses batch statistics in batch norm.
+
+        Returns:
+            The updated memory and the frame's result.
         """
         raise NotImplementedError
 
     def __call__(
         self, memory: Any, frames: Array, *, train: bool = False
     ) -> tuple[Any, Output]:
-        """Rolls `step` over frames uint8 [B, T, H, W, 3]; outputs lead with [B, T]."""
+        """Scans `step` over frames uint8 [B, T, H, W, 3]; outputs are [B, T, ...]."""
         raise NotImplementedError
 
     def clip(
@@ -143,28 +152,28 @@ class VideoSegmenter(nn.Module):
         batch_statistics: bool = False,
         memory_gradient: bool = False,
     ) -> Output:
-        """The last frame's result after those before it, for training.
+        """Returns the result for the last frame of each clip, for training.
 
         Args:
             batch: the clips.
-            key: of random choices.
-            train: dropout on.
-            batch_statistics: normalize by the batch and update running statistics
-                (mutable "batch_stats"); otherwise the running ones are used.
-            memory_gradient: train the encoder through remembered frames too.
+            key: PRNG key of random choices.
+            train: enables dropout.
+            batch_statistics: use batch statistics in batch norm and update the running
+                statistics (mutable "batch_stats"); otherwise use the running ones.
+            memory_gradient: also train the encoder through the remembered frames.
         """
         raise NotImplementedError
 
     @nn.nowrap
     def single_frame(self) -> Self:
-        """The same network without its memories, of the same parameters."""
+        """Returns the same network without memories; it has the same parameters."""
         return self
 
     @nn.nowrap
     def folded(self, variables: Any) -> tuple[Self, Any]:
-        """A network and variables that give the same in fewer operations.
+        """Returns an equivalent network and variables with fewer operations.
 
-        For inference. Up to rounding; its memory is the same.
+        For inference. Results are equal up to rounding; the memory has the same form.
         """
         # VGG has no batch norm, and so no statistics.
         names = ("params", "batch_stats", "thresholds")
@@ -172,12 +181,12 @@ class VideoSegmenter(nn.Module):
 
 
 def where_videos(condition: Array, new: Any, old: Any) -> Any:
-    """`new` for the videos where condition bool [B] holds, `old` for the others.
+    """Selects `new` for the videos where `condition` is True, `old` for the others.
 
     Args:
         condition: bool [B].
-        new: a pytree, leaves [B, ...].
-        old: of the same structure, shapes and dtypes.
+        new: pytree with leaves [B, ...].
+        old: pytree of the same structure, shapes and dtypes.
     """
     return jax.tree.map(
         lambda x, y: jnp.where(condition.reshape(-1, *[1] * (x.ndim - 1)), x, y),

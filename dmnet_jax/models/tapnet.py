@@ -1,16 +1,17 @@
-"""MF-TAPNet: TernausNet-11 whose attention starts from the last prediction, moved.
+"""MF-TAPNet: TernausNet-11 with attention from the last prediction warped by flow.
 
 Jin et al., "Incorporating Temporal Prior from Motion Flow for Instrument Segmentation
 in Minimally Invasive Surgery Video", MICCAI 2019 (arXiv 1907.07899). The layers are
-those of TAPNet11 in its public code, which its published table is of.
+those of TAPNet11 in the public code, which produced the published table.
 
-What differs from that code, and why:
-- the flow is OpenCV's DIS in place of a flow network trained for it. `update` asks for
-  it from the frame before, which the memory holds, so streams, videos and training
-  clips need no other input. It is computed on the host;
-- where several pixels move to one place the likeliest wins (there: the last written);
-- in training the prior is the present network's prediction of the frame before, made
-  from no prior; there it is the prediction of one epoch ago.
+Differences from that code:
+- the flow is OpenCV's DIS instead of a trained flow network. `update` computes it on
+  the host from the previous frame, which the memory holds, so streams, videos and
+  training clips need no other input;
+- where several pixels move to one position, the highest probability wins (in the
+  public code, the last one written);
+- in training, the prior is the current network's prediction for the previous frame,
+  computed without a prior (in the public code, the prediction of the previous epoch).
 """
 
 from typing import Any, Self
@@ -27,7 +28,7 @@ from dmnet_jax.config import Config
 from dmnet_jax.models.compared import ComparedNetwork, padded_size
 from dmnet_jax.models.ternausnet import DECODERS
 from dmnet_jax.nn.layers import Dense1x1
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.pooling import max_pool_2x2
 from dmnet_jax.nn.resizing import enlarge
 from dmnet_jax.nn.vgg import VGG, DeconvBlock, conv_relu
@@ -36,11 +37,12 @@ DILATION = 10
 
 
 class LastFrame(struct.PyTreeNode):
-    """What MF-TAPNet remembers.
+    """The memory of MF-TAPNet.
 
     Attributes:
-        frame: uint8 [B, H', W', 3], the last one; black before the first.
-        foreground: float32 [B, H', W'], its predicted probability; 0 before it.
+        frame: uint8 [B, H', W', 3], the last frame; black before the first one.
+        foreground: float32 [B, H', W'], its predicted foreground probability; 0 before
+            the first frame.
     """
 
     frame: Array
@@ -48,10 +50,10 @@ class LastFrame(struct.PyTreeNode):
 
 
 class TAPNet(ComparedNetwork):
-    """Logits at full size.
+    """MF-TAPNet; returns logits at full resolution.
 
     Attributes:
-        width: channels of the encoder's first stage; 64 is the published one.
+        width: channels of the encoder's first stage; the published width is 64.
     """
 
     width: int = 64
@@ -63,7 +65,7 @@ class TAPNet(ComparedNetwork):
 
     @nn.nowrap
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> LastFrame:
-        """An empty memory for `batch` videos of frames `size` = (H, W)."""
+        """Returns an empty memory for `batch` videos with frames of `size` = (H, W)."""
         shape = (batch, *padded_size(size))
         return LastFrame(jnp.zeros((*shape, 3), jnp.uint8), jnp.zeros(shape))
 
@@ -77,7 +79,7 @@ class TAPNet(ComparedNetwork):
         attention = attention.astype(self.dtype)
 
         vgg = VGG(11, self.width, dtype=self.dtype, name="backbone")
-        stages = vgg(normalise(frames, "torch").astype(self.dtype))
+        stages = vgg(normalize(frames, "torch").astype(self.dtype))
         hidden, features = (int(n * self.width) for n in DECODERS[11][0])
         x = DeconvBlock(hidden, features, dtype=self.dtype, name="decoder5")(
             max_pool_2x2(stages[-1])
@@ -104,9 +106,10 @@ class TAPNet(ComparedNetwork):
 
 
 class PriorAttention(nn.Module):
-    """A map [B, H, W, C] raised where its attention [B, H, W, 1] is, and the next one.
+    """Scales a map [B, H, W, C] by 1 + attention [B, H, W, 1].
 
-    The next lies in [0.5, 1), as its logit passes a ReLU.
+    Also returns the next attention map, which lies in [0.5, 1) because its logit passes
+    a ReLU.
     """
 
     dtype: Any = jnp.float32
@@ -133,9 +136,10 @@ def flow_between(before: Array, after: Array) -> Array:
 
 
 def moved(foreground: Array, flow: Array) -> Array:
-    """A map [B, H, W] along its flow, and widened to 10x10 pixels.
+    """Warps a map [B, H, W] forward along its flow and dilates it by 10x10 pixels.
 
-    Every pixel goes to the nearest place in the frame; where none arrives it is 0.
+    Every pixel moves to the nearest position inside the frame. Positions that no pixel
+    moves to are 0.
     """
     batch, height, width = foreground.shape
     row, column = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")

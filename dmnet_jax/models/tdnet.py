@@ -1,19 +1,19 @@
-"""TDNet: each frame through one of several shallow networks in turn, then attention.
+"""TDNet: several shallow networks that take turns over the frames, with attention.
 
 Hu et al., "Temporally Distributed Networks for Fast Video Semantic Segmentation", CVPR
-2020 (arXiv 2004.01800); TD2-PSP18 and TD4-PSP18 as in its public code. Frame t passes
-path t mod P, whose features are a part of what a whole network would compute; those of
-the P - 1 frames before, each of another path, are brought to its place by attention.
-Their queries, keys and values are kept, so a frame costs one path.
+2020 (arXiv 2004.01800); TD2-PSP18 and TD4-PSP18 as in its public code. Frame t is
+processed by path t mod P, which computes a part of the features of a full network. The
+features of the P - 1 frames before, each from another path, are aligned to it by
+attention. Their queries, keys and values are kept, so each frame runs one path only.
 
-The paper's row (21.23 M, 47.60 G) fits no public variant; TD2-PSP18 is nearest.
+The paper's row (21.23 M, 47.60 G) matches no public variant; TD2-PSP18 is the closest.
 
-What differs from the public code:
-- its layer norm has a scale and a shift for each position of one frame size. Here they
-  belong to `norm_size` and are interpolated for other sizes;
-- logits are enlarged as all networks' here are, not with aligned corners;
-- there is no teacher; its losses on a path alone and on an auxiliary head are kept,
-  see `auxiliary`.
+Differences from the public code:
+- its layer norm has a scale and a bias for each position of one frame size. Here they
+  are defined at `norm_size` and interpolated for other sizes;
+- logits are resized like those of all networks here, not with aligned corners;
+- there is no teacher network. The losses on a single path and on an auxiliary head are
+  kept, see `auxiliary`.
 """
 
 from collections.abc import Callable
@@ -33,22 +33,23 @@ from dmnet_jax.models.compared import (
 )
 from dmnet_jax.models.protocol import ClipBatch, Output
 from dmnet_jax.models.tdnet_path import KEY, SPARSE, Encoded, Path, Remembered, sparse
-from dmnet_jax.nn.mobilenet import normalise
+from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.resnet import RESNET18
 
 PATH_LOSS, AUXILIARY_LOSS = 0.5, 0.1
 
 
 class TDNet(ComparedNetwork):
-    """Logits at 1/8.
+    """TDNet; returns logits at 1/8 resolution.
 
     Attributes:
         paths: P, 2 or 4.
-        blocks: of each path's encoder.
-        width: channels of its first stage; 64 is the published one.
-        norm_size: height and width at 1/8 that layer norm's parameters are for.
-        auxiliary: also give, in training clips, logits of the path alone and of a head
-            on the third stage, in the collection "auxiliary" as (weight, logits).
+        blocks: number of residual blocks in each stage of a path's encoder.
+        width: channels of the encoder's first stage; the published width is 64.
+        norm_size: height and width, at 1/8 resolution, of layer norm's parameters.
+        auxiliary: in training clips, also sow logits of the current path alone and of
+            a head on the third stage into the collection "auxiliary", as
+            (weight, logits).
     """
 
     lockstep: ClassVar[bool] = True
@@ -87,7 +88,7 @@ class TDNet(ComparedNetwork):
 
     @nn.nowrap
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Remembered:
-        """An empty memory for `batch` videos of frames `size` = (H, W)."""
+        """Returns an empty memory for `batch` videos with frames of `size` = (H, W)."""
         height, width = (-(-side // 8 // SPARSE) for side in padded_size(size))
         shape = (batch, self.paths - 1, height * width)
         return Remembered(
@@ -105,8 +106,8 @@ class TDNet(ComparedNetwork):
         train: bool = False,
         path: int | None = None,
     ) -> tuple[Remembered, Array]:
-        """As `ComparedNetwork.update`; a `path` that is given is not switched to."""
-        x = normalise(frames, "torch").astype(self.dtype)
+        """See `ComparedNetwork.update`. A static `path` avoids the `nn.switch`."""
+        x = normalize(frames, "torch").astype(self.dtype)
 
         def run(branch: Path, memory: Remembered, x: Array) -> tuple[Encoded, Array]:
             encoded = branch.encode(x, train=train)
@@ -139,17 +140,17 @@ class TDNet(ComparedNetwork):
         batch_statistics: bool = False,
         memory_gradient: bool = False,
     ) -> Output:
-        """As `ComparedNetwork.clip`; T must be P. The gradient reaches all frames.
+        """See `ComparedNetwork.clip`. T must be P. The gradient flows to all frames.
 
-        Which path the current frame takes is drawn from the key, one for all clips
-        and devices. Each path encodes one frame of the clip, the one whose turn it is.
+        The path of the current frame is drawn from the key and is the same for all
+        clips and devices. Each path encodes one frame of the clip, in turn.
         """
         current = jax.random.randint(key, (), 0, self.paths)
         if self.axis_name is not None and train:
             current = jax.lax.all_gather(current, self.axis_name)[0]
         videos, length, height, width = batch.frames.shape[:4]
         x = pad_frames(batch.frames.reshape(-1, height, width, 3))
-        x = normalise(x, "torch").astype(self.dtype)
+        x = normalize(x, "torch").astype(self.dtype)
         x = x.reshape(videos, length, *x.shape[1:])
         # Frame t of the clip is for path current + 1 + t, modulo P.
         encoded = [
@@ -181,7 +182,7 @@ class TDNet(ComparedNetwork):
         return frame_output(logits, (height, width))
 
     def _switch(self, index: Array, run: Callable[..., Any], *operands: Any) -> Any:
-        """`run(path, *operands)` of the path `index`."""
+        """Calls `run(path, *operands)` with the path at a traced `index`."""
         branches = [
             lambda module, *operands, number=number: run(
                 module.branch[number], *operands

@@ -1,4 +1,4 @@
-"""The networks that TDNet's frames pass in turn; see `models/tdnet.py`."""
+"""The paths of TDNet, which process frames in turn; see `models/tdnet.py`."""
 
 from typing import Any, NamedTuple
 
@@ -15,18 +15,19 @@ from dmnet_jax.nn.pyramid import PyramidPooling
 from dmnet_jax.nn.resnet import ResNet
 
 KEY = 64
-SPARSE = 3  # every how many positions a side of a remembered frame one is kept
+SPARSE = 3  # stride, in both directions, of the positions kept of a remembered frame
 
 
 class Remembered(struct.PyTreeNode):
-    """What TDNet keeps of the P - 1 frames before, oldest first.
+    """TDNet's memory of the P - 1 frames before, oldest first.
 
     Attributes:
-        query: [B, P-1, n, 64], n positions of a frame, every third of a side at 1/8.
+        query: [B, P-1, n, 64], at n positions of a frame: every third one in each
+            direction at 1/8 resolution.
         key: [B, P-1, n, 64].
         value: [B, P-1, n, V].
-        count: int32 [B], frames seen. Videos of a batch begin together: the first's
-            says which path is next.
+        count: int32 [B], number of frames seen. All videos of a batch start together,
+            so the first entry determines the next path.
     """
 
     query: Array
@@ -36,13 +37,13 @@ class Remembered(struct.PyTreeNode):
 
 
 class Encoded(NamedTuple):
-    """Of a frame, [B, h, w, ...] at 1/8.
+    """An encoded frame, [B, h, w, ...] at 1/8 resolution.
 
     Attributes:
         query: 64 channels.
-        key: 64 channels, at every third position a side.
+        key: 64 channels, at every third position in each direction.
         value: V channels.
-        third: the third stage's map.
+        third: output of the third stage.
     """
 
     query: Array
@@ -52,11 +53,19 @@ class Encoded(NamedTuple):
 
 
 class Path(nn.Module):
-    """One of the networks in turn; its features are a half of a PSPNet-18's.
+    """One path of TDNet; it computes half of the features of a PSPNet-18.
 
     Attributes:
-        steps: frames before the current one.
-        upper: which half.
+        num_classes: number of classes.
+        steps: number of frames before the current one, P - 1.
+        upper: whether to compute the upper half of the channels.
+        blocks: number of residual blocks in each encoder stage.
+        width: channels of the encoder's first stage.
+        value_channels: channels of the values.
+        norm_size: see `TDNet`.
+        auxiliary: whether there is a head on the third stage.
+        axis_name: device axis over which batch norm is synchronized in training.
+        dtype: dtype of features.
     """
 
     num_classes: int
@@ -90,7 +99,7 @@ class Path(nn.Module):
             self.third_head = Head(self.num_classes, self.width, **shared)
 
     def encode(self, x: Array, *, train: bool) -> Encoded:
-        """Normalised frames [B, H, W, 3]."""
+        """Encodes normalized frames [B, H, W, 3]."""
         *_, third, x = self.backbone(x, train=train)
         parts = [x, *self.pyramid(x, train=train)]
         halves = [part.shape[-1] // 2 for part in parts]
@@ -111,13 +120,14 @@ class Path(nn.Module):
     def decode(
         self, memory: Remembered, own: Encoded, full: Array, *, train: bool
     ) -> Array:
-        """Logits [B, h, w, C] of an encoded frame.
+        """Returns logits [B, h, w, C] of an encoded frame.
 
         Args:
-            memory: of the frames before.
-            own: the frame's.
-            full: bool [B]; False: there are too few frames before, so none is read.
-            train: dropout on.
+            memory: memory of the frames before.
+            own: the encoded current frame.
+            full: bool [B], whether the memory holds P - 1 frames; if False, it is not
+                read.
+            train: enables dropout and uses batch statistics in batch norm.
         """
         batch, height, width, channels = own.value.shape
         query = own.query.reshape(batch, height * width, -1)
@@ -137,7 +147,7 @@ class Path(nn.Module):
         return self.head(self.norm(x), train=train)
 
     def head_on_third(self, third: Array, *, train: bool) -> Array:
-        """Logits [B, h, w, C] of the third stage's map."""
+        """Returns logits [B, h, w, C] from the output of the third stage."""
         return self.third_head(third, train=train)
 
 
@@ -156,9 +166,9 @@ class Projection(nn.Module):
 
 
 class PositionNorm(nn.Module):
-    """Layer norm of each channel over positions: [B, h, w, C] -> same.
+    """Normalizes each channel over positions: [B, h, w, C] -> same shape.
 
-    Scale and shift are of positions, [*size], interpolated where the map's differ.
+    Scale and bias are per position, [*size], and interpolated for maps of other sizes.
     """
 
     size: tuple[int, int]
@@ -181,7 +191,7 @@ class PositionNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """Logits [B, h, w, C] of a map, by a 3x3 and a 1x1 convolution."""
+    """Segmentation head: a 3x3 and a 1x1 convolution, giving logits [B, h, w, C]."""
 
     num_classes: int
     hidden: int
@@ -201,7 +211,7 @@ class Head(nn.Module):
 
 
 def sparse(encoded: Encoded) -> tuple[Array, Array, Array]:
-    """Query, key and value of every third position a side, [..., n, channels]."""
+    """Query, key and value at every third position per side, [..., n, channels]."""
     query, value = (
         x[..., ::SPARSE, ::SPARSE, :] for x in (encoded.query, encoded.value)
     )

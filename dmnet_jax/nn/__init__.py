@@ -1,1 +1,1 @@
-"""Flax Linen leaves of the networks: layers, encoders, decoders, memories' readers."""
+"""Flax Linen building blocks: layers, encoders, decoders and memory readers."""

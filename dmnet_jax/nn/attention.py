@@ -13,16 +13,16 @@ from dmnet_jax.nn.layers import Conv3x3
 
 @jax.jit
 def softmax(logits: Array) -> Array:
-    """Over the last axis."""
+    """Softmax over the last axis."""
     return jax.nn.softmax(logits)
 
 
 class KeyValue(struct.PyTreeNode):
-    """What one frame offers to attention.
+    """Keys and values of one frame.
 
     Attributes:
-        key: [..., h, w, K], small, compared with queries.
-        value: [..., h, w, V], larger, read out.
+        key: [..., h, w, K], compared with queries.
+        value: [..., h, w, V], read out.
     """
 
     key: Array
@@ -48,17 +48,17 @@ class KeyValueProjection(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """Reads from remembered frames what each position of the current one asks for.
+    """Non-local attention from the current frame to remembered frames.
 
-    `__call__(query, memory, mask, train=)` with query leaves [B, h, w, ...], memory
-    leaves [B, M, h, w, ...] and mask bool [B, M] (False: the frame is not read)
-    gives [B, h, w, 2V]: the weighted sum of the memory's values beside the query's
-    own value. At least one frame a row must be readable.
+    `__call__(query, memory, mask, train=)` takes query leaves [B, h, w, ...], memory
+    leaves [B, M, h, w, ...] and mask bool [B, M] (False: the frame is not read). It
+    returns [B, h, w, 2V]: the weighted sum of the memory's values, concatenated with
+    the query's own value. The mask must be True for at least one frame per video.
 
-    The affinity is exp(k . q) as in eq. 1, with the dot product divided by
-    sqrt(K) as in the authors' release: a constant that the key projection can
-    undo, and without which the softmax saturates at initialisation. Logits and
-    softmax are float32. Dropout acts on the normalised affinity.
+    The affinity is exp(k . q) as in eq. 1, with the dot product divided by sqrt(K) as
+    in the authors' release. The key projection can undo this constant, but without it
+    the softmax saturates at initialization. Logits and softmax are float32. Dropout is
+    applied to the normalized affinity.
     """
 
     dropout: float = 0.1
@@ -90,8 +90,8 @@ class Attention(nn.Module):
     """Softmax attention over positions, without projections.
 
     `__call__(query [B, N, K], key [B, M, K], value [B, M, V], train=)` -> [B, N, V].
-    The dot product is divided by sqrt(K); logits and softmax are float32. Dropout
-    acts on the normalised affinity.
+    The dot product is divided by sqrt(K); logits and softmax are float32. Dropout is
+    applied to the normalized affinity.
     """
 
     dropout: float = 0.1

@@ -1,7 +1,7 @@
-"""Batch normalisation whose statistics and gradient are written out.
+"""Batch normalization with hand-written statistics and gradient.
 
-The same function and variables as `flax.linen.BatchNorm`. Differentiating Flax's
-layer makes six sums over positions; here there are two forward and two backward.
+Same function and variables as `flax.linen.BatchNorm`. Differentiating Flax's layer
+takes six reductions over positions; this one takes two forward and two backward.
 """
 
 from functools import partial
@@ -16,17 +16,17 @@ from dmnet_jax.nn.operators import position_means
 
 
 class BatchNorm(nn.Module):
-    """x [B, H, W, C] with mean 0 and variance 1 over all but C, scaled and shifted.
+    """Batch normalization of x [B, H, W, C] over all axes but the last.
 
-    Variables are "scale" and "bias" of "params", "mean" and "var" of "batch_stats",
-    all float32 [C]. Statistics are float32 at least, whatever `dtype` is.
+    Variables are "scale" and "bias" in "params", "mean" and "var" in "batch_stats", all
+    float32 [C]. Statistics are computed in float32 or higher, whatever `dtype` is.
 
     Attributes:
-        use_running_average: normalise with the stored statistics, and keep them.
-        momentum: share of the stored statistics that an update keeps.
+        use_running_average: use the stored statistics and do not update them.
+        momentum: decay rate of the stored statistics.
         epsilon: added to the variance.
-        axis_name: device axis over which statistics are shared.
-        dtype: of the result.
+        axis_name: device axis over which statistics are averaged.
+        dtype: dtype of the result.
     """
 
     use_running_average: bool
@@ -46,7 +46,7 @@ class BatchNorm(nn.Module):
             y = _affine(x, mean.value, var.value, scale, bias, self.epsilon)
             return y.astype(self.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
-        result: Any = _normalise(x, scale, bias, self.epsilon, axis_name)
+        result: Any = _normalize(x, scale, bias, self.epsilon, axis_name)
         y, now_mean, now_var = result
         if not self.is_initializing():
             keep = self.momentum
@@ -62,36 +62,37 @@ def _affine(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _normalise(
+def _normalize(
     x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
 ) -> tuple[Array, Array, Array]:
-    """The result, and mean and variance, which pass no gradient."""
+    """Returns the result, mean and variance. The latter two carry no gradient."""
     means = position_means(lambda x: (x, x * x), x)
     mean, square = _over_devices(means, axis_name)
     var = jnp.maximum(square - mean * mean, 0)
     return _affine(x, mean, var, scale, bias, epsilon), mean, var
 
 
-def _normalise_forward(
+def _normalize_forward(
     x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None
 ) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
-    result: Any = _normalise(x, scale, bias, epsilon, axis_name)
+    result: Any = _normalize(x, scale, bias, epsilon, axis_name)
     _, mean, var = result
     return result, (x, scale, mean, lax.rsqrt(var + epsilon))
 
 
-def _normalise_backward(
+def _normalize_backward(
     epsilon: float,
     axis_name: str | None,
     residuals: tuple[Array, ...],
     gradients: tuple[Array, Array, Array],
 ) -> tuple[Array, Array, Array]:
-    """With z = (x - mean) / deviation: dL/dx = (g - <g> - z <g z>) scale / deviation.
+    """Computes dL/dx = (g - <g> - z <g z>) scale / std with z = (x - mean) / std.
 
-    <> is the mean over positions and devices; scale and bias get this device's sums.
+    <> is the mean over positions and devices. The gradients of scale and bias are sums
+    over this device only.
     """
     x, scale, mean, inverse = residuals
-    # What computed the gradient must not be fused into, and so repeated in, the sums.
+    # Keeps XLA from fusing the producer of the gradient into each sum, repeating it.
     gradient = lax.optimization_barrier(gradients[0])
     here = position_means(lambda g, x: (g, g * (x - mean)), gradient, x)
     count = x.size // x.shape[-1]
@@ -102,7 +103,7 @@ def _normalise_backward(
     return to_x.astype(x.dtype), to_scale, to_bias
 
 
-_normalise.defvjp(_normalise_forward, _normalise_backward)
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def _over_devices(values: Any, axis_name: str | None) -> Any:

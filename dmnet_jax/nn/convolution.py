@@ -1,6 +1,6 @@
-"""Convolutions of other shapes, and transposed ones, of the compared networks.
+"""General and transposed convolutions, used by the baseline networks.
 
-As in `layers.py`: NHWC, PyTorch's numerics.
+NHWC with PyTorch's numerics, as in `layers.py`.
 """
 
 from typing import Any
@@ -13,13 +13,13 @@ from dmnet_jax.nn.batch_norm import BatchNorm
 from dmnet_jax.nn.layers import KERNEL_INIT
 from dmnet_jax.nn.operators import Window, convolve
 
-# He's, for convolutions under a ReLU without batch norm (torchvision's VGG has it):
-# with PyTorch's default nothing would be left of a signal after ten of them.
+# He initialization, for convolutions with ReLU but without batch norm, as in
+# torchvision's VGG. With PyTorch's default, the signal vanishes after ten of them.
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Conv(nn.Module):
-    """Convolution of any size, padded by `padding` on all sides.
+    """Convolution of any kernel size, padded by `padding` on all sides.
 
     [B, H, W, C] -> [B, (H + 2 padding - size) / stride + 1, ..., features].
     """
@@ -46,15 +46,16 @@ class Conv(nn.Module):
 
 
 class Deconv(nn.Module):
-    """Transposed convolution of stride 2, PyTorch's `ConvTranspose2d`, with bias.
+    """Transposed convolution of stride 2 with bias, PyTorch's `ConvTranspose2d`.
 
     Size 4 and padding 1: [B, H, W, C] -> [B, 2H, 2W, features]. Size 3 and padding 0:
-    -> [B, 2H + 1, 2W + 1, features].
+    [B, H, W, C] -> [B, 2H + 1, 2W + 1, features].
 
     kernel [size, size, C, features]: input k adds its product with kernel[i] to output
-    2k + i - padding, in each direction. An output pixel sees two inputs a direction,
-    so all four kinds of outputs are one 2x2 convolution; the plain form, a convolution
-    of the input with zeros between, multiplies four times as much.
+    2k + i - padding, in each direction. Each output pixel depends on two inputs per
+    direction, so the outputs of all four phases are computed by one 2x2 convolution.
+    The direct form, a convolution of the zero-dilated input, costs four times as many
+    multiplications.
     """
 
     features: int
@@ -71,7 +72,7 @@ class Deconv(nn.Module):
         )
         missing = 4 - self.size
         kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0)))
-        # Row 2q + r of the kernel meets the input q before, for outputs of kind r.
+        # Row 2q + r of the kernel meets the input q rows up, for outputs of phase r.
         taps = kernel.reshape(2, 2, 2, 2, inputs, self.features)[::-1, :, ::-1]
         pairs = taps.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, -1)
         x, pairs = x.astype(self.dtype), pairs.astype(self.dtype)
@@ -87,18 +88,18 @@ class Deconv(nn.Module):
 
 
 def norm_relu(x: Array, name: str, *, train: bool, axis_name: str | None) -> Array:
-    """`batch_norm`, then ReLU."""
+    """Applies `batch_norm`, then ReLU."""
     return nn.relu(batch_norm(x, name, train=train, axis_name=axis_name))
 
 
 def batch_norm(x: Array, name: str, *, train: bool, axis_name: str | None) -> Array:
-    """Batch norm with PyTorch's constants, inside a compact method; keeps the dtype.
+    """Applies batch norm with PyTorch's constants; call it inside a compact method.
 
     Args:
-        x: [B, ..., C].
-        name: of the parameters.
-        train: by the batch's statistics, which move the running ones.
-        axis_name: device axis over which they are taken.
+        x: [B, ..., C]; the result has the same dtype.
+        name: name of the submodule.
+        train: use batch statistics and update the running ones.
+        axis_name: device axis over which batch statistics are averaged in training.
     """
     return BatchNorm(
         use_running_average=not train,

@@ -1,7 +1,7 @@
-"""The layers every network here is made of.
+"""Basic layers shared by all networks.
 
-All maps are NHWC. `B` batch, `H W` size, `C` channels. Numerics follow PyTorch
-(explicit padding) so that imported weights are exact.
+All maps are NHWC: `B` batch, `H W` size, `C` channels. Numerics follow PyTorch
+(explicit padding), so that imported weights give the same results.
 """
 
 from typing import Any, Literal
@@ -15,16 +15,16 @@ from dmnet_jax.nn.operators import Window, convolve, depthwise_3x3, matmul
 
 Padding = Literal["torch", "keras"]
 
-# PyTorch's default for convolutions. With a larger gain the sums of the decoder's
-# residual pooling make the first logits, and so the first gradients, enormous.
+# PyTorch's default for convolutions. With a larger gain, the residual sums of the
+# decoder's chained pooling make the first logits and gradients very large.
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def pad_3x3(size: int, stride: int, padding: Padding) -> tuple[int, int]:
-    """Rows (or columns) added before and after for a 3x3 window.
+    """Returns the rows (or columns) of padding before and after for a 3x3 window.
 
-    PyTorch pads one on both sides; Keras' "SAME" pads a stride-2 convolution of an
-    even size at the end only, which shifts every feature by half a pixel.
+    PyTorch pads by one on both sides. Keras' "SAME" pads a stride-2 convolution of an
+    even size only at the end, which shifts every feature by half a pixel.
     """
     if padding == "torch" or stride == 1:
         return 1, 1
@@ -53,7 +53,7 @@ class Dense1x1(nn.Module):
 class Conv3x3(nn.Module):
     """3x3 convolution: [B, H, W, C] -> [B, H/stride, W/stride, features].
 
-    With a dilation the stride is 1 and the size is kept.
+    With a dilation above 1, the stride is 1 and the size does not change.
     """
 
     features: int
@@ -80,7 +80,7 @@ class Conv3x3(nn.Module):
 
 
 class Depthwise3x3(nn.Module):
-    """3x3 convolution of each channel alone: [B, H, W, C] -> [B, H/s, W/s, C]."""
+    """Depthwise 3x3 convolution: [B, H, W, C] -> [B, H/stride, W/stride, C]."""
 
     stride: int = 1
     use_bias: bool = False

@@ -1,4 +1,4 @@
-"""MobileNetV2 encoder (Sandler et al., CVPR 2018) as the paper uses it."""
+"""MobileNetV2 encoder (Sandler et al., CVPR 2018) as used in the paper."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from dmnet_jax.nn.batch_norm import BatchNorm
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3, Padding, relu6
 
 Stages = tuple[tuple[int, int, int, int], ...]
-"""Of each stage: expansion, channels, blocks, stride of the first block."""
+"""For each stage: expansion, channels, blocks, stride of the first block."""
 
 STAGES: Stages = (
     (1, 16, 1, 1),
@@ -24,15 +24,15 @@ STAGES: Stages = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-# Of ImageNet's pictures in [0, 1], by which "torch" weights were normalised.
+# ImageNet mean and standard deviation in [0, 1], as used to train "torch" weights.
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 
 
 class InvertedResidual(nn.Module):
-    """1x1 expansion, 3x3 depthwise, 1x1 projection; residual where shapes agree.
+    """1x1 expansion, 3x3 depthwise, 1x1 projection; residual if shapes match.
 
-    Without an expansion (0) the depthwise convolution sees the input itself.
+    With `expansion` 0, the depthwise convolution is applied to the input directly.
     """
 
     features: int
@@ -63,19 +63,22 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """[B, H, W, 3] -> outputs of the last six stages.
+    """MobileNetV2: [B, H, W, 3] -> outputs of the last six stages.
 
-    Returns:
-        Maps of 24 channels at H/4, 32 at H/8, 64 and 96 at H/16, 160 and 320 at
-        H/32, in this order.
+    The outputs have 24 channels at H/4, 32 at H/8, 64 and 96 at H/16, 160 and 320 at
+    H/32, in this order.
 
     Attributes:
-        stages: the seven stages; how deep it is.
-        first_expansion: whether the first block has its 1x1 expansion, from 32
-            channels to 32, as in the light-weight RefineNet encoder; Keras and
-            torchvision leave it out.
-        folded: whether every norm is part of the convolution before it, which then
-            has a bias: see `models.folding`.
+        padding: "keras" or "torch", see `pad_3x3`.
+        epsilon: epsilon of batch norm.
+        first_expansion: whether the first block has a 1x1 expansion, from 32 to 32
+            channels, as in the Light-Weight RefineNet encoder. Keras and torchvision
+            omit it.
+        folded: whether norms are folded into the preceding convolutions, which then
+            have a bias; see `models.folding`.
+        axis_name: device axis over which batch norm is synchronized in training.
+        stages: the seven stages.
+        dtype: dtype of features.
     """
 
     padding: Padding = "keras"
@@ -124,8 +127,8 @@ def _folded_norm(name: str) -> Callable[[Array], Array]:
     return lambda x: x
 
 
-def normalise(frames: Array, encoder: Padding) -> Array:
-    """uint8 RGB [..., 3] -> float32 as the encoder's weights expect it."""
+def normalize(frames: Array, encoder: Padding) -> Array:
+    """Normalizes uint8 RGB [..., 3] to float32 as the encoder's weights expect."""
     x = frames.astype(jnp.float32)
     if encoder == "keras":
         return x / 127.5 - 1.0

@@ -1,12 +1,13 @@
-"""The operators that CPUs need in another form, and the one place that chooses it.
+"""Operators with separate CPU implementations, selected at lowering time.
 
-Each has the plain form, which GPUs run fastest, and one of `nn._cpu`. Programs hold
-both until they are lowered; `lax.platform_dependent` then keeps the one of the platform
-that they are lowered for. A program that is traced on one machine and exported for
-others therefore has the right form on each.
+Each operator has a plain form, which is fastest on GPUs, and a CPU form in `nn._cpu`. A
+traced program holds both; `lax.platform_dependent` keeps the one for the platform that
+the program is lowered for. A program traced on one machine and exported for several
+platforms therefore has the right form on each.
 
-The choice stands inside the differentiation rules, so that JAX never differentiates it:
-either form of a gradient starts from the operator's inputs, and no other residuals.
+The selection happens inside the custom differentiation rules, so JAX never
+differentiates it. Both forms of a gradient use the same residuals: the operator's
+inputs.
 """
 
 import functools
@@ -24,12 +25,12 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 class Window(NamedTuple):
-    """How a kernel moves over a map.
+    """Padding, stride and dilation of a convolution.
 
     Attributes:
-        pads: rows added before and after, columns added before and after.
-        stride: in both directions.
-        dilation: pixels between taps, in both directions.
+        pads: (rows before, rows after), (columns before, columns after).
+        stride: stride in both directions.
+        dilation: dilation of the kernel in both directions.
     """
 
     pads: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0))
@@ -44,11 +45,11 @@ Gradient = Callable[..., tuple[Array, Array]]
 def _with_cpu_forms(
     *, gradient: Gradient, forward: Operator | None = None
 ) -> Callable[[Operator], Operator]:
-    """Gives `plain(x, kernel, *static)` another gradient, and form if any, on CPUs.
+    """Decorates `plain(x, kernel, *static)` with separate CPU implementations.
 
     Args:
-        gradient: of x, kernel, the static arguments and the result's gradient.
-        forward: of the arguments of `plain`.
+        gradient: CPU gradient, called as gradient(x, kernel, *static, cotangent).
+        forward: CPU forward function with the arguments of `plain`. None: `plain`.
     """
 
     def decorate(plain: Operator) -> Operator:
@@ -90,7 +91,7 @@ def _with_cpu_forms(
 
 @_with_cpu_forms(gradient=gradients.of_matmul)
 def matmul(x: Array, kernel: Array) -> Array:
-    """x [B, ..., C] times kernel [C, D]: [B, ..., D]."""
+    """Multiplies x [B, ..., C] with kernel [C, D]: [B, ..., D]."""
     return x @ kernel
 
 
@@ -100,7 +101,11 @@ def matmul(x: Array, kernel: Array) -> Array:
     )
 )
 def convolve(x: Array, kernel: Array, window: Window) -> Array:
-    """x [B, H, W, C] with kernel [h, w, C, D] of its dtype: [B, H', W', D]."""
+    """Convolves x [B, H, W, C] with kernel [h, w, C, D] of the same dtype.
+
+    Returns:
+        [B, H', W', D].
+    """
     return _convolve(x, kernel, window)
 
 
@@ -109,7 +114,10 @@ def convolve(x: Array, kernel: Array, window: Window) -> Array:
     forward=lambda x, k, w: depthwise.shifted(x, k, w.pads, w.stride),
 )
 def depthwise_3x3(x: Array, kernel: Array, window: Window) -> Array:
-    """x [B, H, W, C] with kernel [3, 3, 1, C], undilated: [B, H', W', C]."""
+    """Convolves x [B, H, W, C] depthwise with kernel [3, 3, 1, C]: [B, H', W', C].
+
+    `window.dilation` must be 1.
+    """
     return _convolve(x, kernel, window, groups=x.shape[-1])
 
 
@@ -128,9 +136,13 @@ def _convolve(x: Array, kernel: Array, window: Window, groups: int = 1) -> Array
 def position_means(
     terms: Callable[..., tuple[Array, ...]], *maps: Array
 ) -> tuple[Array, ...]:
-    """Means [C] over all positions of `terms` of maps [..., W, C], float32 at least.
+    """Returns means [C] of `terms(*maps)` over all positions, in float32 or higher.
 
-    `terms` takes as many maps and gives maps of their shape. It is not differentiable.
+    This function is not differentiable.
+
+    Args:
+        terms: function of the maps to a tuple of maps of the same shape.
+        *maps: [..., W, C].
     """
     dtype = jnp.promote_types(maps[0].dtype, jnp.float32)
 

@@ -1,6 +1,7 @@
-"""Max-pooling whose gradient is written out or taken of plain maxima.
+"""Max-pooling with gradients that are fast on CPU.
 
-XLA's own gradient of a window's maximum, select-and-scatter, is serial on CPU.
+XLA's gradient of a windowed maximum, select-and-scatter, runs serially on CPU. Here the
+gradients are hand-written or come from elementwise maxima.
 """
 
 import functools
@@ -12,9 +13,9 @@ from jax import Array, lax
 
 
 def max_pool_5x5(x: Array) -> Array:
-    """Largest value of each 5x5 neighbourhood, stride 1: [B, H, W, C] -> same.
+    """Max-pooling with 5x5 windows and stride 1: [B, H, W, C] -> same shape.
 
-    Separable: five rows, then five columns. The gradient of each goes to the first
+    Computed separably: five rows, then five columns. Each gradient goes to the first
     position that holds the maximum, as in PyTorch.
     """
     return _max_of_5(_max_of_5(x, 1), 2)
@@ -28,7 +29,7 @@ def _max_of_5(x: Array, axis: int) -> Array:
 
 
 def _max_of_5_forward(x: Array, axis: int) -> tuple[Array, Array]:
-    """Also which of each window's five is its first maximum, int8 like x."""
+    """Also returns the index 0..4 of each window's first maximum, int8 [B, H, W, C]."""
     y: Any = _max_of_5(x, axis)
     padded = _padded(x, axis, -jnp.inf)
     first = jnp.full(x.shape, 4, jnp.int8)
@@ -38,24 +39,21 @@ def _max_of_5_forward(x: Array, axis: int) -> tuple[Array, Array]:
 
 
 def _max_of_5_backward(axis: int, first: Array, gradient: Array) -> tuple[Array]:
-    """Each position gathers from the five windows that it lies in.
-
-    XLA's own gradient, select-and-scatter, is serial on CPU.
-    """
+    """Each position gathers from the five windows that contain it."""
     chosen = _padded(first, axis, -1)
     padded = _padded(gradient, axis, 0)
     total: Any = 0
-    for k in range(5):  # as the k-th of its window, the window is 2 - k further on
+    for k in range(5):  # the window in which it is the k-th starts 2 - k further on
         hit = _window(chosen, axis, 4 - k) == k
         total += jnp.where(hit, _window(padded, axis, 4 - k), 0)
     return (total,)
 
 
 def _padded(x: Array, axis: int, value: float) -> Array:
-    """Two more on both sides.
+    """Pads by two on both sides.
 
-    The barrier keeps padding out of the arithmetic's fusions: fused with it they are
-    not vectorised (4x slower).
+    The barrier keeps XLA from fusing the padding with the arithmetic, which would then
+    not be vectorized (4x slower).
     """
     widths = [(0, 0)] * 4
     widths[axis] = (2, 2)
@@ -63,7 +61,7 @@ def _padded(x: Array, axis: int, value: float) -> Array:
 
 
 def _window(padded: Array, axis: int, k: int) -> Array:
-    """The k-th of each position's five."""
+    """The k-th of the five elements in each position's window."""
     return lax.slice_in_dim(padded, k, k + padded.shape[axis] - 4, axis=axis)
 
 
@@ -71,16 +69,19 @@ _max_of_5.defvjp(_max_of_5_forward, _max_of_5_backward)
 
 
 def max_pool_2x2(x: Array) -> Array:
-    """[B, H, W, C] -> [B, H/2, W/2, C], for even sizes.
+    """Max-pooling with 2x2 windows: [B, H, W, C] -> [B, H/2, W/2, C], for even sizes.
 
-    As a maximum over an axis: XLA's gradient of a window's is serial on CPU.
+    Implemented as a maximum over axes, whose gradient is fast on CPU.
     """
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
 def max_pool_3x3(x: Array) -> Array:
-    """Windows of 3x3 with stride 2, padded by one: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    """Max-pooling with 3x3 windows, stride 2 and padding 1.
+
+    [B, H, W, C] -> [B, H/2, W/2, C].
+    """
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     height, width = x.shape[1], x.shape[2]
     rows = [padded[:, i : i + height : 2] for i in range(3)]

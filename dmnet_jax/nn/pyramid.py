@@ -14,7 +14,7 @@ BINS = (1, 2, 3, 6)
 
 
 class PyramidPooling(nn.Module):
-    """Averages over 1, 2, 3 and 6 bins a side, each brought to C/4 channels.
+    """Averages over 1, 2, 3 and 6 bins per side, each projected to C/4 channels.
 
     [B, H, W, C] -> four maps [B, H, W, C/4].
     """
@@ -38,9 +38,9 @@ class PyramidPooling(nn.Module):
 
 
 def average(size: int, bins: int) -> np.ndarray:
-    """float32 [bins, size] of adaptive average pooling; bins may overlap.
+    """Returns the matrix float32 [bins, size] of adaptive average pooling.
 
-    Bin i covers floor(i size / bins) to ceil((i + 1) size / bins).
+    Bin i covers floor(i size / bins) to ceil((i + 1) size / bins). Bins may overlap.
     """
     matrix = np.zeros((bins, size), np.float32)
     for i in range(bins):
@@ -50,13 +50,16 @@ def average(size: int, bins: int) -> np.ndarray:
 
 
 def interpolation(size: int, target: int) -> np.ndarray:
-    """float32 [target, size] of linear interpolation with aligned corners."""
+    """Returns the matrix float32 [target, size] of linear interpolation.
+
+    Corners are aligned.
+    """
     places = np.linspace(0, size - 1, target)
     distance = np.abs(places[:, None] - np.arange(size))
     return np.maximum(0, 1 - distance).astype(np.float32)
 
 
 def _resample(x: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """[B, H, W, C] -> [B, h, w, C] by matrices [h, H] and [w, W]."""
+    """Resamples [B, H, W, C] -> [B, h, w, C] with matrices [h, H] and [w, W]."""
     x = jnp.einsum("hH,bHWc->bhWc", rows.astype(x.dtype), x)
     return jnp.einsum("wW,bhWc->bhwc", columns.astype(x.dtype), x)

@@ -1,9 +1,9 @@
 """Convolutional recurrent cells over a short window of feature maps.
 
-A cell is used in two parts: `project`, what it makes of one frame alone, computed once
-a frame; and the call, which unrolls it over a window of such projections. It starts
-from a zero state for every frame anew (paper section 2.2), so that nothing older than
-the window can persist, and its first step leaves out what that state silences.
+A cell has two parts: `project` computes the per-frame part, once per frame, and
+`__call__` unrolls the cell over a window of such projections. Every call starts from a
+zero state (paper section 2.2), so nothing older than the window can persist. The first
+step omits the terms that are zero for that state.
 """
 
 from typing import Any
@@ -18,17 +18,17 @@ from dmnet_jax.nn.operators import Window, convolve, matmul
 
 
 class JoinedConv(nn.Module):
-    """A convolution of input and hidden state side by side, each half on its own.
+    """A convolution of concatenated input and hidden state, applied in two halves.
 
-    The sum of both halves is the convolution of their concatenation, whose parameters
-    it has: kernel [size, size, inputs + hidden, features] and bias [features]. The bias
-    goes with the input.
+    The sum of both halves equals the convolution of the concatenation, with kernel
+    [size, size, inputs + hidden, features] and bias [features]. The bias is added in
+    the input half.
 
     Attributes:
         inputs: channels of the input.
         hidden: channels of the hidden state.
-        features: outputs.
-        size: 1 or 3, a side of the kernel.
+        features: output channels.
+        size: kernel size, 1 or 3.
     """
 
     inputs: int
@@ -43,13 +43,13 @@ class JoinedConv(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
     def of_input(self, x: Array) -> Array:
-        """[B, h, w, inputs] -> [B, h, w, features]."""
+        """Applies the input half: [B, h, w, inputs] -> [B, h, w, features]."""
         return self._convolve(x, slice(None, self.inputs)) + self.bias.astype(
             self.dtype
         )
 
     def of_hidden(self, x: Array) -> Array:
-        """[B, h, w, hidden] -> [B, h, w, features]."""
+        """Applies the hidden half: [B, h, w, hidden] -> [B, h, w, features]."""
         return self._convolve(x, slice(self.inputs, None))
 
     def _convolve(self, x: Array, channels: slice) -> Array:
@@ -63,9 +63,9 @@ class JoinedConv(nn.Module):
 class BottleneckLSTM(nn.Module):
     """Bottleneck LSTM (Liu and Zhu, CVPR 2018).
 
-    The input is filtered depthwise, joined with the hidden state and brought down to
-    `features` channels by a 1x1 bottleneck; the gates are 1x1 convolutions of its
-    depthwise-filtered output.
+    The input passes a depthwise convolution, is concatenated with the hidden state and
+    reduced to `features` channels by a 1x1 bottleneck. The gates are 1x1 convolutions
+    of its depthwise-filtered output.
 
     Attributes:
         features: channels of input, projection and hidden state.
@@ -85,7 +85,7 @@ class BottleneckLSTM(nn.Module):
         self.gate_o = Dense1x1(features, dtype=dtype)
 
     def project(self, x: Array) -> Array:
-        """The bottleneck of frames alone: [N, h, w, features] -> the same shape."""
+        """Input half of the bottleneck: [N, h, w, features] -> same shape."""
         return self.bottleneck.of_input(self.input_filter(x))
 
     def __call__(self, window: Array) -> Array:
@@ -111,7 +111,8 @@ class ConvLSTM(nn.Module):
     i, f, o, g.
 
     Attributes:
-        features: channels of input and hidden state; a projection has four times them.
+        features: channels of input and hidden state; projections have four times as
+            many.
     """
 
     features: int = 256
@@ -122,7 +123,7 @@ class ConvLSTM(nn.Module):
         self.gates = JoinedConv(features, features, 4 * features, 3, dtype=self.dtype)
 
     def project(self, x: Array) -> Array:
-        """The gates of frames alone: [N, h, w, features] -> [N, h, w, 4 features]."""
+        """Input half of the gates: [N, h, w, features] -> [N, h, w, 4 features]."""
         return self.gates.of_input(x)
 
     def __call__(self, window: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Light-weight RefineNet decoder (Nekrasov et al., BMVC 2018)."""
+"""Light-Weight RefineNet decoder (Nekrasov et al., BMVC 2018)."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from dmnet_jax.nn.resizing import upsample_2x
 
 
 class ChainedResidualPooling(nn.Module):
-    """`stages` times 5x5 maximum then 1x1 convolution.
+    """A chain of `stages` 5x5 max-pools, each followed by a 1x1 convolution.
 
-    [B, H, W, C] -> the sum of the input and all stages, and the last stage, each of the
-    input's shape.
+    Returns the sum of the input [B, H, W, C] and all stages, and the last stage, both
+    of the input's shape.
     """
 
     stages: int = 4
@@ -34,17 +34,17 @@ class ChainedResidualPooling(nn.Module):
 class RefineNetDecoder(nn.Module):
     """Fuses a map of `width` channels at 1/32 with the encoder's finer maps.
 
-    `__call__(top, quarter, eighth, sixteenth_64, sixteenth_96)` with top
+    `__call__(top, quarter, eighth, sixteenth_64, sixteenth_96)` takes top
     [B, h, w, width], quarter [B, 8h, 8w, 24], eighth [B, 4h, 4w, 32] and two maps
-    [B, 2h, 2w, 64 and 96] gives logits [B, 8h, 8w, num_classes] and the fused map at
-    1/8, [B, 4h, 4w, width].
+    [B, 2h, 2w, 64 and 96]. It returns logits [B, 8h, 8w, num_classes] and the fused map
+    at 1/8, [B, 4h, 4w, width].
 
     Attributes:
-        num_classes: outputs.
-        width: channels of all maps in it.
-        pooling_stages: of each chained residual pooling.
-        folded: whether the last pooling's last convolution is part of a classifier of
-            its own: see `models.folding`.
+        num_classes: number of classes.
+        width: channels of all maps in the decoder.
+        pooling_stages: stages of each chained residual pooling.
+        folded: whether the last pooling convolution is folded into a second
+            classifier; see `models.folding`.
     """
 
     num_classes: int

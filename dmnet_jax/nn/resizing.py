@@ -10,10 +10,10 @@ from jax import Array, lax
 
 @jax.jit
 def upsample_2x(x: Array) -> Array:
-    """Bilinear enlargement with aligned corners: [B, H, W, C] -> [B, 2H, 2W, C].
+    """Bilinear upsampling with aligned corners: [B, H, W, C] -> [B, 2H, 2W, C].
 
-    With n samples, output 2k lies k / (2n - 1) before sample k and output 2k + 1
-    lies (n - 1 - k) / (2n - 1) after it.
+    With n samples, output 2k is k / (2n - 1) before sample k, and output 2k + 1 is
+    (n - 1 - k) / (2n - 1) after it.
     """
     for axis in (1, 2):
         n = x.shape[axis]
@@ -36,10 +36,10 @@ def upsample_2x(x: Array) -> Array:
 
 
 def enlarge(logits: Array, size: tuple[int, int], method: str = "bilinear") -> Array:
-    """Logits [B, h, w, C] at the size of labels, [B, *size, C] (half-pixel centres).
+    """Resizes logits [B, h, w, C] to [B, *size, C], with half-pixel centers.
 
-    Training, evaluation and streams all do it by this. `method` as in
-    `jax.image.resize`; the authors' code has "nearest".
+    Training, evaluation and streaming all use this function. See `jax.image.resize` for
+    `method`; the authors' code uses "nearest".
     """
     shape = (logits.shape[0], *size, logits.shape[-1])
     return jax.image.resize(logits, shape, method, antialias=False)
@@ -47,15 +47,16 @@ def enlarge(logits: Array, size: tuple[int, int], method: str = "bilinear") -> A
 
 @functools.partial(jax.jit, static_argnames="size")
 def likeliest(logits: Array, size: tuple[int, int]) -> Array:
-    """The classes of `enlarge`d logits [B, h, w, C], bilinear: uint8 [B, *size].
+    """Argmax of bilinearly resized logits [B, h, w, C]: uint8 [B, *size].
 
-    One class after the other, each a plane whose rows lie in memory as the labels do,
-    and compared while its rows are enlarged: the enlarged logits are never stored.
+    Processes one class plane at a time and compares it while its rows are resized, so
+    the resized logits are never stored. The planes have the memory layout of the
+    labels.
     """
     (batch, height, width, classes), (rows, columns) = logits.shape, size
-    # A product, as indices within rows are slow; barriers, or all is fused into one
-    # loop that enlarges each row many times.
-    first, second, part = _neighbours(width, columns)
+    # Columns are resized by a matrix product, because indexing within rows is slow. The
+    # barriers keep XLA from fusing everything into a loop that resizes rows repeatedly.
+    first, second, part = _neighbors(width, columns)
     matrix = np.zeros((width, columns), logits.dtype)
     np.add.at(matrix, (first, np.arange(columns)), 1 - part)
     np.add.at(matrix, (second, np.arange(columns)), part)
@@ -63,7 +64,7 @@ def likeliest(logits: Array, size: tuple[int, int]) -> Array:
     planes = lax.optimization_barrier(jnp.matmul(planes, matrix, precision="highest"))
     planes = planes.reshape(batch, classes, height, columns)
 
-    first, second, part = _neighbours(height, rows)
+    first, second, part = _neighbors(height, rows)
     part = part.astype(logits.dtype)[:, None]
 
     def plane(index: int) -> Array:
@@ -79,9 +80,9 @@ def likeliest(logits: Array, size: tuple[int, int]) -> Array:
     return label
 
 
-def _neighbours(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each half-pixel centre: the samples around it, and the second one's weight."""
-    centre = (np.arange(size) + 0.5) * count / size - 0.5
-    before = np.floor(centre).astype(int)
+def _neighbors(count: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns, for each output pixel, its two samples and the weight of the second."""
+    center = (np.arange(size) + 0.5) * count / size - 0.5
+    before = np.floor(center).astype(int)
     first, second = (np.clip(before + k, 0, count - 1) for k in (0, 1))
-    return first, second, centre - before
+    return first, second, center - before

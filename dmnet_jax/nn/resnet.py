@@ -1,4 +1,4 @@
-"""ResNet-18 and -34 encoders (He et al., CVPR 2016), torchvision's layout."""
+"""ResNet-18 and ResNet-34 encoders (He et al., CVPR 2016), as in torchvision."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from dmnet_jax.nn.convolution import Conv, batch_norm, norm_relu
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1
 from dmnet_jax.nn.pooling import max_pool_3x3
 
-# Blocks of each stage.
+# Number of blocks in each stage.
 RESNET18 = (2, 2, 2, 2)
 RESNET34 = (3, 4, 6, 3)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside the input, which is projected where shapes differ.
+    """Residual block of two 3x3 convolutions; projects the input if shapes differ.
 
     Attributes:
-        dilations: of the first and of the second convolution.
+        dilations: dilations of the first and the second convolution.
     """
 
     features: int
@@ -53,12 +53,13 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """[B, H, W, 3] -> the outputs of its four stages.
+    """ResNet encoder: [B, H, W, 3] -> the outputs of its four stages.
 
-    64, 128, 256 and 512 channels (for width 64) at H/4, H/8, H/16 and H/32. Dilated,
-    the last two are at H/8 as well: the third stage has dilation 1, then 2; of the
-    fourth, the blocks' first convolutions 4, then 8, the second ones 4 (multi-grid, as
-    in TDNet's release).
+    They have 64, 128, 256 and 512 channels (for width 64) at H/4, H/8, H/16 and H/32.
+    If dilated, the last two are at H/8 as well: the third stage has dilation 1 in its
+    first convolution and 2 after that. In the fourth stage, the first convolution of
+    each block has dilation 4 in the first block and 8 in the others, and the second
+    convolution has dilation 4 (multi-grid, as in TDNet's release).
     """
 
     blocks: tuple[int, ...] = RESNET34

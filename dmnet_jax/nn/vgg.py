@@ -10,14 +10,15 @@ from dmnet_jax.nn.convolution import HE, Deconv
 from dmnet_jax.nn.layers import Conv3x3
 from dmnet_jax.nn.pooling import max_pool_2x2
 
-# Convolutions of each stage, by the number of layers that the network had in all.
+# Number of convolutions in each stage, by the total number of layers of the network.
 STAGES = {11: (1, 1, 2, 2, 2), 16: (2, 2, 3, 3, 3)}
 
 
 class VGG(nn.Module):
-    """[B, H, W, 3] -> the outputs of its five stages, each before its pooling.
+    """VGG encoder: [B, H, W, 3] -> the outputs of its five stages before pooling.
 
-    64, 128, 256, 512 and 512 channels at H, H/2, H/4, H/8 and H/16 (for width 64).
+    They have 64, 128, 256, 512 and 512 channels (for width 64) at H, H/2, H/4, H/8 and
+    H/16.
     """
 
     layers: int = 16
@@ -38,7 +39,10 @@ class VGG(nn.Module):
 
 
 class DeconvBlock(nn.Module):
-    """A 3x3 and a transposed 4x4 convolution, with ReLU: [B, H, W, C] -> doubled."""
+    """A 3x3 and a transposed 4x4 convolution, each with ReLU.
+
+    [B, H, W, C] -> [B, 2H, 2W, features].
+    """
 
     hidden: int
     features: int
@@ -52,6 +56,6 @@ class DeconvBlock(nn.Module):
 
 
 def conv_relu(x: Array, features: int, name: str, dtype: Any) -> Array:
-    """3x3 convolution with bias and ReLU, inside a compact method."""
+    """Applies a 3x3 convolution with bias and ReLU; call it inside a compact method."""
     conv = Conv3x3(features, use_bias=True, kernel_init=HE, dtype=dtype, name=name)
     return nn.relu(conv(x))

@@ -93,7 +93,7 @@ def check_frames(size: Size, network: Size) -> None:
 
 
 def _exported(path: Path) -> Network:
-    program = streaming.load_artefact(path)
+    program = streaming.load_artifact(path)
     interface = program.interface
     if interface.streams != 1:
         raise ValueError(

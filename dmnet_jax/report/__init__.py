@@ -1,1 +1,1 @@
-"""One page about one run: `python -m dmnet_jax.report --help`."""
+"""HTML report about a run: `python -m dmnet_jax.report --help`."""

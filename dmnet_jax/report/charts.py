@@ -1,4 +1,4 @@
-"""Charts as inline SVG, drawn in the page's colors, legible at a phone's width."""
+"""Charts as inline SVG in the page's colors, readable on a phone."""
 
 import math
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ class Line(NamedTuple):
     """A curve.
 
     Attributes:
-        x: ascending.
-        y: as long; where it is not finite the curve is broken.
-        kind: class of the stylesheet: "main", "dots" (points alone).
+        x: ascending x values.
+        y: y values of the same length; the curve is interrupted where not finite.
+        kind: CSS class: "main", or "dots" for points without a line.
     """
 
     x: Sequence[float]
@@ -27,7 +27,7 @@ class Line(NamedTuple):
 
 
 def document(title: str, body: str) -> str:
-    """An HTML document that loads nothing.
+    """Returns a self-contained HTML document.
 
     Args:
         title: plain text.
@@ -52,23 +52,23 @@ def chart(
     span: tuple[float, float] | None = None,
     least: float = 0.0,
 ) -> str:
-    """Curves over one axis.
+    """Draws curves over one axis.
 
     Args:
-        lines: at least one, with at least one finite value.
-        title: of the chart, read aloud too.
-        limits: horizontal dashed lines by name.
-        bounds: where upright lines divide the axis.
-        x_title: below.
-        span: first and last x of the axis; None: as the curves have it.
-        least: that y spans at least, so that noise looks small.
+        lines: the curves, with at least one finite value; otherwise a note is returned.
+        title: title of the chart, also used as its accessible label.
+        limits: y values of dashed horizontal lines, by name.
+        bounds: x positions of vertical lines.
+        x_title: label of the x axis.
+        span: first and last x of the axis. None: the range of the curves.
+        least: minimum y range, so that noise is not magnified.
     """
     limits = {n: v for n, v in (limits or {}).items() if math.isfinite(v)}
     points = [
         (x, y) for a in lines for x, y in zip(a.x, a.y, strict=True) if math.isfinite(y)
     ]
     if not points:
-        return f"<p class=soft>{escape(title)}: nothing to draw.</p>"
+        return f"<p class=soft>{escape(title)}: no data.</p>"
     xs, ys = zip(*points, strict=True)
     values = [*ys, *limits.values()]
     low, high = min(values), max(values)
@@ -133,11 +133,11 @@ def _drawn(line: Line, at_x, at_y) -> str:
 def bars(
     rows: Sequence[tuple[str, float, tuple[float, float] | None]], *, title: str
 ) -> str:
-    """Lying bars of scores in 0..1, with whiskers where an interval is known.
+    """Draws horizontal bars of scores in 0..1, with whiskers for known intervals.
 
     Args:
-        rows: name, score (NaN: undefined), interval or None.
-        title: of the chart.
+        rows: (name, score, interval or None); the score is NaN if undefined.
+        title: title of the chart.
     """
     left, pitch = 148, 26
     height, span = pitch * len(rows) + 24, WIDTH - left - 54
@@ -170,7 +170,7 @@ def bars(
 
 
 def ticks(low: float, high: float, about: int = 6) -> list[float]:
-    """Round numbers from low to high."""
+    """Returns about `about` round numbers from low to high."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * n for n in (1, 2, 5, 10) if power * n >= rough)
@@ -179,7 +179,7 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """Means over the last `window` values."""
+    """Returns trailing means over `window` values."""
     array = np.asarray(values, float)
     return [
         float(array[max(0, i - window + 1) : i + 1].mean()) for i in range(len(array))

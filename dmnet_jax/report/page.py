@@ -1,4 +1,4 @@
-"""The page about a run: sections of HTML around charts."""
+"""HTML page about a run."""
 
 import base64
 import io
@@ -23,11 +23,11 @@ _MISSING = "<p class=soft>Not in this run's evaluation; run evaluate.py again.</
 
 
 def page(record: Record, speed: dict[str, Any] | None = None) -> str:
-    """One HTML document that loads nothing.
+    """Returns the report as a self-contained HTML document.
 
     Args:
-        record: of `read_run`.
-        speed: of `speed.measure`, if it was measured.
+        record: the run, from `read_run`.
+        speed: result of `speed.measure`. None: speed was not measured.
     """
     title = f"{record.config['name'] or 'unnamed'}, {record.run.name}"
     sections = [
@@ -74,7 +74,7 @@ def _head(title: str, record: Record) -> str:
 def _training(record: Record) -> str:
     steps = [line for line in record.metrics if "loss" in line]
     if not steps:
-        return _section("Training", "<p class=soft>metrics.jsonl holds no step.</p>")
+        return _section("Training", "<p class=soft>metrics.jsonl has no steps.</p>")
     stages = list(dict.fromkeys(line.get("stage", "") for line in steps))
     ends = [
         max(line["step"] for line in steps if line.get("stage", "") == stage)
@@ -125,8 +125,10 @@ def _scores(record: Record) -> str:
                 found.get("meaning", ""),
             ]
         )
-    headers = ["", "protocol", "mIoU", "95 %", "mDice", "95 %", "what it is, whose"]
-    said = "The same predictions by every published protocol; 95 %: videos resampled."
+    headers = ["", "protocol", "mIoU", "95 %", "mDice", "95 %", "definition, source"]
+    said = (
+        "The same predictions by every published protocol; 95 %: bootstrap over videos."
+    )
     parts = [f"<p class=soft>{said}</p>", _table(headers, rows, text=(1, 6))]
     borders = record.results.get("surface_distance")
     if borders:
@@ -141,7 +143,7 @@ def _scores(record: Record) -> str:
         body.append(["flicker", *map(_score, shares)])
         tolerance = f"{borders['tolerance_px']:g}"
         parts.append(
-            f"<p class=soft>Normalised surface distance at {tolerance} px, and "
+            f"<p class=soft>Normalized surface distance at {tolerance} px, and "
             "flicker, by video.</p>" + _table(["class", *columns], body)
         )
     return _section("Scores", "".join(parts))
@@ -164,7 +166,7 @@ def _bars(record: Record) -> str:
     rows = [(n, _nan(score), _known(ends)) for n, score, ends in [*rows, everything]]
     said = "Whiskers: 95 % of 1000 resamples of whole videos."
     if len(videos) < 2:
-        said = "One video gives no interval over videos, so there are no whiskers."
+        said = "No whiskers, because an interval over videos needs two or more videos."
     return _section(
         "By class and video",
         f"<p class=soft>{said}</p><div class=grid2>"
@@ -191,8 +193,8 @@ def _confusion(record: Record) -> str:
         rows.append(f"<tr><th>{escape(name)}</th>{cells}<td>{pixels:,.0f}</td></tr>")
     return _section(
         "Confusion",
-        "<p class=soft>Of the pixels labelled as the row's class, the percentage that "
-        "is predicted as the column's.</p><div class=scroll><table><tr><th>labelled"
+        "<p class=soft>Percentage of the pixels labeled as the row's class that are "
+        "predicted as the column's.</p><div class=scroll><table><tr><th>labeled"
         f"</th>{head}<th>pixels</th></tr>{''.join(rows)}</table></div>",
     )
 
@@ -239,15 +241,15 @@ def _memory(record: Record) -> str:
         body = _MISSING
     else:
         body = (
-            "<p class=soft>A frame enters the global memory (dot) if it is more "
-            "confident than α and less similar to the last one there than β; the "
-            f"first always does.</p><div class=grid2>{''.join(charts)}</div>"
+            "<p class=soft>A frame enters the global memory (dot) if its confidence is "
+            "above α and its similarity to the last admitted frame is below β; the "
+            f"first frame always does.</p><div class=grid2>{''.join(charts)}</div>"
         )
     return _section("The memory over time", body)
 
 
 def _remembers(record: Record) -> bool:
-    """Whether the network has a global memory; older results do not tell."""
+    """Returns whether the network has a global memory; assumed for older results."""
     return record.results.get("thresholds") != {}
 
 
@@ -320,7 +322,7 @@ def _table(
 
 
 def _embedded(path: Any) -> str:
-    """A picture as a JPEG data address, at most as wide as the page needs."""
+    """Returns an image as a JPEG data URL, at most as wide as the page needs."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MAX_PIXELS:

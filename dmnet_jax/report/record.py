@@ -1,4 +1,4 @@
-"""What a run directory holds, read for a report; what is missing stays empty."""
+"""Reads a run directory for a report; missing optional files give empty fields."""
 
 import csv
 import json
@@ -31,14 +31,15 @@ class Record:
     """A run and its evaluation.
 
     Attributes:
-        run: its directory.
+        run: the run directory.
         evaluated: the directory whose results are reported.
-        config: of the run.
+        config: the config of the run.
         metrics: the lines of metrics.jsonl.
-        results: results.json.
+        results: the content of results.json.
         videos: [frames], the video of each scored frame.
-        counts: int64 [frames, num_classes, 3], as `metrics.frame_counts` has them.
-        timeline: for each video: (names of frames, r, s, admitted), float [n].
+        counts: int64 [frames, num_classes, 3], rows from `metrics.frame_counts`.
+        timeline: (names of frames, r, s, admitted) for each video, the last three
+            float [n].
         picked: best, median and worst frame, from picked.json.
     """
 
@@ -54,14 +55,14 @@ class Record:
 
 
 PICKED = ("best", "median", "worst")
-"""The frames that a page shows, by name; `overlays/NAME.png` are their pictures."""
+"""Names of the frames shown on a page; their images are `overlays/NAME.png`."""
 
 _CONFIG = {"name": ANY, "data": {"dataset": TEXT}}
 _PICKED = {"video": TEXT, "frame": TEXT, "iou": SCORE}
-# Of metrics.jsonl; other fields are not shown.
+# Fields of metrics.jsonl that are shown.
 _CURVES = ("loss", "batch_iou", "grad_norm", "val_iou")
 
-# What reading an edited CSV file can raise.
+# Exceptions that reading an edited CSV file can raise.
 _UNREADABLE = (OSError, ValueError, LookupError, TypeError, OverflowError, csv.Error)
 
 
@@ -69,16 +70,17 @@ def read_run(run: Path) -> Record:
     """Reads a run directory.
 
     Raises:
-        ValueError: it holds no run, none that was evaluated, or a damaged file.
+        ValueError: the directory has no run, the run was not evaluated, or a file is
+            damaged.
     """
     if not (run / "config.json").is_file():
-        raise ValueError(f"{run}: holds no config.json; name a run directory")
+        raise ValueError(f"{run}: contains no config.json; pass a run directory")
     evaluated = run / "evaluation"
     if not (evaluated / "results.json").is_file():
         evaluated = run
     if not (evaluated / "results.json").is_file():
         raise ValueError(
-            f"{run}: has no results yet; python evaluate.py --checkpoint {run}"
+            f"{run}: has no results yet; run python evaluate.py --checkpoint {run}"
         )
     results = read_results(evaluated / "results.json")
     file = evaluated / "frames.csv"
@@ -111,7 +113,7 @@ def read_run(run: Path) -> Record:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Inside, whatever an edited file leads to is a `ResultsError` that names it."""
+    """Converts errors from reading an edited file to a `ResultsError` with its path."""
     try:
         yield
     except _UNREADABLE as error:
@@ -143,7 +145,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file that has these columns, each with a cell in all of them."""
+    """Reads a CSV file; checks that all rows have a cell in each of `columns`."""
     check_plain(path)
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -154,7 +156,7 @@ def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     for row in rows:
         for name in columns:
             if not isinstance(row[name], str):
-                raise ValueError(f"a row is cut short before {name}")
+                raise ValueError(f"a row ends before column {name}")
         for name in ("video", "frame"):
             if fault := text_fault(row[name]):
                 raise ValueError(f"a {name}'s name {fault}")
@@ -165,12 +167,12 @@ def _counts(path: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     fields = ("intersection", "predicted", "labelled")
     rows = _rows(path, ("video", "frame", "class", *fields))
     if not rows or len(rows) % len(names):
-        raise ValueError(f"{len(rows)} rows; want one for each frame and class")
+        raise ValueError(f"{len(rows)} rows; expected one per frame and class")
     for i, row in enumerate(rows):
         first = rows[i - i % len(names)]
         same = (row["video"], row["frame"]) == (first["video"], first["frame"])
         if not same or row["class"] != names[i % len(names)]:
-            raise ValueError(f"row {i + 1} is not of the frame and class in its turn")
+            raise ValueError(f"row {i + 1} is not for the expected frame and class")
     flat = np.array([[int(row[field]) for field in fields] for row in rows])
     counts = checked_counts(flat.reshape(-1, len(names), 3))
     return np.array([row["video"] for row in rows[:: len(names)]]), counts
@@ -193,16 +195,16 @@ def _timeline(path: Path) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    """A number; what cannot be drawn, such as the -inf of a first frame, is NaN."""
+    """Parses a number; values that cannot be drawn, such as -inf, become NaN."""
     value = float(text)
     return value if abs(value) < 1e30 else math.nan
 
 
 def _picked(run: Path, overlays: Path) -> dict[str, dict[str, Any]]:
-    """Which frames are shown: by their own names, pictures that lie in the run alone.
+    """Reads which frames to show; only images inside the run directory are allowed.
 
-    Whoever sends a run directory must not choose which files of the reader's disk go
-    into the page.
+    A run directory from someone else must not be able to embed other files of this
+    machine into the page.
     """
     file = overlays / "picked.json"
     if not file.is_file():
@@ -212,10 +214,12 @@ def _picked(run: Path, overlays: Path) -> dict[str, dict[str, Any]]:
         check(picked, {}, "")
         strange = [name for name in picked if name not in PICKED]
         if strange:
-            raise ValueError(f"{strange[0]!r}: a page shows {', '.join(PICKED)}")
+            raise ValueError(
+                f"unknown name {strange[0]!r}; expected {', '.join(PICKED)}"
+            )
         for name, about in picked.items():
             check(about, _PICKED, name)
             place = (overlays / f"{name}.png").resolve()
             if place.exists() and not place.is_relative_to(run.resolve()):
-                raise ValueError(f"{name}.png is a link that leads out of the run")
+                raise ValueError(f"{name}.png is a link to a file outside the run")
     return picked

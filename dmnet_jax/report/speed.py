@@ -1,4 +1,4 @@
-"""How fast a run's network streams on this machine."""
+"""Measures the streaming speed of a run's network on this machine."""
 
 import os
 from typing import Any
@@ -13,13 +13,13 @@ FRAMES = 60
 
 
 def measure(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Steps a session of the run's network through noise.
+    """Measures step latencies of the run's network on random frames.
 
     Returns:
-        JSON: latency as `Session.stats` has it, frame size, machine.
+        JSON with latency as in `Session.stats`, frame size and machine.
 
     Raises:
-        CheckpointError: no good checkpoint.
+        CheckpointError: the run has no usable checkpoint.
     """
     with Session.from_checkpoint(run, which="newest") as session:
         height, width = session.program.interface.size

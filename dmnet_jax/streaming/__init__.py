@@ -1,22 +1,22 @@
-"""Live video: the fastest step, and a session around it.
+"""Live video: a compiled inference step and a session around it.
 
-`compile` makes one program from a trained network; `Session` runs it, or an exported
-file, on one camera and handles what cameras do; frames may have any size. `sources` and
-`capture` read videos and cameras.
-Several cameras: compile with `streams=B` and call `Program.step` with masks.
+`compile` builds a program from a trained network. `Session` runs a compiled or exported
+program on one camera and handles bad, late and repeated frames. Frames may have any
+size. `dmnet_jax.video` reads video files and cameras.
+For several cameras, compile with `streams=B` and call `Program.step` with masks.
 """
 
 from dmnet_jax.checkpoint.runs import PRETRAINED, TrainedRun, load_run
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
-from dmnet_jax.streaming.artefact import ArtefactError, load_artefact
+from dmnet_jax.streaming.artifact import ArtifactError, load_artifact
 from dmnet_jax.streaming.frames import Policy
-from dmnet_jax.streaming.program import NO_LABEL, Labelled, Program, compile
+from dmnet_jax.streaming.program import NO_LABEL, Labeled, Program, compile
 from dmnet_jax.streaming.session import Result, Session
 
 __all__ = [
-    "ArtefactError",
+    "ArtifactError",
     "KEEP",
-    "Labelled",
+    "Labeled",
     "NO_LABEL",
     "PRETRAINED",
     "Policy",
@@ -27,6 +27,6 @@ __all__ = [
     "Session",
     "TrainedRun",
     "compile",
-    "load_artefact",
+    "load_artifact",
     "load_run",
 ]

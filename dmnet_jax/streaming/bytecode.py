@@ -1,7 +1,8 @@
-"""The outline of MLIR bytecode, checked before a parser in C++ gets it.
+"""Structural check of MLIR bytecode before it is passed to the C++ parser.
 
-That parser ends the process on some damage. A file that was cut, or whose lengths do
-not add up, does not come so far; damage inside of a section does.
+The parser aborts the process on some kinds of damage. This check rejects files that are
+truncated or whose section lengths do not add up. It does not detect damage inside a
+section.
 """
 
 _MAGIC = b"ML\xefR"
@@ -10,17 +11,17 @@ _PADDING = 0xCB
 
 
 def check_bytecode(content: bytes) -> None:
-    """Follows the lengths of all sections to the end of the file.
+    """Checks that the section lengths lead exactly to the end of the file.
 
     Raises:
-        ValueError: it is not such bytecode of StableHLO, or was cut or damaged.
+        ValueError: `content` is not StableHLO bytecode, or is truncated or damaged.
     """
     try:
         whole = content[:4] == _MAGIC and _sections(content)
     except IndexError:
         whole = False
     if not whole:
-        raise ValueError("its StableHLO is damaged or cut short")
+        raise ValueError("its StableHLO is damaged or truncated")
 
 
 def _sections(content: bytes) -> bool:
@@ -48,7 +49,7 @@ def _sections(content: bytes) -> bool:
 
 
 def _number(content: bytes, place: int) -> tuple[int, int]:
-    """A number whose lowest bits say its length, and the place behind it."""
+    """Decodes a variable-length integer; returns it and the offset after it."""
     first = content[place]
     if first == 0:
         more = 8

@@ -1,9 +1,9 @@
-"""What lies beside an exported program, checked before anything is made by it.
+"""The JSON description of an exported program, validated before use.
 
-The description says which arrays go in and come out, and memory is allocated by it, so
-nothing of it is believed that does not follow from the rest or is not what the program
-itself declares. Damage and mistakes are found so; a program that is made to harm is
-not: an exported file is to be trusted as any program is.
+The description lists the inputs and outputs, and buffers are allocated from it.
+Therefore every field is checked against the other fields or against what the program
+itself declares. This detects damage and mistakes, not malicious programs: treat an
+exported file like any other executable.
 """
 
 import json
@@ -16,22 +16,21 @@ from dmnet_jax.streaming.letterbox import MAX_LABELS
 from dmnet_jax.streaming.program import NO_LABEL, OUTPUTS, Interface, Memories
 
 FILES = {".jax": [".jax"], ".onnx": [".onnx"], ".xml": [".xml", ".bin"]}
-"""The files of a program, by the suffix of the one to open."""
+"""Suffixes of a program's files, by the suffix of the file to open."""
 
 DTYPES = ("fp32", "bf16", "int8")
 
 MAX_BYTES = 2**36
-"""Of the memory of all streams, and of their frames."""
+"""Maximum bytes of the memory of all streams, and of their frames."""
 
 MAX_TEXT = 2**22
-"""Bytes of a description or a list of checksums."""
+"""Maximum bytes of a description or a list of checksums."""
 
 _ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int32": 4, "uint32": 4, "uint8": 1}
 _MAX_STREAMS = 4096
 _MAX_LEAVES = 64
 
-# Leaves of a `DualMemory`; other networks have memories of their own, which only
-# StableHLO files hold.
+# Leaves of a `DualMemory`. Networks with other memories are exported to StableHLO only.
 _DUAL = (".local", ".reference", ".global_", ".frame")
 
 
@@ -39,9 +38,9 @@ class Tensor(NamedTuple):
     """A named array of a step.
 
     Attributes:
-        name: of the leaf, input or output.
-        shape: all of its sides known.
-        dtype: such as "float32".
+        name: name of the memory leaf, input or output.
+        shape: the shape, fully static.
+        dtype: dtype name, such as "float32".
     """
 
     name: str
@@ -50,14 +49,14 @@ class Tensor(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What is known of a step.
+    """Description of an exported step.
 
     Attributes:
-        interface: its sizes.
-        memory: leaves of its state, in order.
-        inputs: in order.
-        outputs: in order.
-        dtype: of an OpenVINO step: what it computes in, one of `DTYPES`.
+        interface: sizes of the step.
+        memory: leaves of the memory, in order.
+        inputs: inputs, in order.
+        outputs: outputs, in order.
+        dtype: compute precision of an OpenVINO step, one of `DTYPES`.
     """
 
     interface: Interface
@@ -68,7 +67,7 @@ class Description(NamedTuple):
 
     @property
     def memories(self) -> Memories:
-        """Those with slots to keep something in."""
+        """Which memories have slots."""
         names = [leaf.name for leaf in self.memory]
         return Memories(
             any(name.startswith(".local.slots") for name in names),
@@ -77,17 +76,17 @@ class Description(NamedTuple):
 
 
 def read_description(content: bytes, suffix: str) -> Description:
-    """Reads the JSON beside the program whose file ends in `suffix`.
+    """Parses the JSON description of a program whose file ends in `suffix`.
 
     Raises:
-        ValueError: it is damaged, or says what cannot be; names the field.
+        ValueError: the JSON is damaged or a field is invalid; the message names it.
     """
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"its .json is no JSON ({error})") from error
+        raise ValueError(f"its .json is not valid JSON ({error})") from error
     if not isinstance(body, dict):
-        raise ValueError("its .json is no object")
+        raise ValueError("its .json is not a JSON object")
     if body.get("files") != FILES[suffix]:
         raise ValueError(
             f"files: must be {FILES[suffix]}, not {_short(body.get('files'))}"
@@ -113,10 +112,10 @@ def read_description(content: bytes, suffix: str) -> Description:
 def check_declared(
     description: Description, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> None:
-    """Compares the description with what the program says of itself.
+    """Checks that the description matches what the program itself declares.
 
     Raises:
-        ValueError: they differ; names the array.
+        ValueError: they differ; the message names the array.
     """
     _check_same("inputs", inputs, description.inputs)
     _check_same("outputs", outputs, description.outputs)
@@ -124,7 +123,7 @@ def check_declared(
 
 def _check_same(where: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
     if len(found) != len(wanted):
-        raise ValueError(f"{where}: there must be {len(wanted)}, not {len(found)}")
+        raise ValueError(f"{where}: expected {len(wanted)} arrays, found {len(found)}")
     for one, other in zip(found, wanted, strict=True):
         if one != other:
             raise ValueError(f"{where}: must be {_told(other)}, not {_told(one)}")
@@ -159,24 +158,26 @@ def _check_sizes(interface: Interface) -> None:
         if 3 * size[0] * size[1] * interface.streams > MAX_BYTES:
             raise ValueError(f"{name}: too large for {interface.streams} streams")
     if any(side % 32 for side in interface.size):
-        raise ValueError(f"size: {list(interface.size)} are no multiples of 32")
+        raise ValueError(f"size: {list(interface.size)} must be multiples of 32")
 
 
 def _tensors(body: dict[str, Any], name: str) -> tuple[Tensor, ...]:
-    """The arrays of a list, their types checked, their sizes not."""
+    """Parses a list of arrays; checks field types but not the shapes' consistency."""
     found = body.get(name)
     if not isinstance(found, list) or len(found) > _MAX_LEAVES:
         raise ValueError(f"{name}: must be a list of up to {_MAX_LEAVES} arrays")
     tensors = []
     for item in found:
         if not isinstance(item, dict) or set(item) != {"name", "shape", "dtype"}:
-            raise ValueError(f"{name}: must hold name, shape and dtype of each array")
+            raise ValueError(f"{name}: each array must have name, shape and dtype")
         label, shape, dtype = item["name"], item["shape"], item["dtype"]
         right = isinstance(label, str) and isinstance(dtype, str)
         if not right or not isinstance(shape, list) or len(shape) > 8:
-            raise ValueError(f"{name}: {_short(item)} is no array")
+            raise ValueError(f"{name}: {_short(item)} is not a valid array")
         if not all(type(side) is int and 0 <= side < 2**31 for side in shape):
-            raise ValueError(f"{name}: {_short(label)} has the shape {_short(shape)}")
+            raise ValueError(
+                f"{name}: {_short(label)} has the invalid shape {_short(shape)}"
+            )
         tensors.append(Tensor(label, tuple(shape), dtype))
     return tuple(tensors)
 
@@ -184,29 +185,31 @@ def _tensors(body: dict[str, Any], name: str) -> tuple[Tensor, ...]:
 def _check_memory(memory: tuple[Tensor, ...], streams: int, suffix: str) -> None:
     names = [leaf.name for leaf in memory]
     if len(set(names)) != len(names):
-        raise ValueError("memory: a leaf is there twice")
+        raise ValueError("memory: two leaves have the same name")
     needed: dict[str, tuple[tuple[int, ...], str]] = {}
     if any(name.startswith(_DUAL) for name in names):
         needed = {".key": ((streams, 2), "uint32"), ".frame": ((streams,), "int32")}
     found = {leaf.name: (leaf.shape, leaf.dtype) for leaf in memory}
     for name, what in needed.items():
         if found.get(name) != what:
-            raise ValueError(f"memory: must hold {_told(Tensor(name, *what))}")
+            raise ValueError(f"memory: must contain {_told(Tensor(name, *what))}")
     total = 0
     for leaf in memory:
         if leaf.dtype not in _ITEM_BYTES:
-            raise ValueError(f"memory: {_told(leaf)} is of no kind that is kept")
+            raise ValueError(f"memory: {_told(leaf)} has an unsupported dtype")
         if leaf.shape[:1] != (streams,):
             raise ValueError(f"memory: {_told(leaf)} is not for {streams} streams")
         total += math.prod(leaf.shape) * _ITEM_BYTES[leaf.dtype]
     if total > MAX_BYTES:
-        raise ValueError(f"memory: {total / 1e9:.1f} GB; that is too much")
+        raise ValueError(
+            f"memory: {total / 1e9:.1f} GB is above the limit of {MAX_BYTES / 1e9:.1f}"
+        )
 
 
 def _expected(
     interface: Interface, memory: tuple[Tensor, ...], suffix: str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs of a step with these sizes and this memory."""
+    """Returns the inputs and outputs of a step with these sizes and this memory."""
     streams = interface.streams
     given = [
         Tensor("frames", (streams, *interface.size, 3), "uint8"),
@@ -222,7 +225,7 @@ def _expected(
     slots = [leaf for leaf in held if leaf.name.startswith(".global_.slots")]
     if any(len(leaf.shape) < 2 for leaf in slots):
         raise ValueError("memory: .global_.slots must be [streams, slots, ...]")
-    # What is read of the global memory is drawn by these numbers.
+    # Random numbers that select what is read from the global memory.
     draw = [Tensor("draw", (1, slots[0].shape[1]), "float32")] if slots else []
     before = [leaf._replace(name=f"memory{leaf.name}") for leaf in held]
     after = [leaf._replace(name=f"next_memory{leaf.name}") for leaf in held]

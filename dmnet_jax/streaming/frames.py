@@ -1,7 +1,6 @@
-"""What a live camera sends, and the rule for each kind of it.
+"""Rules for the frames of a live camera: bad, late, repeated and resized ones.
 
-A frame that is not used is counted, gives no labels and leaves the memory alone, so
-that nothing of it is ever read later.
+A frame that is not used is counted, gets no labels and does not change the memory.
 """
 
 import math
@@ -16,28 +15,30 @@ Forget = Literal["keep", "reset-local", "reset-all"]
 Status = Literal["ok", "refused", "late", "blank", "frozen", "suspect"]
 
 _ORDER: list[Forget] = ["keep", "reset-local", "reset-all"]
-_DISAGREEING = 3  # late frames in a row, each newer than the last: the clock was wrong
-_THINNED = slice(None, None, 8)  # rows and columns that judge a picture's content
+# This many late frames in a row, each newer than the last, mean that the clock jumped.
+_DISAGREEING = 3
+_THINNED = slice(None, None, 8)  # rows and columns sampled for the content checks
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What is done with frames that are not simply the next one.
+    """Options for handling irregular frames.
 
     Attributes:
-        skip_blank: Do not use a frame whose pixels hardly differ (black, or covered).
-        skip_frozen: Do not use a frame that equals the one before it, bit for bit.
-        period: Seconds from frame to frame, by which lost frames are counted.
-        max_gap: Seconds between two frames after which `on_gap` applies.
-        on_gap: What is forgotten after a gap.
-        scene_cut: Mean difference to the frame before, of 255, from which a frame
-            begins another scene and `on_cut` applies. None: cuts are not looked for.
-        on_cut: What is forgotten at a scene cut.
-        other_sizes: What is done with a frame of another size or aspect than the
-            network's: it is letterboxed and its labels mapped back, or refused.
+        skip_blank: Skip frames that are nearly uniform (black or covered camera).
+        skip_frozen: Skip frames that are bitwise equal to the frame before.
+        period: Seconds between frames; used to count lost frames.
+        max_gap: Seconds between two frames above which `on_gap` applies.
+        on_gap: What to forget after a gap.
+        scene_cut: Mean absolute difference to the frame before, on a scale of 0 to
+            255, from which a frame starts a new scene and `on_cut` applies. None: do
+            not detect cuts.
+        on_cut: What to forget at a scene cut.
+        other_sizes: What to do with a frame whose size or aspect ratio is not the
+            network's: "letterbox" it and map its labels back, or "refuse" it.
 
     Raises:
-        ValueError: an option has a value that it cannot have; names both.
+        ValueError: an option has an invalid value; the message names both.
     """
 
     skip_blank: bool = True
@@ -71,17 +72,17 @@ def _is_finite(value: Any) -> bool:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Raises ValueError for what is neither None nor a finite number above zero."""
+    """Raises ValueError unless `value` is None or a finite number above zero."""
     if value is not None and not (_is_finite(value) and value > 0):
         raise ValueError(f"{name} is {value!r}; it must be a finite number above 0")
 
 
 class Verdict(NamedTuple):
-    """What becomes of a frame.
+    """The decision about a frame.
 
     Attributes:
-        status: "ok" if it is to be used.
-        reason: why not, or why something is forgotten; may be empty.
+        status: "ok" if the frame is used.
+        reason: why the frame is not used, or why something is forgotten; may be empty.
         forget: what the memory forgets before the frame.
     """
 
@@ -91,14 +92,14 @@ class Verdict(NamedTuple):
 
 
 class FrameCheck:
-    """Judges the frames of one stream, in the order in which they arrive.
+    """Checks the frames of one stream in order of arrival.
 
     Args:
         size: (H, W) of the frames.
-        policy: rules.
+        policy: the rules to apply.
 
     Attributes:
-        counts: of what was seen: JSON.
+        counts: number of frames and events by kind, as JSON.
     """
 
     BLANK_DEVIATION = 3.0
@@ -114,17 +115,17 @@ class FrameCheck:
         self._previous = np.zeros(self._shape, np.uint8)
         self._seen = False
         self._arrived: float | None = None  # timestamp of the last frame in order
-        self._used: float | None = None  # and of the last one that was used
-        self._late: list[float] = []  # timestamps since then that were not newer
-        self._lost = 0  # what the last timestamp in order added to the lost ones
+        self._used: float | None = None  # timestamp of the last frame that was used
+        self._late: list[float] = []  # late timestamps since the last frame in order
+        self._lost = 0  # lost frames counted at the last frame in order
 
     def forget(self) -> None:
-        """The next frame is the first of a video: nothing is compared with it."""
+        """Treats the next frame as the first of a video: skips all comparisons."""
         self._seen, self._arrived, self._used = False, None, None
         self._late, self._lost = [], 0
 
     def fitted(self, frame: Any) -> Any:
-        """The frame at the network's size, where the policy says so."""
+        """Letterboxes the frame to the network's size if the policy allows it."""
         if (
             self._policy.other_sizes == "refuse"
             or not isinstance(frame, np.ndarray)
@@ -139,12 +140,12 @@ class FrameCheck:
         return letterbox(frame, self._shape[:2])
 
     def judge(self, frame: Any, timestamp: float | None, damage: str = "") -> Verdict:
-        """The rule that applies to a frame.
+        """Applies the rules to a frame and counts it if it is not used.
 
         Args:
-            frame: as `fitted` gives it.
-            timestamp: in seconds, if known.
-            damage: what its decoder complained about, if it did.
+            frame: a frame returned by `fitted`.
+            timestamp: seconds, if known.
+            damage: the decoder's error message, if any.
         """
         verdict = self._judge(frame, timestamp, damage)
         if verdict.status != "ok":
@@ -191,10 +192,11 @@ class FrameCheck:
         return ""
 
     def _behind(self, timestamp: float) -> float | None:
-        """By how much a frame is late; None if it is in order, which is then noted.
+        """Returns by how many seconds a frame is late; None if it is in order.
 
-        Where frames go on behind the clock, in an order of their own, the clock was
-        wrong: they are in order, and what the wrong timestamp counted is taken back.
+        A run of late frames that are ordered among themselves means that an earlier
+        timestamp was wrong. They are then accepted as in order, and the lost frames
+        counted because of the wrong timestamp are subtracted again.
         """
         if self._arrived is not None and timestamp <= self._arrived:
             newer = not self._late or timestamp > self._late[-1]

@@ -1,4 +1,4 @@
-"""How long steps took, in memory that does not grow."""
+"""Step latency statistics in constant memory."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ KEPT = 10_000
 
 
 class Latency:
-    """Seconds of the last `KEPT` steps, and counts of all of them.
+    """Latencies of the last `KEPT` steps, and counts over all steps.
 
     Args:
-        deadline: seconds a step may take; None: any time.
+        deadline: seconds a step may take. None: no deadline.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -22,7 +22,7 @@ class Latency:
         self._seconds = np.zeros(KEPT)
 
     def add(self, seconds: float) -> bool:
-        """Counts a step; True if it missed the deadline."""
+        """Adds the latency of a step; returns True if it missed the deadline."""
         missed = self.deadline is not None and seconds > self.deadline
         self._seconds[self.count % KEPT] = seconds
         self.count += 1
@@ -31,7 +31,7 @@ class Latency:
         return missed
 
     def summary(self) -> dict[str, Any]:
-        """JSON: milliseconds at the percentiles of the kept steps, and the counts."""
+        """Returns latency percentiles of the kept steps in ms, and counts, as JSON."""
         kept = 1e3 * self._seconds[: min(self.count, KEPT)]
         names = ("p50_ms", "p95_ms", "p99_ms")
         values = (

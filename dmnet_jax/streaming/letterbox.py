@@ -1,8 +1,9 @@
-"""Frames of any size and aspect for a network of one size, and its labels back.
+"""Letterboxing: frames of any size for a network of fixed size, and labels back.
 
-A frame is padded with black to the network's aspect, below or at the right, and then
-resized as training data are. Labels of the padded frame are cut where the frame ends.
-A frame that has the network's aspect is resized alone, as `evaluation` does.
+A frame is padded with black at the bottom or right to the network's aspect ratio and
+then resized like the training data. Labels of the padded frame are cropped to the
+frame. A frame that already has the network's aspect ratio is only resized, as in
+`evaluation`.
 """
 
 import numpy as np
@@ -12,11 +13,11 @@ from data_pipelines.io.images import resize_image, resize_label, size_fault
 Size = tuple[int, int]
 
 MAX_LABELS = 2**24
-"""Pixels of a label map that a program computes; larger frames get enlarged labels."""
+"""Maximum pixels of a computed label map; labels of larger frames are upsampled."""
 
 
 def padded_size(size: Size, network: Size) -> Size:
-    """(height, width) of a frame of `size` padded to the aspect of `network`."""
+    """Returns (height, width) of a frame of `size` padded to the `network` aspect."""
     (height, width), (across, along) = size, network
     return max(height, round(width * across / along)), max(
         width, round(height * along / across)
@@ -24,9 +25,9 @@ def padded_size(size: Size, network: Size) -> Size:
 
 
 def canvas_fault(size: Size, network: Size) -> str:
-    """Why frames of `size` are not letterboxed for `network`; empty if they are.
+    """Returns why frames of `size` cannot be letterboxed; empty if they can.
 
-    A strip of a picture, padded to the network's aspect, is a huge one.
+    A very narrow frame becomes huge when padded to the network's aspect ratio.
     """
     fault = size_fault(*size)
     if fault:
@@ -35,14 +36,14 @@ def canvas_fault(size: Size, network: Size) -> str:
     fault = size_fault(height, width)
     if fault:
         frame = f"{size[1]}x{size[0]} (width x height)"
-        return f"{frame} padded to the network's aspect: {fault}"
+        return f"{frame} padded to the network's aspect ratio: {fault}"
     return ""
 
 
 def label_size(size: Size, network: Size) -> Size:
-    """At which size to compute labels of letterboxed frames of `size`.
+    """Returns the (h, w) at which to compute labels of letterboxed frames of `size`.
 
-    That of the padded frame, up to `MAX_LABELS` pixels.
+    This is the size of the padded frame, scaled down to at most `MAX_LABELS` pixels.
     """
     height, width = padded_size(size, network)
     scale = min(1.0, (MAX_LABELS / (height * width)) ** 0.5)
@@ -50,14 +51,14 @@ def label_size(size: Size, network: Size) -> Size:
 
 
 def letterbox(frame: np.ndarray, network: Size) -> np.ndarray:
-    """The frame as the network takes it.
+    """Pads and resizes a frame to the network's input size.
 
     Args:
         frame: uint8 [h, w, 3].
-        network: its (H, W).
+        network: (H, W) of the network's input.
 
     Returns:
-        uint8 [H, W, 3]; the frame itself if it has that size.
+        uint8 [H, W, 3]. The frame itself, not a copy, if it already has that size.
     """
     size = frame.shape[:2]
     height, width = padded_size(size, network)
@@ -68,27 +69,27 @@ def letterbox(frame: np.ndarray, network: Size) -> np.ndarray:
 
 
 def restore(label: np.ndarray, size: Size, network: Size) -> np.ndarray:
-    """Labels of a letterboxed frame, as labels of the frame.
+    """Maps labels of a letterboxed frame back to the original frame.
 
     Args:
-        label: uint8 [h, w] of the whole canvas, at any size.
-        size: of the frame.
-        network: the (H, W) that the frame was letterboxed to.
+        label: uint8 [h, w], labels of the padded frame at any resolution.
+        size: (height, width) of the original frame.
+        network: (H, W) that the frame was letterboxed to.
 
     Returns:
-        uint8 of `size`.
+        uint8 [*size].
     """
     whole = resize_label(label, padded_size(size, network))
     return np.ascontiguousarray(whole[: size[0], : size[1]])
 
 
 def uncovered(small: np.ndarray, size: Size, network: Size) -> np.ndarray:
-    """The part of a small map [h, w] of the whole canvas that the frame covers.
+    """Crops a map of the padded frame to the part that the frame covers.
 
     Args:
-        small: at any size, which is kept.
-        size: of the frame.
-        network: the (H, W) that the frame was letterboxed to.
+        small: [h, w], at any resolution; it is not resized.
+        size: (height, width) of the original frame.
+        network: (H, W) that the frame was letterboxed to.
     """
     whole = padded_size(size, network)
     rows, columns = (

@@ -1,4 +1,4 @@
-"""What this machine's processor computes fast."""
+"""Instruction sets of this machine's processor."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ INT8_IS_SLOW = (
     "than the float32 one, and its labels may differ more"
 )
 
-# Of x86: AVX-512 VNNI, its AVX2 form, AMX; of ARM: dot products.
+# x86: AVX-512 VNNI, AVX2 VNNI and AMX. ARM: dot products.
 _FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 _KEYS = ("flags", "Features")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -16,10 +16,10 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @cache
 def computes_int8() -> bool:
-    """Whether the processor has instructions for products of int8.
+    """Returns whether the processor has int8 dot-product instructions.
 
-    OpenVINO's own list of capabilities names INT8 on every x86 processor, so the
-    system's is read; where there is none (not Linux), the answer is yes.
+    OpenVINO reports the INT8 capability on every x86 processor, so the flags are read
+    from /proc/cpuinfo. Returns True where that file does not exist (not Linux).
     """
     try:
         text = _CPUINFO.read_text()

@@ -2,9 +2,9 @@
 
     program = compile(model, variables, size=(512, 640), streams=4)
     memory = program.init_memory(jax.random.key(0))
-    memory, labelled = program.step(memory, frames, active=active)
+    memory, labeled = program.step(memory, frames, active=active)
 
-Compiled ahead of time for one shape, so that it cannot be compiled again: another
+The step is compiled ahead of time for one shape, so it never recompiles: any other
 shape is an error. The memory is donated and updated in place.
 """
 
@@ -25,21 +25,22 @@ from dmnet_jax.streaming.letterbox import MAX_LABELS
 
 NO_LABEL = 255
 OUTPUTS = ("labels", "confidence", "similarity", "admitted")
-"""Of an exported step, after the memory's leaves, in this order."""
+"""Outputs of an exported step, in this order, after the leaves of the memory."""
 
 
-class Labelled(struct.PyTreeNode):
-    """What a step says of each stream's frame.
+class Labeled(struct.PyTreeNode):
+    """Result of a step for each stream's frame.
 
     Attributes:
-        labels: uint8 [B, h, w], the likeliest class at the program's label size;
+        labels: uint8 [B, h, w], argmax over classes at the program's label size;
             `NO_LABEL` for a stream without a frame.
-        probabilities: float32 [B, h, w, num_classes], if the program gives them.
+        probabilities: float32 [B, h, w, num_classes]; None if the program does not
+            return them.
         confidence: float32 [B], the paper's r.
         similarity: float32 [B], the paper's s; -inf while nothing has been admitted.
         admitted: bool [B], whether the frame entered the global memory.
-        trust: float32 [B, H/4, W/4] of the network's size, as `models.Output` has it;
-            None from an exported file and of a network without a prediction state.
+        trust: float32 [B, H/4, W/4], see `models.protocol.Output`. None for exported
+            programs and networks without a prediction state.
     """
 
     labels: Array
@@ -51,13 +52,13 @@ class Labelled(struct.PyTreeNode):
 
 
 class Interface(NamedTuple):
-    """What a program takes and gives.
+    """Input and output sizes of a program.
 
     Attributes:
-        size: (H, W) of its frames.
-        streams: B.
-        num_classes: background included.
-        label_size: (h, w) of its labels.
+        size: (H, W) of the frames.
+        streams: B, the number of streams.
+        num_classes: number of classes, including background.
+        label_size: (h, w) of the label maps.
     """
 
     size: tuple[int, int]
@@ -70,20 +71,20 @@ class Program:
     """A compiled step, from `compile` or from an exported file.
 
     Args:
-        interface: shapes.
-        init: PRNG key -> empty memory.
-        call: (memory, frames, active, reset) -> (memory, `Labelled`).
+        interface: input and output sizes.
+        init: function from a PRNG key to an empty memory.
+        call: function (memory, frames, active, reset) -> (memory, `Labeled`).
         thresholds: "min_confidence" and "max_similarity"; None if not known.
-        with_thresholds: the same program with others, nothing compiled; None if it
-            has none to change.
-        memories: which the network has.
+        with_thresholds: function that returns the same program with other thresholds,
+            without recompiling; None if the thresholds cannot be changed.
+        memories: which memories the network has.
     """
 
     def __init__(
         self,
         interface: Interface,
         init: Callable[[Array], Any],
-        call: Callable[..., tuple[Any, Labelled]],
+        call: Callable[..., tuple[Any, Labeled]],
         thresholds: dict[str, float] | None = None,
         with_thresholds: Callable[[dict[str, float]], "Program"] | None = None,
         memories: Memories = Memories(),  # noqa: B008  (immutable)
@@ -102,16 +103,19 @@ class Program:
         *,
         active: ArrayLike | None = None,
         reset: ArrayLike | None = None,
-    ) -> tuple[Any, Labelled]:
-        """One frame of every active stream.
+    ) -> tuple[Any, Labeled]:
+        """Processes one frame of every active stream.
 
         Args:
-            memory: donated: it is gone, use the one returned.
+            memory: memory of the frames before. It is donated; use the returned one.
             frames: uint8 [B, H, W, 3], RGB.
-            active: bool [B], which streams have a frame; the memory of the others is
-                not touched. None: all.
-            reset: uint8 [B] of `memory.KEEP`, `RESET_LOCAL`, `RESET_ALL`: what each
+            active: bool [B], which streams have a frame; the memory of the others does
+                not change. None: all streams.
+            reset: uint8 [B] of `memory.KEEP`, `RESET_LOCAL` or `RESET_ALL`: what each
                 stream, active or not, forgets before this frame. None: nothing.
+
+        Returns:
+            The updated memory and the result.
         """
         streams = self.interface.streams
         active = np.ones(streams, bool) if active is None else active
@@ -128,29 +132,29 @@ def compile(
     label_size: tuple[int, int] | None = None,
     probabilities: bool = False,
 ) -> Program:
-    """One optimized inference program from trained variables.
+    """Compiles an optimized inference program from trained variables.
 
-    The network's own `step` with its variables folded: the same labels as `evaluation`
-    gives, up to rounding.
+    The program is the network's own `step` with folded variables. Its labels equal
+    those of `evaluation` up to rounding.
 
     Args:
         model: any `models.protocol.VideoSegmenter`.
-        variables: its "params", "batch_stats" and, of a DMNet, "thresholds".
+        variables: "params", "batch_stats" and, for DMNet, "thresholds".
         size: (H, W) of the frames, multiples of 32.
-        streams: B, videos that are stepped together.
-        label_size: of the label maps; None: the frames' size.
-        probabilities: whether to return them too.
+        streams: B, the number of videos that are stepped together.
+        label_size: (h, w) of the label maps. None: the size of the frames.
+        probabilities: whether to return class probabilities as well.
 
     Raises:
-        ValueError: a size or number that cannot be.
+        ValueError: a size or number is invalid.
     """
     interface = Interface(size, streams, model.num_classes, label_size or size)
     model, variables = model.folded(variables)
     weights = jax.device_put(variables)
     memory, *inputs = input_shapes(model, interface)
 
-    def call(weights: Any, *inputs: Any) -> tuple[Any, Labelled]:
-        return labelled_step(model, weights, interface, probabilities, *inputs)
+    def call(weights: Any, *inputs: Any) -> tuple[Any, Labeled]:
+        return labeled_step(model, weights, interface, probabilities, *inputs)
 
     compiled = jax.jit(call, donate_argnums=1).lower(weights, memory, *inputs).compile()
     init = jax.jit(lambda key: model.init_memory(streams, size, key))
@@ -175,10 +179,10 @@ def compile(
 
 
 def input_shapes(model: Any, interface: Interface) -> tuple[Any, ...]:
-    """Of memory, frames, active and reset.
+    """Returns the shapes and dtypes of memory, frames, active and reset.
 
     Raises:
-        ValueError: a size or number that cannot be.
+        ValueError: a size or number is invalid.
     """
     (height, width), streams = interface.size, interface.streams
     if height < 32 or width < 32 or height % 32 or width % 32:
@@ -204,7 +208,7 @@ def input_shapes(model: Any, interface: Interface) -> tuple[Any, ...]:
     )
 
 
-def labelled_step(
+def labeled_step(
     model: Any,
     variables: Any,
     interface: Interface,
@@ -213,13 +217,13 @@ def labelled_step(
     frames: Array,
     active: Array,
     reset: Array,
-) -> tuple[Any, Labelled]:
-    """The network's step after a reset, its logits resized and made labels."""
+) -> tuple[Any, Labeled]:
+    """Resets the memory, runs the network's step and converts logits to labels."""
     memory = model.reset(memory, reset)
     memory, output = _step(model, variables, memory, frames, active)
     size = interface.label_size
     labels = likeliest(output.logits, size)
-    return memory, Labelled(
+    return memory, Labeled(
         labels=jnp.where(active[:, None, None], labels, NO_LABEL),
         probabilities=(
             jax.nn.softmax(enlarge(output.logits, size)) if probabilities else None
@@ -240,7 +244,7 @@ def _step(
     if not model.lockstep or len(frames) == 1:
         return step(memory, frames, active)
 
-    # Streams are at different frames, so each is stepped by itself.
+    # The streams are at different frames, so each one is stepped separately.
     def alone(given: Any) -> Any:
         stepped = step(*jax.tree.map(lambda x: x[None], given))
         return jax.tree.map(lambda x: x[0], stepped)

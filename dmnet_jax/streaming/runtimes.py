@@ -1,8 +1,8 @@
-"""An exported step in ONNX Runtime or OpenVINO, behind the interface of `Program`.
+"""Exported steps in ONNX Runtime or OpenVINO, wrapped as a `Program`.
 
-The memory is a tuple of NumPy arrays. The global memory's slots (55 MB at 512x640) are
-written in place: the graph reads them before it writes one, so the output may be the
-input's own buffer, and both runtimes then copy nothing.
+The memory is a tuple of NumPy arrays. The slots of the global memory (55 MB at 512x640)
+are updated in place: the graph reads them before it writes one, so input and output can
+share a buffer and neither runtime makes a copy.
 """
 
 import sys
@@ -20,18 +20,18 @@ from dmnet_jax import memory as mem
 from dmnet_jax.memory import RESET_ALL
 from dmnet_jax.streaming.described import Description, Tensor, check_declared
 from dmnet_jax.streaming.processor import INT8_IS_SLOW, computes_int8
-from dmnet_jax.streaming.program import OUTPUTS, Labelled, Program
+from dmnet_jax.streaming.program import OUTPUTS, Labeled, Program
 
 Tensors = dict[str, np.ndarray]
 Infer = Callable[[Tensors, Tensors], Tensors]
-"""(inputs, outputs that are to be written in place) -> the other outputs, by name."""
+"""(inputs, outputs to write in place) -> the other outputs, by name."""
 
 
 def open_onnx(contents: dict[str, bytes], description: Description) -> Program:
-    """A program that ONNX Runtime runs on the CPU.
+    """Opens an ONNX model with ONNX Runtime on the CPU.
 
     Raises:
-        ValueError: it takes weights from another file, or is not what is described.
+        ValueError: the model uses external weights or does not match the description.
     """
     import onnxruntime
 
@@ -39,7 +39,7 @@ def open_onnx(contents: dict[str, bytes], description: Description) -> Program:
     session = onnxruntime.InferenceSession(
         contents[".onnx"],
         providers=["CPUExecutionProvider"],
-        enable_fallback=0,  # which prints, and tries the same again
+        enable_fallback=0,  # the fallback prints a message and retries the same
     )
     check_declared(
         description, *map(_of_onnx, (session.get_inputs(), session.get_outputs()))
@@ -64,21 +64,22 @@ def open_onnx(contents: dict[str, bytes], description: Description) -> Program:
 
 
 def open_ir(contents: dict[str, bytes], description: Description) -> Program:
-    """A program that OpenVINO runs on the CPU, in the precision it was exported for.
+    """Opens an OpenVINO IR on the CPU, in the precision it was exported for.
 
-    Where the processor has no bfloat16 that is float32, and a warning says so. What an
-    int8 program does not quantize is computed in bfloat16 where there is bfloat16, else
-    in float32; a warning says where int8 may be slow.
+    A bfloat16 program runs in float32, with a warning, if the processor does not
+    support bfloat16. The unquantized operations of an int8 program run in bfloat16 if
+    supported, otherwise in float32. A warning is issued where int8 may be slow.
 
     Raises:
-        ValueError: it is not what is described.
+        ValueError: the model does not match the description.
     """
     openvino = import_openvino()
     core = openvino.Core()
     precision = "f32" if description.dtype == "fp32" or not has_bf16() else "bf16"
     if description.dtype == "bf16" and precision == "f32":
         warnings.warn(
-            "this processor has no bfloat16; OpenVINO runs the step in float32",
+            "this processor does not support bfloat16; OpenVINO runs the step in "
+            "float32",
             stacklevel=2,
         )
     if description.dtype == "int8" and not computes_int8():
@@ -107,16 +108,16 @@ def open_ir(contents: dict[str, bytes], description: Description) -> Program:
 
 
 def has_bf16() -> bool:
-    """Whether OpenVINO can compute in bfloat16 on this machine's processor."""
+    """Returns whether OpenVINO can compute in bfloat16 on this machine's processor."""
     core = import_openvino().Core()
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def import_openvino() -> Any:
-    """OpenVINO without its telemetry.
+    """Imports OpenVINO with its telemetry disabled.
 
-    On import it reports its use to its makers over the network, and does without the
-    package for that where there is none.
+    On import, OpenVINO sends usage data over the network if its telemetry package is
+    present. It works without that package.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino  # pyright: ignore[reportMissingImports]  (an extra)
@@ -125,10 +126,10 @@ def import_openvino() -> Any:
 
 
 def empty_memory(description: Description) -> Callable[[Array], Any]:
-    """The function of a PRNG key that gives an exported step's empty memory.
+    """Returns a function from a PRNG key to an exported step's empty memory.
 
     Args:
-        description: of the step.
+        description: description of the step.
     """
 
     @jax.jit
@@ -150,7 +151,7 @@ def empty_memory(description: Description) -> Callable[[Array], Any]:
 
 
 def _check_self_contained(content: bytes) -> None:
-    """Refuses weights in files of their own, which no checksum covers."""
+    """Rejects external weight files, which the checksum does not cover."""
     import onnx
 
     def visit(graph: onnx.GraphProto) -> None:
@@ -163,8 +164,8 @@ def _check_self_contained(content: bytes) -> None:
             outside = tensor.data_location == onnx.TensorProto.EXTERNAL
             if outside or tensor.external_data:
                 raise ValueError(
-                    f"its tensor {tensor.name[:80]!r} lies in a file of its own; "
-                    "export it again, which puts all into one"
+                    f"its tensor {tensor.name[:80]!r} is stored in an external file; "
+                    "export the step again to get a single file"
                 )
 
     def visit_attributes(node: onnx.NodeProto, tensors: list[onnx.TensorProto]) -> None:
@@ -177,7 +178,10 @@ def _check_self_contained(content: bytes) -> None:
 
     model = onnx.load_model_from_string(content)
     if model.functions or model.training_info:
-        raise ValueError("it holds functions or training, which no exported step does")
+        raise ValueError(
+            "it contains functions or training information, which an exported step "
+            "never does"
+        )
     visit(model.graph)
 
 
@@ -206,28 +210,28 @@ def _of_ir(ports: Sequence[Any]) -> list[Tensor]:
 
 
 def step_inputs(description: Description) -> Callable[..., Tensors]:
-    """The function (memory, frames, active, reset) -> what a runtime gets, by name.
+    """Returns a function (memory, frames, active, reset) -> named runtime inputs.
 
     Args:
-        description: of the step.
+        description: description of the step.
     """
     names = [leaf.name for leaf in description.memory]
     shapes = {tensor.name: tensor.shape for tensor in description.inputs}
 
     @jax.jit
     def draw(key: Array, frame: Array) -> Array:
-        """What `memory.read_uniform` draws for this frame."""
+        """Draws the numbers that `memory.read_uniform` draws for this frame."""
         return jax.random.uniform(jax.random.fold_in(key, frame), shapes["draw"])
 
     def given(memory: Any, frames: Any, active: Any, reset: Any) -> Tensors:
         held = dict(zip(names, memory, strict=True))
-        key = held.pop(".key", None)  # of a memory that draws what is read
+        key = held.pop(".key", None)  # present if reads from the memory are random
         inputs = {f"memory{name}": x for name, x in held.items()}
         inputs |= {"frames": frames, "active": active, "reset": reset}
         if "draw" in shapes:
             frame = 0 if reset[0] == RESET_ALL else held[".frame"][0]
             inputs["draw"] = np.asarray(draw(key[0], frame))
-        # As the runtimes want them, which share the arrays.
+        # The runtimes share these buffers, so they must be contiguous and writable.
         return {n: np.require(x, requirements=["C", "W"]) for n, x in inputs.items()}
 
     return given
@@ -238,16 +242,16 @@ def _program(description: Description, infer: Infer) -> Program:
     init, inputs_of = empty_memory(description), step_inputs(description)
     in_place = [name for name in names if name.startswith(".global_.slots")]
 
-    def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labelled]:
+    def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labeled]:
         inputs = inputs_of(memory, frames, active, reset)
         kept = {f"next_memory{n}": inputs[f"memory{n}"] for n in in_place}
         outputs = infer(inputs, kept) | kept
-        # The PRNG key, which no step changes, is no output.
+        # The step does not change the PRNG key, so the key is not an output.
         before = dict(zip(names, memory, strict=True))
         after = {n: outputs.get(f"next_memory{n}", x) for n, x in before.items()}
         given: Any = {name: outputs[name] for name in OUTPUTS}
-        labelled = Labelled(probabilities=None, **given)
-        return tuple(after.values()), labelled
+        labeled = Labeled(probabilities=None, **given)
+        return tuple(after.values()), labeled
 
     return Program(
         description.interface,

@@ -1,4 +1,4 @@
-"""One live video: frames in as they come, results out, faults handled and counted.
+"""A session on one live video: takes frames, returns results, handles bad frames.
 
     with Session.from_checkpoint("runs/endovis17/fold0-seed0") as session:
         for frame in camera:  # uint8 [H, W, 3], RGB (OpenCV's: frame[..., ::-1])
@@ -13,6 +13,7 @@ import dataclasses
 import os
 import threading
 import time
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 from dmnet_jax.checkpoint import Which
 from dmnet_jax.checkpoint.runs import PRETRAINED, load_run
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
-from dmnet_jax.streaming.artefact import load_artefact
+from dmnet_jax.streaming.artifact import load_artifact
 from dmnet_jax.streaming.frames import (
     Forget,
     FrameCheck,
@@ -42,28 +43,29 @@ _FORGET: dict[Forget, int] = {
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What came of one frame.
+    """Result for one frame.
 
     Attributes:
-        index: of the frame, counted from 0 over all that were given to `step`.
-        status: "ok", or which rule withheld the labels: "refused" (not a frame of
-            this stream), "late", "blank", "frozen", "suspect" (it was decoded with
-            errors, or the network's output is not finite).
-        reason: the rule in words; empty for a plain frame.
+        index: index of the frame among all frames passed to `step`, from 0.
+        status: "ok", or why there are no labels: "refused" (not a frame of this
+            stream), "late", "blank", "frozen", or "suspect" (decoded with errors, or
+            the network's output is not finite).
+        reason: the status as text; empty for a regular frame.
         labels: uint8 [h, w], at the frame's size if other sizes are letterboxed, else
-            at the program's label size; None unless the status is "ok": a label map
-            is always of its own frame, never an older one.
-        probabilities: float32 [h, w, num_classes], if the program gives them.
+            at the program's label size. None unless the status is "ok": labels are
+            never repeated from an older frame.
+        probabilities: float32 [h, w, num_classes]; None if the program does not return
+            them.
         confidence: the paper's r; NaN without labels.
-        similarity: the paper's s; -inf before anything was admitted, and without a
+        similarity: the paper's s; -inf before the first admitted frame and without a
             global memory.
         admitted: whether the frame entered the global memory.
-        trust: float32 [h, w], 0..1, coarse: how far each part of the frame was trusted
-            over the predictions of the frames before; None without labels, without a
-            prediction state, and from an exported program.
+        trust: float32 [h, w], coarse, in 0..1: how far each part of the frame was
+            trusted over the predictions from the frames before. None without labels,
+            without a prediction state, and for an exported program.
         forgot: what the memory forgot before this frame.
-        seconds: from the frame in host memory to its labels in host memory.
-        missed_deadline: whether that was too long.
+        seconds: time from the frame in host memory to its labels in host memory.
+        missed_deadline: whether `seconds` is above the session's deadline.
     """
 
     index: int
@@ -81,14 +83,14 @@ class Result:
 
 
 class Remembered(NamedTuple):
-    """Frames in the memories, oldest first, counted from 0 over those that were used
-    since everything was last forgotten.
+    """Indices of the frames in the memories, oldest first.
+
+    Frames are counted from 0 over the frames used since the last "reset-all". The tuple
+    is empty for a memory that the network does not have.
 
     Attributes:
-        local: of the window.
-        global_: of the admitted ones.
-
-    Empty for a memory that the network does not have.
+        local: frames in the local memory.
+        global_: frames in the global memory.
     """
 
     local: tuple[int, ...]
@@ -96,21 +98,21 @@ class Remembered(NamedTuple):
 
 
 class Session:
-    """A stream of frames through a program, with its own memory.
+    """Runs a program on one stream of frames, with its own memory.
 
-    Sessions share nothing but the program. The first step, which is slower, is made
-    here and forgotten. Threads may share a session: its methods wait for one another.
+    Sessions share nothing but the program. The constructor runs one warm-up step and
+    resets the memory. A session is thread-safe: its methods are serialized by a lock.
 
     Args:
-        program: for one stream.
-        policy: rules for frames that are not simply the next one. None: `Policy()`;
-            for a program with a label size of its own, other sizes are refused.
-        deadline: seconds a step may take; longer ones are counted.
-        seed: of the memory's random reads, which are those that `evaluation` makes
+        program: a program for one stream.
+        policy: rules for irregular frames. None: `Policy()`, except that other sizes
+            are refused if the program's label size differs from its frame size.
+        deadline: seconds a step may take; longer steps are counted as misses.
+        seed: seed of the memory's random reads. They equal the reads of `evaluation`
             in its first video.
 
     Raises:
-        ValueError: the program is for several streams, or the deadline is no time.
+        ValueError: the program is for several streams, or the deadline is invalid.
     """
 
     def __init__(
@@ -152,18 +154,18 @@ class Session:
         probabilities: bool = False,
         **options: Any,
     ) -> "Session":
-        """A session of a trained network.
+        """Creates a session from a trained network.
 
         Args:
             run: run directory, or `PRETRAINED`.
             which: "newest", "best" (on the validation videos) or a step.
-            size: (H, W) of the frames; None: what the network was trained at.
-            label_size: (h, w) of the label maps; None: the frames' size.
-            probabilities: whether results carry them.
-            options: of `Session`.
+            size: (H, W) of the frames. None: the training size.
+            label_size: (h, w) of the label maps. None: the size of the frames.
+            probabilities: whether to return class probabilities.
+            **options: arguments of `Session`.
 
         Raises:
-            CheckpointError: no good checkpoint.
+            CheckpointError: the run has no usable checkpoint.
         """
         trained = load_run(run, which)
         program = compile(
@@ -183,39 +185,54 @@ class Session:
         label_size: tuple[int, int] | None = None,
         **options: Any,
     ) -> "Session":
-        """A session of the shipped network, which needs no training.
+        """Creates a session from the pretrained network that ships with the package.
 
-        It tells an instrument's shaft, wrist and claspers from everything else and was
-        trained on rendered scenes alone; docs/model_card.md has its scores.
+        It segments an instrument's shaft, wrist and claspers and was trained on
+        rendered scenes only; see docs/model_card.md for its scores.
 
         Args:
-            size: (H, W) of the frames; None: what the network was trained at.
-            label_size: (h, w) of the label maps; None: the frames' size.
-            options: of `from_checkpoint`.
+            size: (H, W) of the frames. None: the training size.
+            label_size: (h, w) of the label maps. None: the size of the frames.
+            **options: arguments of `from_checkpoint`.
         """
         return cls.from_checkpoint(
             PRETRAINED, size=size, label_size=label_size, **options
         )
 
     @classmethod
-    def from_artefact(cls, path: str | os.PathLike[str], **options: Any) -> "Session":
-        """A session of a file that `python -m dmnet_jax.export` wrote.
+    def from_artifact(cls, path: str | os.PathLike[str], **options: Any) -> "Session":
+        """Creates a session from a file written by `python -m dmnet_jax.export`.
+
+        Args:
+            path: the `.jax`, `.onnx` or `.xml` file.
+            **options: arguments of `Session`.
 
         Raises:
-            ArtefactError: the file is missing, damaged, or of another kind.
+            ArtifactError: the file is missing, damaged, or not an exported step.
         """
-        return cls(load_artefact(path), **options)
+        return cls(load_artifact(path), **options)
+
+    @classmethod
+    def from_artefact(cls, path: str | os.PathLike[str], **options: Any) -> "Session":
+        """Deprecated alias of `from_artifact`."""
+        warnings.warn(
+            "Session.from_artefact is deprecated; use Session.from_artifact",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return cls.from_artifact(path, **options)
 
     def step(
         self, frame: Any, timestamp: float | None = None, damage: str = ""
     ) -> Result:
-        """Segments one frame, or says by which rule it does not.
+        """Segments one frame, or returns why the frame is not used.
 
         Args:
-            frame: uint8 [H, W, 3], RGB, of any size that the policy takes; not kept.
-            timestamp: seconds, on a clock of the caller's; enables the rules about
-                late and lost frames and gaps.
-            damage: what the decoder complained about; such a frame is not used.
+            frame: uint8 [H, W, 3], RGB, of any size that the policy accepts. The
+                session keeps no reference to it.
+            timestamp: seconds on any clock; enables the rules for late and lost frames
+                and gaps.
+            damage: the decoder's error message. A damaged frame is not used.
 
         Raises:
             ValueError: the session is closed.
@@ -264,12 +281,16 @@ class Session:
         )
 
     def reset(self, forget: Forget = "reset-all") -> None:
-        """Forgets the window, or everything, before the next frame.
+        """Resets the local memory, or all memories, before the next frame.
 
-        After "reset-all" the session answers as a new one of the same seed.
+        After "reset-all" the session gives the same results as a new one with the same
+        seed.
+
+        Args:
+            forget: "keep", "reset-local" or "reset-all".
 
         Raises:
-            ValueError: there is no such thing to forget.
+            ValueError: `forget` is none of these.
         """
         if forget not in _FORGET:
             some = ", ".join(map(repr, _FORGET))
@@ -285,10 +306,14 @@ class Session:
         return self.program.thresholds
 
     def set_thresholds(self, *, min_confidence: float, max_similarity: float) -> None:
-        """Changes what is admitted from the next frame on; nothing is compiled.
+        """Changes the admission thresholds from the next frame on, without recompiling.
+
+        Args:
+            min_confidence: the paper's alpha.
+            max_similarity: the paper's beta.
 
         Raises:
-            ValueError: a number is not finite, or the program was exported.
+            ValueError: a threshold is not finite, or the program was exported.
         """
         values = {"min_confidence": min_confidence, "max_similarity": max_similarity}
         if not all(np.isfinite(list(values.values()))):
@@ -299,7 +324,7 @@ class Session:
             self.program = self.program.with_thresholds(values)
 
     def remembered(self) -> Remembered:
-        """Which frames the memories hold, by their numbers.
+        """Returns the indices of the frames in the memories.
 
         Raises:
             ValueError: the session is closed, or its program was exported.
@@ -309,7 +334,8 @@ class Session:
                 return Remembered((), ())
             if not isinstance(self._memory, DualMemory):
                 raise ValueError(
-                    "only the memory of an open, compiled session is known"
+                    "the memory can be inspected only in an open session of a "
+                    "compiled program"
                 )
             rings = self._memory.local, self._memory.global_
             stamps = jax.device_get([ring.stamp[0] for ring in rings])
@@ -321,7 +347,7 @@ class Session:
         )
 
     def stats(self) -> dict[str, Any]:
-        """JSON: frames given, what became of them, and how long the steps took."""
+        """Returns frame counts by status and step latencies, as JSON."""
         with self._lock:
             return {
                 "frames": self._index,
@@ -330,7 +356,7 @@ class Session:
             }
 
     def close(self) -> None:
-        """Gives the memory back; a closed session steps no more."""
+        """Frees the memory. A closed session cannot step."""
         with self._lock:
             self._memory = None
 

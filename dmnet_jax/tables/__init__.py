@@ -1,1 +1,1 @@
-"""The paper's tables and figures, measured: `python -m dmnet_jax.tables`."""
+"""Reproduces the paper's tables and figures: `python -m dmnet_jax.tables`."""

@@ -1,4 +1,4 @@
-"""The paper's figures 2 and 3 from finished runs, as pictures."""
+"""The paper's figures 2 and 3 from finished runs, as images."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ ADMITTED, OTHER, LINE = (0, 114, 178), (170, 170, 170), (213, 94, 0)
 
 
 def opened(run: Config) -> tuple[Any, Any, FrameSource]:
-    """A finished run's network, variables and validation videos.
+    """Loads a finished run's network, variables and validation videos.
 
     Raises:
         ValueError: there is no such run.
@@ -32,15 +32,15 @@ def opened(run: Config) -> tuple[Any, Any, FrameSource]:
 def figure2(
     methods: Sequence[tuple[str, Config]], rows: int, *, width: int = 320
 ) -> Image.Image:
-    """Input, every method and ground truth, side by side (paper, figure 2).
+    """Draws input, all methods and ground truth side by side (paper, figure 2).
 
-    The frames are evenly spaced over the validation videos' labeled ones, not chosen
-    by their looks. Every method has seen its video from the start.
+    The frames are evenly spaced over the labeled frames of the validation videos and
+    not selected by hand. Every method processes its video from the start.
 
     Args:
-        methods: what stands above each column, and its run.
-        rows: frames.
-        width: of a picture, pixels.
+        methods: (column title, run) of each method.
+        rows: number of frames.
+        width: width of each image in pixels.
 
     Raises:
         ValueError: a run is not finished, or no frame has a label.
@@ -77,7 +77,7 @@ def figure2(
 def _predicted(
     network: Any, variables: Any, source: FrameSource, chosen: list[tuple[int, int]]
 ) -> list[Prediction]:
-    """Of each chosen (video, frame); a video is gone through once."""
+    """Predicts each chosen (video, frame), running every video once."""
     found = {}
     for video in dict.fromkeys(video for video, _ in chosen):
         wanted = {frame for number, frame in chosen if number == video}
@@ -90,17 +90,17 @@ def _predicted(
 
 
 def _evenly(source: FrameSource, count: int) -> list[tuple[int, int]]:
-    """(video, frame) of labeled frames, evenly spaced over all videos."""
-    labelled = [
+    """Selects (video, frame) of labeled frames, evenly spaced over all videos."""
+    labeled = [
         (number, frame)
         for number, video in enumerate(source.videos)
         for frame in range(len(video.frames))
-        if frame not in video.unlabelled
+        if frame not in video.unlabeled
     ]
-    if not labelled:
+    if not labeled:
         raise ValueError("no frame of the validation videos has a label")
-    places = np.linspace(0, len(labelled) - 1, count + 2)[1:-1].round().astype(int)
-    return [labelled[i] for i in dict.fromkeys(places.tolist())]
+    places = np.linspace(0, len(labeled) - 1, count + 2)[1:-1].round().astype(int)
+    return [labeled[i] for i in dict.fromkeys(places.tolist())]
 
 
 def _caption(text: str, width: int) -> Image.Image:
@@ -112,13 +112,15 @@ def _caption(text: str, width: int) -> Image.Image:
 
 
 def figure3(run: Config, video: int, *, width: int = 1600) -> Image.Image:
-    """Confidence r and similarity s of a video's frames, with the thresholds, and the
-    frames that entered the global memory (paper, figure 3).
+    """Draws r, s and the admitted frames of a video (paper, figure 3).
+
+    The figure shows confidence r and similarity s over frames, with the thresholds, and
+    thumbnails of frames that entered the global memory.
 
     Args:
         run: a finished run of a DMNet with a global memory.
-        video: number of the validation video.
-        width: of the figure, pixels.
+        video: index of the validation video.
+        width: width of the figure in pixels.
 
     Raises:
         ValueError: there is no such run or video, or it has no global memory.
@@ -127,7 +129,10 @@ def figure3(run: Config, video: int, *, width: int = 1600) -> Image.Image:
     if "thresholds" not in variables or not network.global_memory:
         raise ValueError(f"{run.run_directory}: this network has no global memory")
     if not 0 <= video < len(source.videos):
-        raise ValueError(f"there are {len(source.videos)} validation videos")
+        raise ValueError(
+            f"video {video} does not exist; there are {len(source.videos)} validation "
+            "videos"
+        )
     found = list(evaluation.predict_video(network, variables, source, video))
     admitted = np.array([one.admitted for one in found])
     sheet: list[list[Any]] = []
@@ -149,7 +154,7 @@ def _plot(
     words: tuple[str, str, str],
     width: int,
 ) -> Image.Image:
-    """Values over frames; drawn twice as large, so that lines come out smooth."""
+    """Plots values over frames, at twice the size for antialiasing."""
     name, symbol, side = words
     height, left, right, top, bottom = 340, 110, 30, 40, 50
     scale = 2
@@ -195,7 +200,7 @@ def _plot(
 def _thumbnails(
     source: FrameSource, video: int, admitted: np.ndarray, width: int, count: int = 8
 ) -> Image.Image:
-    """Some of the admitted frames, evenly spaced, with their numbers."""
+    """Draws evenly spaced admitted frames with their indices."""
     chosen = np.unique(np.linspace(0, len(admitted) - 1, count).round().astype(int))
     side = width // count - 8
     row, under = [], []
@@ -208,6 +213,6 @@ def _thumbnails(
 
 
 def _runs(known: np.ndarray) -> Iterator[tuple[int, int]]:
-    """(first, end) of every unbroken stretch of True."""
+    """Yields (first, end) of every contiguous run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], known.astype(int), [0]])))
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)

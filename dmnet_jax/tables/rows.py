@@ -1,4 +1,4 @@
-"""The rows of the paper's tables: which network, and what the paper prints."""
+"""The rows of the paper's tables: networks and published numbers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ Name = Literal["table1", "table2a", "table2b"]
 
 @dataclass(frozen=True)
 class Row:
-    """One row.
+    """A table row. Numbers are the published ones; None if not published.
 
     Attributes:
-        key: short name, of its runs and for `--methods`.
-        method: as it is shown.
-        model: what it changes in `config.model`.
-        scores: the paper's (mDice, mIoU) in per cent by dataset; None where not given.
-        parameters: the paper's, in millions.
+        key: short name, used for its runs and in `--methods`.
+        method: displayed name.
+        model: fields to change in `config.model`.
+        scores: (mDice, mIoU) in percent by dataset.
+        parameters: number of parameters in millions.
         operations: the paper's "FLOPS", in 10^9.
-        milliseconds: the paper's, of a frame on one TITAN RTX.
-        fps: the paper's.
+        milliseconds: milliseconds per frame on one TITAN RTX.
+        fps: frames per second.
     """
 
     key: str
@@ -117,7 +117,7 @@ TABLES: dict[Name, tuple[Row, ...]] = {
     ),
 }
 
-# Whose encoder starts from which of torchvision's networks.
+# The torchvision network from which each network's encoder is initialized.
 CLASSIFIERS = {
     "ternausnet11": "vgg11",
     "ternausnet16": "vgg16",
@@ -129,7 +129,7 @@ CLASSIFIERS = {
     "td4_psp18": "resnet18",
 }
 
-# Networks that the paper does not have, for `--methods`.
+# Networks that are not in the paper, for `--methods`.
 FURTHER = (
     Row("ternausnet11", "TernausNet-11", {"name": "ternausnet11"}),
     Row("linknet34", "LinkNet-34", {"name": "linknet34"}),
@@ -139,17 +139,17 @@ FURTHER = (
 
 
 def encoder_start(config: Config) -> str:
-    """ "ImageNet" or "random": from what a cell's encoder starts."""
+    """Returns how a cell's encoder is initialized: "ImageNet" or "random"."""
     pretrained = config.model.pretrained
     shipped = pretrained == "imagenet" and config.model.name not in CLASSIFIERS
     return "ImageNet" if shipped or pretrained not in ("imagenet", "none") else "random"
 
 
 def chosen(table: Name, methods: tuple[str, ...]) -> tuple[Row, ...]:
-    """The rows of a table, all or those named.
+    """Returns the rows of a table, all or those selected by name.
 
     Raises:
-        ValueError: it has no row of that name.
+        ValueError: the table has no row of that name.
     """
     rows = TABLES[table]
     known = {row.key: row for row in (*rows, *(FURTHER if table == "table1" else ()))}
@@ -160,18 +160,20 @@ def chosen(table: Name, methods: tuple[str, ...]) -> tuple[Row, ...]:
 
 
 def cell_config(config: Config, row: Row, encoders: str = "") -> Config:
-    """The recipe with a row's network; its runs lie beside those of the other rows.
+    """Returns the recipe with a row's network and a name for its runs.
 
-    A recipe in stages is for memories: a network without DMNet's trains whole as long.
-    Of one that begins with the single-frame network see `parts`.
+    Stages are for networks with DMNet's memories. A network without them is trained as
+    a whole for the same number of epochs. For recipes that start with the single-frame
+    network, see `parts`.
 
     Args:
         config: the recipe.
-        row: whose network.
-        encoders: folder of torchvision's files, `vgg16.pth` or `vgg16-397923af.pth`.
+        row: the row.
+        encoders: folder with torchvision's files, such as `vgg16.pth` or
+            `vgg16-397923af.pth`.
 
     Raises:
-        ValueError: the folder has not one file for the network.
+        ValueError: the folder does not have exactly one file for the network.
     """
     train, model = config.train, dataclasses.replace(config.model, **row.model)
     if encoders and model.name in CLASSIFIERS:
@@ -179,8 +181,8 @@ def cell_config(config: Config, row: Row, encoders: str = "") -> Config:
         files = [*Path(encoders).glob(f"{name}.*"), *Path(encoders).glob(f"{name}-*")]
         if len(files) != 1:
             raise ValueError(
-                f"--encoders {encoders}: {len(files)} files {name}.* or {name}-*, "
-                f"want one, for {row.method}"
+                f"--encoders {encoders}: {len(files)} files {name}.* or {name}-*; "
+                f"expected one, for {row.method}"
             )
         model = dataclasses.replace(model, pretrained=str(files[0]))
     remembers = model.name == "dmnet" and (model.local != "none" or model.global_memory)
@@ -192,10 +194,11 @@ def cell_config(config: Config, row: Row, encoders: str = "") -> Config:
 
 
 def parts(run: Config, row: Row) -> tuple[Config, ...]:
-    """What is trained for a run of a row, in order; the last is the run.
+    """Returns the runs to train for a run of a row, in order; the last is the run.
 
-    Where the recipe begins with a stage of the single-frame network, that is the same
-    for all rows with memories: it is a run of its own, which theirs start from.
+    If the recipe starts with a stage of the single-frame network, that stage is the
+    same for all rows with memories. It becomes a separate run that the others start
+    from.
     """
     stages = run.resolved_stages
     if len(stages) < 2 or stages[0].train != "single_frame" or run.train.start_from:

@@ -1,4 +1,4 @@
-"""From runs to a table: trains what is missing, reads scores, counts, and writes."""
+"""Builds tables from runs: trains missing runs, reads scores, counts and writes."""
 
 import csv
 import subprocess
@@ -21,7 +21,7 @@ from dmnet_jax.training.cross_validation import (
 
 TRAIN = ("-m", "dmnet_jax.cli.train")
 
-# Columns that the paper has too: our title and key, the paper's.
+# Columns that are also in the paper: our title and key, the paper's title and key.
 BESIDE = (
     ("mDice %", "mdice", "paper's mDice", "paper_mdice"),
     ("mIoU %", "miou", "paper's mIoU", "paper_miou"),
@@ -42,16 +42,16 @@ OURS = (
 
 
 def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int:
-    """Trains a row's runs that are missing, each in a process of its own.
+    """Trains the missing runs of a row, each in its own process.
 
     Args:
-        config: of the row's cell.
-        row: which.
+        config: config of the row's cell.
+        row: the row.
         flags: folds and seeds.
-        folder: where their recipes are written.
+        folder: folder for the recipes of the runs.
 
     Returns:
-        0, or the exit status of the training that ended otherwise.
+        0, or the exit status of the first training that did not finish.
     """
     runs = [part for run in planned(config, flags) for part in parts(run, row)]
     for run in runs:
@@ -61,19 +61,19 @@ def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int
         write_text(recipe, to_json(run) + "\n")
         print(f"{row.method}: {run.run_directory}", flush=True)
         status = train_process(recipe)
-        if status or not finished(run):  # 0 without results: asked to stop
+        if status or not finished(run):  # 0 without results: stopped on request
             return status or 143
     return 0
 
 
 def train_process(recipe: Path) -> int:
-    """Trains by a recipe to its end; a request to stop is passed on, once.
+    """Trains a recipe in a subprocess; a stop request is forwarded once.
 
     Returns:
         The exit status of the training.
     """
     with StopRequest() as stop:
-        # In a session of its own, or Ctrl-C would reach it twice.
+        # In its own session; otherwise Ctrl-C would reach it twice.
         command = [sys.executable, *TRAIN, "--config", recipe]
         process = subprocess.Popen(command, start_new_session=True)
         told = False
@@ -87,9 +87,10 @@ def train_process(recipe: Path) -> int:
 
 
 def scores_of(config: Config, row: Row, flags: SeriesFlags) -> dict[str, Any]:
-    """A cell's scores in per cent by protocol C (the code of DMNet), and all others.
+    """Returns a cell's scores in percent by protocol C (DMNet's code), and all others.
 
-    Over the runs that are finished, if they are one of each fold and seed; else none.
+    Scores are averaged over the finished runs. Empty if they do not form a complete set
+    of folds and seeds.
     """
     planned_runs = [parts(run, row)[-1] for run in planned(config, flags)]
     runs = [run for run in planned_runs if finished(run)]
@@ -115,7 +116,7 @@ def scores_of(config: Config, row: Row, flags: SeriesFlags) -> dict[str, Any]:
 
 
 def costs_of(network: Any, size: tuple[int, int]) -> dict[str, float]:
-    """Parameters, and multiply-adds of a frame."""
+    """Returns the number of parameters, and multiply-adds per frame."""
     from dmnet_jax import complexity
 
     return {
@@ -127,7 +128,7 @@ def costs_of(network: Any, size: tuple[int, int]) -> dict[str, float]:
 
 
 def printed(row: Row, dataset: str) -> dict[str, float | None]:
-    """What the paper prints in a row, of a dataset if it has that."""
+    """Returns the published numbers of a row, with scores of the dataset if known."""
     dice, iou = row.scores.get(dataset, (None, None))
     return {
         "paper_mdice": dice,
@@ -142,10 +143,10 @@ def printed(row: Row, dataset: str) -> dict[str, float | None]:
 def write_table(
     folder: Path, name: str, rows: Sequence[dict[str, Any]], about: dict[str, Any]
 ) -> str:
-    """Writes NAME.md, NAME.csv and NAME.json; a cell that was not measured is empty.
+    """Writes NAME.md, NAME.csv and NAME.json; cells without a measurement are empty.
 
     Returns:
-        The Markdown.
+        The Markdown text.
     """
     from dmnet_jax.evaluation.results import write_json
     from dmnet_jax.metrics import format_table
@@ -194,10 +195,10 @@ def _notes(about: dict[str, Any]) -> str:
         f"{about['repeat']} seed(s), {about['budget']}; {about['date']}, "
         f"{about['hardware']}.\n"
         "mDice and mIoU by protocol C, that of DMNet's code, over whole videos with "
-        "past frames only; other protocols are in the JSON. G multiply-adds: of one "
-        "frame of a stream, attention included. G as the paper counts: transposed "
-        "convolutions at their output's size, batch norm, no attention; DMNet's by the "
-        "rule in dmnet_jax.complexity. ms: mean of the compiled step, one stream, all "
-        "networks in turn. The paper's scores are of its own data division and "
-        "evaluation, its times of a TITAN RTX."
+        "past frames only; other protocols are in the JSON. G multiply-adds: for one "
+        "frame of a stream, including attention. G as the paper counts: transposed "
+        "convolutions at their output's size, batch norm, no attention; for DMNet see "
+        "dmnet_jax.complexity. ms: mean of the compiled step, one stream, with all "
+        "networks measured in turn. The paper's scores use its own data split and "
+        "evaluation, its times a TITAN RTX."
     )

@@ -1,4 +1,4 @@
-"""What a frame costs each network: one stream, all networks in turn."""
+"""Measures the time per frame of networks: one stream, all networks in turn."""
 
 import time
 from collections.abc import Mapping
@@ -14,12 +14,20 @@ from dmnet_jax.complexity import variable_shapes
 def frame_times(
     networks: Mapping[str, Any], size: tuple[int, int], rounds: int
 ) -> dict[str, np.ndarray]:
-    """Milliseconds of `rounds` steps of each network, [rounds] by name.
+    """Measures the compiled `step` of each network on one stream.
 
-    The compiled `step` of each, one frame [1, *size, 3] of a stream with its memory
-    donated, from frame in to logits out. Networks take turns, a step each, so that all
-    see the same machine, after two that are not counted. Weights are drawn at random:
-    shapes are fixed, so neither they nor a fuller memory change the work.
+    A step takes a frame [1, *size, 3] with the memory donated and returns logits. The
+    networks take turns, one step each, so that all run under the same conditions. Two
+    warm-up rounds are not counted. Weights are random: shapes are fixed, so neither the
+    weights nor the fill of the memory affect the amount of work.
+
+    Args:
+        networks: networks by name.
+        size: (H, W) of the frames.
+        rounds: number of measured steps per network.
+
+    Returns:
+        Milliseconds per step, [rounds], by name.
     """
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (8, 1, *size, 3), np.uint8)
@@ -42,7 +50,7 @@ def frame_times(
 
 
 def summary(times: np.ndarray) -> dict[str, float]:
-    """Of milliseconds: mean, as in the paper, frames a second by it, percentiles."""
+    """Returns mean (as in the paper), frames per second from it, and percentiles."""
     p50, p95, p99 = np.percentile(times, (50, 95, 99)).tolist()
     mean = float(times.mean())
     return {
@@ -56,7 +64,7 @@ def summary(times: np.ndarray) -> dict[str, float]:
 
 
 def _variables(network: Any) -> Any:
-    """At a scale that keeps numbers ordinary: subnormal ones are slow."""
+    """Draws variables at a scale that avoids subnormal numbers, which are slow."""
     rng = np.random.default_rng(0)
 
     def leaf(path: Any, x: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ from dmnet_jax.checkpoint import load_variables
 from dmnet_jax.config import Config
 from dmnet_jax.models import VideoSegmenter
 from dmnet_jax.models.dmnet import PAPER_MAX_SIMILARITY, PAPER_MIN_CONFIDENCE
-from dmnet_jax.weights.imagenet import initialise
+from dmnet_jax.weights.imagenet import initialize
 from dmnet_jax.weights.layout import flatten, unflatten
 from dmnet_jax.weights.rendered import read_rendered
 
@@ -54,7 +54,7 @@ def initial_variables(model: VideoSegmenter, config: Config) -> dict[str, Any]:
     if pretrained == "rendered":
         variables = _from_rendered(variables, config)
     else:
-        variables = initialise(variables, pretrained, encoder=model.encoder)
+        variables = initialize(variables, pretrained, encoder=model.encoder)
     if config.train.start_from:
         saved, _ = load_variables(config.train.start_from)
         for collection in ("params", "batch_stats"):

@@ -1,1 +1,1 @@
-"""Frames in and out: folders, files, cameras, streams, rendered video; overlays."""
+"""Video input and output: folders, files, cameras, streams, rendering; overlays."""

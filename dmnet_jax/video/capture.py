@@ -1,7 +1,7 @@
-"""Frames from a thread: every one, or in real time the latest.
+"""Background capture of frames: every frame, or the latest one in real time.
 
-A lost camera is looked for again. A thread that fails says so to whoever asks for the
-next frame; only a source that came to its end has ended.
+A lost camera is reconnected. Errors in the thread are raised to the reader at its next
+request; only the real end of a source ends the iteration.
 """
 
 import contextlib
@@ -17,35 +17,35 @@ from dmnet_jax.video.clock import Clock
 from dmnet_jax.video.sources import RATE, Captured, Source, SourceError
 
 POLL = 0.1
-"""Seconds after which a wait looks whether it was asked to stop."""
+"""Seconds between checks whether a wait should stop."""
 
 
 class Timed(NamedTuple):
-    """A frame and when it was there, on `time.monotonic`'s clock."""
+    """A frame and its arrival time on the clock of `time.monotonic`."""
 
     captured: Captured
     arrived: float
 
 
 def tell(text: str) -> None:
-    """A line on standard error, at once."""
+    """Prints a line to standard error and flushes it."""
     print(shown(text), file=sys.stderr, flush=True)
 
 
 @dataclass
 class Reconnecting:
-    """A live source that is opened again when it breaks off.
+    """Reopens a live source when its connection is lost.
 
-    Waits are 0.5 s, doubled up to 8 s; a frame sets them back. A source that is not
-    live just ends.
+    It waits 0.5 s before the first retry, then twice as long each time, up to 8 s; a
+    frame resets the delay. A source that is not live is not reopened.
 
     Attributes:
-        source: the camera.
-        attempts: after so many failures in a row it is given up.
-        wait: sleeps; returns early, with True, if all is over.
-        told: is given a line about each failure that is not the last.
-        losses: how often the source broke off, so far.
-        connected: whether frames come.
+        source: the source.
+        attempts: number of failures in a row after which to give up.
+        wait: function that sleeps; returns True early if capture should stop.
+        told: called with a message for each failure except the last.
+        losses: number of lost connections so far.
+        connected: whether frames are arriving.
     """
 
     source: Source
@@ -56,10 +56,10 @@ class Reconnecting:
     connected: bool = field(default=False, init=False)
 
     def __iter__(self) -> Iterator[Captured]:
-        """Frames; their names count on over losses.
+        """Yields frames; the numbering continues after lost connections.
 
         Raises:
-            SourceError: the source is not live and failed, or was given up.
+            SourceError: a source that is not live failed, or all attempts failed.
         """
         failures = count = 0
         while True:
@@ -81,7 +81,8 @@ class Reconnecting:
             failures += 1
             if failures >= self.attempts:
                 raise SourceError(
-                    f"given up after {failures} attempts in a row; the last: {reason}"
+                    f"gave up after {failures} failed attempts in a row; the last: "
+                    f"{reason}"
                 )
             pause = min(8.0, 0.25 * 2**failures)
             self.told(f"no frames: {reason}; trying again in {pause:g} s")
@@ -90,18 +91,18 @@ class Reconnecting:
 
 
 class Latest:
-    """A thread that reads a source in real time and keeps the newest frame alone.
+    """Reads a source in a thread in real time and keeps only the newest frame.
 
-    Sources that are not live are played at their rate. Whoever is slow gets the latest
-    frame and misses those between; nothing queues up.
+    Sources that are not live are played at their frame rate. A slow reader gets the
+    latest frame and misses those in between; there is no queue.
 
         with Latest(source) as latest:
             while (timed := latest.next()) is not None:
                 ...
 
     Args:
-        source: to read.
-        attempts: of `Reconnecting`.
+        source: the source to read.
+        attempts: see `Reconnecting`.
     """
 
     def __init__(self, source: Source, attempts: int = 8) -> None:
@@ -116,26 +117,26 @@ class Latest:
 
     @property
     def losses(self) -> int:
-        """How often the camera was lost."""
+        """Number of lost connections."""
         return self._frames.losses
 
     @property
     def connected(self) -> bool:
-        """Whether frames come."""
+        """Whether frames are arriving."""
         return self._frames.connected
 
     def next(
         self, timeout: float | None = None, stopping: Callable[[], bool] = lambda: False
     ) -> Timed | None:
-        """Waits for a frame newer than the one before; None at the end.
+        """Waits for a frame newer than the last one; returns None at the end.
 
         Args:
-            timeout: seconds.
-            stopping: asked while it waits; True ends the wait as the end does.
+            timeout: maximum seconds to wait. None: no limit.
+            stopping: polled while waiting; if it returns True, None is returned.
 
         Raises:
-            TimeoutError: none came within `timeout` seconds.
-            SourceError: the source failed, or was given up.
+            TimeoutError: no frame arrived within `timeout` seconds.
+            SourceError: the source failed, or all attempts to reconnect failed.
         """
         began = time.monotonic()
         with self._changed:
@@ -165,7 +166,7 @@ class Latest:
         except SourceError as error:
             self._error = error
         except Exception as error:
-            # Of whatever kind: it is told to the reader, who would wait for ever.
+            # Any error is passed on to the reader, who would otherwise wait forever.
             text = str(error) if isinstance(error, OSError) else repr(error)
             self._error = SourceError(f"reading the source failed: {text}")
             self._error.__cause__ = error
@@ -175,7 +176,7 @@ class Latest:
                 self._changed.notify_all()
 
     def _wait_for_turn(self, captured: Captured) -> None:
-        """Until a frame of a source that is not live is due."""
+        """Waits until a frame is due, for sources that are not live."""
         source, now = self._frames.source, time.monotonic()
         if source.live:
             return
@@ -201,12 +202,12 @@ class Latest:
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
-        # A camera that is being opened does not answer; the thread ends when it does.
+        # A camera that is being opened blocks; the thread then ends later by itself.
         self._thread.join(timeout=1)
 
 
 class Every(Latest):
-    """A thread that reads a source one frame ahead; none is missed, none waited for."""
+    """Reads a source in a thread one frame ahead, without dropping or pacing frames."""
 
     def _wait_for_turn(self, captured: Captured) -> None:
         with self._changed:
@@ -216,17 +217,17 @@ class Every(Latest):
 def first_frame(
     source: Source, stopping: Callable[[], bool] = lambda: False
 ) -> Captured | None:
-    """A frame, to know the size by; cameras are waited for.
+    """Reads the first frame of a source, to get its size; waits for cameras.
 
     Args:
-        source: to open.
-        stopping: asked while it waits; True ends the wait.
+        source: the source to open.
+        stopping: polled while waiting; if it returns True, the wait ends.
 
     Returns:
-        None if it was stopped.
+        The frame, or None if stopped.
 
     Raises:
-        SourceError: there is none.
+        SourceError: the source has no frame.
     """
     with Every(source, attempts=4) as frames:
         timed = frames.next(stopping=stopping)
@@ -236,5 +237,5 @@ def first_frame(
 
 
 def _closable(frames: Reconnecting) -> Generator[Captured, None, None]:
-    """A generator, so that leaving it closes the source at once."""
+    """Wraps the frames in a generator, so that closing it closes the source at once."""
     yield from frames

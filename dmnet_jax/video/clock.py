@@ -1,30 +1,30 @@
-"""A source's clock without its jumps: recorders are switched off, counters wrap."""
+"""Removes jumps from a source's clock, such as from pauses or counter overflow."""
 
 LONGEST = 1.0
-"""Seconds from one frame to the next above which a clock has jumped."""
+"""Seconds between two frames above which the clock is taken to have jumped."""
 
 
 class Clock:
-    """Timestamps that only go forward, by steps a source of frames can have made.
+    """Turns timestamps into strictly increasing ones with plausible steps.
 
-    Where a timestamp goes back, repeats, or is further ahead than a second and four
-    times the last step, the frame is taken to follow at the step before it.
+    If a timestamp goes back, repeats, or is ahead by more than a second and more than
+    four times the last step, the last step is used instead.
 
     Args:
-        step: seconds from frame to frame, as far as that is known beforehand.
+        step: expected seconds between frames.
 
     Attributes:
-        jumps: how many were bridged.
+        jumps: number of corrected jumps.
     """
 
     def __init__(self, step: float) -> None:
         self.jumps = 0
         self._step = step
-        self._last: float | None = None  # of the source
+        self._last: float | None = None  # the source's last timestamp
         self._given = 0.0
 
     def read(self, seconds: float) -> float:
-        """The time of the next frame, which the source says is at `seconds`."""
+        """Returns the corrected time of the next frame, given the source's time."""
         if self._last is None:
             self._given = seconds
         else:

@@ -1,4 +1,4 @@
-"""Open containers: what is in them, and their frames one after another."""
+"""Opens video containers and reads their frames."""
 
 import re
 import time
@@ -14,15 +14,15 @@ from dmnet_jax.video.sources import RATE, Captured, SourceError
 TIMEOUT = (10.0, 5.0)
 """Seconds to wait for a stream to open, and for its next packet."""
 
-_SHORT = 0.5  # seconds that a file may lack of the duration it declares
-_RETRIES = 16  # packets in a row that may not be readable
+_SHORT = 0.5  # tolerated difference in seconds to the declared duration
+_RETRIES = 16  # tolerated number of unreadable packets in a row
 
 
 def pyav() -> Any:
-    """The module `av`.
+    """Imports and returns the module `av`.
 
     Raises:
-        SourceError: it is not installed.
+        SourceError: PyAV is not installed.
     """
     try:
         import av
@@ -34,20 +34,20 @@ def pyav() -> Any:
 
 
 def no_faults() -> dict[str, int]:
-    """What a source counts of its own, at its start."""
+    """Returns the initial fault counts of a source."""
     return {"undecodable": 0, "clock_jumps": 0}
 
 
 def opened(url: str, name: str, **options: Any) -> Any:
-    """A container that holds a video of a size that can be read.
+    """Opens a container and checks that it has a readable video stream.
 
     Args:
-        url: as FFmpeg takes it.
-        name: for errors.
-        options: of `av.open`.
+        url: URL for FFmpeg.
+        name: name for error messages.
+        **options: arguments of `av.open`.
 
     Raises:
-        SourceError: there is no such thing.
+        SourceError: the container cannot be opened or has no readable video.
     """
     av = pyav()
     try:
@@ -57,11 +57,11 @@ def opened(url: str, name: str, **options: Any) -> Any:
     try:
         stream = stream_of(container)
         if stream is None:
-            raise SourceError(f"{name}: holds no video")
+            raise SourceError(f"{name}: contains no video")
         codec = stream.codec_context
         if codec is None:
             raise SourceError(f"{name}: there is no decoder for its video")
-        # Some say their size only with the first frame.
+        # Some codecs know their size only after the first frame.
         fault = codec.width and size_fault(codec.height, codec.width)
         if fault:
             raise SourceError(f"{name}: {fault}")
@@ -72,7 +72,7 @@ def opened(url: str, name: str, **options: Any) -> Any:
 
 
 def stream_of(container: Any) -> Any:
-    """The first video that is no cover picture, or None."""
+    """Returns the first video stream, preferring those that are not cover art."""
     videos = container.streams.video
     moving = [video for video in videos if not video.disposition & _cover()]
     return next(iter([*moving, *videos]), None)
@@ -85,7 +85,7 @@ def _cover() -> Any:
 
 
 def rate_of(stream: Any) -> float | None:
-    """Frames a second; None if what the stream says of it cannot be."""
+    """Returns frames per second; None if the declared rate is implausible."""
     rate = float(stream.guessed_rate or stream.average_rate or 0)
     return rate if 0.1 <= rate <= 1000 else None
 
@@ -93,16 +93,16 @@ def rate_of(stream: Any) -> float | None:
 def decoded(
     container: Any, name: str, faults: dict[str, int], live: bool = False
 ) -> Iterator[Captured]:
-    """Frames of an open container, none of them held back by threads.
+    """Yields the frames of an open container, without threading delay.
 
     Args:
-        container: of `opened`, nothing read of it yet.
-        name: for errors.
-        faults: counted up.
-        live: whether it has no end, and is given up if nothing can be decoded.
+        container: container from `opened` that has not been read yet.
+        name: name for error messages.
+        faults: fault counts, updated in place.
+        live: whether the source has no end. It is given up if nothing can be decoded.
 
     Raises:
-        SourceError: it cannot be read on, or ends before its end.
+        SourceError: the container cannot be read further or is truncated.
     """
     with Decoder(pyav(), stream_of(container)) as decoder:
         yield from _frames(decoder, container, name, faults, live)
@@ -119,7 +119,7 @@ def _frames(
     failed: Exception | None = None
     for packet in _packets(av, container, stream):
         if isinstance(packet, Exception):
-            # What the decoder holds back still comes, then the error.
+            # Flush the decoder first, then raise the error.
             failed, packet = packet, av.Packet()
             packet.time_base = stream.time_base
         for frame, damage in decoder.frames(packet):
@@ -145,12 +145,12 @@ def _frames(
     if end is not None and seconds + 1 / rate < end - _SHORT:
         raise SourceError(
             f"{name}: ends after frame {index}, at {seconds:.1f} s of {end:.1f} s; "
-            "it was cut short"
+            "it is truncated"
         )
 
 
 def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
-    """Packets, the last one empty; or an error, where they cannot be read on."""
+    """Yields packets, the last one empty, or an error if reading fails."""
     failures = 0
     while True:
         try:
@@ -159,7 +159,7 @@ def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
                 yield packet
             return
         except (av.InvalidDataError, IndexError) as error:
-            # PyAV stumbles over streams that turn up in the middle of damage.
+            # PyAV fails on streams that appear in the middle of damaged data.
             failures += 1
             if failures > _RETRIES:
                 yield error
@@ -170,10 +170,10 @@ def _packets(av: Any, container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _end(container: Any, stream: Any) -> float | None:
-    """When the last frame ends, in seconds, as the file says; None if it does not."""
+    """Returns the declared end of the last frame in seconds; None if not declared."""
     start = float((stream.start_time or 0) * stream.time_base)
     if container.format.name == "avi" and stream.frames and stream.average_rate:
-        # Its duration is guessed from the file's length, its frames are counted.
+        # The duration is estimated from the file size, but the frame count is exact.
         return start + float(stream.frames / stream.average_rate)
     if stream.duration is not None:
         return start + float(stream.duration * stream.time_base)
@@ -182,10 +182,10 @@ def _end(container: Any, stream: Any) -> float | None:
     tag = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
     if tag is None:
         return None
-    hours, minutes, seconds = map(float, tag.groups())  # Matroska's, beside sound
+    hours, minutes, seconds = map(float, tag.groups())  # Matroska with audio
     return start + 3600 * hours + 60 * minutes + seconds
 
 
 def said(error: Exception) -> str:
-    """What a library says went wrong, in words."""
+    """Returns the message of a library's error."""
     return getattr(error, "strerror", None) or str(error)

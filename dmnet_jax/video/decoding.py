@@ -1,20 +1,19 @@
-"""A video stream to frames, packet by packet, each with what is wrong with it.
+"""Decodes a video stream packet by packet and detects damaged frames.
 
-What the decoder says of the frame itself counts, not what it remarks: a frame is
-damaged if its decoder had to fill something in (`is_corrupt`), which the decoders of
-H.264, MPEG and their kin know, and HEVC's where it misses a reference. Two more ways
-help where a decoder does not know:
+A frame is damaged if the decoder flags it as such (`is_corrupt`), that is, if it had to
+conceal missing data. The decoders of H.264 and the MPEG family set this flag, and HEVC
+sets it for missing references. For other cases there are two more checks:
 
-- codecs whose pictures stand alone (MJPEG and others) are decoded strictly; what that
-  refuses is decoded again leniently, to be shown, and marked;
-- the decoders of HEVC and FFV1 only write to their log, so that is read, for this
-  thread and this packet alone, and the frame that the packet became is marked.
+- Intra-only codecs (MJPEG and others) are decoded strictly. Packets that fail are
+  decoded again leniently for display, and the frame is marked.
+- The decoders of HEVC and FFV1 report damage only in their log. The log is captured for
+  this thread and packet, and the resulting frame is marked.
 
-A packet that gives no frame at all is left out and counted. Frames after a damaged one
-may show remains of it until the next key frame.
+Packets without a frame are skipped and counted. Frames after a damaged one may show
+artifacts until the next key frame.
 
-Some damage no decoder sees: VP8's tells none at all, and where arithmetic coding is
-in use (H.264 with CABAC, HEVC) wrong bits now and then decode to a wrong picture.
+Some damage is not detected: VP8 reports none at all, and with arithmetic coding (H.264
+with CABAC, HEVC) flipped bits sometimes decode to a wrong picture without an error.
 """
 
 import re
@@ -27,23 +26,23 @@ import numpy as np
 
 from data_pipelines.io.images import MAX_PIXELS
 
-CONCEALED = "the decoder filled in what is damaged or missing"
-REFUSED = "the decoder refused it as damaged"
+CONCEALED = "the decoder concealed damaged or missing data"
+REFUSED = "the decoder rejected it as damaged"
 
-# Decoders that say only in their log that a picture is damaged.
+# Decoders that report damaged frames only in their log.
 _LOGGING = ("hevc", "ffv1")
 
-# What they log of what comes along with pictures.
+# Their log messages about side data, which does not affect the frame.
 _HARMLESS = re.compile(r"SEI|VPS|RPU|dovi|hdr|T\.?35", re.IGNORECASE)
 _LOST_SLICE = re.compile(r"undecodable NALU: ([12]?\d|3[01])\b")
 
 
 class Decoded(NamedTuple):
-    """A frame as its decoder gave it.
+    """A decoded frame.
 
     Attributes:
-        frame: PyAV's.
-        damage: what is wrong with it; empty for a clean one.
+        frame: PyAV frame.
+        damage: description of the damage; empty for a clean frame.
     """
 
     frame: Any
@@ -51,23 +50,23 @@ class Decoded(NamedTuple):
 
 
 class Decoder:
-    """The frames of one video stream, in the order in which they are shown.
+    """Decodes the frames of one video stream, in presentation order.
 
-    To be entered as a context.
+    Use it as a context manager.
 
     Args:
-        av: the module.
-        stream: PyAV's, of an open container, nothing of it decoded yet.
+        av: the PyAV module.
+        stream: PyAV stream of an open container that has not been decoded yet.
 
     Attributes:
-        refused: packets that gave no frame, so far.
-        reason: why the last of them did not.
+        refused: number of packets without a frame so far.
+        reason: error message for the last of them.
     """
 
     def __init__(self, av: Any, stream: Any) -> None:
         self._av, self._codec = av, stream.codec_context
         self.refused, self.reason = 0, ""
-        self._damaged: dict[int, str] = {}  # by the packet's number
+        self._damaged: dict[int, str] = {}  # by packet number
         self._count = 0
         self._logs = self._codec.name in _LOGGING
         self._lenient = _like(av, self._codec) if self._codec.codec.intra_only else None
@@ -84,7 +83,7 @@ class Decoder:
             _log.end()
 
     def frames(self, packet: Any) -> Iterator[Decoded]:
-        """What comes out when `packet` goes in; an empty packet gives what is left."""
+        """Decodes a packet and yields frames; an empty packet flushes the decoder."""
         number = self._count
         self._count += 1
         try:
@@ -101,13 +100,13 @@ class Decoder:
     def _decode(self, packet: Any, number: int) -> list[Any]:
         if not self._logs:
             return self._codec.decode(packet)
-        # PyAV finds it again by its identity, so it must be one of its own.
+        # PyAV looks `opaque` up by identity, so each packet needs its own object.
         packet.opaque = [number]
         with _log.heard(self._av.logging) as spoken:
             frames = self._codec.decode(packet)
         said = _damage_in(spoken, self._av.logging.ERROR)
         if said:
-            # A frame that is never shown leaves its remark behind; few are kept.
+            # Entries of frames that are never output remain, so only the last are kept.
             self._damaged = dict([*self._damaged.items()][-64:])
             self._damaged[number] = said
         return frames
@@ -124,26 +123,26 @@ class Decoder:
 
 
 class Display:
-    """Turns and mirrors the pictures of one stream as its display matrix says.
+    """Rotates and flips the frames of one stream by its display matrix.
 
-    Angles between the right ones are left alone.
+    Angles that are not multiples of 90 degrees are ignored.
     """
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[bool, int, int]] = {}  # by PyAV's rotation
 
     def upright(self, frame: Any, image: np.ndarray) -> np.ndarray:
-        """A frame as it is to be shown.
+        """Applies the display matrix to a frame.
 
         Args:
-            frame: PyAV's.
-            image: its pixels, [H, W, 3].
+            frame: PyAV frame.
+            image: pixels of the frame, [H, W, 3].
 
         Returns:
             [H, W, 3] or [W, H, 3].
         """
-        # Of the first frame alone: side data that was asked for holds a frame's memory
-        # until the garbage collector comes.
+        # Side data is read only once per rotation, because accessing it keeps the
+        # frame's memory alive until garbage collection.
         angle = frame.rotation
         if angle not in self._known:
             self._known[angle] = _orientation(frame)
@@ -154,10 +153,10 @@ class Display:
 
 
 def _orientation(frame: Any) -> tuple[bool, int, int]:
-    """Whether rows and columns change places, and then the steps through both."""
+    """Returns whether to transpose, and then the row and column steps (1 or -1)."""
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # there is another kind beside it that PyAV does not know
+    except ValueError:  # another kind of side data that PyAV does not know
         turns, rest = divmod(frame.rotation, 90)
         way = (False, 1, 1), (True, -1, 1), (False, -1, -1), (True, 1, -1)
         return way[0 if rest else turns % 4]
@@ -172,9 +171,10 @@ def _orientation(frame: Any) -> tuple[bool, int, int]:
 
 
 def _set_up(av: Any, codec: Any, **options: str) -> None:
-    """Damaged frames come out too; one thread, whose log is this one's.
+    """Configures a codec to output damaged frames and to use a single thread.
 
-    With more the decoder of H.264 does not tell damage.
+    With one thread, the log belongs to the calling thread. With several threads, the
+    H.264 decoder does not report damage.
     """
     flags = av.codec.context.Flags
     codec.flags |= flags.output_corrupt | flags.copy_opaque
@@ -183,7 +183,10 @@ def _set_up(av: Any, codec: Any, **options: str) -> None:
 
 
 def _like(av: Any, codec: Any) -> Any:
-    """Another decoder for the same stream; some know its size from the file alone."""
+    """Creates another decoder for the same stream.
+
+    The parameters are copied because some codecs get them only from the container.
+    """
     twin = av.CodecContext.create(codec.codec, "r")
     for name in ("extradata", "width", "height", "bits_per_coded_sample", "codec_tag"):
         setattr(twin, name, getattr(codec, name))
@@ -199,10 +202,10 @@ def _damage_in(spoken: list[tuple[int, str, str]], limit: int) -> str:
 
 
 class _Listening:
-    """PyAV's log at the level of warnings while somebody listens, then as it was.
+    """Sets PyAV's log level to warnings while there are listeners, then restores it.
 
-    The level is the whole process's; what others log meanwhile goes where it went
-    before: nowhere, if the log was off.
+    The level is global to the process. Messages of other threads are still handled as
+    before: they are discarded if the log was off.
     """
 
     def __init__(self) -> None:
@@ -227,7 +230,7 @@ class _Listening:
 
     @contextmanager
     def heard(self, log: Any) -> Iterator[list[tuple[int, str, str]]]:
-        """What this thread's decoder logs inside."""
+        """Captures the log messages of this thread's decoder."""
         try:
             with log.Capture() as spoken:
                 yield spoken

@@ -1,7 +1,7 @@
-"""Labels as pictures: overlays, panels, contact sheets, palette PNGs.
+"""Visualization of labels: overlays, panels, contact sheets, palette PNGs.
 
-Colors come with numbers, so that classes can be told apart without them. NumPy and
-Pillow only.
+Classes are marked by color and number, so that they can be distinguished without color.
+Depends on NumPy and Pillow only.
 """
 
 import os
@@ -27,14 +27,14 @@ PALETTE: tuple[Color, ...] = (
     (136, 34, 85),
     (153, 153, 51),
 )
-"""A color for each of 12 classes, background first, RGB.
+"""RGB colors for 12 classes, background first.
 
-The eight of Okabe and Ito (2008), which people with any common color blindness can
-tell apart, those that stand out from tissue first; then four of Paul Tol's.
+The first eight are by Okabe and Ito (2008) and can be distinguished with all common
+forms of color blindness, ordered by contrast to tissue. The other four are by Paul Tol.
 """
 
 IGNORE = 255
-# Of pixels without a class in a palette PNG.
+# Color of pixels without a class in a palette PNG.
 _IGNORE_COLOR: Color = (128, 128, 128)
 _INK, _PAPER = (20, 20, 20), (255, 255, 255)
 _GAP = 8
@@ -48,24 +48,24 @@ def overlay(
     alpha: float = 0.45,
     outline: bool = True,
 ) -> NDArray[np.uint8]:
-    """Paints the classes of a label over a picture.
+    """Paints the classes of a label over an image.
 
-    Background (class 0) and pixels that are not scored (255) keep the picture's
-    values exactly. Outlines lie inside their region, in its full color.
+    Background (class 0) and ignored pixels (255) keep their values exactly. Outlines
+    are drawn inside their region, in its full color.
 
     Args:
         image: uint8 [H, W, 3].
         label: int [H, W], class indices or 255.
-        colors: one for each class, background first.
-        alpha: 0 (outlines alone) to 1 (opaque).
-        outline: whether to draw region borders, 1 pixel wide in small pictures.
+        colors: one color per class, background first.
+        alpha: opacity, from 0 (only outlines) to 1 (opaque).
+        outline: whether to draw region borders, 1 pixel wide in small images.
 
     Returns:
         uint8 [H, W, 3].
 
     Raises:
-        ValueError: on shapes or dtypes that do not fit, a class without a color, or
-            `alpha` outside [0, 1].
+        ValueError: shapes or dtypes are invalid, a class has no color, or `alpha` is
+            outside [0, 1].
     """
     image, label = np.asarray(image), np.asarray(label)
     _check(image, label, colors)
@@ -88,19 +88,19 @@ def legend(
     width: int = 640,
     size: int = 14,
 ) -> Image.Image:
-    """Swatches with each foreground class's number and name, in lines.
+    """Draws a legend with the color, number and name of each foreground class.
 
     Args:
-        names: of the classes, background first; the background is not drawn.
-        colors: one for each class.
-        width: pixels.
-        size: of the text, pixels.
+        names: names of the classes, background first; the background is not drawn.
+        colors: one color per class.
+        width: width in pixels.
+        size: font size in pixels.
 
     Returns:
-        RGB picture, `width` wide and as high as its lines need.
+        RGB image of `width`, as high as needed.
 
     Raises:
-        ValueError: if a class has no color.
+        ValueError: a class has no color.
     """
     if len(colors) < len(names):
         raise ValueError(f"{len(names)} classes but {len(colors)} colors; add some")
@@ -133,23 +133,23 @@ def side_by_side(
     colors: Sequence[Color] = PALETTE,
     titles: tuple[str, str, str] = ("frame", "prediction", "ground truth"),
 ) -> Image.Image:
-    """A frame, its prediction and its label, with titles and a legend.
+    """Draws a frame, its prediction and its label, with titles and a legend.
 
-    Each region carries its class's number, as the legend does.
+    Each region is marked with the number of its class, as in the legend.
 
     Args:
         image: uint8 [H, W, 3].
         prediction: int [H, W].
-        truth: int [H, W], 255 where there is none; None leaves the panel out.
-        names: of the classes, background first.
-        colors: one for each class.
-        titles: above the panels.
+        truth: int [H, W], 255 where there is no label. None: omit the panel.
+        names: names of the classes, background first.
+        colors: one color per class.
+        titles: titles of the panels.
 
     Returns:
-        RGB picture.
+        RGB image.
 
     Raises:
-        ValueError: as `overlay` and `legend`.
+        ValueError: see `overlay` and `legend`.
     """
     panels = [np.asarray(image)]
     panels += [
@@ -176,16 +176,16 @@ def side_by_side(
 def contact_sheet(
     rows: Sequence[Sequence[NDArray[np.uint8] | Image.Image]],
 ) -> Image.Image:
-    """Pictures in a grid, each column as wide and each row as high as it needs.
+    """Arranges images in a grid; columns and rows are as large as needed.
 
     Args:
-        rows: of uint8 [H, W, 3] arrays or Pillow pictures; rows may differ in length.
+        rows: rows of uint8 [H, W, 3] arrays or Pillow images. Their lengths may differ.
 
     Returns:
-        RGB picture.
+        RGB image.
 
     Raises:
-        ValueError: if there is no picture.
+        ValueError: there is no image.
     """
     grid = [
         [p if isinstance(p, Image.Image) else Image.fromarray(p) for p in row]
@@ -193,7 +193,7 @@ def contact_sheet(
     ]
     columns = max(map(len, grid), default=0)
     if columns == 0:
-        raise ValueError("a contact sheet of no pictures")
+        raise ValueError("a contact sheet needs at least one image")
     widths = [max(row[i].width for row in grid if i < len(row)) for i in range(columns)]
     heights = [max((picture.height for picture in row), default=0) for row in grid]
     full = (sum(widths) + _GAP * (columns - 1), sum(heights) + _GAP * (len(grid) - 1))
@@ -213,29 +213,29 @@ def save_indexed_png(
     label: NDArray,
     colors: Sequence[Color] = PALETTE,
 ) -> None:
-    """Writes a label as an 8-bit palette PNG: index is class, palette is color.
+    """Writes a label as an 8-bit palette PNG whose indices are classes.
 
     Args:
-        path: of the file; its folder must exist.
-        label: int [H, W], class indices or 255, which is gray.
-        colors: one for each class.
+        path: path of the file; its folder must exist.
+        label: int [H, W], class indices or 255, which is drawn in gray.
+        colors: one color per class.
 
     Raises:
-        ValueError: if the label is not one or has a class without a color.
-        OSError: if the file cannot be written.
+        ValueError: the label is invalid or has a class without a color.
+        OSError: the file cannot be written.
     """
     label = np.asarray(label)
     _check_label(label, colors)
     image = Image.fromarray(label.astype(np.uint8))
-    # All 256 entries, or Pillow packs few classes into fewer bits, which would lose
-    # 255 and which not every reader expects.
+    # Set all 256 entries. With fewer, Pillow writes fewer bits per pixel, which would
+    # lose 255 and is not supported by all readers.
     entries = [*colors, *[_IGNORE_COLOR] * (256 - len(colors))]
     image.putpalette([channel for color in entries for channel in color])
     image.save(path, format="PNG")
 
 
 def _rim(label: NDArray, *, width: int) -> NDArray[np.bool_]:
-    """Pixels within `width` (city blocks) of another label's pixel."""
+    """Returns pixels within `width` (city block distance) of a different label."""
     rim = np.zeros(label.shape, bool)
     rim[1:] |= label[1:] != label[:-1]
     rim[:-1] |= label[:-1] != label[1:]
@@ -247,7 +247,7 @@ def _rim(label: NDArray, *, width: int) -> NDArray[np.bool_]:
 
 
 def _grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask and the four neighbors of its pixels."""
+    """Returns the mask dilated by its 4-neighbors."""
     wider = mask.copy()
     wider[1:] |= mask[:-1]
     wider[:-1] |= mask[1:]
@@ -257,7 +257,7 @@ def _grow(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def numbered(image: NDArray[np.uint8], label: NDArray) -> NDArray[np.uint8]:
-    """Writes its class's number where each region is thickest, if it has room."""
+    """Draws the class number at the thickest point of each large enough region."""
     picture = Image.fromarray(image)
     draw = ImageDraw.Draw(picture)
     size = _text_size(label)
@@ -276,7 +276,7 @@ def numbered(image: NDArray[np.uint8], label: NDArray) -> NDArray[np.uint8]:
 
 
 def places(label: NDArray) -> list[tuple[int, int, int]]:
-    """(class, x, y) where each region is thickest, of regions with room for a number.
+    """Returns (class, x, y) of the thickest point of each region large enough for text.
 
     Args:
         label: int [H, W].
@@ -296,7 +296,7 @@ def _text_size(label: NDArray) -> int:
 
 
 def _thickest(mask: NDArray[np.bool_], *, room: int) -> list[tuple[int, int]]:
-    """(row, column) of the most inner pixel of each region deeper than `room`."""
+    """Returns (row, column) of the innermost pixel of regions deeper than `room`."""
     depth, inner = np.zeros(mask.shape, int), mask
     while inner.any():
         depth += inner
@@ -321,23 +321,23 @@ def _ink_on(color: Color) -> Color:
 def _check(image: NDArray, label: NDArray, colors: Sequence[Color]) -> None:
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise ValueError(
-            f"image {image.dtype} {image.shape}: want uint8 [H, W, 3] (RGB)"
+            f"image is {image.dtype} {image.shape}; it must be uint8 [H, W, 3] (RGB)"
         )
     if label.shape != image.shape[:2]:
         raise ValueError(
-            f"image {image.shape} and label {label.shape} do not fit: bring the label "
-            "to the image's size, nearest neighbour"
+            f"image {image.shape} and label {label.shape} do not match; resize the "
+            "label to the image's size with nearest neighbor"
         )
     _check_label(label, colors)
 
 
 def _check_label(label: NDArray, colors: Sequence[Color]) -> None:
     if label.ndim != 2 or label.dtype.kind not in "iu":
-        raise ValueError(f"label {label.dtype} {label.shape}: want int [H, W]")
+        raise ValueError(f"label is {label.dtype} {label.shape}; it must be int [H, W]")
     wrong = (label != IGNORE) & ((label < 0) | (label >= len(colors)))
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
         raise ValueError(
             f"label is {label[row, column]} at row {row}, column {column}, but there "
-            f"are {len(colors)} colors; give one for each class"
+            f"are {len(colors)} colors; pass one per class"
         )

@@ -1,8 +1,8 @@
-"""Video in and out by PyAV (the extra "video"); nothing else needs it.
+"""Video input and output with PyAV (the extra "video").
 
-A damaged video does not fail: what is damaged in it is marked, see `decoding`, what
-gives no frame is left out and counted, and where the file ends too early that is an
-error after its last frame.
+A damaged video does not fail: damaged frames are marked (see `decoding`), and packets
+without a frame are skipped and counted. A truncated file raises an error after its last
+frame.
 """
 
 import math
@@ -32,21 +32,21 @@ from dmnet_jax.video.sources import RATE, Captured
 
 _TICK = Fraction(1, 1000)
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
-_RECORDED = ("http", "https", "ftp", "sftp", "file")  # schemes that may be either
+_RECORDED = ("http", "https", "ftp", "sftp", "file")  # may be live or recorded
 
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video file, every frame, as it is to be shown: turned by its display matrix.
+    """All frames of a video file, rotated and flipped by its display matrix.
 
     Attributes:
-        path: of the file.
-        faults: of the newest iteration so far: packets that gave no frame, and jumps
-            of the clock that were bridged.
+        path: path of the file.
+        faults: counts for the latest iteration so far: packets without a frame, and
+            corrected clock jumps.
 
     Raises:
-        SourceError: when made: PyAV is missing, or the file holds no video. When
-            iterated: the file cannot be read on, or ends before its end.
+        SourceError: on construction, if PyAV is not installed or the file contains no
+            video. On iteration, if the file cannot be read further or is truncated.
     """
 
     path: Path
@@ -78,23 +78,23 @@ class VideoFile:
             yield from decoded(container, str(self.path), self.faults)
 
     def _opened(self) -> Any:
-        # With its scheme, or a name such as 10:30.mp4 is read as an address.
+        # The scheme is explicit, since a name such as 10:30.mp4 looks like an address.
         return opened(f"file:{self.path}", str(self.path))
 
 
 @dataclass
 class Camera:
-    """A camera (its number or device) or an address; iterating connects.
+    """A camera (number or device path) or a network address. Iterating connects.
 
     Attributes:
-        address: as the user gives it.
-        live: whether frames are lost when nobody looks. What a web server sends is if
-            it says neither its length nor its duration, which is known once it is open.
-        faults: of `VideoFile`, of all iterations.
+        address: the address given by the user.
+        live: whether frames are lost if they are not read. An HTTP source is live if it
+            declares neither length nor duration, which is known only after opening it.
+        faults: as in `VideoFile`, summed over all iterations.
 
     Raises:
-        SourceError: when made: PyAV is missing. When iterated: as `VideoFile`, and if
-            nothing can be decoded for some seconds.
+        SourceError: on construction, if PyAV is not installed. On iteration, as in
+            `VideoFile`, and if nothing can be decoded for several seconds.
     """
 
     address: str
@@ -118,24 +118,24 @@ class Camera:
             address, address, format=form, timeout=TIMEOUT, options=options
         ) as stream:
             if address.partition("://")[0].lower() in _RECORDED:
-                listed = stream.format.name in ("hls", "dash")  # and so has a length
+                listed = stream.format.name in ("hls", "dash")  # playlists have a size
                 self.live = stream.duration is None and (listed or stream.size <= 0)
             yield from decoded(stream, address, self.faults, live=self.live)
 
 
 class VideoWriter:
-    """An MP4 in fragments of a second: what is written can be played, whatever comes.
+    """Writes an MP4 in one-second fragments, so that it is playable even if aborted.
 
     The size is that of the first frame, made even by repeating its last row or column.
 
     Args:
-        path: of the file.
-        rate: frames a second.
+        path: path of the file.
+        rate: frames per second.
 
     Raises:
-        SourceError: PyAV is missing.
-        WriteError: also by the methods: the file cannot be written, or the encoder
-            refuses such frames.
+        SourceError: PyAV is not installed.
+        WriteError: the file cannot be written, or the encoder rejects the frames. Also
+            raised by the methods.
     """
 
     def __init__(self, path: str | os.PathLike[str], rate: float) -> None:
@@ -155,7 +155,7 @@ class VideoWriter:
         self._ticks = -1
 
     def add(self, image: np.ndarray, seconds: float) -> None:
-        """Appends a frame, uint8 [H, W, 3], RGB, to be shown at `seconds`."""
+        """Appends a frame, uint8 [H, W, 3], RGB, with timestamp `seconds`."""
         height, width = image.shape[:2]
         image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -179,7 +179,7 @@ class VideoWriter:
         return stream
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes the encoder and closes the file."""
         with self._told():
             try:
                 if self._stream is not None and self._stream.codec_context.is_open:

@@ -1,9 +1,10 @@
-"""Where frames come from: a folder, a video, a camera, a network stream, or rendered.
+"""Frame sources: folders, video files, cameras, network streams, rendered video.
 
     for captured in open_source("theatre.mp4"):
         session.step(captured.image, captured.seconds, captured.damage)
 
-Folders and rendered video need nothing more; the others need PyAV, see `video`.
+Folders and rendered video have no extra dependencies; the others need PyAV (the extra
+"video").
 """
 
 import glob
@@ -39,18 +40,18 @@ VIDEOS = (
 """Suffixes by which a video is known among other files."""
 
 RATE = 25.0
-"""Frames a second of what does not say its own rate."""
+"""Frames per second of sources that do not declare a rate."""
 
 
 class Captured(NamedTuple):
-    """A frame as it came.
+    """A captured frame.
 
     Attributes:
         image: uint8 [H, W, 3], RGB.
-        seconds: on the source's clock.
-        name: for files about this frame; unique in its source.
-        damage: what is wrong with it; empty for a clean frame. A frame that cannot be
-            decoded at all may be a black picture.
+        seconds: timestamp on the source's clock.
+        name: name for files about this frame; unique within its source.
+        damage: description of the damage; empty for a clean frame. A frame that cannot
+            be decoded at all may be black.
     """
 
     image: np.ndarray
@@ -60,15 +61,15 @@ class Captured(NamedTuple):
 
 
 class SourceError(ValueError):
-    """A source that cannot be opened or read; the message says why."""
+    """Raised when a source cannot be opened or read; the message says why."""
 
 
 class Source(Protocol):
-    """Frames in order; iterating again starts, or connects, anew.
+    """An iterable of frames in order. Each iteration restarts or reconnects.
 
     Attributes:
-        rate: frames a second; None if that is not known.
-        live: whether frames come by themselves and are lost when nobody looks.
+        rate: frames per second; None if not known.
+        live: whether frames arrive in real time and are lost if they are not read.
     """
 
     @property
@@ -82,13 +83,13 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """The pictures of a folder, in natural order of their names.
+    """The images of a folder, in natural order of their names.
 
-    One that cannot be read is a black picture with damage, so that the others keep
-    their places.
+    An image that cannot be read becomes a black frame with `damage` set, so that the
+    frame indices stay correct.
 
     Raises:
-        SourceError: when iterated: none can be read.
+        SourceError: when iterated, if no image can be read.
     """
 
     paths: tuple[Path, ...]
@@ -111,24 +112,24 @@ class Folder:
             yield Captured(image, index / RATE, path.stem, damage)
 
     def _some_size(self, damage: str) -> tuple[int, int]:
-        """That of the first picture that can be read."""
+        """Returns the size of the first image that can be read."""
         for path in self.paths:
             try:
                 read_image(path)
                 return read_size(path)
             except (DataError, OSError):
                 continue
-        raise SourceError(f"no picture can be read; the first: {damage}")
+        raise SourceError(f"no image can be read; the first error: {damage}")
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """The built-in synthetic video of `data_pipelines.synthetic`.
+    """The rendered video of `data_pipelines.synthetic`.
 
     Attributes:
         size: (H, W).
-        frames: how many; None: without end.
-        seed: another seed, another scene.
+        frames: number of frames. None: endless.
+        seed: seed of the scene.
     """
 
     size: tuple[int, int] = (256, 320)
@@ -144,22 +145,22 @@ class Rendered:
 
 
 def open_source(text: str) -> Source:
-    """The source that a user names.
+    """Opens the source named by a user.
 
     Args:
-        text: a folder of pictures or a pattern of their names ("DIR/*.png"), a video
+        text: a folder of images or a pattern of their names ("DIR/*.png"), a video
             file, the number or device path of a camera, an address such as
             rtsp://..., or "synthetic".
 
     Raises:
-        SourceError: there is no such thing, or PyAV is needed and missing.
+        SourceError: there is no such source, or PyAV is required but not installed.
     """
     if text == RENDERED:
         return Rendered()
     path = Path(text)
     try:
         kind = path.stat().st_mode
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError):  # no such file, or not a valid file name
         kind = 0
     if stat.S_ISDIR(kind):
         return _folder(path, _frames_of(path))
@@ -176,8 +177,8 @@ def open_source(text: str) -> Source:
     if text.startswith("/dev/") or "://" in text:
         return Camera(text)
     raise SourceError(
-        f"{text}: no such file or folder; give a video, a folder of pictures, a "
-        f'camera\'s number, an address (rtsp://...) or "{RENDERED}"'
+        f"{text}: no such file or folder; pass a video, a folder of images, a camera "
+        f'number, an address (rtsp://...) or "{RENDERED}"'
     )
 
 
@@ -221,7 +222,7 @@ def _frames_of(folder: Path) -> list[Path]:
 def _folder(path: Path, files: list[Path]) -> Folder:
     """Pictures that training would take too, all in one folder or called apart."""
     if not files:
-        raise SourceError(f"{path}: holds no {', '.join(PICTURES)} files, no videos")
+        raise SourceError(f"{path}: contains no {', '.join(PICTURES)} files, no videos")
     for file in files:
         fault = name_fault(file.name)
         if fault:
@@ -229,5 +230,5 @@ def _folder(path: Path, files: list[Path]) -> Folder:
     stems = Counter(file.stem for file in files)
     twice = next((stem for stem, count in stems.items() if count > 1), None)
     if twice is not None:
-        raise SourceError(f"{path}: two pictures are called {twice}; rename one")
+        raise SourceError(f"{path}: two images are named {twice}; rename one")
     return Folder(tuple(files))

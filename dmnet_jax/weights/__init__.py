@@ -1,1 +1,1 @@
-"""Weights in and out: ImageNet, the authors' checkpoints, safetensors files."""
+"""Import and export of weights: ImageNet, the authors' checkpoints, safetensors."""

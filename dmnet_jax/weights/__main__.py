@@ -83,7 +83,7 @@ class Convert:
         global_memory: It has a global memory. Default: if it has a projection.
         no_global_memory: It has none.
         origin: Noted in the file.
-        licence: Noted in the file.
+        license: Noted in the file.
     """
 
     source: Annotated[Path, arg(metavar="IN"), Positional]
@@ -92,7 +92,7 @@ class Convert:
     global_memory: FlagCreatePairsOff[bool] = False
     no_global_memory: FlagCreatePairsOff[bool] = False
     origin: str = ""
-    licence: str = ""
+    license: str = ""
 
     def run(self) -> int:
         from dmnet_jax.weights import authors, files, imagenet
@@ -115,7 +115,7 @@ class Convert:
             notes = {"encoder": framework}
         with self.source.open("rb") as file:
             notes["source_sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        notes |= {"origin": self.origin, "licence": self.licence}
+        notes |= {"origin": self.origin, "licence": self.license}
         digest = files.write_safetensors(self.out, variables, notes)
         print(f"{self.out}: {notes}\nsha256 {digest}")
         return 0

@@ -1,6 +1,6 @@
-"""Checkpoints of the authors' PyTorch release (github.com/jcwang123/DMNet).
+"""Import of checkpoints from the authors' PyTorch release (github.com/jcwang123/DMNet).
 
-The release has one key/value projection; its variants give it to different readers:
+The release has one key/value projection; its variants use it in different readers:
 
 | release | here |
 | --- | --- |
@@ -9,9 +9,9 @@ The release has one key/value projection; its variants give it to different read
 | efficient local aggregation | local="ela", global_memory=False |
 | spatial memory (AGA alone) | local="none" |
 | DMNet | local="blstm" or "clstm" |
-| both readers, as the paper has it | local="ela", share_key_value=True |
+| both readers, as in the paper | local="ela", share_key_value=True |
 
-All of them need encoder="torch".
+All variants need encoder="torch".
 """
 
 from collections.abc import Iterable, Mapping
@@ -64,22 +64,22 @@ _KEY_VALUE = {
 
 
 def from_authors(state: Mapping[str, np.ndarray], *, model: DMNet) -> dict[str, Any]:
-    """The variables of `model` from a checkpoint of the release.
+    """Converts a checkpoint of the release to the variables of `model`.
 
-    Every array is used exactly once, but for `num_batches_tracked` (batch norm's
-    momentum is fixed) and the projection that the single-frame network carries
-    unused. The thresholds are the paper's, which fit these features.
+    Every array is used exactly once, except `num_batches_tracked` (the momentum of
+    batch norm is fixed) and the unused projection of the single-frame network. The
+    thresholds are the paper's, which match these features.
 
     Args:
-        state: the checkpoint's state dict, see `torch_file.read_torch`.
-        model: with the switches of the table above.
+        state: state dict of the checkpoint, see `torch_file.read_torch`.
+        model: network with the fields of the table above.
 
     Returns:
         {"params", "batch_stats", "thresholds"}, float32 arrays.
 
     Raises:
-        WeightsError: an array is missing, left over, or of another shape; or the
-            model's switches fit no variant of the release.
+        WeightsError: an array is missing, unused, or has another shape, or the fields
+            of the model match no variant of the release.
     """
     if model.encoder != "torch":
         raise WeightsError(f"{SOURCE} needs a model with encoder='torch'")
@@ -99,7 +99,7 @@ def from_authors(state: Mapping[str, np.ndarray], *, model: DMNet) -> dict[str, 
 
 
 def is_authors(names: Iterable[str]) -> bool:
-    """Whether arrays of these names are a checkpoint of the release."""
+    """Returns whether arrays of these names are a checkpoint of the release."""
     return "encoder.layer1.0.weight" in names
 
 
@@ -109,11 +109,12 @@ def guess_model(
     local: Local | None = None,
     global_memory: bool | None = None,
 ) -> DMNet:
-    """The model a checkpoint is of, as far as its names can tell.
+    """Guesses the model of a checkpoint from its array names.
 
-    They tell the cell and whether there is a projection, but not which reader uses
-    it: the global memory is assumed. Say `local="ela", global_memory=False`, or
-    `global_memory=False` of a single-frame network.
+    The names determine the recurrent cell and whether there is a projection, but not
+    which reader uses it; the global memory is assumed. Pass `local="ela",
+    global_memory=False` for efficient local aggregation, or `global_memory=False` for
+    the single-frame network.
     """
     if local is None:
         local = "none"
@@ -178,7 +179,7 @@ def _table(model: DMNet) -> dict[str, str]:
 
 
 def _shapes(model: DMNet) -> dict[str, tuple[int, ...]]:
-    """Shapes of the model's parameters and statistics by flat name."""
+    """Returns the shapes of the model's parameters and statistics by flat name."""
     frames = jnp.zeros((1, model.local_size + 1, 32, 32, 3))
     past = jnp.zeros((1, 1, 32, 32, 3))
     seen = [jnp.ones(x.shape[:2], bool) for x in (frames, past)]

@@ -1,4 +1,4 @@
-"""Proofs that imported weights compute what they computed where they come from."""
+"""Checks that imported weights give the same results as in their original framework."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from PIL import Image
 from dmnet_jax.models.dmnet import DMNet, Local
 from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.nn.layers import relu6
-from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
+from dmnet_jax.nn.mobilenet import MobileNetV2, normalize
 from dmnet_jax.weights.authors import from_authors
 from dmnet_jax.weights.files import read_weights
 from dmnet_jax.weights.imagenet import EPSILON, SHIPPED, read_backbone
 from dmnet_jax.weights.layout import WeightsError
 
-# Largest difference over largest value; for the authors' runs, of root mean squares:
-# those runs are float32 themselves, so single values of theirs are up to 2e-4 away from
-# the very same network in float64, which is what they are compared with.
+# Maximum difference relative to the maximum value. For the authors' runs, the ratio of
+# root mean squares: those runs are float32, so single values differ by up to 2e-4 from
+# the same network in float64, which they are compared with.
 TOLERANCE = 1e-4
 PROBABILITY_TOLERANCE = 1e-3
 
@@ -39,11 +39,11 @@ Precision = Literal["float32", "float64"]
 
 
 class Variant(NamedTuple):
-    """The switches of a variant of the release, and how its frames are read.
+    """Fields of a variant of the release.
 
     Attributes:
-        local: as in `DMNet`.
-        past: how many of the first frames are in the global memory.
+        local: see `DMNet`.
+        past: number of first frames that are put into the global memory.
     """
 
     local: Local
@@ -62,14 +62,14 @@ VARIANTS = {
 
 
 class Difference(NamedTuple):
-    """How far one map is from its reference.
+    """Difference between a map and its reference.
 
     Attributes:
-        model: the model or photo.
-        name: the map.
-        absolute: largest difference.
-        relative: that, over the reference's largest magnitude.
-        rms: root mean square of the difference over that of the reference.
+        model: name of the model or photo.
+        name: name of the map.
+        absolute: maximum difference.
+        relative: maximum difference relative to the reference's maximum magnitude.
+        rms: root mean square of the difference relative to that of the reference.
     """
 
     model: str
@@ -80,7 +80,7 @@ class Difference(NamedTuple):
 
 
 class Guess(NamedTuple):
-    """One of a photo's five likeliest classes, and the class expected there."""
+    """One of a photo's top-5 classes, and the expected class at this rank."""
 
     photo: str
     label: str
@@ -90,20 +90,20 @@ class Guess(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Same class, probability within `PROBABILITY_TOLERANCE`."""
+        """Whether class and probability (within `PROBABILITY_TOLERANCE`) match."""
         close = abs(self.probability - self.expected) <= PROBABILITY_TOLERANCE
         return close and self.label == self.expected_label
 
 
 def read_index(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records of `folder/index.json` by model name.
+    """Reads the records of `folder/index.json` by model name.
 
     A record has `seed`, `classes`, `batch`, `frames`, `height`, `width` and
     `state_dict`, a list of [PyTorch name, shape].
 
     Raises:
-        FileNotFoundError: no such file.
-        WeightsError: not such records, or a model of another name than `VARIANTS`.
+        FileNotFoundError: there is no such file.
+        WeightsError: a record is invalid, or a model is not in `VARIANTS`.
     """
     path = folder / "index.json"
     if not path.is_file():
@@ -112,11 +112,13 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
         index = json.loads(path.read_bytes())
         names = [name for name in index if isinstance(index[name], dict)]
         if len(names) < len(index):
-            raise ValueError("a record is no group of fields")
+            raise ValueError("a record is not a JSON object")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: not an index of models: {error}") from error
     if strange := [name for name in names if name not in VARIANTS]:
-        raise WeightsError(f"{path}: unknown model {strange[0]}; know {[*VARIANTS]}")
+        raise WeightsError(
+            f"{path}: unknown model {strange[0]}; known models are {[*VARIANTS]}"
+        )
     fields = {"seed", "classes", "batch", "frames", "height", "width", "state_dict"}
     for name, record in index.items():
         if lacking := fields - set(record):
@@ -125,10 +127,11 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def draw_state(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Random weights by the recipe of the reference runs, as a state dict.
+    """Draws the random weights of the reference runs, as a state dict.
 
-    The i-th array draws from NumPy's frozen generator seeded `seed + i`; statistics
-    stay near 0 and 1, and convolutions keep the size of their input (He et al.).
+    The i-th array is drawn from NumPy's legacy generator with seed `seed + i`.
+    Statistics are near 0 and 1, and convolutions preserve the scale of their input (He
+    et al.).
     """
     state: dict[str, np.ndarray] = {}
     for i, (name, shape) in enumerate(record["state_dict"]):
@@ -149,7 +152,7 @@ def draw_state(record: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def draw_frames(record: Mapping[str, Any]) -> np.ndarray:
-    """The input of the reference runs, normalized: float32 [B, T, 3, H, W]."""
+    """Draws the normalized input of the reference runs: float32 [B, T, 3, H, W]."""
     shape = [record[name] for name in ("batch", "frames")]
     shape += [3, record["height"], record["width"]]
     generator = np.random.RandomState(record["seed"] + 100000)
@@ -159,14 +162,14 @@ def draw_frames(record: Mapping[str, Any]) -> np.ndarray:
 def run_variant(
     name: str, record: Mapping[str, Any], dtype: Precision = "float64"
 ) -> dict[str, np.ndarray]:
-    """Imports drawn weights and runs `DMNet.clip` on drawn frames.
+    """Imports random weights and runs `DMNet.clip` on random frames.
 
-    In float64, what is left of a difference is the reference's own rounding. Not every
-    GPU has products of float64.
+    In float64, the remaining difference is the rounding of the reference itself. Not
+    every GPU supports float64 matrix products.
 
     Returns:
-        Maps [B, C, h, w] as the reference has them: `logits`, the last frame's
-        `enc_l3` to `enc_l7`, and where the variant has them `lstm` and `memory`.
+        Maps [B, C, h, w] named as in the reference: `logits`, `enc_l3` to `enc_l7` of
+        the last frame, and `lstm` and `memory` if the variant has them.
     """
     variant = VARIANTS[name]
     model = DMNet(
@@ -178,7 +181,7 @@ def run_variant(
         encoder="torch",
         dtype=jnp.dtype(dtype),
     )
-    # A GPU's default products of float32 have TF32's ten bits.
+    # By default, GPUs compute float32 products in TF32, with a 10-bit mantissa.
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         return _maps_of(model, variant, record)
 
@@ -227,15 +230,15 @@ def check_authors(
     """Compares one model, run in `dtype`, with `folder/NAME.npz`, map by map.
 
     Raises:
-        FileNotFoundError: no such reference.
-        WeightsError: the reference has a map the model has not.
+        FileNotFoundError: there is no such reference.
+        WeightsError: the reference has a map that the model does not have.
     """
     record = read_index(folder)[name]
     reference = read_weights(folder / f"{name}.npz")
     maps = run_variant(name, record, dtype)
     differences = []
     for map_name, expected in reference.items():
-        # A defect of the release, kept on record by its name; nothing computes it.
+        # Logits with a known defect of the release; not reproduced here.
         if map_name == "logits_as_released":
             continue
         if map_name not in maps:
@@ -250,10 +253,10 @@ def check_imagenet(
     """Classifies the folder's photos with the encoder and the folder's classifier.
 
     Args:
-        folder: has `mobilenet_v2_1.0_224_notop.npz` (for the last convolution),
-            `imagenet_head_dequantised.npz`, `imagenet_labels_1001.txt` and
-            `photos/` with `expected_top5.json` and `expected_features.npz`.
-        weights: of the encoder.
+        folder: folder with `mobilenet_v2_1.0_224_notop.npz` (for the last convolution),
+            `imagenet_head_dequantised.npz`, `imagenet_labels_1001.txt` and `photos/`
+            with `expected_top5.json` and `expected_features.npz`.
+        weights: weights of the encoder.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -271,14 +274,17 @@ def check_imagenet(
     last = _read(folder / "mobilenet_v2_1.0_224_notop.npz", _LAST)
     variables, framework = read_backbone(weights)
     if framework != "keras":
-        raise WeightsError(f"{weights}: of {framework}; the photos are of Keras")
+        raise WeightsError(
+            f"{weights}: weights of a {framework} encoder; the photos' reference is "
+            "for Keras"
+        )
     encoder = MobileNetV2("keras", EPSILON["keras"])
 
     @jax.jit
     def run(frames: Array) -> dict[str, Array]:
         outputs, state = encoder.apply(
             variables,
-            normalise(frames, "keras"),
+            normalize(frames, "keras"),
             train=False,
             capture_intermediates=lambda module, _: (module.name or "")[:5] == "block",
             mutable="intermediates",

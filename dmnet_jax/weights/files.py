@@ -1,4 +1,4 @@
-"""Weight files: .npz, .safetensors, .pth and .pt in; .safetensors out."""
+"""Reads weights from .npz, .safetensors, .pth and .pt files; writes .safetensors."""
 
 import hashlib
 import json
@@ -21,10 +21,10 @@ MAX_NPZ_BYTES = 4 << 30
 _MAX_HEADER_BYTES = 16 << 20
 
 
-# Whose names end so are variances, in any framework.
+# Array names of variances, in any framework.
 _VARIANCES = ("var", "running_var", "moving_variance")
 
-# What NumPy and safetensors raise on bytes that are no file of theirs.
+# Exceptions that NumPy and safetensors raise for invalid files.
 _DAMAGE = (
     ArithmeticError,
     AttributeError,
@@ -45,14 +45,14 @@ _DAMAGE = (
 
 
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a weight file, by the names it gives them.
+    """Reads the arrays of a weight file, by their names in the file.
 
-    A `.safetensors` file with a checksum beside it (`FILE.sha256`) is checked first.
+    A `.safetensors` file with a checksum file (`FILE.sha256`) is verified first.
 
     Raises:
-        FileNotFoundError: no such file.
-        WeightsError: another suffix, a damaged file, a checksum that differs, or
-            numbers that no network has: NaN, infinity, a negative variance.
+        FileNotFoundError: there is no such file.
+        WeightsError: the suffix is not supported, the file is damaged, the checksum
+            does not match, or values are invalid: NaN, infinity, negative variances.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,7 +61,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         arrays = _read_npz(path)
     elif path.suffix == ".safetensors":
         try:
-            # Read once: what is hashed is what is used.
+            # Read once, so that the hashed bytes are the ones used.
             data = path.read_bytes()
             _check_sum(path, data)
             arrays = load(data)
@@ -82,20 +82,20 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _fault_of(name: str, array: np.ndarray) -> str:
-    """What is wrong with an array's numbers, in words; empty if nothing is."""
+    """Returns what is wrong with the values of an array; empty if nothing is."""
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
-        return f"holds {array.dtype}, no numbers of a network"
+        return f"has dtype {array.dtype}, which is not numeric"
     with np.errstate(over="ignore"):
         values = np.asarray(array, np.float32)
     wrong = ~np.isfinite(values)
     if wrong.any():
         return (
-            f"holds {values[wrong].flat[0]} ({np.count_nonzero(wrong)} of "
-            f"{values.size} numbers are not finite); its training came apart"
+            f"contains {values[wrong].flat[0]} ({np.count_nonzero(wrong)} of "
+            f"{values.size} values are not finite); its training diverged"
         )
     last = name.replace(".", "/").rpartition("/")[2]
     if last in _VARIANCES and values.size and values.min() < 0:
-        return f"holds {values.min():g}, but a variance is not negative"
+        return f"contains {values.min():g}, but a variance cannot be negative"
     return ""
 
 
@@ -105,7 +105,7 @@ def _damaged(path: Path, kind: str, error: BaseException) -> WeightsError:
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The text notes in a `.safetensors` file's header; none in any other file.
+    """Reads the metadata of a `.safetensors` file; empty for other files.
 
     Raises:
         WeightsError: the header is damaged.
@@ -129,20 +129,19 @@ def write_safetensors(
 ) -> str:
     """Writes nested or flat variables, and the file's checksum as `FILE.sha256`.
 
-    The file appears whole or not at all. `sha256sum -c FILE.sha256` reads the
-    checksum.
+    The file is written atomically. Verify it with `sha256sum -c FILE.sha256`.
 
     Args:
-        path: ends in `.safetensors`.
+        path: path ending in `.safetensors`.
         variables: arrays by name; nested names are joined by "/".
-        metadata: notes, such as origin and license.
+        metadata: metadata, such as origin and license.
 
     Returns:
         The checksum in hexadecimal.
 
     Raises:
-        WeightsError: another suffix, or no such folder.
-        WriteError: it cannot be written.
+        WeightsError: the suffix is not supported, or the folder does not exist.
+        WriteError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -160,11 +159,14 @@ def write_safetensors(
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        # Opened here: of a damaged file, NumPy would leave its own handle open.
+        # Opened here, because NumPy leaves its own handle open for a damaged file.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             size = sum(info.file_size for info in archive.zip.infolist())
             if size > MAX_NPZ_BYTES:
-                raise WeightsError(f"{path}: unfolds into {size} bytes, too many")
+                raise WeightsError(
+                    f"{path}: decompresses to {size} bytes; at most {MAX_NPZ_BYTES} "
+                    "are read"
+                )
             return {name: archive[name] for name in archive.files}
     except WeightsError:
         raise
@@ -179,8 +181,8 @@ def _check_sum(path: Path, data: bytes) -> None:
     expected = sidecar.read_text(errors="replace").split()[:1]
     if expected != [hashlib.sha256(data).hexdigest()]:
         raise WeightsError(
-            f"{path}: sha256 differs from {sidecar.name}; the file is damaged or was "
-            "changed: fetch both again"
+            f"{path}: sha256 does not match {sidecar.name}; the file is damaged or was "
+            "changed: fetch both files again"
         )
 
 

@@ -1,9 +1,9 @@
-"""ImageNet weights of encoders, from Keras or torchvision.
+"""Import of ImageNet encoder weights from Keras or torchvision.
 
-MobileNetV2 is DMNet's; VGG and ResNet, of the compared networks, are in `torchvision`.
-Both frameworks leave out the 1x1 expansion of MobileNetV2's first block, which expands
-32 channels to 32; the paper's encoder (light-weight RefineNet) has it. It is set so
-that the imported network computes what it computed before.
+This module imports DMNet's MobileNetV2. VGG and ResNet of the baseline networks are in
+`torchvision`. Both frameworks omit the 1x1 expansion of MobileNetV2's first block, from
+32 to 32 channels, which the paper's encoder (Light-Weight RefineNet) has. It is
+initialized so that the imported network computes the same function.
 """
 
 from collections.abc import Mapping
@@ -40,17 +40,17 @@ _KERAS_NORM = {
 
 
 def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The encoder's variables from Keras Applications' MobileNetV2 (width 1).
+    """Converts Keras Applications' MobileNetV2 (width 1) to the encoder's variables.
 
     Args:
-        arrays: by Keras' names, "block_1_expand/kernel" and the like. `Conv_1` and
-            the classifier may be there and are not used.
+        arrays: arrays by Keras' names, such as "block_1_expand/kernel". `Conv_1` and
+            the classifier are ignored.
 
     Returns:
         {"params": ..., "batch_stats": ...} of `MobileNetV2("keras", 1e-3)`.
 
     Raises:
-        WeightsError: an array is missing, unknown, or of another shape.
+        WeightsError: an array is missing, unknown, or has another shape.
     """
     table = _keras_table()
     unneeded = [n for n in arrays if n.split("/")[0] in _KERAS_TOP]
@@ -58,17 +58,16 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def from_torchvision(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The encoder's variables from torchvision's `mobilenet_v2` (width 1).
+    """Converts torchvision's `mobilenet_v2` (width 1) to the encoder's variables.
 
     Args:
-        state: its state dict. The last convolution and the classifier may be there
-            and are not used.
+        state: state dict. The last convolution and the classifier are ignored.
 
     Returns:
         {"params": ..., "batch_stats": ...} of `MobileNetV2("torch", 1e-5)`.
 
     Raises:
-        WeightsError: an array is missing, unknown, or of another shape.
+        WeightsError: an array is missing, unknown, or has another shape.
     """
     unneeded = [
         name
@@ -80,25 +79,26 @@ def from_torchvision(state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return _encoder(state, table, unneeded, "torch", "the torchvision mobilenet_v2")
 
 
-def initialise(
+def initialize(
     variables: Mapping[str, Any], pretrained: str, *, encoder: Padding
 ) -> dict[str, Any]:
     """Replaces the encoder's parameters and running statistics.
 
     Args:
-        variables: of a network whose encoders are called "backbone"; not changed. One
-            whose first block has no expansion is given none.
+        variables: variables of a network whose encoders are named "backbone"; they are
+            not modified. The first expansion is skipped if the network has none.
         pretrained: "imagenet" (the shipped Keras weights), "none", or the path of a
             Keras `.npz`, a torchvision `.pth`, or a `.safetensors` of either or of
             this project.
-        encoder: the framework that the network's encoder imitates.
+        encoder: the framework whose encoder the network reproduces.
 
     Returns:
-        New variables; all but the encoders is shared with `variables`.
+        New variables. All arrays except the encoders' are shared with `variables`.
 
     Raises:
-        FileNotFoundError: no such file.
-        WeightsError: the file is not of such an encoder, or of the other framework's.
+        FileNotFoundError: there is no such file.
+        WeightsError: the file does not contain such an encoder, or is for the other
+            framework.
     """
     if pretrained == "none":
         return dict(variables)
@@ -106,8 +106,8 @@ def initialise(
     backbone, framework = read_backbone(path)
     if framework != encoder:
         raise WeightsError(
-            f"{path}: weights of a {framework} encoder, but the network imitates "
-            f"{encoder}: set encoder={framework!r}, or give other weights"
+            f"{path}: weights of a {framework} encoder, but the network's encoder is "
+            f"{encoder}: set encoder={framework!r}, or use other weights"
         )
     replaced = dict(variables)
     for collection, arrays in backbone.items():
@@ -116,7 +116,7 @@ def initialise(
 
 
 def _with_backbone(own: Any, arrays: dict[str, Any], source: str) -> Any:
-    """A collection with the encoder's arrays at each "backbone" in it."""
+    """Returns a collection with the encoder's arrays at each "backbone" in it."""
     if not isinstance(own, Mapping):
         return own
     if "backbone" not in own:
@@ -133,11 +133,11 @@ def _with_backbone(own: Any, arrays: dict[str, Any], source: str) -> Any:
 
 
 def read_backbone(path: Path) -> tuple[dict[str, Any], str]:
-    """The encoder's variables in a weight file, and the framework they are of.
+    """Reads the encoder's variables from a weight file, and their framework.
 
     Raises:
-        FileNotFoundError: no such file.
-        WeightsError: the file does not hold an encoder.
+        FileNotFoundError: there is no such file.
+        WeightsError: the file does not contain an encoder.
     """
     arrays = read_weights(path)
     if "Conv1/kernel" in arrays:
@@ -154,9 +154,8 @@ def read_backbone(path: Path) -> tuple[dict[str, Any], str]:
     framework = read_metadata(path).get("encoder")
     if not backbone or framework not in EPSILON:
         raise WeightsError(
-            f"{path}: neither Keras' nor torchvision's MobileNetV2, nor its VGG or "
-            "ResNet, nor a file written "
-            "by `python -m dmnet_jax.weights convert`"
+            f"{path}: not MobileNetV2 of Keras or torchvision, VGG or ResNet of "
+            "torchvision, or a file written by `python -m dmnet_jax.weights convert`"
         )
     return unflatten(backbone), framework
 
@@ -164,14 +163,14 @@ def read_backbone(path: Path) -> tuple[dict[str, Any], str]:
 def clipped_moments(
     mean: np.ndarray, deviation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of relu6(z) for normal z, elementwise, by quadrature.
+    """Computes mean and variance of relu6(z) for normal z, by quadrature.
 
     Args:
-        mean: [C].
-        deviation: [C], not negative.
+        mean: [C], means of z.
+        deviation: [C], non-negative standard deviations of z.
 
     Returns:
-        Two float64 [C].
+        Mean and variance, float64 [C] each.
     """
     z = np.linspace(-8.0, 8.0, 16001)
     weights = np.exp(-(z**2) / 2)
@@ -197,12 +196,12 @@ def _encoder(
 def _first_expansion(
     flat: Mapping[str, np.ndarray], epsilon: float
 ) -> dict[str, np.ndarray]:
-    """A first expansion that changes nothing: block 0's input is in [0, 6] already.
+    """Initializes the first expansion as an identity; block 0's input is in [0, 6].
 
-    With running statistics it is the identity up to rounding. With a batch's own it
-    is nearly so, since the statistics are those that the stem's batch norm implies.
-    A channel that the stem clips almost always keeps a variance of epsilon: were its
-    scale smaller, a batch in which it speaks would hardly be heard.
+    With running statistics it is the identity up to rounding. With batch statistics it
+    is approximately so, because the statistics are those implied by the stem's batch
+    norm. The variance is at least epsilon, so that channels that the stem almost always
+    clips are not suppressed in batches where they are active.
     """
     mean, var = clipped_moments(
         flat["params/stem_norm/bias"], np.abs(flat["params/stem_norm/scale"])
@@ -242,7 +241,7 @@ def _torchvision_table() -> dict[str, str]:
         theirs = f"features.{index + 1}.conv"
         layers = ("expand", "depthwise", "project")[index == 0 :]
         for place, layer in enumerate(layers):
-            # The projection and its norm lie beside, not in, a group of their own.
+            # Unlike the other layers, the projection and its norm are not nested.
             last = layer == "project"
             conv = f"{theirs}.{place}" if last else f"{theirs}.{place}.0"
             norm = f"{theirs}.{place + 1}" if last else f"{theirs}.{place}.1"

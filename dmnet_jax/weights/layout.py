@@ -1,8 +1,8 @@
-"""From another framework's names and axis orders to this project's.
+"""Converts names and axis orders of other frameworks to this project's.
 
-Nested variables are written flat with "/" between names, collection first:
-"params/backbone/stem/kernel". A foreign file is described by one table of
-`{foreign name: our name}`, which has to account for every array of the file.
+Nested variables are flattened with "/" between names, collection first:
+"params/backbone/stem/kernel". The layout of a foreign file is described by one table
+`{foreign name: our name}`, which must account for every array in the file.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ import numpy as np
 
 from dmnet_jax.nn.mobilenet import STAGES
 
-# Our name of a batch norm's array -> the part of the variables that it belongs to.
+# Our name of a batch norm's array -> the collection that it belongs to.
 NORM = {
     "scale": "params",
     "bias": "params",
@@ -31,7 +31,7 @@ TORCH_NORM = {
 
 
 class WeightsError(ValueError):
-    """A weight file that cannot be used; the message names file and array."""
+    """Raised when a weight file cannot be used; the message names file and array."""
 
 
 def flatten(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -72,13 +72,13 @@ def rearrange(
     *,
     source: str,
 ) -> dict[str, np.ndarray]:
-    """Renames `arrays` and turns their axes so that convolution kernels are HWIO.
+    """Renames `arrays` and transposes convolution kernels to HWIO.
 
     Args:
-        arrays: by foreign name; PyTorch's OIHW or Keras' HWIO kernels, float.
-        table: {foreign name: our name}, each array of the network once.
-        unneeded: foreign names that are known and of no use here.
-        source: what the arrays are, for messages.
+        arrays: float arrays by foreign name; kernels in OIHW (PyTorch) or HWIO (Keras)
+        table: {foreign name: our name}, with each array of the network once.
+        unneeded: known foreign names that are not used.
+        source: description of the arrays for messages.
 
     Returns:
         float32 arrays by our flat name.
@@ -92,7 +92,7 @@ def rearrange(
     strange = [n for n in arrays if n not in table and n not in unneeded]
     if strange:
         raise WeightsError(
-            f"{source} has {_some(strange)}, for which this network has no place"
+            f"{source} has {_some(strange)}, which this network does not have"
         )
     assert len(set(table.values())) == len(table)
     return {
@@ -108,34 +108,36 @@ def check_shapes(
     *,
     source: str,
 ) -> None:
-    """Compares flat arrays with the shapes the network expects.
+    """Checks flat arrays against the shapes that the network expects.
 
     Args:
-        ours: by our flat name.
+        ours: arrays by our flat name.
         expected: shapes by our flat name.
         names: {our name: the name to use in messages}.
-        source: what the arrays are, for messages.
+        source: description of the arrays for messages.
 
     Raises:
-        WeightsError: other names, or another shape.
+        WeightsError: names or shapes differ.
     """
     if missing := [name for name in expected if name not in ours]:
-        raise WeightsError(f"{source} gives nothing for {_some(missing)}")
+        raise WeightsError(f"{source} lacks {_some(missing)}")
     if strange := [names.get(name, name) for name in ours if name not in expected]:
-        raise WeightsError(f"{source} has {_some(strange)}, which the network lacks")
+        raise WeightsError(
+            f"{source} has {_some(strange)}, which the network does not have"
+        )
     for name, shape in expected.items():
         if ours[name].shape != shape:
             raise WeightsError(
                 f"{names.get(name, name)} in {source} has shape {ours[name].shape} "
-                f"in the order of this project; the network expects {shape}"
+                f"after conversion to HWIO; the network expects {shape}"
             )
 
 
 def norm_table(theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, str]:
-    """One batch norm's part of a table.
+    """Returns the table entries of one batch norm.
 
     Args:
-        theirs: foreign prefix, separator included.
+        theirs: foreign prefix, including the separator.
         ours: our module path below the collection.
         names: {our array name: foreign array name}.
     """
@@ -145,7 +147,7 @@ def norm_table(theirs: str, ours: str, names: Mapping[str, str]) -> dict[str, st
 
 
 def block_indices() -> list[list[int]]:
-    """The encoder's block numbers, stage by stage: [[0], [1, 2], [3, 4, 5], ...]."""
+    """Returns the encoder's block indices by stage: [[0], [1, 2], [3, 4, 5], ...]."""
     stages: list[list[int]] = []
     start = 0
     for _, _, repeats, _ in STAGES:
@@ -155,7 +157,7 @@ def block_indices() -> list[list[int]]:
 
 
 def _turned(name: str, array: np.ndarray) -> np.ndarray:
-    """OIHW, or Keras' depthwise (3, 3, C, 1), -> HWIO; anything else as it is."""
+    """Transposes OIHW, or Keras' depthwise (3, 3, C, 1), to HWIO."""
     if array.ndim != 4:
         return array
     if name.endswith(".weight"):
@@ -166,6 +168,6 @@ def _turned(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _some(names: list[str]) -> str:
-    """A few names, and how many more there are."""
+    """Lists up to three names, and how many more there are."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

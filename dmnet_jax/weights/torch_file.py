@@ -1,10 +1,10 @@
-"""Reads the tensors of a PyTorch checkpoint without PyTorch, running none of it.
+"""Reads the tensors of a PyTorch checkpoint safely, without PyTorch or unpickling.
 
-A `.pth` file is a zip archive: one program for a stack machine, `data.pkl`, and the
-tensors' bytes in entries `data/0`, `data/1`, ... Such a program may name any Python
-function and have it called. Here it is walked by a machine that knows the twenty-odd
-instructions a checkpoint needs and six names; it looks nothing up and calls nothing
-outside this file, and any other instruction or name is refused.
+A `.pth` file is a zip archive with a pickle program for a stack machine, `data.pkl`,
+and the tensors' bytes in entries `data/0`, `data/1`, ... Unpickling such a program can
+call any Python function. Instead, it is interpreted here by a minimal machine with the
+instructions and names that checkpoints need. It imports nothing and calls nothing
+outside this file, and rejects any other instruction or name.
 """
 
 import math
@@ -22,7 +22,7 @@ from dmnet_jax.weights.layout import WeightsError
 MAX_PROGRAM_BYTES = 16 << 20
 _MAX_RANK = 8
 
-# bfloat16 is the upper half of a float32 and is read as such.
+# bfloat16 is read as the upper half of a float32.
 _STORAGES = {
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -38,7 +38,7 @@ _STORAGES = {
 
 
 class _Name(NamedTuple):
-    """A name the program may mention. It stands for itself; nothing is imported."""
+    """A global name in the program. It is only a placeholder; nothing is imported."""
 
     module: str
     name: str
@@ -59,10 +59,10 @@ Storage = Callable[[str, str, int], np.ndarray]
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
-    """The state dict of a PyTorch `.pth` or `.pt` file.
+    """Reads the state dict of a PyTorch `.pth` or `.pt` file.
 
-    A state dict under "state_dict", "model" or "net" is found, and "module." before
-    every name (DataParallel) is taken off.
+    A state dict nested under "state_dict", "model" or "net" is found, and the prefix
+    "module." of all names (DataParallel) is removed.
 
     Args:
         path: a file written by `torch.save` of PyTorch 1.6 or later.
@@ -72,16 +72,17 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
         float32.
 
     Raises:
-        FileNotFoundError: no such file.
-        WeightsError: not such a file, damaged, or it asks for anything but tensors.
+        FileNotFoundError: there is no such file.
+        WeightsError: the file is not a PyTorch file, is damaged, or contains anything
+            but tensors.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):
         raise WeightsError(
-            f"{path}: not a PyTorch zip file; if PyTorch before 1.6 wrote it, or it "
-            "was cut short, load it with PyTorch and torch.save it again"
+            f"{path}: not a PyTorch zip file; if it was written by PyTorch before 1.6 "
+            "or is truncated, load it with PyTorch and torch.save it again"
         )
     try:
         with zipfile.ZipFile(path) as archive:
@@ -92,18 +93,20 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
 
 def _checkpoint(archive: zipfile.ZipFile, path: Path) -> Any:
     entries = {info.filename: info for info in archive.infolist()}
-    # Stored entries that together fit the file cannot unfold into more memory.
+    # Uncompressed entries that fit the file size cannot expand to more memory.
     total = sum(info.file_size for info in entries.values())
     for info in entries.values():
         if info.compress_type != zipfile.ZIP_STORED:
             raise WeightsError(f"{path}: entry {info.filename} is compressed")
         if info.file_size != info.compress_size:
-            raise WeightsError(f"{path}: entry {info.filename} lies about its size")
+            raise WeightsError(f"{path}: entry {info.filename} has inconsistent sizes")
     if total > path.stat().st_size:
-        raise WeightsError(f"{path}: entries claim more bytes than the file has")
+        raise WeightsError(f"{path}: entries declare more bytes than the file has")
     programs = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
     if len(programs) != 1:
-        raise WeightsError(f"{path}: holds {len(programs)} entries */data.pkl, not 1")
+        raise WeightsError(
+            f"{path}: contains {len(programs)} entries */data.pkl; expected 1"
+        )
     root = programs[0].removesuffix("data.pkl")
     if entries[programs[0]].file_size > MAX_PROGRAM_BYTES:
         raise WeightsError(f"{path}: entry {programs[0]} is too large for a checkpoint")
@@ -121,7 +124,7 @@ def _checkpoint(archive: zipfile.ZipFile, path: Path) -> Any:
             if entries[name].file_size != count * dtype.itemsize:
                 raise WeightsError(
                     f"{path}: entry {name} has {entries[name].file_size} bytes; "
-                    f"{count} values of {kind} are {count * dtype.itemsize}"
+                    f"{count} values of {kind} need {count * dtype.itemsize}"
                 )
             flat = np.frombuffer(archive.read(name), dtype)
             flat = flat.astype(dtype.newbyteorder("="), copy=False)
@@ -138,24 +141,24 @@ def _checkpoint(archive: zipfile.ZipFile, path: Path) -> Any:
 
 
 def run(program: bytes, storage: Storage) -> Any:
-    """What a checkpoint's program leaves on its stack.
+    """Interprets a checkpoint's pickle program and returns its result.
 
     Args:
-        program: of pickle protocol 2, as `torch.save` writes it.
-        storage: (kind, key, count) -> flat array of `count` values.
+        program: program of pickle protocol 2, as written by `torch.save`.
+        storage: function (kind, key, count) -> flat array of `count` values.
 
     Returns:
-        dicts, lists, tuples, numbers, strings and arrays.
+        Nested dicts, lists, tuples, numbers, strings and arrays.
 
     Raises:
-        WeightsError: an instruction or a name that a checkpoint does not need.
+        WeightsError: an instruction or name is not allowed.
     """
     stack: list[Any] = []
     memo: dict[Any, Any] = {}
 
     def pop() -> Any:
         if not stack or stack[-1] is _MARK:
-            raise WeightsError("the program takes more than it has put")
+            raise WeightsError("the program pops from an empty stack")
         return stack.pop()
 
     def pop_to_mark() -> list[Any]:
@@ -163,22 +166,22 @@ def run(program: bytes, storage: Storage) -> Any:
         while stack and stack[-1] is not _MARK:
             items.append(stack.pop())
         if not stack:
-            raise WeightsError("the program takes more than it has put")
+            raise WeightsError("the program pops from an empty stack")
         stack.pop()
         return items[::-1]
 
     def set_items(items: list[Any]) -> None:
         target = stack[-1] if stack else None
         if not isinstance(target, dict) or len(items) % 2:
-            raise WeightsError("items are set on what is not a dict")
+            raise WeightsError("items are set on a value that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str | int):
-                raise WeightsError("a dict's key is neither a text nor a number")
+                raise WeightsError("a dict key is neither a string nor a number")
             target[key] = value
 
     def append(items: list[Any]) -> None:
         if not stack or not isinstance(stack[-1], list):
-            raise WeightsError("items are appended to what is not a list")
+            raise WeightsError("items are appended to a value that is not a list")
         stack[-1].extend(items)
 
     try:
@@ -186,7 +189,9 @@ def run(program: bytes, storage: Storage) -> Any:
             name = opcode.name
             if name == "PROTO":
                 if argument != 2:
-                    raise WeightsError(f"protocol {argument}; only 2 is read")
+                    raise WeightsError(
+                        f"pickle protocol {argument}; only 2 is supported"
+                    )
             elif name == "STOP":
                 return pop()
             elif name in _CONSTANTS:
@@ -219,7 +224,7 @@ def run(program: bytes, storage: Storage) -> Any:
                 stack.append(value)
             elif name in ("BINGET", "LONG_BINGET"):
                 if argument not in memo:
-                    raise WeightsError(f"value {argument} is used before it is made")
+                    raise WeightsError(f"value {argument} is used before it is set")
                 stack.append(memo[argument])
             elif name == "GLOBAL":
                 stack.append(_allowed(argument))
@@ -229,12 +234,12 @@ def run(program: bytes, storage: Storage) -> Any:
                 arguments, function = pop(), pop()
                 stack.append(_call(function, arguments))
             elif name == "BUILD":
-                # PyTorch hangs version numbers on a state dict; they are dropped.
+                # PyTorch attaches version numbers to a state dict; they are ignored.
                 state = pop()
                 if not (stack and isinstance(stack[-1], dict)) or not isinstance(
                     state, dict
                 ):
-                    raise WeightsError("state is set on what is not a dict")
+                    raise WeightsError("state is set on a value that is not a dict")
             else:
                 raise WeightsError(
                     f"instruction {name} at byte {position} is not allowed"
@@ -242,35 +247,38 @@ def run(program: bytes, storage: Storage) -> Any:
     except WeightsError:
         raise
     except (ValueError, struct.error, OverflowError) as error:
-        raise WeightsError(f"cut short or damaged: {error}") from error
-    raise WeightsError("cut short or damaged: it does not end")
+        raise WeightsError(f"truncated or damaged: {error}") from error
+    raise WeightsError("truncated or damaged: the program does not end")
 
 
 def _allowed(argument: Any) -> _Name:
     name = _Name(*argument.split(" ", 1))
     if name not in _ALLOWED:
         raise WeightsError(
-            f"it asks for {name.module}.{name.name}, which is not allowed; "
-            "save the state dict alone: torch.save(model.state_dict(), path)"
+            f"it refers to {name.module}.{name.name}, which is not allowed; save only "
+            "the state dict: torch.save(model.state_dict(), path)"
         )
     return name
 
 
 def _storage(identity: Any, storage: Storage) -> tuple[np.ndarray]:
-    """The storage of ("storage", kind, key, device, count), wrapped to be no tensor."""
+    """Resolves ("storage", kind, key, device, count) to a storage, as a 1-tuple.
+
+    The tuple distinguishes a storage from a tensor.
+    """
     match identity:
         case ("storage", _Name("torch", kind), str(key), str(), int(count)) if (
             kind in _STORAGES and count >= 0
         ):
             return (storage(kind, key, count),)
-    raise WeightsError("it asks for a storage of an unknown kind")
+    raise WeightsError("it refers to a storage of an unknown kind")
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    # Messages show no value of the program's making: such a value may be a small
-    # graph whose text is endless.
+    # Messages never print values created by the program: a small object graph can have
+    # an unbounded representation.
     if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-        raise WeightsError(f"a call of a {type(function).__name__} is not allowed")
+        raise WeightsError(f"calling a {type(function).__name__} is not allowed")
     if function == _ORDERED_DICT and not arguments:
         return {}
     if function == _TENSOR and len(arguments) >= 4:
@@ -282,12 +290,12 @@ def _call(function: Any, arguments: Any) -> Any:
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> np.ndarray:
-    """A view of a storage; never more values than the storage has."""
+    """Returns a view of a storage, checked to be within its bounds."""
     match storage:
         case (np.ndarray() as flat,):
             pass
         case _:
-            raise WeightsError("a tensor is made of what is not a storage")
+            raise WeightsError("a tensor's data is not a storage")
     if not (
         isinstance(size, tuple)
         and isinstance(stride, tuple)
@@ -314,11 +322,11 @@ def _state_dict(checkpoint: Any, path: Path) -> dict[str, np.ndarray]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not state:
-        raise WeightsError(f"{path}: holds no state dict (named tensors)")
+        raise WeightsError(f"{path}: contains no state dict (named tensors)")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
             raise WeightsError(
-                f"{path}: {name!r:.80} is no named tensor; save the state dict alone"
+                f"{path}: {name!r:.80} is not a named tensor; save only the state dict"
             )
     if all(name.startswith("module.") for name in state):
         return {name.removeprefix("module."): value for name, value in state.items()}

@@ -1,4 +1,4 @@
-"""Encoders of the compared networks from torchvision's classifiers."""
+"""Import of the baseline networks' encoders from torchvision's classifiers."""
 
 from collections.abc import Mapping
 from itertools import accumulate
@@ -19,17 +19,17 @@ from dmnet_jax.weights.layout import (
 def from_torchvision_classifier(
     state: Mapping[str, np.ndarray], source: str
 ) -> dict[str, Any]:
-    """The encoder's variables from `vgg11`, `vgg16`, `resnet18` or `resnet34`.
+    """Converts `vgg11`, `vgg16`, `resnet18` or `resnet34` to the encoder's variables.
 
     Args:
-        state: its state dict. The classifier may be there and is not used.
-        source: what the arrays are, for messages.
+        state: state dict. The classifier is ignored.
+        source: description of the arrays for messages.
 
     Returns:
         {"params": ..., "batch_stats": ...} of `VGG` (without statistics) or `ResNet`.
 
     Raises:
-        WeightsError: it is of none of them.
+        WeightsError: the state dict belongs to none of these networks.
     """
     unneeded = [
         name
@@ -44,13 +44,13 @@ def from_torchvision_classifier(
         if used == table.keys():
             return unflatten(rearrange(state, table, unneeded, source=source))
     raise WeightsError(
-        f"{source}: of torchvision's networks, vgg11, vgg16, resnet18 and resnet34 can "
-        "be used here (without batch norm in a VGG), and this is none of them"
+        f"{source}: not a supported torchvision network; use vgg11, vgg16 (without "
+        "batch norm), resnet18 or resnet34"
     )
 
 
 def vgg_table(layers: int) -> dict[str, str]:
-    """{torchvision's name: ours} of a VGG, in which a pooling counts as a layer."""
+    """Returns {torchvision's name: ours} of a VGG; torchvision counts poolings too."""
     table = {}
     repeats = vgg.STAGES[layers]
     starts = [0, *accumulate(2 * n + 1 for n in repeats)]
@@ -64,7 +64,7 @@ def vgg_table(layers: int) -> dict[str, str]:
 
 
 def resnet_table(blocks: tuple[int, ...]) -> dict[str, str]:
-    """{torchvision's name: ours} of a ResNet of basic blocks."""
+    """Returns {torchvision's name: ours} of a ResNet with basic blocks."""
     table = {"conv1.weight": "params/stem/kernel"}
     table |= norm_table("bn1.", "stem_norm", TORCH_NORM)
     for stage, count in enumerate(blocks, 1):

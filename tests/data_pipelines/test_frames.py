@@ -18,7 +18,7 @@ from data_pipelines.frames import (
     Video,
     cached,
     check,
-    read_grey,
+    read_gray,
     read_image,
     read_label,
     read_size,
@@ -44,7 +44,7 @@ class Memory:
         return rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
 
     def label(self, video, frame):
-        if frame in self.videos[video].unlabelled:
+        if frame in self.videos[video].unlabeled:
             return None
         rng = np.random.default_rng([video, frame, 1])
         return rng.integers(0, 2, (6, 8), dtype=np.uint8)
@@ -91,7 +91,7 @@ def test_mask_values_survive_every_way_to_store_them(tmp_path, mask, kind):
     image = palette(mask) if kind == "P" else Image.fromarray(mask).convert(kind)
     assert image.mode == kind
     image.save(tmp_path / "m.png")
-    assert np.array_equal(read_grey(tmp_path / "m.png"), mask)
+    assert np.array_equal(read_gray(tmp_path / "m.png"), mask)
     assert np.array_equal(read_label(tmp_path / "m.png", 4), mask)
 
 
@@ -156,18 +156,18 @@ def test_coloured_masks_are_refused_with_the_pixel(tmp_path, rgb):
     rgb[2, 5] = (1, 2, 3)
     Image.fromarray(rgb).save(tmp_path / "m.png")
     with pytest.raises(DataError, match=r"\(1, 2, 3\) at row 2, column 5"):
-        read_grey(tmp_path / "m.png")
+        read_gray(tmp_path / "m.png")
 
 
 def test_jpeg_masks_and_16_bit_images_are_refused(tmp_path, mask):
     Image.fromarray(mask).save(tmp_path / "m.jpg")
     Image.fromarray(mask.astype(np.uint16) * 300).save(tmp_path / "deep.png")
     with pytest.raises(DataError, match="PNG"):
-        read_grey(tmp_path / "m.jpg")
+        read_gray(tmp_path / "m.jpg")
     with pytest.raises(DataError, match="8-bit"):
         read_image(tmp_path / "deep.png")
     with pytest.raises(DataError, match="8-bit"):
-        read_grey(tmp_path / "deep.png")
+        read_gray(tmp_path / "deep.png")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
@@ -209,7 +209,7 @@ def test_huge_images_are_refused_before_decoding(tmp_path, monkeypatch, side):
         + b"\x00\x00\x00\x04IDAT\x78\x9c\x63\x00\x00\x00\x00\x00"
     )
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("load"))
-    for read in (read_size, read_image, read_grey):
+    for read in (read_size, read_image, read_gray):
         with pytest.raises(DataError, match=r"bomb.png.* 64 million"):
             read(path)
 
@@ -271,7 +271,7 @@ def test_select_orders_videos_and_names_unknown_ones():
     assert [video.name for video in chosen.videos] == ["b", "a"]
     assert np.array_equal(chosen.image(0, 1), source.image(1, 1))
     assert np.array_equal(chosen.label(1, 2), source.label(0, 2))
-    assert chosen.videos[0].unlabelled == {1}
+    assert chosen.videos[0].unlabeled == {1}
     with pytest.raises(DataError) as error:
         select(source, ["a", "c", "a", "d"])
     assert len(error.value.faults) == 3

@@ -233,16 +233,16 @@ def test_prepare_refuses_them_and_has_the_option(tmp_path, capsys):
 
 def test_what_a_run_does_not_use_does_not_stop_it(tmp_path):
     root = write(tmp_path, lambda label, _: label.clip(0, 1))
-    (root / "unlabelled" / "frames").mkdir(parents=True)
-    Image.new("RGB", (64, 64)).save(root / "unlabelled" / "frames" / "0.png")
+    (root / "unlabeled" / "frames").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(root / "unlabeled" / "frames" / "0.png")
     (root / "empty" / "frames").mkdir(parents=True)
     (root / "__MACOSX" / "frames").mkdir(parents=True)
     assert not looked_at(root)[1]
     assert open_videos(config(root), ["two"]).videos[0].name == "two"
-    report = refused(root, train=("one", "unlabelled"))
+    report = refused(root, train=("one", "unlabeled"))
     assert "prepare --allow-missing" in report
     report = refused(root, train=(), val=())
-    assert "must name the videos; there are empty, one, two, unlabelled" in report
+    assert "must name the videos; there are empty, one, two, unlabeled" in report
 
 
 def test_a_frame_without_a_mask_says_what_sparse_masks_need(tmp_path, capsys):

@@ -21,7 +21,7 @@ from dmnet_jax.metrics import (
     flicker,
     flicker_counts,
     frame_counts,
-    normalised_surface_distance,
+    normalized_surface_distance,
     summarize,
 )
 from tests.support.tiny_run import CLASSES, Videos, picture
@@ -52,7 +52,7 @@ def rows_of(found):
     for video, now in found:
         counts = frame_counts(now.label, now.truth, 3)
         surface = [math.nan] + [
-            normalised_surface_distance(now.label, now.truth, c, 2) for c in (1, 2)
+            normalized_surface_distance(now.label, now.truth, c, 2) for c in (1, 2)
         ]
         flickered = np.zeros(2, np.int64)
         if video in before:
@@ -206,8 +206,8 @@ def test_tables_name_classes_and_protocols(folder, evaluation):
         "| F   | global ",
         "surface distance at 2 px",
         "flicker",
-        "never to be reported: ternaus_validation",
-        "scored at the network's input size (64x64), logits enlarged by nearest",
+        "not for reporting: ternaus_validation",
+        "scored at the network's input size (64x64), logits resized by nearest",
     ):
         assert said in text
 

@@ -20,7 +20,7 @@ from dmnet_jax.metrics import (
     confusion_matrix,
     flicker,
     frame_counts,
-    normalised_surface_distance,
+    normalized_surface_distance,
     summarize,
 )
 from dmnet_jax.models.protocol import Output, VideoSegmenter
@@ -109,9 +109,9 @@ def test_counts_are_the_metrics_of_the_predictions():
         model, variables, source, on_frame=lambda video, r: shown.append((video, r))
     )
     assert len(shown) == 15 and sum(r.truth is None for _, r in shown) == 2
-    labelled = [(video, r) for video, r in shown if r.truth is not None]
+    labeled = [(video, r) for video, r in shown if r.truth is not None]
     assert found.counts.shape == (13, 3, 3)
-    for i, (video, result) in enumerate(labelled):
+    for i, (video, result) in enumerate(labeled):
         expected = frame_counts(result.label, picture(result.frame, seed=video)[1], 3)
         np.testing.assert_array_equal(found.counts[i], expected)
         assert found.videos[i] == f"video{video}"
@@ -175,9 +175,9 @@ def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
     )
     side = 16 * repeat
     assert found.size == (side, side) and found.scoring == rules
-    labelled = [r for r in shown if r.truth is not None]
-    assert len(shown) == CHUNK + 2 and len(labelled) == CHUNK + 1
-    for i, result in enumerate(labelled):
+    labeled = [r for r in shown if r.truth is not None]
+    assert len(shown) == CHUNK + 2 and len(labeled) == CHUNK + 1
+    for i, result in enumerate(labeled):
         label = by_hand(source, result.frame, repeat=repeat)
         truth = picture(result.frame)[1]
         truth = truth if score_at == "input" else truth.repeat(3, 0).repeat(3, 1)
@@ -185,13 +185,13 @@ def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
         np.testing.assert_array_equal(result.truth, truth)
         np.testing.assert_array_equal(found.counts[i], frame_counts(label, truth, 3))
         for c in (1, 2):
-            want = normalised_surface_distance(label, truth, c, 2)
+            want = normalized_surface_distance(label, truth, c, 2)
             np.testing.assert_allclose(found.surface[i, c], want)
-    want = sum(confusion_matrix(r.label, r.truth, 3) for r in labelled)
+    want = sum(confusion_matrix(r.label, r.truth, 3) for r in labeled)
     np.testing.assert_array_equal(found.confusion, want)
     # The frame after the one without a label has nothing to be compared with.
     assert found.flicker[0].tolist() == found.flicker[2].tolist() == [0, 0]
-    tail = labelled[2:]
+    tail = labeled[2:]
     changed, counted = found.flicker[2:].sum(0)
     want = flicker(np.stack([r.label for r in tail]), np.stack([r.truth for r in tail]))
     assert counted and changed / counted == want
@@ -232,7 +232,7 @@ def test_each_video_starts_from_an_empty_memory(live_step):
 
 
 def test_calibration_is_the_mean_over_all_frames(live_step):
-    """s by distances between the features of neighbours, r by entropies."""
+    """s by distances between the features of neighbors, r by entropies."""
     model, fresh = network()
     encode = jax.jit(
         lambda frames: model.apply(fresh, frames, method=type(model).encode).top,
@@ -254,7 +254,7 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
     np.testing.assert_allclose(measured["min_confidence"], np.mean(r), rtol=1e-4)
     np.testing.assert_allclose(measured["max_similarity"], np.mean(s), rtol=1e-3)
     assert {value.dtype for value in measured.values()} == {np.dtype(np.float32)}
-    # Of stills nothing is known of neighbours; thresholds are numbers all the same.
+    # Of stills nothing is known of neighbors; thresholds are numbers all the same.
     stills = calibrate(model, fresh, Videos((1, 1, 1)))
     assert stills["max_similarity"] == NO_SIMILARITY
     assert np.isfinite(stills["min_confidence"])

@@ -56,7 +56,7 @@ def test_a_folder_of_pictures_or_of_videos_calibrates(tmp_path):
     assert frame[:, :32].any() and not frame[:, 33:].any()
     one = calibration.of_folder(str(tmp_path / "videos" / "one" / "frames"), size)
     assert [clip.length for clip in one.clips] == [3]
-    with pytest.raises(ValueError, match="holds no .jpg, .jpeg, .png"):
+    with pytest.raises(ValueError, match="contains no .jpg, .jpeg, .png"):
         calibration.of_folder(str(tmp_path / "videos" / "empty"), size)
 
 

@@ -49,7 +49,7 @@ def test_jax_step_is_checked_written_and_run(run, tmp_path, capsys):
     ]
     parity = json.loads((tmp_path / "parity.json").read_text())["model.jax"]
     assert parity["passed"] and parity["frames"] == 64 and parity["wraps"] >= 1
-    with Session.from_artefact(tmp_path / "model.jax") as session:
+    with Session.from_artifact(tmp_path / "model.jax") as session:
         result = session.step(tiny_run.picture(0)[0])
         assert result.status == "ok" and result.labels.shape == (64, 64)
 
@@ -58,7 +58,7 @@ def test_onnx_step_is_scored_too(run, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     videos = run.parents[2] / "videos"
     arguments = ["--checkpoint", str(run), "--format", "onnx", "--out", str(tmp_path)]
-    assert main([*arguments, "--labelled", str(videos)]) == 0
+    assert main([*arguments, "--labeled", str(videos)]) == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         *("model.onnx", "model.onnx.json", "model.onnx.sha256", "parity.json")
     ]
@@ -67,7 +67,7 @@ def test_onnx_step_is_scored_too(run, tmp_path):
     parity = json.loads((tmp_path / "parity.json").read_text())["model.onnx"]
     assert parity["passed"] and parity["computed_in"] == "fp32"
     assert abs(parity["miou_network"] - parity["miou_exported"]) <= 0.002
-    with Session.from_artefact(tmp_path / "model.onnx") as session:
+    with Session.from_artifact(tmp_path / "model.onnx") as session:
         assert session.step(tiny_run.picture(0)[0]).labels.shape == (64, 64)
 
 
@@ -85,7 +85,7 @@ def test_gate_counts_scores_and_what_bfloat16_may_do():
     ("mistake", "said"),
     [
         (["--format", "jax", "--dtype", "bf16"], "for --format openvino alone"),
-        (["--format", "onnx", "--labelled", "nowhere"], "nowhere: no such folder"),
+        (["--format", "onnx", "--labeled", "nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_mistakes_in_what_is_asked_for_are_one_line(

@@ -21,9 +21,9 @@ from dmnet_jax.datasets import open_split
 from dmnet_jax.export import calibration, int8, int8_gate, quantization
 from dmnet_jax.export.__main__ import main
 from dmnet_jax.models.protocol import Memories
-from dmnet_jax.streaming import Session, load_artefact, runtimes
+from dmnet_jax.streaming import Session, load_artifact, runtimes
 from dmnet_jax.streaming.described import read_description
-from dmnet_jax.streaming.program import Interface, Labelled, Program
+from dmnet_jax.streaming.program import Interface, Labeled, Program
 from tests.support import tiny_run
 
 HAS_ALL = all(map(importlib.util.find_spec, ("onnx", "openvino", "nncf")))
@@ -116,8 +116,8 @@ def test_the_command_writes_int8_from_a_runs_own_videos(made, run):
 
 
 @needs_all
-def test_the_int8_step_runs_as_any_other_artefact(made):
-    with Session.from_artefact(made.path) as session:
+def test_the_int8_step_runs_as_any_other_artifact(made):
+    with Session.from_artifact(made.path) as session:
         for index in range(4):
             result = session.step(tiny_run.picture(index)[0])
             assert result.status == "ok" and result.labels is not None
@@ -198,7 +198,7 @@ def test_layers_are_ranked_by_the_labels_that_they_change(made, monkeypatch):
     rounding.input(4).replace_source_output(opset13.constant(np.float32(0)).output(0))
     rounding.input(3).replace_source_output(opset13.constant(np.float32(0)).output(0))
     monkeypatch.setattr(quantization, "layers", lambda model: chosen)
-    program = load_artefact(made.float32)
+    program = load_artifact(made.float32)
     inputs = calibration.Rolled(program, described(made.float32), SEEN)
     ranked = quantization.ranked(contents_of(made.float32), model, inputs)
     assert ranked[0] == chosen[2] and sorted(ranked) == sorted(chosen)
@@ -228,7 +228,7 @@ def test_what_loses_too_much_is_refused_with_both_numbers(
 @needs_all
 @pytest.mark.soak
 def test_a_layer_that_is_given_back_is_not_quantized(made):
-    program = load_artefact(made.float32)
+    program = load_artifact(made.float32)
     inputs = calibration.Rolled(program, described(made.float32), SEEN)
     kept = quantization.layers(_model(made))[5:7]
     model, _ = quantization.quantized(contents_of(made.float32), inputs, kept)
@@ -243,7 +243,7 @@ def scripted(labels, confidence, admitted):
     def step(memory, frames, active, reset):
         decision, zero = np.full(1, admitted(memory)), np.zeros(1)
         said: Any = labels[None], None, np.full(1, confidence), zero, decision, None
-        return memory + 1, Labelled(*said)
+        return memory + 1, Labeled(*said)
 
     interface = Interface(SIZE, 1, 3, SIZE)
     return Program(interface, lambda key: 0, step, memories=Memories(True, True))
@@ -256,17 +256,17 @@ def test_the_gate_counts_labels_scores_and_decisions():
 
     class Still(tiny_run.Videos):
         def label(self, video, frame):
-            return None if frame in self.unlabelled else truth
+            return None if frame in self.unlabeled else truth
 
     right = scripted(truth, -0.5, lambda k: True)
     wrong = scripted(spoiled, -0.25, lambda k: k > 1)
     found = int8_gate.gate(right, wrong, Still((3, 2), frozenset({0})))
-    assert (found.frames, found.labelled, found.admitted) == (5, 3, 5)
+    assert (found.frames, found.labeled, found.admitted) == (5, 3, 5)
     assert found.decisions_differ == 4 and found.confidence_error == 0.25
     assert found.label_mismatch == pytest.approx((spoiled != truth).mean())
     assert found.miou_float32 == 1 and found.drop > 0.5
     assert "4 of 5 decisions" in found.told()
-    with pytest.raises(ValueError, match="no frame with a label"):
+    with pytest.raises(ValueError, match="labeled videos has a label"):
         int8_gate.gate(right, wrong, tiny_run.Videos((2,), frozenset({0, 1})))
 
 
@@ -309,10 +309,10 @@ def test_videos_that_are_gone_are_told_with_the_flag(run, missing):
         trained = load_run(run)
     gone = dataclasses.replace(trained.config.data, root="/nowhere")
     trained = trained._replace(config=dataclasses.replace(trained.config, data=gone))
-    labelled = VIDEOS if missing == "train" else None
-    flag = {"train": "--calibrate DIR", "val": "--labelled DIR"}[missing]
+    labeled = VIDEOS if missing == "train" else None
+    flag = {"train": "--calibrate DIR", "val": "--labeled DIR"}[missing]
     with pytest.raises(ValueError, match=flag):
-        int8.find_sources(trained, SIZE, labelled, "")
+        int8.find_sources(trained, SIZE, labeled, "")
 
 
 @needs_all
@@ -320,7 +320,7 @@ def test_a_session_says_where_int8_may_be_slow(made, monkeypatch):
     monkeypatch.setattr(runtimes, "computes_int8", lambda: False)
     monkeypatch.setattr(runtimes, "has_bf16", lambda: False)
     with pytest.warns(UserWarning, match="int8 step may be slower"):
-        program = load_artefact(made.path)
+        program = load_artifact(made.path)
     memory = program.init_memory(jax.random.key(0))
     _, out = program.step(memory, tiny_run.picture(0)[0][None])
     assert np.asarray(out.labels).shape == (1, *SIZE)

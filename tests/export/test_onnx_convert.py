@@ -245,7 +245,7 @@ def test_random_numbers_are_an_input():
     np.testing.assert_array_equal(got, rows[[1, 3]])
     with pytest.raises(ValueError, match="no input of that size"):
         convert(step, {"x": x}, ["y"], unused=key)
-    with pytest.raises(ValueError, match=r"other than by memory\.read_uniform"):
+    with pytest.raises(ValueError, match=r"outside memory\.read_uniform"):
         convert(lambda x, key: (x + key[0],), {"x": x}, ["y"], unused=key)
 
 

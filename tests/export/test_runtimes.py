@@ -15,8 +15,8 @@ from dmnet_jax.export import parity
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import TINY, DMNet
 from dmnet_jax.models.lwanet import LWANet
-from dmnet_jax.streaming import ArtefactError, Session, load_artefact
-from dmnet_jax.streaming.artefact import files_of, write_artefact
+from dmnet_jax.streaming import ArtifactError, Session, load_artifact
+from dmnet_jax.streaming.artifact import files_of, write_artifact
 from dmnet_jax.streaming.program import NO_LABEL, Interface
 from dmnet_jax.streaming.runtimes import import_openvino
 from tests.support import tiny_run
@@ -88,13 +88,13 @@ def written(folder, kind, model, variables, label_size=SIZE, **notes):
             zip((".xml", ".bin"), openvino_ir.convert(content), strict=True)
         )
     about = {"dtype": "fp32", **about, **notes}
-    return write_artefact(folder, "model", contents, interface, about)
+    return write_artifact(folder, "model", contents, interface, about)
 
 
 def compared(path, model, variables):
     body = json.loads(path.with_name(f"{path.name}.json").read_text())
     names = [leaf["name"] for leaf in body["memory"]]
-    return parity.compare(model, variables, load_artefact(path), names)
+    return parity.compare(model, variables, load_artifact(path), names)
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +103,13 @@ def paper():
 
 
 @pytest.fixture(scope="module", params=FORMATS)
-def artefact(request, paper, tmp_path_factory):
+def artifact(request, paper, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return written(folder, request.param, *paper)
 
 
-def test_the_papers_network_passes_the_gate(artefact, paper):
-    found = compared(artefact, *paper)
+def test_the_papers_network_passes_the_gate(artifact, paper):
+    found = compared(artifact, *paper)
     assert found.passed(), found
     assert found.frames == 64 and found.resets == 1 and found.wraps > 8
 
@@ -156,8 +156,8 @@ def test_what_cannot_be_exported_is_refused():
         onnx_graph.export_step(DMNet.tiny(3), {}, Interface(SIZE, 2, 3, SIZE))
 
 
-def test_a_stream_without_a_frame_is_left_alone_and_resets_forget(artefact):
-    program = load_artefact(artefact)
+def test_a_stream_without_a_frame_is_left_alone_and_resets_forget(artifact):
+    program = load_artifact(artifact)
     memory = program.init_memory(jax.random.key(0))
     for index in range(4):
         frame = tiny_run.picture(index, SIZE)[0][None]
@@ -168,7 +168,7 @@ def test_a_stream_without_a_frame_is_left_alone_and_resets_forget(artefact):
     for wanted, got in zip(before, memory, strict=True):
         np.testing.assert_array_equal(wanted, got)
 
-    body = json.loads(artefact.with_name(f"{artefact.name}.json").read_text())
+    body = json.loads(artifact.with_name(f"{artifact.name}.json").read_text())
     names = [leaf["name"] for leaf in body["memory"]]
     for what, counts in ((KEEP, (5, 5)), (RESET_LOCAL, (1, 6)), (RESET_ALL, (1, 1))):
         memory, _ = program.step(memory, frame, reset=np.full(1, what, np.uint8))
@@ -176,8 +176,8 @@ def test_a_stream_without_a_frame_is_left_alone_and_resets_forget(artefact):
         assert (held[".local.count"][0], held[".global_.count"][0]) == counts
 
 
-def test_sessions_of_one_program_are_isolated_and_repeatable(artefact):
-    program = load_artefact(artefact)
+def test_sessions_of_one_program_are_isolated_and_repeatable(artifact):
+    program = load_artifact(artifact)
     frames = [tiny_run.picture(i, SIZE)[0] for i in range(8)]
     with Session(program) as one, Session(program) as two:
         for frame in frames:
@@ -189,34 +189,34 @@ def test_sessions_of_one_program_are_isolated_and_repeatable(artefact):
         assert again[-1] == wanted.confidence
 
 
-def test_files_have_checksums_and_tell_nothing_of_this_machine(artefact):
-    for line in artefact.with_name(f"{artefact.name}.sha256").read_text().splitlines():
+def test_files_have_checksums_and_tell_nothing_of_this_machine(artifact):
+    for line in artifact.with_name(f"{artifact.name}.sha256").read_text().splitlines():
         digest, name = line.split()
-        content = (artefact.parent / name).read_bytes()
+        content = (artifact.parent / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
-    for file in files_of(artefact):
+    for file in files_of(artifact):
         content = file.read_bytes()
         assert str(tiny_run.ROOT).encode() not in content
         assert b"/tmp/" not in content and b".py" not in content
 
 
-def test_damage_in_any_file_is_found(artefact, tmp_path):
-    for damaged in files_of(artefact):
-        for file in files_of(artefact):
+def test_damage_in_any_file_is_found(artifact, tmp_path):
+    for damaged in files_of(artifact):
+        for file in files_of(artifact):
             content = bytearray(file.read_bytes())
             if file == damaged:
                 content[len(content) // 2] ^= 1
             (tmp_path / file.name).write_bytes(content)
-        with pytest.raises(ArtefactError, match=artefact.name):
-            load_artefact(tmp_path / artefact.name)
+        with pytest.raises(ArtifactError, match=artifact.name):
+            load_artifact(tmp_path / artifact.name)
 
 
-def copied(artefact, folder, change):
-    """The artefact's files with another description and content, sealed again."""
-    contents = {file.suffix: file.read_bytes() for file in files_of(artefact)[:-2]}
-    body = json.loads(artefact.with_name(f"{artefact.name}.json").read_text())
+def copied(artifact, folder, change):
+    """The artifact's files with another description and content, sealed again."""
+    contents = {file.suffix: file.read_bytes() for file in files_of(artifact)[:-2]}
+    body = json.loads(artifact.with_name(f"{artifact.name}.json").read_text())
     change(contents, body)
-    path = folder / artefact.name
+    path = folder / artifact.name
     described = json.dumps(body).encode()
     for suffix, content in contents.items():
         path.with_suffix(suffix).write_bytes(content)
@@ -249,18 +249,18 @@ def half(contents, body):
 
 @pytest.mark.parametrize("change", [more_slots, other_labels, half])
 def test_a_program_that_is_not_what_is_described_is_one_line(
-    artefact, tmp_path, change
+    artifact, tmp_path, change
 ):
-    path = copied(artefact, tmp_path, change)
-    with pytest.raises(ArtefactError, match=f"{path.name}: cannot be opened") as caught:
-        load_artefact(path)
+    path = copied(artifact, tmp_path, change)
+    with pytest.raises(ArtifactError, match=f"{path.name}: cannot be opened") as caught:
+        load_artifact(path)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_weights_in_a_file_of_their_own_are_refused(artefact, tmp_path, inside):
+def test_weights_in_a_file_of_their_own_are_refused(artifact, tmp_path, inside):
     """Of the graph, or of a node in a node's graph: no checksum covers that file."""
-    if artefact.suffix != ".onnx":
+    if artifact.suffix != ".onnx":
         pytest.skip("is ONNX's")
 
     def outside(contents, body):
@@ -280,18 +280,18 @@ def test_weights_in_a_file_of_their_own_are_refused(artefact, tmp_path, inside):
             model.graph.initializer.remove(tensor)
         contents[".onnx"] = model.SerializeToString()
 
-    path = copied(artefact, tmp_path, outside)
-    with pytest.raises(ArtefactError, match="lies in a file of its own"):
-        load_artefact(path)
+    path = copied(artifact, tmp_path, outside)
+    with pytest.raises(ArtifactError, match="stored in an external file"):
+        load_artifact(path)
 
 
-def test_missing_runtime_is_one_line_that_names_the_extra(artefact, monkeypatch):
-    extra = {".onnx": "onnxruntime", ".xml": "openvino"}[artefact.suffix]
+def test_missing_runtime_is_one_line_that_names_the_extra(artifact, monkeypatch):
+    extra = {".onnx": "onnxruntime", ".xml": "openvino"}[artifact.suffix]
     monkeypatch.setitem(sys.modules, extra, None)
-    with pytest.raises(ArtefactError, match=r'pip install -e "\.\[\w+\]"'):
-        load_artefact(artefact)
-    with pytest.raises(ArtefactError, match="must be a .jax, .onnx, .xml file"):
-        load_artefact("model.pt")
+    with pytest.raises(ArtifactError, match=r'pip install -e "\.\[\w+\]"'):
+        load_artifact(artifact)
+    with pytest.raises(ArtifactError, match="must be a .jax, .onnx, .xml file"):
+        load_artifact("model.pt")
 
 
 @pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra openvino")
@@ -304,7 +304,7 @@ def test_bfloat16_is_a_wish_that_float32_grants_where_there_is_none(
     path = written(tmp_path, "openvino", *paper, dtype="bf16")
     assert not any(name.startswith("openvino_telemetry.") for name in sys.modules)
     with pytest.warns(UserWarning, match="runs the step in float32"):
-        assert load_artefact(path).interface.size == SIZE
+        assert load_artifact(path).interface.size == SIZE
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -15,7 +15,7 @@ from dmnet_jax.live.degrade import OFF, Choice, Degrade
 from dmnet_jax.live.engine import Engine
 from dmnet_jax.models.protocol import Memories
 from dmnet_jax.predict import network as prediction
-from dmnet_jax.streaming.program import Interface, Labelled, Program
+from dmnet_jax.streaming.program import Interface, Labeled, Program
 from dmnet_jax.video.sources import Captured
 from tests.support.tiny_run import CLASSES, picture
 
@@ -84,7 +84,7 @@ class Still:
             labels = np.ones((1, *SIZE), np.uint8)
             score = np.array([-0.1], np.float32)
             step: Any = labels, None, score, score, np.zeros(1, bool), TRUST[None]
-            return memory, Labelled(*step)
+            return memory, Labeled(*step)
 
         memories = Memories(local=False, global_=False)
         interface = Interface(SIZE, 1, len(CLASSES), SIZE)
@@ -181,5 +181,5 @@ def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
     ],
 )
 def test_no_other_way_to_degrade(still, order):
-    with pytest.raises(ValueError, match="no such order"):
+    with pytest.raises(ValueError, match="unknown command"):
         still.engine().order(order)

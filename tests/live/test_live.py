@@ -122,7 +122,7 @@ def test_orders_are_obeyed(trained):
     ],
 )
 def test_no_other_orders(trained, order):
-    with pytest.raises(ValueError, match="no such order"):
+    with pytest.raises(ValueError, match="unknown command"):
         Engine(trained, Film(), ABOUT).order(order)
 
 

@@ -28,7 +28,7 @@ class Engine:
 
     def order(self, order):
         if order == {"bad": 1}:
-            raise ValueError("no such order")
+            raise ValueError("unknown command")
         self.orders.append(order)
 
 

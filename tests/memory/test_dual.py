@@ -317,7 +317,7 @@ def test_what_does_not_fit_is_named():
     rows, valid = jnp.zeros(3), jnp.ones(3, bool)
     with pytest.raises(ValueError, match=r"stored\['key'\] is missing"):
         mem.prefill(memory, rows, valid)
-    with pytest.raises(ValueError, match=r"recent has shape \[2\].* the 3 rows"):
+    with pytest.raises(ValueError, match=r"recent has shape \[2\].* must have 3 rows"):
         mem.prefill_local(memory, rows[:2], valid)
     with pytest.raises(ValueError, match=r"valid is float32\[3\]; it must be bool"):
         mem.prefill_local(memory, rows, jnp.ones(3))

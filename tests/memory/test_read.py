@@ -264,5 +264,5 @@ def test_attention_over_nothing_is_zeros_and_so_is_its_gradient():
     assert not read(query).any()
     gradient = jax.grad(lambda q: read(q).sum())(query)
     assert np.isfinite(gradient).all() and not gradient.any()
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         mem.attend(query, jnp.ones((2, 5, 3)), jnp.ones((2, 5, 6)), jnp.ones(2, bool))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dmnet_jax.metrics import flicker, normalised_surface_distance
+from dmnet_jax.metrics import flicker, normalized_surface_distance
 
 CLASSES = 4
 SIZE = (5, 7)
@@ -51,7 +51,7 @@ def test_surface_distance_is_the_slow_one(video, class_id, tolerance):
         for a in some
     )
     total = len(ours) + len(theirs)
-    found = normalised_surface_distance(picture, label, class_id, tolerance)
+    found = normalized_surface_distance(picture, label, class_id, tolerance)
     np.testing.assert_allclose(found, near / total if total else math.nan)
 
 
@@ -63,23 +63,23 @@ def test_surface_distance_reaches_exactly_a_disk(rows, columns, tolerance):
     one[0, columns] = other[rows, 0] = 1
     want = float(math.hypot(rows, columns) <= tolerance)
     for a, b in ((one, other), (other, one), (one[:, ::-1], other[:, ::-1])):
-        assert normalised_surface_distance(a, b, 1, tolerance) == want
+        assert normalized_surface_distance(a, b, 1, tolerance) == want
 
 
 def test_surface_distance_of_a_shifted_square():
     label = np.zeros((40, 40), np.uint8)
     label[10:20, 10:20] = 1
     moved = np.roll(label, 3, axis=1)
-    assert normalised_surface_distance(label, label, 1, 0) == 1
-    assert normalised_surface_distance(moved, label, 1, 3) == 1
-    assert 0 < normalised_surface_distance(moved, label, 1, 2.9) < 1
-    assert normalised_surface_distance(0 * label, label, 1, 50) == 0
-    assert math.isnan(normalised_surface_distance(label, label, 2, 1))
+    assert normalized_surface_distance(label, label, 1, 0) == 1
+    assert normalized_surface_distance(moved, label, 1, 3) == 1
+    assert 0 < normalized_surface_distance(moved, label, 1, 2.9) < 1
+    assert normalized_surface_distance(0 * label, label, 1, 50) == 0
+    assert math.isnan(normalized_surface_distance(label, label, 2, 1))
     # Cut off by the picture's edge: what is there is no border.
     band = np.zeros((40, 40), np.uint8)
     band[10:20] = 1
-    assert math.isnan(normalised_surface_distance(band[12:18], band[12:18], 1, 1))
-    assert normalised_surface_distance(np.roll(band, 7, 0), band, 1, 0.5) == 0
+    assert math.isnan(normalized_surface_distance(band[12:18], band[12:18], 1, 1))
+    assert normalized_surface_distance(np.roll(band, 7, 0), band, 1, 0.5) == 0
 
 
 @given(videos())
@@ -112,8 +112,8 @@ def test_flicker_by_hand():
 def test_mistakes_are_told():
     label = np.zeros((4, 5), np.uint8)
     with pytest.raises(ValueError, match="tolerance_px"):
-        normalised_surface_distance(label, label, 1, -1)
-    with pytest.raises(ValueError, match="do not fit"):
-        normalised_surface_distance(label, label[:3], 1, 1)
+        normalized_surface_distance(label, label, 1, -1)
+    with pytest.raises(ValueError, match="do not match"):
+        normalized_surface_distance(label, label[:3], 1, 1)
     with pytest.raises(ValueError, match="T, H, W"):
         flicker(label, label)

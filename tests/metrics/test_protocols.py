@@ -269,7 +269,7 @@ def test_painting_an_absent_class_costs_only_where_it_should():
 
 
 def test_protocols_by_hand():
-    # Class 1: IoU 1/2 in frame 0, absent in frame 1. Class 2: never labelled, 12
+    # Class 1: IoU 1/2 in frame 0, absent in frame 1. Class 2: never labeled, 12
     # pixels predicted in frame 1, which has no foreground.
     counts = np.array(
         [
@@ -352,16 +352,16 @@ def test_mistakes_are_told():
         frame_counts(wrong, label, CLASSES)
     with pytest.raises(ValueError, match="label is 9 at row 2, column 3"):
         frame_counts(label, wrong, CLASSES)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         frame_counts(label, label[1:], CLASSES)
     with pytest.raises(ValueError, match="integers"):
         frame_counts(label * 0.5, label, CLASSES)
     counts = frame_counts(label, label, CLASSES)[None]
-    with pytest.raises(ValueError, match="no protocol 'miou'"):
+    with pytest.raises(ValueError, match="unknown protocol 'miou'"):
         summarize(counts, protocol="miou")
     with pytest.raises(ValueError, match="absent"):
         summarize(counts, protocol="mciou", absent="none")  # pyright: ignore
-    with pytest.raises(ValueError, match="want .frames"):
+    with pytest.raises(ValueError, match="must be .frames"):
         summarize(counts[0], protocol="isi")
     counts[0, 1] = 3, 2, 3
     with pytest.raises(ValueError, match="frame 0, class 1"):

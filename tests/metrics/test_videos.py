@@ -86,9 +86,9 @@ def test_table_is_markdown_and_aligned():
 
 def test_mistakes_are_told():
     counts, names = two_videos()
-    with pytest.raises(ValueError, match="one a frame"):
+    with pytest.raises(ValueError, match="one video per frame"):
         per_video(counts, names[1:], protocol="isi")
     with pytest.raises(ValueError, match="repeats"):
         bootstrap(counts, names, protocol="isi", seed=0, repeats=0)
-    with pytest.raises(ValueError, match="no protocol"):
+    with pytest.raises(ValueError, match="unknown protocol"):
         bootstrap(counts, names, protocol="best", seed=0)

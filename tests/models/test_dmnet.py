@@ -38,8 +38,8 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def frames(pictures):
-    """Already normalised, so that they can hold a NaN."""
-    return mobilenet.normalise(jnp.asarray(pictures), "keras")
+    """Already normalized, so that they can hold a NaN."""
+    return mobilenet.normalize(jnp.asarray(pictures), "keras")
 
 
 @pytest.fixture(scope="module")

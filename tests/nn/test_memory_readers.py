@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dmnet_jax.nn.attention import KeyValue, NonLocal
-from dmnet_jax.nn.mobilenet import MobileNetV2, normalise
+from dmnet_jax.nn.mobilenet import MobileNetV2, normalize
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 
 
@@ -161,11 +161,11 @@ def test_attention_in_bfloat16_survives_large_logits():
     np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.02, atol=0.5)
 
 
-def test_normalised_pictures():
+def test_normalized_pictures():
     x = jnp.array([[0, 127, 255]], jnp.uint8)
     np.testing.assert_allclose(
-        normalise(x, "keras"), [[-1, 127 / 127.5 - 1, 1]], atol=1e-6
+        normalize(x, "keras"), [[-1, 127 / 127.5 - 1, 1]], atol=1e-6
     )
     mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = (np.array([[0, 127, 255]]) / 255 - mean) / deviation
-    np.testing.assert_allclose(normalise(x, "torch"), expected, atol=1e-6)
+    np.testing.assert_allclose(normalize(x, "torch"), expected, atol=1e-6)

@@ -21,7 +21,7 @@ from dmnet_jax.export.stablehlo import export_step
 from dmnet_jax.models.protocol import Output, VideoSegmenter
 from dmnet_jax.predict.__main__ import main
 from dmnet_jax.predict.videos import find_videos
-from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming.artifact import write_artifact
 from dmnet_jax.streaming.program import Interface
 from dmnet_jax.video.sources import SourceError, open_source
 from tests.support import tiny_run
@@ -60,7 +60,7 @@ def exported(tmp_path_factory):
     content, notes = export_step(Brightness(), {}, interface)
     notes |= {"classes": [{"name": n, "color": [9, 9, 9]} for n in tiny_run.CLASSES]}
     folder = tmp_path_factory.mktemp("exported")
-    return write_artefact(folder, "model", {".jax": content}, interface, notes)
+    return write_artifact(folder, "model", {".jax": content}, interface, notes)
 
 
 @pytest.fixture(scope="module")

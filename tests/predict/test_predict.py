@@ -165,7 +165,7 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
     )
     out = tmp_path / "out"
     assert predict("0", out) == 1
-    assert "given up" in capsys.readouterr().err
+    assert "gave up" in capsys.readouterr().err
     assert [line["status"] for line in lines_of(out)] == ["ok", "suspect", "blank"]
     assert [path.name for path in (out / "masks").iterdir()] == ["000000.png"]
     assert "unplugged" in json.loads((out / "summary.json").read_text())["lost"]

@@ -165,7 +165,7 @@ def test_picked_names_no_other_picture(run, capsys):
     assert "picked.json: damaged or edited" in told(run, capsys)
     path.write_text(json.dumps(picked))
     (run / "overlays" / "best.png").symlink_to(outside)
-    assert "best.png is a link that leads out of the run" in told(run, capsys)
+    assert "best.png is a link to a file outside the run" in told(run, capsys)
     outside.unlink()
     assert told(run, capsys) is None
 
@@ -219,7 +219,7 @@ def test_ticks_are_few_and_within(ends):
 
 
 def test_charts_of_little():
-    assert "nothing to draw" in chart([Line([0], [math.nan])], title="empty")
+    assert "no data" in chart([Line([0], [math.nan])], title="empty")
     assert "<circle" in chart([Line([3], [2.0], "dots")], title="one")
     assert "n/a" in bars([("a", math.nan, None)], title="undefined")
 

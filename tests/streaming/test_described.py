@@ -82,20 +82,20 @@ def test_what_an_export_writes_is_read(suffix):
         (("size",), [32, 10**9], "size: "),
         (("label_size",), [10**5, 10**5], "label_size: .*million"),
         (("streams",), 0, "streams: must be 1 to"),
-        (("streams",), 2, "is not for 2 streams|must hold"),
+        (("streams",), 2, "is not for 2 streams|must contain"),
         (("num_classes",), 300, "num_classes: must be"),
         (("num_classes",), "3", "num_classes: must be"),
         (("files",), ["../../other.onnx"], "files: must be"),
-        (("memory",), [], "inputs: there must be 3"),
+        (("memory",), [], "inputs: expected 3 arrays"),
         (("memory", 0, "shape"), [1, 10**9, 10**4], "memory: .* GB"),
-        (("memory", 0, "shape"), [1, -5], "has the shape"),
-        (("memory", 0, "shape"), [1] * 99, "no array"),
-        (("memory", 0, "dtype"), "object", "of no kind"),
-        (("memory", 8, "shape"), [1, 4], "must hold '.key'"),
-        (("memory", 1, "name"), ".local.slots", "there twice"),
+        (("memory", 0, "shape"), [1, -5], "has the invalid shape"),
+        (("memory", 0, "shape"), [1] * 99, "not a valid array"),
+        (("memory", 0, "dtype"), "object", "unsupported dtype"),
+        (("memory", 8, "shape"), [1, 4], "must contain '.key'"),
+        (("memory", 1, "name"), ".local.slots", "same name"),
         (("memory",), "." * 99, "must be a list"),
         (("inputs", 1, "shape"), [1, 3], "inputs: must be"),
-        (("outputs",), [], "outputs: there must be 12"),
+        (("outputs",), [], "outputs: expected 12 arrays"),
         (("outputs", 3, "name"), "next", "outputs: must be"),
         (("dtype",), "fp8", "dtype: must be"),
         (("dtype",), ["fp32"], "dtype: must be"),
@@ -210,7 +210,7 @@ def test_bytecode_whose_lengths_add_up():
 @pytest.mark.parametrize("length", [0, 3, 4, 5, 12, 24, 60, 90, 10_000, -1])
 def test_bytecode_that_was_cut_or_has_more_behind_it(length):
     for content in (WHOLE[:length], WHOLE[:length] + bytes(7)):
-        with pytest.raises(ValueError, match="damaged or cut short"):
+        with pytest.raises(ValueError, match="damaged or truncated"):
             check_bytecode(content)
 
 

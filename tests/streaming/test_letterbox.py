@@ -29,7 +29,7 @@ def test_every_size_comes_back(height, width):
 
 
 @pytest.mark.parametrize("size", [(128, 192), (100, 300), (300, 100), (31, 40)])
-def test_what_is_at_a_place_is_labelled_there(size):
+def test_what_is_at_a_place_is_labeled_there(size):
     """A bright square, thresholded at the network's size, is found in the frame."""
     frame = np.zeros((*size, 3), np.uint8)
     rows, columns = (slice(side // 4, side // 2) for side in size)

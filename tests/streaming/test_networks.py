@@ -9,7 +9,7 @@ from dmnet_jax.export.stablehlo import export_step, leaf_names
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.streaming import NO_LABEL, Session, compile
-from dmnet_jax.streaming.artefact import load_artefact, write_artefact
+from dmnet_jax.streaming.artifact import load_artifact, write_artifact
 from dmnet_jax.streaming.program import Interface
 from tests.models.test_compared import SIZE, Small
 from tests.support import tiny_run
@@ -87,8 +87,8 @@ def test_streams_out_of_step_do_not_disturb_each_other(small):
 def test_the_step_is_exported_and_passes_the_gate(small, name, tmp_path):
     network, interface = small[name], Interface(SIZE, 1, 3, SIZE)
     content, notes = export_step(network.model, network.variables, interface)
-    path = write_artefact(tmp_path, "model", {".jax": content}, interface, notes)
-    program = load_artefact(path)
+    path = write_artifact(tmp_path, "model", {".jax": content}, interface, notes)
+    program = load_artifact(path)
     names = leaf_names(network.model.init_memory(1, SIZE, KEY))
     found = compare(network.model, network.variables, program, names)
     assert found.passed() and not found.remembers and found.resets == 1

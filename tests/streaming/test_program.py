@@ -15,13 +15,13 @@ from dmnet_jax.export.parity import compare
 from dmnet_jax.export.stablehlo import export_step, leaf_names
 from dmnet_jax.streaming import (
     NO_LABEL,
-    ArtefactError,
+    ArtifactError,
     Policy,
     Session,
     compile,
-    load_artefact,
+    load_artifact,
 )
-from dmnet_jax.streaming.artefact import write_artefact
+from dmnet_jax.streaming.artifact import write_artifact
 from dmnet_jax.streaming.program import Interface, Memories, Program
 from tests.support import tiny_run
 
@@ -277,20 +277,20 @@ def test_ten_thousand_frames(single):
 
 
 @pytest.fixture(scope="module")
-def artefact(network, tmp_path_factory):
+def artifact(network, tmp_path_factory):
     interface = Interface(SIZE, 1, 3, SIZE)
     content, notes = export_step(*network, interface)
     folder = tmp_path_factory.mktemp("export")
-    return write_artefact(folder, "model", {".jax": content}, interface, notes)
+    return write_artifact(folder, "model", {".jax": content}, interface, notes)
 
 
-def body_of(artefact):
-    return json.loads(artefact.with_name("model.jax.json").read_text())
+def body_of(artifact):
+    return json.loads(artifact.with_name("model.jax.json").read_text())
 
 
-def test_exported_step_passes_the_gate(network, artefact):
-    program = load_artefact(artefact)
-    names = [leaf["name"] for leaf in body_of(artefact)["memory"]]
+def test_exported_step_passes_the_gate(network, artifact):
+    program = load_artifact(artifact)
+    names = [leaf["name"] for leaf in body_of(artifact)["memory"]]
     found = compare(*network, program, names)
     assert found.passed(), found
     assert found.frames == 64 and found.resets == 1 and found.wraps > 8
@@ -307,8 +307,8 @@ def test_gate_refuses_another_network(network, single, monkeypatch):
     assert found.state_error > parity.RELATIVE and not found.passed()
 
 
-def test_session_of_an_artefact_is_the_same(single, artefact):
-    with Session.from_artefact(artefact) as exported, Session(single) as compiled:
+def test_session_of_an_artifact_is_the_same(single, artifact):
+    with Session.from_artifact(artifact) as exported, Session(single) as compiled:
         for got, wanted in zip(
             played(exported, range(10)), played(compiled, range(10)), strict=True
         ):
@@ -317,29 +317,29 @@ def test_session_of_an_artefact_is_the_same(single, artefact):
             assert got[3] == wanted[3]
 
 
-def test_thresholds_of_an_artefact_are_fixed(artefact):
-    with Session.from_artefact(artefact) as session:
+def test_thresholds_of_an_artifact_are_fixed(artifact):
+    with Session.from_artifact(artifact) as session:
         assert session.thresholds is None
         with pytest.raises(ValueError, match="exported"):
             session.set_thresholds(min_confidence=-1.0, max_similarity=0.0)
-        with pytest.raises(ValueError, match="compiled session"):
+        with pytest.raises(ValueError, match="compiled program"):
             session.remembered()
 
 
-def test_artefact_is_for_cpu_and_cuda_and_tells_nothing_of_this_machine(artefact):
-    body = body_of(artefact)
+def test_artifact_is_for_cpu_and_cuda_and_tells_nothing_of_this_machine(artifact):
+    body = body_of(artifact)
     assert body["platforms"] == ["cpu", "cuda"]
     assert body["kept"] == list(range(len(body["inputs"])))
-    for file in artefact.parent.iterdir():
+    for file in artifact.parent.iterdir():
         content = file.read_bytes()
         assert b".py" not in content and str(tiny_run.ROOT).encode() not in content
 
 
 @pytest.mark.parametrize("where", ["content", "checksum", "interface"])
-def test_damaged_artefact_is_refused(artefact, tmp_path, where):
-    for file in artefact.parent.iterdir():
+def test_damaged_artifact_is_refused(artifact, tmp_path, where):
+    for file in artifact.parent.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    path = tmp_path / artefact.name
+    path = tmp_path / artifact.name
     if where == "content":
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
@@ -348,16 +348,16 @@ def test_damaged_artefact_is_refused(artefact, tmp_path, where):
         (tmp_path / "model.jax.sha256").unlink()
     else:
         (tmp_path / "model.jax.json").write_text("{}")
-    with pytest.raises(ArtefactError, match="model.jax"):
-        load_artefact(path)
+    with pytest.raises(ArtifactError, match="model.jax"):
+        load_artifact(path)
 
 
-def resealed(artefact, folder, change):
+def resealed(artifact, folder, change):
     """A copy whose description was changed and whose checksum is right again."""
-    content = artefact.read_bytes()
-    body = body_of(artefact)
+    content = artifact.read_bytes()
+    body = body_of(artifact)
     content = change(bytearray(content), body) or content
-    path = folder / artefact.name
+    path = folder / artifact.name
     path.write_bytes(content)
     described = json.dumps(body).encode()
     path.with_name("model.jax.json").write_bytes(described)
@@ -385,10 +385,10 @@ def scrambled(content, body):
 
 
 @pytest.mark.parametrize("change", [wider, cut, scrambled])
-def test_resealed_damage_is_one_line(artefact, tmp_path, change):
-    path = resealed(artefact, tmp_path, change)
-    with pytest.raises(ArtefactError, match="model.jax: cannot be opened") as caught:
-        load_artefact(path)
+def test_resealed_damage_is_one_line(artifact, tmp_path, change):
+    path = resealed(artifact, tmp_path, change)
+    with pytest.raises(ArtifactError, match="model.jax: cannot be opened") as caught:
+        load_artifact(path)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dmnet_jax.streaming import Policy, Session
 from dmnet_jax.streaming.latency import KEPT, Latency
-from dmnet_jax.streaming.program import Interface, Labelled, Program
+from dmnet_jax.streaming.program import Interface, Labeled, Program
 
 SIZE = (32, 64)
 RNG = np.random.default_rng(0)
@@ -33,7 +33,7 @@ class Recorder:
         memory = 1 if reset[0] else memory + 1
         labels = np.full((1, *SIZE), frames[0, 0, 0, 0] % 3, np.uint8)
         score = np.float32([self.confidence])
-        return memory, Labelled(labels, None, score, score, np.ones(1, bool))
+        return memory, Labeled(labels, None, score, score, np.ones(1, bool))
 
     def session(self, **options):
         session = Session(self.program, **options)
@@ -275,6 +275,15 @@ def test_latency_keeps_the_last_steps_and_the_longest_of_all():
     summary = latency.summary()
     assert summary["p99_ms"] == pytest.approx(1.0)
     assert summary["max_ms"] == pytest.approx(9000) and summary["steps"] == KEPT + 1
+
+
+def test_from_artefact_is_a_deprecated_alias(monkeypatch):
+    program = Recorder().program
+    where = "dmnet_jax.streaming.session.load_artifact"
+    monkeypatch.setattr(where, {"model.jax": program}.get)
+    with pytest.warns(DeprecationWarning, match="use Session.from_artifact"):
+        session = Session.from_artefact("model.jax", seed=1)
+    assert session.program is program
 
 
 def test_session_is_for_one_stream():

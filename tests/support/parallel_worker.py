@@ -23,8 +23,8 @@ def two_batches() -> list[dict[str, np.ndarray]]:
 
 
 def main() -> None:
-    parallel.initialise(True)
-    parallel.initialise(True)  # a second time does nothing
+    parallel.initialize(True)
+    parallel.initialize(True)  # a second time does nothing
     process, processes = parallel.processes()
     state = toy_state(3 + process)  # process 0's is everyone's
     state = parallel.place_replicated(parallel.from_process_0(state))

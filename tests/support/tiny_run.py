@@ -58,7 +58,7 @@ def get_config():
 def shallow() -> Iterator[None]:
     """Inside, the DMNet of a config is a tiny one.
 
-    Compiling is most of what these tests cost, so little is optimised either.
+    Compiling is most of what these tests cost, so little is optimized either.
     """
     import jax
 
@@ -90,16 +90,16 @@ def picture(index: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> Any:
 
 @dataclass(frozen=True)
 class Videos:
-    """A frame source of pictures; `unlabelled` frames have no label."""
+    """A frame source of pictures; `unlabeled` frames have no label."""
 
     lengths: tuple[int, ...]
-    unlabelled: frozenset[int] = frozenset()
+    unlabeled: frozenset[int] = frozenset()
     classes = tuple(ClassInfo(name, (60 * i, 9, 9)) for i, name in enumerate(CLASSES))
 
     @property
     def videos(self) -> tuple[Video, ...]:
         return tuple(
-            Video(f"video{v}", tuple(f"f{i}" for i in range(n)), self.unlabelled)
+            Video(f"video{v}", tuple(f"f{i}" for i in range(n)), self.unlabeled)
             for v, n in enumerate(self.lengths)
         )
 
@@ -107,7 +107,7 @@ class Videos:
         return picture(frame, seed=video)[0]
 
     def label(self, video: int, frame: int) -> np.ndarray | None:
-        return None if frame in self.unlabelled else picture(frame, seed=video)[1]
+        return None if frame in self.unlabeled else picture(frame, seed=video)[1]
 
 
 def write_videos(root: Path, *, frames: int = 6, names: Any = ("one", "two")) -> Path:
@@ -178,7 +178,7 @@ def clips(rows: int = 4, *, window: int = 2, past: int = 2) -> dict[str, np.ndar
 
 @functools.cache
 def linear() -> Any:
-    """An optimiser with state and decay in which rounding stays rounding.
+    """An optimizer with state and decay in which rounding stays rounding.
 
     Adam turns the sign of a gradient of 1e-9 into a whole step.
     """
@@ -188,7 +188,7 @@ def linear() -> Any:
 
 
 def stage(steps_per_epoch: int = 5, lr_scale: float = 1.0) -> Any:
-    """As much of a stage as the optimiser asks for."""
+    """As much of a stage as the optimizer asks for."""
     loader = SimpleNamespace(steps_per_epoch=steps_per_epoch)
     return SimpleNamespace(loader=loader, lr_scale=lr_scale)
 

@@ -45,7 +45,7 @@ def test_figure_2_has_a_column_a_method_and_evenly_spaced_frames(predicted):
     np.testing.assert_array_equal(first[:, :64], truth)
     assert (first[:, 72:136] == first[:, 144:208]).all()
     assert (first[:, 72:136] != first[:, 216:]).any()
-    empty = Videos((2,), unlabelled=frozenset((0, 1)))
+    empty = Videos((2,), unlabeled=frozenset((0, 1)))
     with pytest.raises(ValueError, match="no frame .* has a label"):
         figures._evenly(empty, 1)
 

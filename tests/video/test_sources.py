@@ -54,7 +54,7 @@ def test_folder_is_read_in_natural_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("files", "told"),
-    [((), "holds no"), (("a.png", "a.jpg"), "two pictures are called a")],
+    [((), "contains no"), (("a.png", "a.jpg"), "two images are named a")],
 )
 def test_folders_that_are_no_source(tmp_path, files, told):
     for name in files:
@@ -151,7 +151,7 @@ def test_lost_camera_is_looked_for_with_growing_waits():
     waits = []
     frames = Reconnecting(Flaky(3, 0, 0, 2), attempts=6, wait=waits.append)
     seen = []
-    with pytest.raises(SourceError, match="given up after 6 .* no such device"):
+    with pytest.raises(SourceError, match="gave up after 6 .* no such device"):
         for captured in frames:
             seen.append(captured.name)
     assert seen == [f"{index:06}" for index in range(5)], "names count on"
@@ -208,7 +208,7 @@ def test_video_is_played_at_its_rate_and_ends():
 
 def test_failure_of_the_source_reaches_the_reader():
     with Latest(Flaky(), attempts=1) as latest:
-        with pytest.raises(SourceError, match="given up after 1"):
+        with pytest.raises(SourceError, match="gave up after 1"):
             latest.next(timeout=20)
 
 
@@ -258,7 +258,7 @@ def test_waiting_for_a_camera_can_be_stopped():
 
 def test_a_missing_camera_is_told_in_the_terminal(capsys):
     frames = Reconnecting(Flaky(), attempts=2, wait=lambda _: None)
-    with pytest.raises(SourceError, match="given up"):
+    with pytest.raises(SourceError, match="gave up"):
         list(frames)
     assert "no such device; trying again in 0.5 s" in capsys.readouterr().err
 
@@ -363,7 +363,7 @@ def test_a_picture_that_cannot_be_read_keeps_its_place(tmp_path, broken):
 
 def test_pictures_none_of_which_can_be_read(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(SourceError, match="no picture can be read.*a.png"):
+    with pytest.raises(SourceError, match="no image can be read.*a.png"):
         list(open_source(str(tmp_path)))
 
 

@@ -73,7 +73,7 @@ def test_a_missing_array_is_named(state: State, name: str) -> None:
 
 
 def test_a_strange_array_is_named(state: State) -> None:
-    with pytest.raises(WeightsError, match="has decoder.extra.weight, for which"):
+    with pytest.raises(WeightsError, match="has decoder.extra.weight, which"):
         from_authors(state | {"decoder.extra.weight": np.zeros(2)}, model=model())
 
 

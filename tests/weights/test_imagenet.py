@@ -16,7 +16,7 @@ from dmnet_jax.weights.imagenet import (
     clipped_moments,
     from_keras,
     from_torchvision,
-    initialise,
+    initialize,
     read_backbone,
 )
 from dmnet_jax.weights.layout import WeightsError, flatten
@@ -246,8 +246,8 @@ def variables() -> dict:
     }
 
 
-def test_initialise_replaces_the_encoder_alone(variables: dict) -> None:
-    new = initialise(variables, "imagenet", encoder="keras")
+def test_initialize_replaces_the_encoder_alone(variables: dict) -> None:
+    new = initialize(variables, "imagenet", encoder="keras")
     assert jax.tree.structure(new) == jax.tree.structure(variables)
     assert new["params"]["decoder"] is variables["params"]["decoder"]
     assert new["thresholds"] is variables["thresholds"]
@@ -257,42 +257,42 @@ def test_initialise_replaces_the_encoder_alone(variables: dict) -> None:
         for name, array in flatten(new[collection]["backbone"]).items():
             np.testing.assert_array_equal(array, expected[name])
     assert not np.any(variables["params"]["backbone"]["stem"]["kernel"])
-    assert initialise(variables, "none", encoder="keras") == variables
+    assert initialize(variables, "none", encoder="keras") == variables
 
 
-def test_initialise_reads_every_kind_of_file(
+def test_initialize_reads_every_kind_of_file(
     variables: dict, plain: list, tmp_path: Path
 ) -> None:
     arrays: dict = _keras(plain)
     np.savez(tmp_path / "keras.npz", **arrays)
-    from_npz = initialise(variables, str(tmp_path / "keras.npz"), encoder="keras")
+    from_npz = initialize(variables, str(tmp_path / "keras.npz"), encoder="keras")
     backbone = {n: {"backbone": x} for n, x in from_keras(_keras(plain)).items()}
     write_safetensors(tmp_path / "ours.safetensors", backbone, {"encoder": "keras"})
-    ours = initialise(variables, str(tmp_path / "ours.safetensors"), encoder="keras")
+    ours = initialize(variables, str(tmp_path / "ours.safetensors"), encoder="keras")
     jax.tree.map(np.testing.assert_array_equal, from_npz, ours)
     write_safetensors(tmp_path / "torch.safetensors", _torchvision(plain), {})
-    torch = initialise(variables, str(tmp_path / "torch.safetensors"), encoder="torch")
+    torch = initialize(variables, str(tmp_path / "torch.safetensors"), encoder="torch")
     np.testing.assert_array_equal(
         torch["params"]["backbone"]["block3"]["depthwise"]["kernel"],
         ours["params"]["backbone"]["block3"]["depthwise"]["kernel"],
     )
 
 
-def test_initialise_names_what_is_wrong(
+def test_initialize_names_what_is_wrong(
     variables: dict, plain: list, tmp_path: Path
 ) -> None:
     with pytest.raises(WeightsError, match="of a keras encoder.*encoder='keras'"):
-        initialise(variables, "imagenet", encoder="torch")
+        initialize(variables, "imagenet", encoder="torch")
     with pytest.raises(FileNotFoundError, match="imagnet: no such file"):
-        initialise(variables, "imagnet", encoder="keras")
+        initialize(variables, "imagnet", encoder="keras")
     write_safetensors(tmp_path / "a.safetensors", {"w": np.zeros(1)}, {})
-    with pytest.raises(WeightsError, match="a.safetensors: neither Keras"):
-        initialise(variables, str(tmp_path / "a.safetensors"), encoder="keras")
+    with pytest.raises(WeightsError, match="a.safetensors: not MobileNetV2"):
+        initialize(variables, str(tmp_path / "a.safetensors"), encoder="keras")
     arrays: dict = _keras(plain)
     arrays["block_3_expand/kernel"] = arrays["block_3_expand/kernel"][..., :100]
     np.savez(tmp_path / "b.npz", **arrays)
     with pytest.raises(WeightsError, match="block3/expand/kernel in .*b.npz"):
-        initialise(variables, str(tmp_path / "b.npz"), encoder="keras")
+        initialize(variables, str(tmp_path / "b.npz"), encoder="keras")
 
 
 def test_shipped_weights_say_where_they_are_from() -> None:

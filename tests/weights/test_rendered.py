@@ -43,7 +43,7 @@ def test_what_is_written_is_read_back_but_for_rounding(tmp_path) -> None:
 def test_values_beyond_float16_are_refused(tmp_path) -> None:
     variables, about = read_rendered()
     variables["params"]["decoder"]["classifier"]["bias"][0] = 1e6
-    with pytest.raises(WeightsError, match="classifier/bias.*float16 cannot hold"):
+    with pytest.raises(WeightsError, match="classifier/bias.*out of range for float16"):
         write_rendered(tmp_path / "x.safetensors", variables, about)
 
 
@@ -51,7 +51,7 @@ def test_values_beyond_float16_are_refused(tmp_path) -> None:
 def test_a_file_without_a_description_is_one_error(tmp_path, notes) -> None:
     path = tmp_path / "x.safetensors"
     write_safetensors(path, {"params": {"x": np.zeros(1)}}, notes)
-    with pytest.raises(WeightsError, match="header without"):
+    with pytest.raises(WeightsError, match="the header lacks"):
         read_rendered(path)
 
 

@@ -157,7 +157,7 @@ REFUSED = {
     "by OBJ": (b"(" + name("torch", "FloatStorage") + b"o", "OBJ"),
     "by NEWOBJ": (name("collections", "OrderedDict") + b")\x81", "NEWOBJ"),
     "by an extension code": (b"\x82\x01", "EXT1"),
-    "a call of a text": (text("os.system") + b")R", "call of a str"),
+    "a call of a text": (text("os.system") + b")R", "calling a str"),
     "a call of a storage": (name("torch", "FloatStorage") + b")R", "FloatStorage"),
     "a call of a dict out of the memo": (b"}q\x000h\x00)R", "not allowed"),
     "OrderedDict with contents": (
@@ -168,10 +168,10 @@ REFUSED = {
     "state that is no dict": (b"}" + text("x") + b"b", "state is set"),
     "items on a name": (name("torch", "FloatStorage") + b"K\x01K\x02s", "not a dict"),
     "a key that cannot be hashed": (b"}]K\x01s", "key"),
-    "an unset memo slot": (b"h\x07", "before it is made"),
-    "a mark in the memo": (b"(q\x00", "more than it has put"),
-    "an empty stack": (b"", "more than it has put"),
-    "a missing mark": (b"K\x01t", "more than it has put"),
+    "an unset memo slot": (b"h\x07", "before it is set"),
+    "a mark in the memo": (b"(q\x00", "from an empty stack"),
+    "an empty stack": (b"", "from an empty stack"),
+    "a missing mark": (b"K\x01t", "from an empty stack"),
     "an odd number of items": (b"}(K\x01u", "not a dict"),
     "an unknown storage": (b"(" + text("storage") + b"tQ", "unknown kind"),
     "another protocol": (b"\x80\x04}", "protocol 4"),
@@ -199,7 +199,7 @@ def test_refuses_a_small_graph_with_an_endless_text(tmp_path: Path) -> None:
         body += b"](" + b"h" + bytes([slot - 1]) + b"h" + bytes([slot - 1]) + b"e"
         body += b"q" + bytes([slot])
     path = archive(tmp_path / "a.pth", body + b")R", {})
-    with pytest.raises(WeightsError, match="call of a list"):
+    with pytest.raises(WeightsError, match="calling a list"):
         read_torch(path)
 
 
@@ -245,7 +245,7 @@ def test_refuses_a_directory_that_claims_more_than_the_file(tmp_path: Path) -> N
     record = content.rindex(b"run/data/0") - 46
     content[record + 20 : record + 28] = struct.pack("<II", 1 << 30, 1 << 30)
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="claim more bytes"):
+    with pytest.raises(WeightsError, match="declare more bytes"):
         read_torch(path)
 
 
@@ -292,7 +292,7 @@ def test_refuses_files_before_pytorch_1_6(tmp_path: Path) -> None:
 
 def test_refuses_what_is_no_state_dict(tmp_path: Path) -> None:
     body = b"}(" + text("epoch") + b"K\x05u"
-    with pytest.raises(WeightsError, match="'epoch' is no named tensor"):
+    with pytest.raises(WeightsError, match="'epoch' is not a named tensor"):
         read_torch(archive(tmp_path / "a.pth", body, {}))
     with pytest.raises(FileNotFoundError, match="missing.pth: no such file"):
         read_torch(tmp_path / "missing.pth")

@@ -14,7 +14,7 @@ from dmnet_jax.models.linknet import LinkNet
 from dmnet_jax.models.lwanet import LWANet
 from dmnet_jax.nn import resnet
 from dmnet_jax.training.initial import initial_variables
-from dmnet_jax.weights.imagenet import SHIPPED, initialise, read_backbone
+from dmnet_jax.weights.imagenet import SHIPPED, initialize, read_backbone
 from dmnet_jax.weights.layout import WeightsError, flatten
 from dmnet_jax.weights.torchvision import resnet_table, vgg_table
 
@@ -67,7 +67,7 @@ def test_every_array_arrives(tmp_path, name, table, at):
             tree = tree[step]
         encoder[kind] = tree.get("backbone", {})
     state = classifier(table, encoder, tmp_path / "weights.safetensors")
-    found = initialise(
+    found = initialize(
         variables, str(tmp_path / "weights.safetensors"), encoder="torch"
     )
     flat = {}
@@ -96,18 +96,16 @@ def test_another_network_is_refused(tmp_path):
     path = tmp_path / "weights.safetensors"
     kind = {"params": variables["params"]["backbone"]}
     state = classifier(vgg_table(11), kind, path)
-    with pytest.raises(
-        WeightsError, match="weights.safetensors gives nothing for layer1"
-    ):
-        initialise(blank(build("linknet34")), str(path), encoder="torch")
+    with pytest.raises(WeightsError, match="weights.safetensors lacks layer1"):
+        initialize(blank(build("linknet34")), str(path), encoder="torch")
     save_file({**state, "features.1.running_mean": np.zeros(64)}, path)
     with pytest.raises(WeightsError, match="without batch norm"):
-        initialise(variables, str(path), encoder="torch")
+        initialize(variables, str(path), encoder="torch")
 
 
 def test_lwanet_starts_from_the_shipped_encoder_but_for_its_first_expansion():
     variables = blank(LWANet(3))
-    found = initialise(variables, "imagenet", encoder="keras")
+    found = initialize(variables, "imagenet", encoder="keras")
     shipped, _ = read_backbone(SHIPPED)
     expected = {n: a for n, a in flatten(shipped).items() if "block0/expand" not in n}
     own = {kind: tree["backbone"] for kind, tree in found.items()}

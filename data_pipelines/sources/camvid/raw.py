@@ -1,7 +1,7 @@
 """Reads `SPLIT/frames/SEQUENCE_NUMBER.jpg` with `SPLIT/masks/SEQUENCE_NUMBER.png`.
 
 A mask's value is a class, 0 sky to 10 bicyclist, or 11 for unlabelled, as in the
-11-class form of Badrinarayanan et al. (SegNet, 2017); an unlabelled pixel is neither
+11-class form of Badrinarayanan et al. (SegNet, 2017); an unlabeled pixel is neither
 trained on nor scored. A split's frames come from several drives, with parts of a drive
 in another split, so a video is a run of frames of one drive without a gap: a memory
 never holds another drive's frames, nor minutes-old ones as if they were the last.
@@ -19,7 +19,7 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    read_grey,
+    read_gray,
     read_image,
 )
 from data_pipelines.io.pairs import PICTURES, files_by_stem, pairing_faults, size_faults
@@ -86,7 +86,7 @@ def decode_mask(path: Path) -> np.ndarray:
       FileNotFoundError: there is no such file.
       DataError: it cannot be decoded or holds a value above 11.
     """
-    values = read_grey(path)
+    values = read_gray(path)
     if values.max() > _UNLABELLED:
         row, column = np.unravel_index(values.argmax(), values.shape)
         raise DataError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.frames import RawSource, read_grey
+from data_pipelines.frames import RawSource, read_gray
 from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
 from data_pipelines.sources.endovis17.raw import open_endovis17, part_classes
 from data_pipelines.sources.endovis17.tables import (
@@ -46,7 +46,7 @@ def _names(root: Path, request: Request) -> list[str]:
 
 
 def _read_mask(path: Path, request: Request) -> np.ndarray:
-    values = read_grey(path)
+    values = read_gray(path)
     if request.subset == "test":
         return decode_test_mask(values, path, request.task)
     if request.task == "parts" and instrument_type(path.parent.name) != OTHER:

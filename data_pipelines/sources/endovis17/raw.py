@@ -16,7 +16,7 @@ import numpy as np
 from data_pipelines.frames import (
     DataError,
     Video,
-    read_grey,
+    read_gray,
     read_image,
 )
 from data_pipelines.io.pairs import is_skipped, numbered_folders, pairing_faults
@@ -90,7 +90,7 @@ class EndoVis17:
         label: np.ndarray | None = None
         stray: dict[Path, dict[str, int]] = {}
         for path in self.files(video, frame)[1:]:
-            values = read_grey(path)
+            values = read_gray(path)
             if label is None:
                 label = np.zeros(values.shape, np.uint8)
             counts = np.bincount(values.ravel(), minlength=256)

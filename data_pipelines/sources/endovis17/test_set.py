@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.frames import DataError, Video, read_grey, read_image
+from data_pipelines.frames import DataError, Video, read_gray, read_image
 from data_pipelines.io.pairs import is_skipped, numbered_folders, pairing_faults
 from data_pipelines.sources.endovis17.tables import CLASSES
 from data_pipelines.sources.endovis17.tree import (
@@ -72,7 +72,7 @@ class EndoVis17Test:
     def label(self, video: int, frame: int) -> np.ndarray:
         """The task's classes, uint8 `[H, W]`; `DataError` for a value of no class."""
         path = self.files(video, frame)[1]
-        return cropped(decode_test_mask(read_grey(path), path, self.task))
+        return cropped(decode_test_mask(read_gray(path), path, self.task))
 
 
 def decode_test_mask(values: np.ndarray, path: Path, task: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipelines.frames import ClassInfo, RawSource, read_grey
+from data_pipelines.frames import ClassInfo, RawSource, read_gray
 from data_pipelines.sources.dataset import Chosen, Dataset, Request
 from data_pipelines.sources.folder.masks import read_mask
 from data_pipelines.sources.folder.reader import named_classes, open_folder
@@ -47,7 +47,7 @@ def _read_mask(path: Path, request: Request) -> np.ndarray:
     named = named_classes(path.parents[2])
     if named or request.mask_values == "binary":
         return read_mask(path, named, request.mask_values)
-    return read_grey(path)
+    return read_gray(path)
 
 
 DATASET = Dataset(

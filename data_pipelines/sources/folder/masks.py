@@ -14,7 +14,7 @@ import numpy as np
 from data_pipelines.frames import (
     ClassInfo,
     DataError,
-    read_grey,
+    read_gray,
     read_label,
     read_mask_colors,
 )
@@ -63,7 +63,7 @@ def read_mask(
 
 
 def _binary(path: Path) -> np.ndarray:
-    stored = read_grey(path)
+    stored = read_gray(path)
     # 1 as well: a one-bit PNG has it, and so have masks that are class indices already.
     wrong = (stored > 1) & (stored < 255)
     if wrong.any():

@@ -16,7 +16,7 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    read_grey,
+    read_gray,
     read_image,
 )
 from data_pipelines.io.pairs import size_faults
@@ -159,7 +159,7 @@ def _white_masks(root: Path, masks: str) -> int:
     for name in video_names(root):
         for path in video_files(root / name, masks, True, [])[1].values():
             try:
-                values = np.unique(read_grey(path))
+                values = np.unique(read_gray(path))
             except (DataError, OSError):  # is a fault elsewhere
                 continue
             if not np.isin(values, (0, IGNORE)).all():
@@ -262,7 +262,7 @@ def _highest(
     highest = 1
     for path in (path for video in masks for path in video if path is not None):
         try:
-            values = np.unique(read_grey(path))
+            values = np.unique(read_gray(path))
         except DataError as error:
             faults += [line for line in error.faults if line not in faults]
             continue

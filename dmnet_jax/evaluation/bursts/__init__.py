@@ -1,1 +1,1 @@
-"""How a network does on disturbed video, and what its memory has to do with it."""
+"""Burst benchmark: scores on corrupted video, and the contribution of the memory."""

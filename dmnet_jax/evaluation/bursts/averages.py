@@ -1,6 +1,7 @@
-"""Memories without training: rules that combine single frames' predictions.
+"""Training-free memories: rules that combine predictions for single frames.
 
-What a trained memory has to beat. Each rule is causal and sees a `Seen` a frame:
+They are baselines for a trained memory. Each rule is causal and gets a `Seen` per
+frame:
 
     state, scores = rule.update(state, seen)  # the first state is None
 """
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array
 
 WEIGHTS = (0.4, 0.6, 0.8)
-"""Shares of the past in averages."""
+"""Weights of the past in averages."""
 EXPONENTIAL, AFFINITY = "exponential average", "affinity average"
 FAMILIES: dict[str, tuple[str, ...]] = {
     EXPONENTIAL: tuple(f"average {weight}" for weight in WEIGHTS),
@@ -24,23 +25,24 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         *(f"affinity {weight}" for weight in WEIGHTS[1:]),
     ),
 }
-"""Rules of one kind, of which the best is reported."""
+"""Families of rules, of which the best is reported."""
 WINDOW = 9
-"""Side of the affinity's window, in places of 16 pixels."""
+"""Side length of the affinity's window, in positions of 16 pixels."""
 TEMPERATURE = 0.1
-"""Of the affinity's softmax over cosine similarities."""
+"""Temperature of the affinity's softmax over cosine similarities."""
 REACH = 1.0
-"""Deviation of how far things move in a frame, in places. Where a corrupted frame's
-features say nothing, the past stays where it is rather than being smeared."""
+"""Standard deviation of the motion per frame, in positions. With uninformative features
+of a corrupted frame, this prior keeps the past in place instead of blurring it."""
 
 
 class Seen(NamedTuple):
-    """A frame, as a network without memory sees it.
+    """Results of a network without memory for a frame.
 
     Attributes:
         logits: float32 [1, h, w, C].
-        features: [1, H/16, W/16, 96] of the encoder; None if the network has none.
-        corrupted: whether it is; for rules that are told, which nobody is in practice.
+        features: [1, H/16, W/16, 96], encoder features; None if the network has none.
+        corrupted: whether the frame is corrupted; for oracle rules, as this is unknown
+            in practice.
     """
 
     logits: Array
@@ -49,12 +51,12 @@ class Seen(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A way to combine predictions.
+    """A rule that combines predictions over time.
 
     Attributes:
-        name: of its row.
-        update: from a state (None before the first frame) and a `Seen` to the next
-            state and scores [1, h, w, C], whose largest class is predicted.
+        name: name of its row.
+        update: function from a state (None before the first frame) and a `Seen` to the
+            next state and scores [1, h, w, C], whose argmax is predicted.
     """
 
     name: str
@@ -62,7 +64,7 @@ class Rule(NamedTuple):
 
 
 def rules(features: bool) -> tuple[Rule, ...]:
-    """All rules; the affinity only where the network has features for it."""
+    """Returns all rules; affinity rules only if the network has `features`."""
     found = [
         Rule("last mask", hold),
         Rule("last clean mask (told)", hold_clean),
@@ -78,18 +80,18 @@ def rules(features: bool) -> tuple[Rule, ...]:
 
 
 def hold(before: Array | None, seen: Seen) -> tuple[Array, Array]:
-    """The prediction of the frame before; its own on the first frame."""
+    """Predicts the result of the previous frame; on the first frame, its own."""
     return seen.logits, seen.logits if before is None else before
 
 
 def hold_clean(before: Array | None, seen: Seen) -> tuple[Array, Array]:
-    """The prediction of the last clean frame. It is told which are: a bound."""
+    """Predicts the result of the last clean frame. An oracle, so an upper bound."""
     kept = before if seen.corrupted and before is not None else seen.logits
     return kept, kept
 
 
 def average(weight: float, before: Array | None, seen: Seen) -> tuple[Array, Array]:
-    """Exponential average of probabilities; `weight` is the share of the past."""
+    """Exponential average of probabilities; `weight` is the weight of the past."""
     now = jax.nn.softmax(seen.logits)
     mean = now if before is None else weight * before + (1 - weight) * now
     return mean, mean
@@ -98,13 +100,13 @@ def average(weight: float, before: Array | None, seen: Seen) -> tuple[Array, Arr
 def average_along(
     weight: float | None, before: tuple[Array, Array] | None, seen: Seen
 ) -> tuple[tuple[Array, Array], Array]:
-    """Average with the past moved along a local affinity.
+    """Average with the past warped by a local affinity.
 
-    S_t = c_t z_t + (1 - c_t) A_t S_(t-1): A_t is, for each place of the encoder's map
-    at 1/16, a softmax over a window of the map before, by similarity of features less
-    the squared distance. With a `weight`, z_t are probabilities and c_t is 1 less it,
-    as in `average`. Without, z_t are log-probabilities and c_t, for each pixel, is 1
-    less their entropy (at most 1): the past is asked where the frame is in doubt.
+    S_t = c_t z_t + (1 - c_t) A_t S_(t-1). For each position of the encoder's map at
+    1/16, A_t is a softmax over a window of the previous map, of feature similarity
+    minus squared distance. With a `weight`, z_t are probabilities and c_t = 1 - weight,
+    as in `average`. Without, z_t are log-probabilities and c_t, per pixel, is 1 minus
+    their entropy normalized to [0, 1], so uncertain pixels use more of the past.
     """
     assert seen.features is not None
     scores = jax.nn.log_softmax(seen.logits)
@@ -128,11 +130,11 @@ def _moved(past: Array, features: Array, before: Array) -> Array:
 
 
 def local_affinity(now: Array, before: Array) -> Array:
-    """How alike each place is to those around it one frame earlier.
+    """Affinity of each position to a window around it in the previous frame.
 
     Args:
         now: features [B, h, w, C].
-        before: features [B, h, w, C] of the frame before.
+        before: features [B, h, w, C] of the previous frame.
 
     Returns:
         float32 [B, WINDOW**2, h, w], sums to 1 over axis 1; 0 outside the frame.
@@ -147,18 +149,23 @@ def local_affinity(now: Array, before: Array) -> Array:
 
 
 def move_along(values: Array, affinity: Array, size: tuple[int, int]) -> Array:
-    """Values [B, H, W, C] of the frame before, brought to where they are now.
+    """Warps values of the previous frame to the current frame.
 
     Args:
-        values: at a multiple of the affinity's size.
-        affinity: of `local_affinity`, [B, WINDOW**2, h, w].
+        values: [B, H, W, C], where H and W are multiples of h and w.
+        affinity: [B, WINDOW**2, h, w], from `local_affinity`.
         size: (h, w).
+
+    Returns:
+        [B, H, W, C].
     """
     (batch, height, width, classes), (h, w) = values.shape, size
     if height % h or width % w:
-        raise ValueError(f"values of {height}x{width} do not fit places of {h}x{w}")
+        raise ValueError(
+            f"values of {height}x{width} must be a multiple of the affinity's {h}x{w}"
+        )
     rows, columns = height // h, width // w
-    # Blocks become channels, so that nothing is lost at the affinity's coarse size.
+    # Blocks become channels, which keeps the full resolution at the coarse affinity.
     blocks = values.reshape(batch, h, rows, w, columns, classes)
     blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, h, w, -1)
     moved = jnp.einsum("bkhw,bkhwc->bhwc", affinity, windows(blocks))
@@ -167,9 +174,9 @@ def move_along(values: Array, affinity: Array, size: tuple[int, int]) -> Array:
 
 
 def windows(x: Array) -> Array:
-    """What lies around each place: [B, h, w, C] -> [B, WINDOW**2, h, w, C].
+    """Extracts a window around each position: [B, h, w, C] -> [B, WINDOW**2, h, w, C].
 
-    Zeros lie outside; the place itself is in the middle of the second axis.
+    Padded with zeros outside the map. The position itself is in the middle of axis 1.
     """
     height, width = x.shape[1:3]
     edge = WINDOW // 2

@@ -1,12 +1,12 @@
-"""The burst benchmark: whole videos, causally, some frames of which are lost.
+"""The burst benchmark: causal evaluation on videos with bursts of corrupted frames.
 
-A video is first seen clean, then in several passes with other bursts each time
-(`data_pipelines.corruption`). The network never knows. With controls, other rows are
-scored on the very same frames: no memory, simple averages, and wrong memories.
+Each video is run once clean, then in several passes with different bursts
+(`data_pipelines.corruption`). The network is not told which frames are corrupted. With
+controls, further rows are scored on the same frames: no memory, simple averages, and
+wrong memories.
 
-A wrong memory takes the place of the network's own at the start of a burst, and is
-carried on from there to the burst's end, where it is dropped: all rows meet a burst
-from the same past.
+A wrong memory replaces the network's own at the start of a burst, is updated during the
+burst, and is dropped at its end. All rows therefore enter a burst from the same past.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,25 +36,25 @@ FOREIGN, SHUFFLED, EMPTIED, CURRENT = (
     "current frame as memory",
 )
 FOREIGN_FRAMES = 40
-"""Frames of another video after which its memory is taken."""
+"""Number of frames of another video after which its memory is used."""
 
 FEATURES = "sixteenth_96"
-"""Of the encoder's maps, the one that the affinity compares."""
+"""Name of the encoder's map that the affinity compares."""
 
 
 class Scored(NamedTuple):
-    """One frame, as one row predicted it.
+    """Scores of one row for one frame.
 
     Attributes:
-        row: who predicted.
+        row: name of the row.
         run: 0 for the clean video, 1.. for the passes.
-        video: index in the source.
-        frame: index in the video.
-        burst: how many bursts of the video have begun by then, this frame's included.
-        kind: of its burst; "" for a clean frame.
-        severity: of its burst; 0 for a clean frame and where there is none.
-        position: 1 for a burst's first frame; 0 for a clean frame.
-        counts: int64 [num_classes, 3], of `metrics.frame_counts`.
+        video: index of the video in the source.
+        frame: index of the frame in the video.
+        burst: number of bursts that have started so far, including this frame's.
+        kind: kind of its burst; "" for a clean frame.
+        severity: severity of its burst; 0 for a clean frame and kinds without severity.
+        position: position in the burst, from 1; 0 for a clean frame.
+        counts: int64 [num_classes, 3], from `metrics.frame_counts`.
     """
 
     row: str
@@ -81,21 +81,21 @@ def run_bursts(
     others: FrameSource | None = None,
     scoring: Scoring = Scoring(),  # noqa: B008 (immutable)
 ) -> list[Scored]:
-    """Scores every labelled frame of clean and corrupted videos, row by row.
+    """Scores every labeled frame of clean and corrupted videos, row by row.
 
     Args:
-        model: to apply.
-        variables: its variables.
-        source: clean images at the network's size, labels as stored.
-        plan: for each pass, for each video, its bursts; of `corruption.plan`.
-        controls: whether the other rows are scored as well.
-        others: videos whose memory is the foreign one, at the network's size; None:
-            those of `source`, if there are two.
-        scoring: size and enlargement of predictions, and the seed.
+        model: the network.
+        variables: variables of the network.
+        source: source of clean images at the network's size, with labels as stored.
+        plan: bursts for each pass and video, from `corruption.plan`.
+        controls: whether to score the control rows as well.
+        others: videos that provide the other video's memory, at the network's size.
+            None: those of `source`, if it has at least two.
+        scoring: size and resize method of predictions, and the seed.
 
     Raises:
-        ValueError: no video is long enough for a burst, or no frame of a burst has a
-            label; or a rule of scoring is none.
+        ValueError: no video is long enough for a burst, no frame of a burst has a
+            label, or `scoring` is invalid.
     """
     check_scoring(scoring)
     if not any(schedule for videos in plan for schedule in videos):
@@ -116,13 +116,13 @@ def run_bursts(
                 found += scored
     if not any(scored.position for scored in found):
         names = ", ".join(info.name for info in source.videos)
-        raise ValueError(f"no corrupted frame of {names} has a label to score it by")
+        raise ValueError(f"no corrupted frame of {names} has a label")
     return found
 
 
 @dataclass
 class Roll:
-    """Everything that is rolled over one video."""
+    """Runs the network and all control rows over one video."""
 
     model: VideoSegmenter
     variables: Any
@@ -138,7 +138,7 @@ class Roll:
         key = jax.random.fold_in(jax.random.key(self.scoring.seed), self.video)
         self.fresh = self.model.init_memory(1, self.size, key)
         self.key = jax.random.fold_in(key, 1)
-        # Without a memory the network is the single frame.
+        # Without a memory, the network equals the single-frame row.
         self.forgetful = is_empty(self.fresh)
         self.has_features = self.controls and _has_features(
             self.model, self.variables, self.size
@@ -147,7 +147,7 @@ class Roll:
     def see(
         self, image: np.ndarray, memories: Sequence[Any], repeated: bool = False
     ) -> "Found":
-        """What the network says of a frame, given each of several memories."""
+        """Runs the network on a frame with each of several memories."""
         return _see(
             self.variables,
             tuple(memories),
@@ -158,10 +158,10 @@ class Roll:
         )
 
     def frames(self, corrupted: Corrupted, run: int) -> Iterator[list[Scored]]:
-        """For each frame in order, what all rows score on it."""
+        """Yields, for each frame in order, the scores of all rows."""
         combining = rules(self.has_features) if self.controls else ()
         states: dict[str, Any] = {}
-        # By row, what each brings to the next frame; the single frame nothing.
+        # The memory that each row carries to the next frame.
         memories: dict[str, Any] = {NETWORK: self.fresh}
         begun = 0
         for frame in range(len(self.source.videos[self.video].frames)):
@@ -188,7 +188,7 @@ class Roll:
             yield self._scored(scores, (run, self.video, frame, begun), burst)
 
     def _wrong(self, memory: Any, frame: int) -> dict[str, Any]:
-        """The memories that take the place of the network's own at a burst's start."""
+        """Returns the wrong memories that replace the network's at a burst's start."""
         if self.forgetful or not self.controls:
             return {}
         wrong = {
@@ -217,7 +217,7 @@ class Roll:
             position = frame - burst.start + 1
         found, known = [], {}
         for name, score in scores.items():
-            # Several rows may say the same, such as a rule on a clean frame.
+            # Several rows may share scores, such as a rule on a clean frame.
             if id(score) not in known:
                 label = _label(score, size=truth.shape, method=self.scoring.enlarge)
                 known[id(score)] = frame_counts(
@@ -240,7 +240,7 @@ def _combined(
 def _foreign(
     roll: Roll, others: FrameSource | None, source: FrameSource, video: int
 ) -> Any:
-    """The memory of another video; None if there is no other."""
+    """Returns the memory of another video; None if there is no other."""
     other = 0
     if others is None:
         if len(source.videos) < 2:
@@ -248,13 +248,13 @@ def _foreign(
         others, other = source, (video + 1) % len(source.videos)
     memory = roll.fresh
     for frame in range(min(FOREIGN_FRAMES, len(others.videos[other].frames))):
-        # With the fresh one, as clean frames are seen: the same program.
+        # Two memories, as for clean frames, so that the same compiled program is used.
         memory = roll.see(others.image(other, frame), [memory, roll.fresh]).memories[0]
     return memory
 
 
 def _has_features(model: Any, variables: Any, size: tuple[int, int]) -> bool:
-    """Whether the network has the encoder's map that the affinity compares."""
+    """Returns whether the encoder has the map that the affinity compares."""
     if not hasattr(model, "encode"):
         return False
     frame = jax.ShapeDtypeStruct((1, *size, 3), jnp.uint8)
@@ -263,10 +263,14 @@ def _has_features(model: Any, variables: Any, size: tuple[int, int]) -> bool:
 
 
 class Found(NamedTuple):
-    """Of one frame: for each memory, the next one and logits [1, h, w, C].
+    """Results for one frame.
 
-    `repeated` are the logits where the last memory given has seen the same frame
-    before; `features` are the encoder's.
+    Attributes:
+        memories: the updated memory, for each input memory.
+        logits: logits [1, h, w, C], for each input memory.
+        repeated: logits of a second step on the same frame from the last updated
+            memory, or None.
+        features: encoder features, or None.
     """
 
     memories: tuple[Any, ...]
@@ -285,7 +289,7 @@ def _see(
     repeated: bool,
     with_features: bool,
 ) -> Found:
-    """All memories at once: what depends on none of them is computed once."""
+    """Runs all memories in one program; shared parts are computed once."""
 
     def step(memory: Any) -> tuple[Any, Array]:
         memory, output = model.apply(variables, memory, image[None, None])

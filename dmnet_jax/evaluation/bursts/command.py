@@ -1,4 +1,4 @@
-"""What `evaluate.py --corrupt bursts` does once network and videos are open."""
+"""Implementation of `evaluate.py --corrupt bursts`."""
 
 import sys
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ class Asked(NamedTuple):
     """The settings of a run.
 
     Attributes:
-        seed: of the bursts.
-        passes: over each video.
-        kinds: of disturbances; empty: all.
-        controls: whether the other rows are scored.
+        seed: seed of the bursts.
+        passes: number of corrupted passes over each video.
+        kinds: kinds of corruption. Empty: all.
+        controls: whether to score the control rows as well.
     """
 
     seed: int = 0
@@ -53,20 +53,20 @@ def run(
     """Runs the benchmark and writes its files.
 
     Args:
-        model: to apply.
-        variables: its variables.
-        videos: images at the network's size.
-        others: whose memory is the foreign one; None: those of `videos`.
+        model: the network.
+        variables: variables of the network.
+        videos: videos at the network's size.
+        others: videos that provide the other video's memory. None: `videos`.
         asked: the settings.
-        scoring: by which rules.
-        about: what made the weights.
-        out: folder of the files.
+        scoring: the scoring rules.
+        about: provenance of the weights.
+        out: the output folder.
 
     Returns:
-        The tables, with what was done and left out.
+        The tables, with notes on what was done and skipped.
 
     Raises:
-        ValueError: a setting is wrong, or nothing can be scored.
+        ValueError: a setting is invalid, or nothing can be scored.
     """
     for flag, value, least in (("seed", asked.seed, 0), ("passes", asked.passes, 1)):
         if not least <= value < 2**63:
@@ -107,14 +107,14 @@ def run(
         f"{', '.join(settings['videos'])}; seed {asked.seed}"
     ]
     if asked.controls and SINGLE not in rows:
-        notes.append("This network has no memory: it is the single frame itself.")
+        notes.append("This network has no memory: it equals the single-frame row.")
     elif asked.controls and FOREIGN not in rows:
-        notes.append("There is no other video whose memory could be put in its place.")
+        notes.append("There is no other video whose memory could be used.")
     return "\n".join([report.tables(rows), "", *notes])
 
 
 def training_videos(data: DataConfig, about: Mapping[str, Any]) -> FrameSource | None:
-    """The run's first training video, for its memory; None if it is not there."""
+    """Opens the run's first training video, for its memory; None if not available."""
     try:
         return open_videos(data, about["train_videos"][:1])
     except (LookupError, OSError, ValueError):

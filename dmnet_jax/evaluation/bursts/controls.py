@@ -1,6 +1,6 @@
-"""Wrong memories, to see whether a network's gain comes from what it remembers.
+"""Wrong memories, which show whether a network's gain comes from its memory.
 
-A memory is any pytree whose leaves lead with [B]; nothing here knows more of it.
+A memory is any pytree with leaves [B, ...]; no other structure is assumed.
 """
 
 from typing import Any
@@ -11,20 +11,20 @@ from jax import Array
 
 
 def is_empty(memory: Any) -> bool:
-    """Whether a network remembers nothing at all."""
+    """Returns whether a memory has no leaves."""
     return not jax.tree.leaves(memory)
 
 
 def shuffled(memory: Any, key: Array) -> Any:
-    """The memory with what it knows of places mixed up.
+    """Shuffles the spatial positions of a memory.
 
-    Floating leaves of four or more axes are taken for maps [B, ..., h, w, C]; all
-    their places (h, w) are permuted, by one permutation for each (h, w), so that maps
-    of one size still fit each other. Everything else is left as it is.
+    Floating-point leaves with four or more axes are treated as maps [B, ..., h, w, C].
+    Their positions are permuted with one permutation for each size (h, w), so that maps
+    of equal size stay aligned. Other leaves do not change.
 
     Args:
         memory: leaves [B, ...].
-        key: of the permutations.
+        key: PRNG key of the permutations.
     """
 
     def shuffle(leaf: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`bursts.json`, `bursts.md` and `bursts.csv`."""
+"""Writes `bursts.json`, `bursts.md` and `bursts.csv`."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ NAN = float("nan")
 
 
 def tables(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Three tables: all scores, by place in the burst and severity, and by kind."""
+    """Formats three tables: all scores, by burst position and severity, and by kind."""
     hidden = {name for names in FAMILIES.values() for name in names}
     shown = {
         f"{name} ({row['best']})" if "best" in row else name: row
@@ -45,7 +45,7 @@ def tables(rows: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     for title, groups in (
         (
-            "Corrupted frames by place in the burst and by severity",
+            "Corrupted frames by position in the burst and by severity",
             {"by_position": POSITIONS, "by_severity": SEVERITIES},
         ),
         ("Corrupted frames by kind", {"by_kind": KINDS}),
@@ -72,14 +72,14 @@ def write(
     source: FrameSource,
     about: Mapping[str, Any],
 ) -> None:
-    """Writes the three files into `folder`, made if missing.
+    """Writes the three files into `folder`.
 
     Args:
-        folder: where to.
-        scored: of `run_bursts`; a CSV row for each with each class.
-        rows: of `summarized`.
+        folder: the output folder; created if missing.
+        scored: result of `run_bursts`; the CSV has a row for each frame and class.
+        rows: result of `summarized`.
         source: the videos that were scored.
-        about: what else `bursts.json` holds: the settings and the network.
+        about: further content of `bursts.json`: the settings and the network.
     """
     make_folder(folder)
     write_text(folder / "bursts.md", tables(rows) + "\n")
@@ -99,7 +99,7 @@ def write(
             burst = one.burst, one.kind, one.severity, one.position
             for name, counts in zip(names, one.counts.tolist(), strict=True):
                 writer.writerow([*where, *burst, name, *counts])
-    # The last: who finds it finds all of them.
+    # Written last: if it exists, all other files exist.
     write_json(folder / "bursts.json", {**about, "rows": rows})
 
 

@@ -1,4 +1,4 @@
-"""What the burst benchmark found: scores by kind, severity and place in the burst."""
+"""Summary of the burst benchmark: scores by kind, severity and burst position."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,28 +11,38 @@ from dmnet_jax.evaluation.bursts.benchmark import Scored
 from dmnet_jax.metrics import mean_known, summarize
 
 POSITIONS = {"1": (1, 1), "2-3": (2, 3), "4-6": (4, 6), "7-12": (7, 12)}
-"""Frames of a burst that are scored together, by their names."""
+"""Ranges (first, last) of positions in a burst that are scored together, by name."""
 RECOVERED = 0.02
-"""A frame has recovered within this of the clean video's IoU."""
+"""A frame has recovered if its IoU is within this of the clean run's."""
 
 
 def summarized(scored: Sequence[Scored]) -> dict[str, dict[str, Any]]:
-    """Scores of each row, the network's first; all IoU are 0..1, null if undefined.
+    """Computes the scores of each row, the network's first; IoU in 0..1 or NaN.
 
-    Every IoU is the mean over foreground classes of pixels pooled over frames. Of each
-    family of averages the one that is best on corrupted frames also stands under the
-    family's name, with its own as "best".
+    Every IoU is the mean over foreground classes with pixels pooled over frames. For
+    each family of averages, the one that is best on corrupted frames is repeated under
+    the name of the family, with its own name as "best".
+
+    Args:
+        scored: result of `run_bursts`.
 
     Returns:
-        For each row: "corrupted", "trained_kinds", "unseen_kinds"; "corrupted_if_clean"
-        (the same frames in the row's run over the clean video: what there is to gain),
-        "clean_between" (clean frames after a video's first burst) and
-        "clean_between_if_clean" (the same frames in the clean run); "clean_video";
-        "by_kind", "by_severity", "by_position"; "recovery_frames" (clean frames after
-        a burst that are worse than in the clean run by more than 2 points, until the
-        first that is not; the mean over bursts) and "bursts_not_recovered" (before the
-        next burst or the end, counted with all their frames); "frames" (how many were
-        corrupted). Rows with a wrong memory have scores of corrupted frames alone.
+        For each row:
+
+        - "corrupted", "trained_kinds", "unseen_kinds": IoU of corrupted frames.
+        - "corrupted_if_clean": IoU of the same frames in the row's clean run, which
+          shows the possible gain.
+        - "clean_between": IoU of clean frames after a video's first burst.
+        - "clean_between_if_clean": IoU of the same frames in the clean run.
+        - "clean_video": IoU of the clean run.
+        - "by_kind", "by_severity", "by_position": IoU of groups of corrupted frames.
+        - "recovery_frames": number of clean frames after a burst until the first whose
+          IoU is within 2 points of the clean run, averaged over bursts. A burst without
+          such a frame counts with all frames up to the next burst or the end.
+        - "bursts_not_recovered": number of such bursts.
+        - "frames": number of corrupted frames.
+
+        Rows with a wrong memory have scores of corrupted frames only.
     """
     rows: dict[str, list[Scored]] = {}
     for one in scored:
@@ -93,7 +103,7 @@ def _split(
 
 
 def _between(scored: Sequence[Scored]) -> list[list[Scored]]:
-    """For each burst, the clean frames between it and the next, in order."""
+    """Returns, for each burst, the clean frames between it and the next, in order."""
     found: dict[tuple[int, int, int], list[Scored]] = {}
     for one in scored:
         if one.burst and not one.position:
@@ -104,7 +114,7 @@ def _between(scored: Sequence[Scored]) -> list[list[Scored]]:
 def _recovery(
     between: Sequence[Sequence[Scored]], clean: dict[tuple[int, int], Scored]
 ) -> tuple[float, int]:
-    """Mean number of frames until recovery, and how many bursts had none."""
+    """Returns the mean number of frames until recovery, and the bursts without one."""
     waits, missing = [], 0
     for after in between:
         back = [
@@ -118,12 +128,12 @@ def _recovery(
 
 
 def frame_iou(counts: np.ndarray) -> float:
-    """Mean IoU of the foreground classes that a frame has or that were predicted.
+    """Mean IoU over the foreground classes in the label or prediction of a frame.
 
-    1 where there is none of either: nothing was to be found, and nothing was.
+    1 if there is no foreground in either.
     """
-    both, predicted, labelled = counts[1:].T
-    union = predicted + labelled - both
+    both, predicted, labeled = counts[1:].T
+    union = predicted + labeled - both
     there = union > 0
     return float((both[there] / union[there]).mean()) if there.any() else 1.0
 

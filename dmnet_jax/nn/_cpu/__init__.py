@@ -1,5 +1,6 @@
-"""What XLA's CPU backend has no fast path for, written so that it runs fast there.
+"""Fast CPU implementations of operations that XLA's CPU backend runs slowly.
 
-Plain functions of arrays, equal to the operators of `nn.operators` and their gradients
-up to rounding. That module alone calls them, and only in programs for CPUs.
+These are plain functions of arrays. They equal the operators of `nn.operators` and
+their gradients up to rounding. Only `nn.operators` calls them, and only in programs
+lowered for CPUs.
 """

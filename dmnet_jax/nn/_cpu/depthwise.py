@@ -1,8 +1,8 @@
 """Depthwise 3x3 convolution as nine shifted multiply-adds, with its gradient.
 
-XLA's CPU backend has no fast path for grouped convolutions. The gradient is written out
-since automatic differentiation keeps the nine shifts of the input, each as large as the
-output, and sums each separately: here the input alone is kept.
+XLA's CPU backend has no fast path for grouped convolutions. The gradient is implemented
+by hand because automatic differentiation would store nine shifted copies of the input,
+each as large as the output, and reduce each separately. Here only the input is stored.
 """
 
 import functools
@@ -15,7 +15,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def shifted(x: Array, kernel: Array, pads: Pads, stride: int) -> Array:
-    """x [B, H, W, C] with kernel [3, 3, 1, C] -> [B, H/stride, W/stride, C]."""
+    """Convolves x [B, H, W, C] with kernel [3, 3, 1, C]: [B, H/stride, W/stride, C]."""
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     height, width = (
         (n + sum(p) - 3) // stride + 1 for n, p in zip(x.shape[1:3], pads, strict=True)
@@ -41,7 +41,7 @@ def _range(first: int, count: int, step: int) -> slice:
 def gradient(
     x: Array, kernel: Array, pads: Pads, stride: int, cotangent: Array
 ) -> tuple[Array, Array]:
-    """For x and kernel of `shifted`, of the output's gradient [B, H/s, W/s, C]."""
+    """Gradients for x and kernel of `shifted`, given the cotangent [B, H/s, W/s, C]."""
     if stride == 1:
         flipped = kernel[::-1, ::-1]
         to_x = shifted(cotangent, flipped, ((1, 1), (1, 1)), 1)
@@ -53,16 +53,16 @@ def gradient(
 
 
 def _spread(gradient: Array, kernel: Array) -> Array:
-    """Gradient [B, h, w, C] at stride 2 to the padded input [B, 2h + 2, 2w + 2, C].
+    """Maps the gradient [B, h, w, C] at stride 2 to the input [B, 2h + 2, 2w + 2, C].
 
-    Even input positions see the first and last tap, odd ones the middle tap; the four
-    kinds are computed apart and interleaved.
+    The input is padded. Even input positions see the first and last tap, odd ones the
+    middle tap. The four combinations are computed separately and interleaved.
     """
     batch, height, width, channels = gradient.shape
     padded = lax.optimization_barrier(
         jnp.pad(gradient, ((0, 0), (1, 1), (1, 1), (0, 0)))
     )
-    # (tap, first of its h + 1 outputs in `padded`) of even and of odd positions
+    # (tap, offset of its h + 1 outputs in `padded`) for even and for odd positions
     taps = (((0, 1), (2, 0)), ((1, 1),))
 
     def kind(rows: int, columns: int) -> Array:
@@ -77,10 +77,10 @@ def _spread(gradient: Array, kernel: Array) -> Array:
 
 
 def _to_kernel(x: Array, gradient: Array, pads: Pads, stride: int) -> Array:
-    """For each tap, the sum over positions of the shifted input times the gradient.
+    """Sums the shifted input times the gradient over positions, for each tap.
 
-    One output row at a time, added up over rows in nine accumulators that stay in the
-    cache: nine sums over whole maps take four times as long.
+    Loops over output rows with nine accumulators that stay in the cache. Nine
+    reductions over whole maps take four times as long.
     """
     padded = lax.optimization_barrier(jnp.pad(x, ((0, 0), *pads, (0, 0))))
     batch, height, width, channels = gradient.shape

@@ -1,7 +1,7 @@
-"""Gradients of products and convolutions as products in loops.
+"""Gradients of matrix products and convolutions as matrix products in loops.
 
 XLA's CPU backend computes the gradient of a kernel as a convolution whose window is the
-map, or as a product that is fused with what computed its operands; both are slow.
+whole map, or as a product fused with the producers of its operands. Both are slow.
 """
 
 from typing import Any
@@ -13,20 +13,26 @@ from jax import Array, lax
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 NARROW = 32
-"""Outputs of a 3x3 convolution up to which nine shifts of them are small."""
+"""Output channels of a 3x3 convolution up to which nine shifted copies are small."""
 
 
 def of_matmul(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-    """For x [B, ..., C] and kernel [C, D], of the product's gradient [B, ..., D]."""
+    """Gradients for x [B, ..., C] and kernel [C, D] of `x @ kernel`.
+
+    Args:
+        x: [B, ..., C].
+        kernel: [C, D].
+        gradient: [B, ..., D], the gradient of the product.
+    """
     return gradient @ kernel.T, _summed_products(x, gradient)
 
 
 def _summed_products(x: Array, gradient: Array) -> Array:
     """Sum over positions of x [B, ..., C] times gradient [B, ..., D]: [C, D].
 
-    In a loop of its own: the product needs one operand transposed, and XLA's CPU
-    backend fuses that transposition with all that computed the operand, which then
-    runs column by column (10x slower than the product itself).
+    The loop prevents a slow fusion: the product needs one operand transposed, and
+    XLA's CPU backend would fuse the transpose with the producers of the operand, which
+    then run column by column (10x slower than the product itself).
     """
     positions = x[0, ..., 0].size
     parts = x.shape[0] * (1 if positions % 2 else 2)  # at least two, to stay a loop
@@ -43,15 +49,15 @@ def _summed_products(x: Array, gradient: Array) -> Array:
 def of_convolve(
     x: Array, kernel: Array, pads: Pads, stride: int, dilation: int, gradient: Array
 ) -> tuple[Array, Array]:
-    """For x [B, H, W, C] and kernel [h, w, C, D], of the output's gradient.
+    """Gradients of a convolution for its input and kernel.
 
     Args:
-        x: the map.
-        kernel: taps lie `dilation` pixels apart.
-        pads: rows before and after, columns before and after.
-        stride: in both directions.
-        dilation: in both directions.
-        gradient: [B, H', W', D].
+        x: [B, H, W, C], the input.
+        kernel: [h, w, C, D].
+        pads: (rows before, rows after), (columns before, columns after).
+        stride: stride in both directions.
+        dilation: dilation of the kernel in both directions.
+        gradient: [B, H', W', D], the gradient of the output.
     """
     padded_by_one = (pads, stride, dilation) == (((1, 1), (1, 1)), 1, 1)
     if padded_by_one and kernel.shape[:2] == (3, 3) and kernel.shape[3] <= NARROW:
@@ -72,9 +78,10 @@ def of_convolve(
 
 
 def _of_narrow_3x3(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-    """By two products with the nine shifts of the output's gradient.
+    """Uses two matrix products with nine shifted copies of the output's gradient.
 
-    They are small as the outputs are few; XLA's CPU gradient is 3x slower.
+    The copies are small because there are few output channels. XLA's CPU gradient is
+    3x slower.
     """
     height, width, inputs = x.shape[1:]
     outputs = kernel.shape[-1]
@@ -98,12 +105,12 @@ def _of_taps(
     dilation: int,
     gradient: Array,
 ) -> Array:
-    """Of a kernel [h, w, C, D], a tap at a time: what it saw times the gradient.
+    """Gradient of a kernel [h, w, C, D], one tap at a time.
 
-    As a convolution, whose window is the map, it takes XLA's CPU backend longer: 1420
-    against 151 ms for 3x3 taps of 64 channels and a map of 4x128x160, 29 against 17 ms
-    for 256 channels and 4x16x20 (2 cores of an AMD EPYC, jax 0.10.2, 2026-11-25). In a
-    loop, for the reason that `_summed_products` gives.
+    XLA's CPU backend would compute it as a convolution whose window is the map, which
+    is slower: 1420 against 151 ms for 3x3 taps of 64 channels and a map of 4x128x160,
+    29 against 17 ms for 256 channels and 4x16x20 (2 cores of an AMD EPYC, jax 0.10.2,
+    2026-11-25). See `_summed_products` for why this is a loop.
     """
     height, width, inputs, outputs = shape
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))

@@ -1,6 +1,7 @@
-"""Means over positions, a row at a time.
+"""Means over positions, computed row by row.
 
-XLA's CPU backend takes sums over the leading axes of a large map column by column.
+XLA's CPU backend reduces the leading axes of a large map column by column, which is
+slow.
 """
 
 from collections.abc import Callable
@@ -11,13 +12,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 SMALL = 2**16
-"""Elements of a map below which a loop over rows is not worth its time to compile."""
+"""Number of elements below which a loop over rows is not worth its compile time."""
 
 
 def position_means(
     terms: Callable[..., tuple[Array, ...]], *maps: Array
 ) -> tuple[Array, ...]:
-    """Means [C] over positions of `terms` of maps [rows, W, C], in the terms' dtype."""
+    """Returns means [C] of `terms(*maps)` over positions, in the dtype of the terms.
+
+    Args:
+        terms: function of the maps' rows [W, C] to a tuple of [W, C].
+        *maps: [rows, W, C].
+    """
     rows, width, features = maps[0].shape
 
     def add(row: Any, sums: tuple[Array, ...]) -> tuple[Array, ...]:

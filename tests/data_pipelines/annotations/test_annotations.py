@@ -120,7 +120,7 @@ def test_pictures_without_annotation_are_asked_for(tmp_path, capsys):
     shutil.rmtree(tmp_path / "out")
     main(["--raw", str(root), "--out", f"{tmp_path}/out", "--empty", "unlabeled"])
     source = open_folder(tmp_path / "out", allow_missing=True)
-    assert source.videos[0].unlabelled == {1}
+    assert source.videos[0].unlabeled == {1}
 
 
 def test_what_the_cvat_writer_writes_is_read_back(tmp_path):

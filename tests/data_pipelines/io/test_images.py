@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from data_pipelines.frames import DataError, check, read_grey, read_image, read_size
+from data_pipelines.frames import DataError, check, read_gray, read_image, read_size
 from data_pipelines.io.images import MAX_ASPECT, size_fault
 from data_pipelines.io.pairs import listed
 from data_pipelines.prepare import Request
@@ -62,11 +62,11 @@ def test_16_bits_a_channel_are_refused_in_every_color_type(tmp_path, kind, highe
     pixels = np.full((6, 8, samples), highest)
     pixels[:3] = 0
     write_png(tmp_path / "deep.png", pixels, color_type, 16)
-    for read in (read_size, read_image, read_grey):
+    for read in (read_size, read_image, read_gray):
         with pytest.raises(DataError, match=r"deep\.png: 16 bits .* 8-bit"):
             read(tmp_path / "deep.png")
     write_png(tmp_path / "usual.png", pixels.clip(0, 9), color_type, 8)
-    assert np.array_equal(read_grey(tmp_path / "usual.png"), pixels.clip(0, 9)[..., 0])
+    assert np.array_equal(read_gray(tmp_path / "usual.png"), pixels.clip(0, 9)[..., 0])
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
@@ -82,7 +82,7 @@ def test_frames_and_masks_are_turned_upright(tmp_path, tag):
         assert read_size(path) == (48, 64)
         assert np.abs(read_image(path).astype(int) - upright).mean() < 8
     Image.fromarray(stored_as(mask, tag)).save(tmp_path / "m.png", exif=oriented(tag))
-    assert np.array_equal(read_grey(tmp_path / "m.png"), mask)
+    assert np.array_equal(read_gray(tmp_path / "m.png"), mask)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
@@ -94,7 +94,7 @@ def test_a_tag_behind_the_pixels_and_a_damaged_one(tmp_path):
         read_image(tmp_path / "late.png")
     picture = Image.fromarray(pixels[..., 0].astype(np.uint8))
     picture.save(tmp_path / "bad.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert np.array_equal(read_grey(tmp_path / "bad.png"), pixels[..., 0])
+    assert np.array_equal(read_gray(tmp_path / "bad.png"), pixels[..., 0])
 
 
 def test_a_mask_drawn_over_stored_pixels_is_told_of_exif(tmp_path):
@@ -116,7 +116,7 @@ def test_strips_are_refused_by_their_header(tmp_path, size):
     data[20:24] = height.to_bytes(4, "big")
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     path.write_bytes(data)
-    for read in (read_size, read_image, read_grey):
+    for read in (read_size, read_image, read_gray):
         with pytest.raises(DataError, match=rf"strip\.png: {width}x{height} .* times"):
             read(path)
 
@@ -188,14 +188,14 @@ def test_a_tiff_is_read_upright(tmp_path, tag, compression):
     assert read_size(path) == (5, 8)
     np.testing.assert_array_equal(read_image(path), upright)
     Image.fromarray(stored_as(upright[..., 0], tag)).save(mask, **options)
-    np.testing.assert_array_equal(read_grey(mask), upright[..., 0])
+    np.testing.assert_array_equal(read_gray(mask), upright[..., 0])
 
 
 def test_a_bmp_is_read_as_stored(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
     for array in (pixels, pixels[..., 0], pixels[..., 0] > 99):
         Image.fromarray(array).save(tmp_path / "a.bmp")
-        read = read_image if array.ndim == 3 else read_grey
+        read = read_image if array.ndim == 3 else read_gray
         np.testing.assert_array_equal(read(tmp_path / "a.bmp"), array)
 
 
@@ -207,8 +207,8 @@ def test_a_tiff_that_would_lose_something_is_refused(tmp_path):
     with pytest.raises(DataError, match="pages.tif: a TIFF of several pages"):
         read_image(tmp_path / "pages.tif")
     with pytest.raises(DataError, match="lossy.tif: a TIFF mask blurs"):
-        read_grey(tmp_path / "lossy.tif")
-    for read in (read_image, read_grey, read_size):
+        read_gray(tmp_path / "lossy.tif")
+    for read in (read_image, read_gray, read_size):
         with pytest.raises(DataError, match="deep.tif: 16 bits a channel"):
             read(tmp_path / "deep.tif")
 

@@ -41,7 +41,7 @@ class Numbered:
         return image
 
     def label(self, video, frame):
-        if frame in self.videos[video].unlabelled:
+        if frame in self.videos[video].unlabeled:
             return None
         rng = np.random.default_rng([video, frame, 1])
         return rng.integers(0, 2, (2 * SIZE[0], 2 * SIZE[1]), dtype=np.uint8)
@@ -183,14 +183,14 @@ def test_a_batch_may_be_larger_than_an_epoch():
     assert set(pairs_of(batch)) == set(make().samples)
 
 
-def test_unlabelled_frames_are_ignored_everywhere():
-    loader = make(labelled_only=False, batch_size=17, augment=Augment())
+def test_unlabeled_frames_are_ignored_everywhere():
+    loader = make(labeled_only=False, batch_size=17, augment=Augment())
     batch = loader.batch(0)
     assert loader.steps_per_epoch == 1
-    unlabelled = (batch["video"] == 1) & np.isin(batch["frame"], (0, 4))
-    assert unlabelled.sum() == 2
-    assert (batch["label"][unlabelled] == IGNORE).all()
-    assert (batch["label"][~unlabelled] <= 1).all()
+    unlabeled = (batch["video"] == 1) & np.isin(batch["frame"], (0, 4))
+    assert unlabeled.sum() == 2
+    assert (batch["label"][unlabeled] == IGNORE).all()
+    assert (batch["label"][~unlabeled] <= 1).all()
 
 
 def test_label_and_image_get_the_same_geometry():

@@ -146,7 +146,7 @@ def test_frames_without_a_mask_are_kept_when_allowed(folder, tmp_path):
     options = ("--masks", "parts", "--allow-missing")
     assert run("folder", folder, tmp_path / "out", *options) == 0
     prepared = open_prepared(tmp_path / "out")
-    assert prepared.videos[0].unlabelled == {1} and not prepared.videos[1].unlabelled
+    assert prepared.videos[0].unlabeled == {1} and not prepared.videos[1].unlabeled
     assert prepared.label(0, 1) is None and prepared.label(0, 2) is not None
     assert prepared.entry(0, 1).histogram == ()
     assert list(prepared.entry(0, 1).sources) == ["a/frames/frame_1.png"]

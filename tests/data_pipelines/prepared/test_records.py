@@ -118,7 +118,7 @@ def test_frames_come_back_in_any_order_and_from_many_threads(written):
     source = open_prepared(folder)
     assert source.classes == manifest.classes
     assert [(v.name, len(v.frames)) for v in source.videos] == list(COUNTS.items())
-    assert source.videos[0].unlabelled == {3}
+    assert source.videos[0].unlabeled == {3}
     names = list(COUNTS)
     places = [(names.index(video), index) for video, index in PLACES] * 20
     order = np.random.default_rng(0).permutation(len(places))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.frames import read_grey, read_image
+from data_pipelines.frames import read_gray, read_image
 from data_pipelines.sources.endovis17 import open_endovis17
 
 SAMPLE = Path(__file__).parents[4] / "shared/data/endovis17_format_sample/raw_1920x1080"
@@ -26,9 +26,9 @@ def test_crop_and_classes_of_real_frames(tmp_path):
     assert whole.shape == (1080, 1920, 3)
     np.testing.assert_array_equal(source.image(0, 1), whole[28:1052, 320:1600])
     label = source.label(0, 1)
-    np.testing.assert_array_equal(10 * label, read_grey(mask)[28:1052, 320:1600])
+    np.testing.assert_array_equal(10 * label, read_gray(mask)[28:1052, 320:1600])
     assert set(np.unique(label)) == {0, 1, 2, 3}
     # The border is dark, and no label reaches into it.
     whole[28:1052, 320:1600] = 0
     assert whole.max() < 30 and not source.odd(0, 1)
-    assert np.count_nonzero(label) == np.count_nonzero(read_grey(mask))
+    assert np.count_nonzero(label) == np.count_nonzero(read_gray(mask))

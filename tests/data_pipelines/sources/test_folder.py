@@ -173,7 +173,7 @@ def test_missing_masks_are_accepted_on_request(root):
     (root / "v10/masks").rmdir()
     assert len(faults_of(root)) == 2
     source = open_folder(root, allow_missing=True)
-    assert [video.unlabelled for video in source.videos] == [{1}, {0, 1, 2}]
+    assert [video.unlabeled for video in source.videos] == [{1}, {0, 1, 2}]
     assert source.label(0, 1) is None and source.label(1, 0) is None
     assert source.label(0, 0) is not None
     check(source)

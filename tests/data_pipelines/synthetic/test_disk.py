@@ -141,16 +141,16 @@ def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
     picture.unlink()
     write_endovis17(tmp_path / "set", seed=2, **options)
     assert not picture.exists()
-    with pytest.raises(ValueError, match="made with seed 2, not 3"):
+    with pytest.raises(ValueError, match="written with seed 2, not 3"):
         write_endovis17(tmp_path / "set", seed=3, **options)
-    with pytest.raises(ValueError, match="made with layout endovis17"):
+    with pytest.raises(ValueError, match="written with layout endovis17"):
         write_endovis18(tmp_path / "set", seed=2, **options)
     (tmp_path / "other").mkdir()
     (tmp_path / "other/photo.png").touch()
     with pytest.raises(ValueError, match="not empty"):
         write_endovis17(tmp_path / "other", seed=2, **options)
     (tmp_path / "set/synthetic.json").write_text("[1")
-    with pytest.raises(ValueError, match="not readable"):
+    with pytest.raises(ValueError, match="cannot be read"):
         write_endovis17(tmp_path / "set", seed=2, **options)
 
 
@@ -160,12 +160,12 @@ def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
         ({"sequences": (9,)}, "sequence 9"),
         ({"sequences": 9}, "sequence 9"),
         ({"sequences": (1, 1)}, "only once"),
-        ({"sequences": ()}, "at least"),
+        ({"sequences": ()}, "pass one or more"),
         ({"frames": 0}, "frames 0"),
         ({"frames": 1001}, "frames 1001"),
         ({"threads": 0}, "threads 0"),
         ({"size": (8, 8)}, "size 8x8"),
-        ({"size": (135, 240)}, "size 135x240: pictures of EndoVis17 are 4:5"),
+        ({"size": (135, 240)}, "size 135x240: EndoVis17 needs height:width of 4:5"),
         ({"rate": float("nan")}, "rate nan"),
         ({"seed": 2**64}, "seed 18446744073709551616"),
     ],
@@ -182,7 +182,7 @@ def test_writer_errors_say_what_is_wrong(
 # --- files: EndoVis18 ---------------------------------------------------------------
 
 
-def test_endovis18_layout_and_colours(tmp_path: Path) -> None:
+def test_endovis18_layout_and_colors(tmp_path: Path) -> None:
     write_endovis18(tmp_path, seed=1, sequences=(2, 9), frames=3, size=SIZE)
     names = {
         f"seq_{k}/{kind}/frame00{t}.png"
@@ -204,9 +204,9 @@ def test_endovis18_layout_and_colours(tmp_path: Path) -> None:
         scene = make_scene(1, 100 + k, tools, SIZE, 1.0, anatomy=True)
         frame = render_frame(scene, 2)
         np.testing.assert_array_equal(picture, frame.rgb)
-        colours = np.array([colour for _, colour in ENDOVIS18_LABELS])
+        colors = np.array([color for _, color in ENDOVIS18_LABELS])
         np.testing.assert_array_equal(
-            label[..., :3], colours[endovis18_ids(frame, tools)]
+            label[..., :3], colors[endovis18_ids(frame, tools)]
         )
 
 

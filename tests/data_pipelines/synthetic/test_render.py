@@ -119,7 +119,7 @@ def test_endless_is_the_same_stream_every_time() -> None:
     again = list(itertools.islice(endless(4, SIZE), 5))
     np.testing.assert_array_equal(first, again)
     assert first[0].shape == (*SIZE, 3) and first[0].dtype == np.uint8
-    # 25 frames a second: neighbours differ a little, not altogether.
+    # 25 frames a second: neighbors differ a little, not altogether.
     assert 0 < np.abs(np.subtract(first[0], first[1], dtype=int)).mean() < 15
 
 
@@ -207,18 +207,18 @@ def test_type_shows_in_the_jaws_alone() -> None:
     parts = [scene.instruments[0].parts for scene in scenes]
     for other in parts[1:]:
         for mine, its in zip(parts[0][:3], other[:3], strict=True):
-            assert mine.colour.tobytes() == its.colour.tobytes()
+            assert mine.color.tobytes() == its.color.tobytes()
             assert mine.relief.tobytes() == its.relief.tobytes()
     for a, b in itertools.combinations(parts, 2):
-        shapes = [np.asarray(p[3].colour)[..., 3] > 127 for p in (a, b)]
+        shapes = [np.asarray(p[3].color)[..., 3] > 127 for p in (a, b)]
         overlap = (shapes[0] & shapes[1]).sum() / (shapes[0] | shapes[1]).sum()
         assert overlap < 0.9
-    colours = []
+    colors = []
     for scene in scenes:
         frames = [render_frame(scene, t) for t in range(0, 40, 5)]
         pixels = np.concatenate([f.rgb[f.parts[0] == SHAFT] for f in frames])
-        colours.append([*pixels.mean(0), *pixels.std(0)])
-    np.testing.assert_allclose(colours, [colours[0]] * 7, atol=2.5)
+        colors.append([*pixels.mean(0), *pixels.std(0)])
+    np.testing.assert_allclose(colors, [colors[0]] * 7, atol=2.5)
 
 
 # --- fields and clocks --------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_episodes_last_their_share() -> None:
 
 
 @pytest.mark.parametrize("stretch", [1.0, 3.0])
-def test_noise_is_normalised_at_every_density(stretch: float) -> None:
+def test_noise_is_normalized_at_every_density(stretch: float) -> None:
     for density in (40, 160):
         rng = generator(0, 1)
         field = fractal(rng, (4.0, 4.0), density, 0.2, 4, stretch=stretch)

@@ -50,7 +50,7 @@ def test_all_parts_are_labeled_over_a_few_scenes() -> None:
 @pytest.mark.parametrize("kind", range(8, 8 + len(RIGID_TYPES)))
 def test_every_rigid_tip_can_be_drawn(kind: int) -> None:
     sprite = tip(np.random.default_rng(0), kind, 12.0)
-    assert np.asarray(sprite.colour)[..., 3].max() == 255
+    assert np.asarray(sprite.color)[..., 3].max() == 255
 
 
 def test_an_unknown_tip_is_an_error() -> None:

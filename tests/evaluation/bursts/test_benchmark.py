@@ -219,10 +219,10 @@ def test_shuffling_moves_places_and_keeps_the_rest():
 def test_what_cannot_be_scored_is_refused():
     with pytest.raises(ValueError, match="no burst fits into videos of at most 26"):
         run_all(plan=[[(), ()]])
-    unlabelled = Videos((12, 9), frozenset(range(8, 12)))
+    unlabeled = Videos((12, 9), frozenset(range(8, 12)))
     plan = [[(Burst("smoke", 1, 8, 3, 0),), ()]]
     with pytest.raises(ValueError, match="no corrupted frame of video0, video1 has"):
-        run_all(source=unlabelled, plan=plan)
+        run_all(source=unlabeled, plan=plan)
 
 
 def test_the_clean_run_is_that_of_an_evaluation(everything):

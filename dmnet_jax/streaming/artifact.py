@@ -1,15 +1,15 @@
-"""An exported step: a program for one runtime, its checksum, its interface.
+"""Exported artifacts: a program for one runtime, its checksum and its interface.
 
-    model.jax          StableHLO as `jax.export` serialises it: cpu and cuda in one file
+    model.jax          StableHLO serialized by `jax.export`, for cpu and cuda
     model.onnx         ONNX, for ONNX Runtime
     model.xml, .bin    OpenVINO IR
     FILE.sha256        for `sha256sum -c`
     FILE.json          sizes, inputs and outputs by name, config, versions
 
-The checksum finds damage: a damaged file mostly still loads and runs. It finds no
-malice, since whoever changes the file can write another one: an exported file is a
-program, to be trusted as one. JAX reads its files for six months; weights are archived
-as safetensors.
+The checksum detects accidental damage; most damaged files would still load and run. It
+does not protect against tampering, because whoever changes the file can also change the
+checksum. Treat an exported file like any other executable. JAX guarantees to read its
+exported files for six months; archive weights as safetensors.
 """
 
 import hashlib
@@ -33,36 +33,36 @@ from dmnet_jax.streaming.described import (
     check_declared,
     read_description,
 )
-from dmnet_jax.streaming.program import OUTPUTS, Interface, Labelled, Program
+from dmnet_jax.streaming.program import OUTPUTS, Interface, Labeled, Program
 
 Contents = dict[str, bytes]
-"""What the files of one artefact hold, by suffix; the first is the one to open."""
+"""File contents of an artifact, by suffix. The first entry is the file to open."""
 
-_MAX_PROGRAM = 2**31  # bytes of a file; more no runtime takes from memory
-
-
-class ArtefactError(ValueError):
-    """An exported file that cannot be used; the message says why."""
+_MAX_PROGRAM = 2**31  # bytes per file; no runtime loads more than that from memory
 
 
-def write_artefact(
+class ArtifactError(ValueError):
+    """Raised when an exported file cannot be used; the message says why."""
+
+
+def write_artifact(
     folder: Path,
     name: str,
     contents: Contents,
     interface: Interface,
     notes: dict[str, Any],
 ) -> Path:
-    """Writes all files of an artefact, the checksum last.
+    """Writes all files of an artifact, the checksum last.
 
     Args:
-        folder: that exists.
-        name: of the files, without a suffix.
-        contents: of the program's files.
-        interface: of the step.
-        notes: JSON, put beside the interface.
+        folder: an existing folder.
+        name: file name without suffix.
+        contents: contents of the program's files.
+        interface: interface of the step.
+        notes: JSON metadata, stored next to the interface.
 
     Returns:
-        The file to open.
+        Path of the file to open.
     """
     path = folder / f"{name}{next(iter(contents))}"
     body = {**interface._asdict(), **notes, "files": list(contents)}
@@ -75,38 +75,38 @@ def write_artefact(
     return path
 
 
-def load_artefact(path: str | os.PathLike[str]) -> Program:
-    """The program of an exported file, compiled for this machine.
+def load_artifact(path: str | os.PathLike[str]) -> Program:
+    """Loads an exported program and compiles it for this machine.
 
     Args:
-        path: the `.jax`, `.onnx` or `.xml` file; its checksum and interface (and the
-            `.bin` of an `.xml`) lie beside it.
+        path: the `.jax`, `.onnx` or `.xml` file. Its checksum and interface (and the
+            `.bin` file of an `.xml`) must be in the same folder.
 
     Raises:
-        ArtefactError: a file is missing, damaged, or not for this machine; or its
+        ArtifactError: a file is missing, damaged, or not for this machine, or its
             runtime is not installed.
     """
     path = Path(path)
     kinds = {".jax": _open_jax, ".onnx": runtimes.open_onnx, ".xml": runtimes.open_ir}
     if path.suffix not in kinds:
-        raise ArtefactError(f"{path}: must be a {', '.join(kinds)} file")
+        raise ArtifactError(f"{path}: must be a {', '.join(kinds)} file")
     try:
         contents, description = _read(path)
         return kinds[path.suffix](contents, description)
     except ImportError as error:
         extra = {".onnx": "onnx", ".xml": "openvino"}.get(path.suffix, "")
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: {error.name} is not installed; {install(extra)}"
         ) from error
-    except ArtefactError:
+    except ArtifactError:
         raise
-    except Exception as error:  # many kinds, all of one meaning
+    except Exception as error:  # the runtimes raise many types for a bad file
         text = " ".join(f"{error}".split())[:500] or type(error).__name__
-        raise ArtefactError(f"{path}: cannot be opened ({text})") from error
+        raise ArtifactError(f"{path}: cannot be opened ({text})") from error
 
 
 def _read(path: Path) -> tuple[Contents, Description]:
-    """All files of an artefact, each read once, and what one of them says of it."""
+    """Reads all files of an artifact once; returns contents and description."""
     try:
         described = _content(_beside(path, ".json"), MAX_TEXT)
         sums = _content(_beside(path, ".sha256"), MAX_TEXT).decode()
@@ -115,15 +115,15 @@ def _read(path: Path) -> tuple[Contents, Description]:
             for suffix in FILES[path.suffix]
         }
     except (OSError, ValueError) as error:
-        raise ArtefactError(
-            f"{path}: cannot be read with its .sha256 and .json ({error}); export it "
-            "again with python -m dmnet_jax.export"
+        raise ArtifactError(
+            f"{path}: cannot be read together with its .sha256 and .json ({error}); "
+            "export it again with python -m dmnet_jax.export"
         ) from error
     found = [_digest(content) for content in (*contents.values(), described)]
     if found != [line.split(" ")[0] for line in sums.splitlines()]:
-        raise ArtefactError(
-            f"{path}: sha256 differs from the one beside it; the file is damaged or "
-            "was changed: copy all of its files again"
+        raise ArtifactError(
+            f"{path}: sha256 does not match the .sha256 file; a file is damaged or "
+            "was changed: copy all files of the artifact again"
         )
     return contents, read_description(described, path.suffix)
 
@@ -137,7 +137,7 @@ def _content(path: Path, most: int) -> bytes:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files of an artefact, in the order in which they are to be put in place."""
+    """Returns all files of an artifact, in the order in which to move them."""
     suffixes = json.loads(_beside(path, ".json").read_text())["files"]
     programs = [path.with_suffix(suffix) for suffix in suffixes]
     return [*programs, _beside(path, ".json"), _beside(path, ".sha256")]
@@ -148,7 +148,8 @@ def _open_jax(contents: Contents, description: Description) -> Program:
     backend = jax.default_backend()
     platform = {"gpu": "cuda"}.get(backend, backend)
     if platform not in exported.platforms:
-        raise ValueError(f"is for {' and '.join(exported.platforms)}, not {platform}")
+        platforms = " and ".join(exported.platforms)
+        raise ValueError(f"was exported for {platforms}, not for {platform}")
     check_declared(
         description,
         _declared(description.inputs, exported.in_avals),
@@ -160,11 +161,11 @@ def _open_jax(contents: Contents, description: Description) -> Program:
     donated = tuple(range(leaves))
     call = jax.jit(exported.call, donate_argnums=donated).lower(*shapes).compile()
 
-    def step(memory: Any, *inputs: Any) -> tuple[Any, Labelled]:
+    def step(memory: Any, *inputs: Any) -> tuple[Any, Labeled]:
         outputs = call(*memory, *inputs)
         memory, outputs = outputs[:leaves], outputs[leaves:]
-        labelled = dict(zip(OUTPUTS, outputs, strict=True))
-        return memory, Labelled(probabilities=None, **labelled)
+        labeled = dict(zip(OUTPUTS, outputs, strict=True))
+        return memory, Labeled(probabilities=None, **labeled)
 
     return Program(
         description.interface,
@@ -175,7 +176,7 @@ def _open_jax(contents: Contents, description: Description) -> Program:
 
 
 def _declared(named: Sequence[Tensor], avals: Sequence[Any]) -> list[Tensor]:
-    """StableHLO's arrays have no names; they get those of their places."""
+    """Names StableHLO's unnamed arrays by their position."""
     names = [tensor.name for tensor in named] + [""] * len(avals)
     return [
         Tensor(name, tuple(aval.shape), str(aval.dtype))
