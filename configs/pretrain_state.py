@@ -28,24 +28,27 @@ def get_config() -> Config:
             cuts=0.4,
             scale=(0.75, 1.6),
             frame_step=2,
+            synthetic=replace(
+                config.data.synthetic, cached_scenes=50, cached_frames=24
+            ),
         ),
         model=replace(config.model, state=True, pretrained="rendered"),
-        optim=replace(config.optim, drop_epochs=(1,), warmup_steps=20),
+        optim=replace(config.optim, drop_epochs=(2,), warmup_steps=20),
         train=replace(
             config.train,
             batch_size=6,
             stages=(
                 StageConfig(
                     "state",
-                    2,
+                    3,
                     lr_scale=2.0,
                     train="memory",
                     recipe="rollout",
-                    cached_views=1,
+                    cached_views=2,
                     corrupted_views=2,
                 ),
             ),
-            eval_every_epochs=2,
+            eval_every_epochs=3,
             rollout_frames=10,
             rollout_truncate=10,
         ),

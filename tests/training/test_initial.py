@@ -1,0 +1,25 @@
+"""Initial variables: what is taken from the shipped network."""
+
+import numpy as np
+
+from dmnet_jax.config import Config, ModelConfig
+from dmnet_jax.training.initial import _from_rendered
+from dmnet_jax.weights.rendered import read_rendered
+
+
+def test_a_start_from_the_shipped_network_takes_all_but_its_state_and_classifier():
+    saved = read_rendered()[0]["params"]
+    assert float(saved["prediction_state"]["gain"]) != 0
+    kernel = saved["decoder"]["classifier"]["kernel"]
+    own = {
+        "params": {
+            "lateral7": {"kernel": np.zeros_like(saved["lateral7"]["kernel"])},
+            "prediction_state": {"gain": np.zeros(())},
+            "decoder": {"classifier": {"kernel": np.zeros((*kernel.shape[:3], 9))}},
+        }
+    }
+    taken = _from_rendered(own, Config(model=ModelConfig(pretrained="rendered")))
+    params = taken["params"]
+    assert (params["lateral7"]["kernel"] == saved["lateral7"]["kernel"]).all()
+    assert params["prediction_state"]["gain"] == 0
+    assert not np.any(params["decoder"]["classifier"]["kernel"])
