@@ -32,13 +32,17 @@ class TrainedRun(NamedTuple):
     about: dict[str, Any]
 
 
-def load_run(run: str | os.PathLike[str], which: int | Which = "newest") -> TrainedRun:
+def load_run(
+    run: str | os.PathLike[str], which: int | Which = "newest", *, memory: bool = True
+) -> TrainedRun:
     """The network of a run; changes nothing on disk.
 
     Args:
         run: run directory, or `PRETRAINED`.
         which: "newest", "best" (largest metric on the validation videos) or a step;
             the shipped network has one alone.
+        memory: whether to keep the network's memory; False gives the single-frame
+            network, for pictures that are no video.
 
     Raises:
         CheckpointError: no good checkpoint.
@@ -52,6 +56,7 @@ def load_run(run: str | os.PathLike[str], which: int | Which = "newest") -> Trai
     config = checked(about, run)
     model = models.build(config)
     _check_fit(model, variables, os.fspath(run))
+    model = model if memory else model.single_frame()
     return TrainedRun(model, variables, config, about)
 
 

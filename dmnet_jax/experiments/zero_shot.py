@@ -108,9 +108,9 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         raise ValueError(f"--bursts is {flags.bursts}; use 0 or more")
     if not flags.shaft + flags.manipulator + flags.instrument:
         raise ValueError("say which mask values are instruments: --instrument 1")
-    network, variables, _, about = load_run(flags.checkpoint, flags.which)
-    if flags.single_frame:
-        network = network.single_frame()
+    network, variables, _, about = load_run(
+        flags.checkpoint, flags.which, memory=not flags.single_frame
+    )
     names = [info["name"] for info in about["classes"]]
     if "shaft" not in names:
         raise ValueError(

@@ -48,6 +48,7 @@ class Flags:
         mode: Segment every frame (offline), or always the latest one (live).
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
+        memory: Use the network's memory; --no-memory for pictures that are no video.
         frames: Number of frames after which to stop; 0 for the end of the source.
         jobs: How many of several videos to segment at a time, each in a process.
         engine: What runs them: this machine's processes, or a Ray cluster.
@@ -60,6 +61,7 @@ class Flags:
     overlay: bool = True
     mode: Literal["offline", "live"] = "offline"
     which: Literal["newest", "best"] = "newest"
+    memory: bool = True
     frames: int = 0
     jobs: int = 1
     engine: Literal["processes", "ray"] = "processes"
@@ -119,7 +121,7 @@ def _one(flags: Flags, options: "Options") -> int:
     from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
-    network = load_network(flags.checkpoint, flags.which)
+    network = load_network(flags.checkpoint, flags.which, memory=flags.memory)
     total = None if options.live else length_of(source, flags.frames)
     bar = ProgressBar()
 
@@ -153,7 +155,7 @@ def _many(flags: Flags, options: "Options", videos: Sequence["Video"]) -> int:
     if Path(checkpoint).exists():
         checkpoint = os.path.abspath(checkpoint)
     out = os.path.abspath(flags.out)
-    request = Request(checkpoint, flags.which, out, options)
+    request = Request(checkpoint, flags.which, out, options, memory=flags.memory)
     videos = [video._replace(source=os.path.abspath(video.source)) for video in videos]
     request, left = left_over(request, videos)
     if len(left) < len(videos):

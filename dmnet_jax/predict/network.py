@@ -48,15 +48,22 @@ class Network:
         return Session(self._programs[size], **options)
 
 
-def load_network(checkpoint: str, which: Any = "newest") -> Network:
+def load_network(
+    checkpoint: str, which: Any = "newest", *, memory: bool = True
+) -> Network:
     """The network of a run directory, the shipped one, or an exported file.
 
     Raises:
         ValueError: it cannot be loaded; says why.
     """
     if Path(checkpoint).suffix in EXPORTED:
+        if not memory:
+            raise ValueError(
+                f"{checkpoint}: an exported file keeps its memory; --no-memory takes a "
+                "run directory or the shipped network"
+            )
         return _exported(Path(checkpoint))
-    trained = streaming.load_run(checkpoint, which)
+    trained = streaming.load_run(checkpoint, which, memory=memory)
     return Network(
         trained.about["classes"],
         trained.config.data.size,

@@ -31,6 +31,7 @@ class Request:
         which: of it.
         out: absolute path of the folder for the videos' folders.
         options: for each video.
+        memory: of `load_network`.
         sha256: of the network that finished videos were made with; empty if none are.
     """
 
@@ -38,14 +39,16 @@ class Request:
     which: str
     out: str
     options: Options
+    memory: bool = True
     sha256: str = ""
 
     def about(self) -> dict[str, Any]:
         """JSON that is the same for the same request."""
         form = self.options.form
         frames, overlay = self.options.frames, self.options.overlay
-        asked = {"which": self.which, "frames": frames, "overlay": overlay}
-        return {"checkpoint": self.checkpoint, "request": {**asked, "format": form}}
+        asked = {"which": self.which, "memory": self.memory, "frames": frames}
+        asked |= {"overlay": overlay, "format": form}
+        return {"checkpoint": self.checkpoint, "request": asked}
 
 
 class Outcome(NamedTuple):
@@ -94,7 +97,9 @@ class Worker:
         """
         request = self._request
         if self._network is None:
-            self._network = load_network(request.checkpoint, request.which)
+            self._network = load_network(
+                request.checkpoint, request.which, memory=request.memory
+            )
             if request.sha256 not in ("", self._network.sha256):
                 raise ValueError(
                     f"{request.out}: videos in it were made with other weights than "

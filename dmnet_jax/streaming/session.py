@@ -152,6 +152,7 @@ class Session:
         size: tuple[int, int] | None = None,
         label_size: tuple[int, int] | None = None,
         probabilities: bool = False,
+        memory: bool = True,
         **options: Any,
     ) -> "Session":
         """Creates a session from a trained network.
@@ -162,12 +163,14 @@ class Session:
             size: (H, W) of the frames. None: the training size.
             label_size: (h, w) of the label maps. None: the size of the frames.
             probabilities: whether to return class probabilities.
+            memory: whether to use the network's memory; False for images that are not
+                consecutive frames.
             **options: arguments of `Session`.
 
         Raises:
             CheckpointError: the run has no usable checkpoint.
         """
-        trained = load_run(run, which)
+        trained = load_run(run, which, memory=memory)
         program = compile(
             trained.model,
             trained.variables,

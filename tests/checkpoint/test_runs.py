@@ -128,6 +128,8 @@ def test_the_word_is_the_shipped_network(tmp_path, monkeypatch):
     opened = load_run(PRETRAINED)
     assert opened.config.data.dataset == "rendered"
     assert opened.model.num_classes == len(opened.about["classes"]) == 4
+    alone = load_run(PRETRAINED, memory=False).model
+    assert opened.model.state and alone == opened.model.single_frame()
 
 
 @pytest.mark.parametrize(

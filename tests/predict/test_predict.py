@@ -250,6 +250,22 @@ def test_a_full_disk_is_named_and_what_was_complete_is_kept(
     assert json.loads((out / "summary.json").read_text())["frames_written"] == 3
 
 
+def test_the_memory_can_be_left_out_but_not_of_an_exported_file(monkeypatch):
+    asked = []
+
+    def load(checkpoint, which, *, memory):
+        asked.append(memory)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("dmnet_jax.streaming.load_run", load)
+    for memory in (True, False):
+        with pytest.raises(ValueError, match="seen"):
+            networks.load_network("RUN", memory=memory)
+    assert asked == [True, False]
+    with pytest.raises(ValueError, match="model.onnx: an exported file keeps"):
+        networks.load_network("model.onnx", memory=False)
+
+
 def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
     program = tiny_run.program(SIZE)
     without = Program(
