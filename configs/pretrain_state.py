@@ -6,10 +6,9 @@ real picture is used; smoke, blood and low light are never trained as disturbanc
 
     python train.py --config configs/pretrain_state.py
 
-The shipped weights hold no state. 150 steps (`--train.stages.0.epochs 3
---optim.drop-epochs 2 --data.threads 7`) ran in 3.5 minutes on an H200 that trained nine
-other networks beside it (2026-11-26); docs/memory.md says what they gain on real video,
-and that cuts are taken for disturbances.
+Its result is the state of the shipped weights. 300 steps took 29 minutes on 2 cores of an
+Intel Xeon that other work shared, most of it to render and decode the cached scenes
+(2026-11-26); docs/model_card.md has the scores on real video.
 """
 
 from dataclasses import replace

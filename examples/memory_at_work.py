@@ -1,4 +1,4 @@
-"""Animates what a memory makes of frames that a camera loses, beside the single frame.
+"""Animates what the memory gains on disturbed frames, beside the single frame.
 
     python examples/memory_at_work.py [OUT.gif] [KIND]
 
@@ -20,7 +20,7 @@ from data_pipelines.synthetic.variety import make_varied_scene
 from dmnet_jax.streaming import PRETRAINED, load_run
 from dmnet_jax.video.overlay import overlay
 
-SCENE, RATE, FIRST = 3, 12.5, 40
+SCENE, RATE, FIRST = 1, 12.5, 40
 
 
 def disturbed(kind: str, size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
@@ -36,23 +36,25 @@ def disturbed(kind: str, size: tuple[int, int], frames: int) -> Iterator[np.ndar
 
 def main(
     out: str = "memory_at_work.gif",
-    kind: str = "smoke",
+    kind: str = "glare",
     *,
     size: tuple[int, int] = (192, 256),
     frames: int = 36,
 ) -> list[np.ndarray]:
     """Writes the animation and returns its pictures, uint8 [H, 2 W, 3]."""
     model, variables, _, _ = load_run(PRETRAINED)
-    step = jax.jit(
-        lambda memory, frame: model.apply(variables, memory, frame[None, None])
-    )
+
+    @jax.jit
+    def step(memory, frame):
+        return model.apply(variables, memory, frame[None], method="step")
+
     fresh = model.init_memory(1, size, jax.random.key(0))
     memory, pictures = fresh, []
     for frame in disturbed(kind, size, frames):
         _, alone = step(fresh, frame)
         memory, remembered = step(memory, frame)
         sides = [
-            overlay(frame, np.asarray(enlarged(output.logits[0, 0].argmax(-1), size)))
+            overlay(frame, np.asarray(enlarged(output.logits[0].argmax(-1), size)))
             for output in (alone, remembered)
         ]
         pictures.append(np.concatenate(sides, axis=1))

@@ -36,6 +36,7 @@ def test_every_example_is_short_and_run_here():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == {
         "key_frames",
+        "memory_at_work",
         "retrieval_memory_nnx",
         "segment_video",
         "train_on_your_folder",
@@ -63,6 +64,18 @@ def test_key_frames_needs_pictures(tmp_path):
 def test_retrieval_memory_learns_from_single_examples():
     first, last = load("retrieval_memory_nnx").main()
     assert last > 0.9 and last > first
+
+
+def test_memory_at_work_differs_from_the_single_frame_once_it_is_disturbed(tmp_path):
+    out = tmp_path / "out.gif"
+    pictures = load("memory_at_work").main(str(out), "black", size=(128, 160), frames=6)
+    with Image.open(out) as animation:
+        assert animation.n_frames > 1
+    sides = [np.split(picture, 2, axis=1) for picture in pictures]
+    # A first frame has no memory, and a black one shows nothing of its own.
+    assert (sides[0][0] == sides[0][1]).all()
+    alone, remembered = sides[2]
+    assert not alone.any() and remembered.any()
 
 
 def test_segment_video_marks_instruments(tmp_path):
