@@ -6,8 +6,8 @@ real picture is used; smoke, blood and low light are never trained as disturbanc
 
     python train.py --config configs/pretrain_state.py
 
-Its result is the state of the shipped weights. 300 steps took 29 minutes on 2 cores of an
-Intel Xeon that other work shared, most of it to render and decode the cached scenes
+Its result is the state of the shipped weights. 300 steps took 29 minutes on 2 cores of
+an Intel Xeon that other work shared, most of it to render and decode the cached scenes
 (2026-11-26); docs/model_card.md has the scores on real video.
 """
 
