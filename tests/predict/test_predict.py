@@ -42,7 +42,7 @@ def one_network(trained, monkeypatch):
     def compiled_once(model, variables, size, label_size):
         return tiny_run.program(label_size)
 
-    monkeypatch.setattr(streaming, "load_run", lambda run, which: trained)
+    monkeypatch.setattr(streaming, "load_run", lambda run, which, **_: trained)
     monkeypatch.setattr(networks, "compile", compiled_once)
 
 
