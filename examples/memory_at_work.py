@@ -69,7 +69,7 @@ def main(
 def enlarged(label: jax.Array, size: tuple[int, int]) -> np.ndarray:
     """Labels at a quarter of the frame to its own size."""
     picture = Image.fromarray(np.asarray(label, np.uint8))
-    return np.asarray(picture.resize(size[::-1], Image.Resampling.NEAREST))
+    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 if __name__ == "__main__":
