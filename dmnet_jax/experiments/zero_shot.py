@@ -25,7 +25,7 @@ HELP = """Scores trained weights on folders of labeled video, without training.
 DIR holds VIDEO/frames and VIDEO/MASKS. All instrument classes are merged and scored
 against the background; where the labels tell parts apart, those are scored as well.
 Frames keep their aspect. --bursts 2 also scores frames that are disturbed
-(docs/bursts.md), --single-frame the network without its memory. For research use; not a
+(docs/bursts.md), --no-memory the network without it. For research use; not a
 medical device."""
 
 
@@ -45,7 +45,7 @@ class Flags:
         videos: Names of videos, if not all.
         height: Rows that the network sees, a multiple of 32; columns follow.
         bursts: Passes over each video in which bursts of frames are disturbed.
-        single_frame: Score the network without its memory.
+        memory: Use the network's memory.
         which: Which checkpoint of the run.
         out: Folder for zero_shot.json and overlay pictures; empty for none.
     """
@@ -60,7 +60,7 @@ class Flags:
     videos: tuple[str, ...] = ()
     height: int = 256
     bursts: int = 0
-    single_frame: bool = False
+    memory: bool = True
     which: Literal["newest", "best"] = "newest"
     out: str = ""
 
@@ -109,7 +109,7 @@ def score(flags: Flags) -> list[dict[str, Any]]:
     if not flags.shaft + flags.manipulator + flags.instrument:
         raise ValueError("say which mask values are instruments: --instrument 1")
     network, variables, _, about = load_run(
-        flags.checkpoint, flags.which, memory=not flags.single_frame
+        flags.checkpoint, flags.which, memory=flags.memory
     )
     names = [info["name"] for info in about["classes"]]
     if "shaft" not in names:

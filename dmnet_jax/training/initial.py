@@ -87,7 +87,7 @@ def _from_rendered(own: dict[str, Any], config: Config) -> dict[str, Any]:
 
     Memories keep their fresh values, and so does a classifier of other classes. The
     shipped prediction state is left out: on EndoVis 2015 a state that started from it
-    ended two points lower (0.601 mean IoU of disturbed frames instead of 0.620).
+    ended two points lower (docs/memory.md, What was measured).
 
     Raises:
         ValueError: of a network that is no DMNet with the Keras encoder.

@@ -65,7 +65,7 @@ def test_disturbed_frames_and_the_single_frame(tmp_path_factory, tmp_path, capsy
             command.main([*flags, "--root", short])
         assert stopped.value.code == 2
         assert "no burst fits into 6 frames" in capsys.readouterr().err
-        for more in ([], ["--single-frame"]):
+        for more in ([], ["--no-memory"]):
             given = [*flags, "--root", str(root), "--out", str(tmp_path / "out")]
             assert command.main([*given, *more]) == 0
     row = json.loads((tmp_path / "out" / "zero_shot.json").read_text())["videos"][0]
