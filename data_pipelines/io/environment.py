@@ -1,6 +1,9 @@
 """How a command was called, what else it needs, and how to install that."""
 
+import multiprocessing
+import os
 import sys
+import threading
 from pathlib import Path
 from types import TracebackType
 
@@ -27,6 +30,22 @@ def program(script: str) -> str:
     """How the user called the command: `script`, or an installed `dmnet-...`."""
     name = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
     return name if name.startswith("dmnet-") else script
+
+
+def end_with_parent() -> None:
+    """In a worker process: ends it once the process that started it is gone.
+
+    A killed parent closes no queue, so a pool's workers would wait for work forever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def tell_missing_modules() -> None:

@@ -9,10 +9,7 @@ same bytes with any number of workers, and to resume is to ask for the next step
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +19,7 @@ import numpy as np
 
 from data_pipelines.corruption import Corruption, corrupt_clip
 from data_pipelines.frames import FrameSource, Video
+from data_pipelines.io.environment import end_with_parent
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec, sample_clip
 from data_pipelines.sources.rendered import STREAM_RATE, part_label
@@ -162,15 +160,7 @@ def _start_worker() -> None:
     # A signal to the whole group is for the trainer, which saves and then ends us.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        # A killed trainer closes no queue: without this its workers would stay.
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+    end_with_parent()
 
 
 _Key = tuple[int, int, tuple[int, int], float]

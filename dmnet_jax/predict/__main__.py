@@ -94,7 +94,11 @@ def predict(flags: Flags) -> int:
     from dmnet_jax.predict.run import Options
     from dmnet_jax.predict.videos import find_videos
 
-    about = {"checkpoint": flags.checkpoint, "source": flags.source}
+    about = {
+        "checkpoint": flags.checkpoint,
+        "source": flags.source,
+        "memory": flags.memory,
+    }
     options = Options(
         flags.mode == "live", flags.frames, flags.format, flags.overlay, about
     )

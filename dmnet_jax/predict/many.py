@@ -5,7 +5,6 @@ Whoever calls it, each video is segmented by `Worker.segment`.
 
 import multiprocessing
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -13,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from typing import Any
 
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import end_with_parent, install
 from dmnet_jax.predict.videos import Video
 from dmnet_jax.predict.worker import Outcome, Progress, Request, Stopping, Worker
 from dmnet_jax.process import StopRequest
@@ -71,17 +70,9 @@ def _in_process(request: Request, video: Video) -> Outcome:
     global _worker
     if _worker is None:
         _worker = Worker(request)
-        # A pool's processes would wait for work for ever if its owner is killed.
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
     with StopRequest() as stop:
         return _worker.segment(video, lambda: stop.requested)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def on_ray(

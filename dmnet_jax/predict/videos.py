@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from data_pipelines.io.names import file_name, name_fault
 from data_pipelines.io.pairs import PICTURES, is_skipped, listed, natural_key
-from dmnet_jax.video.sources import RENDERED, SourceError, sources_in
+from dmnet_jax.video.sources import RENDERED, SourceError, is_pattern, sources_in
 
 
 class Video(NamedTuple):
@@ -64,11 +64,6 @@ def find_videos(text: str, out: Path | None = None) -> list[Video]:
     if not found:
         raise SourceError(f"{text}: no video and no folder of pictures fits it")
     return _named(Path(*fixed), found)
-
-
-def is_pattern(text: str) -> bool:
-    """Whether a source is a pattern of paths."""
-    return glob.has_magic(text) and "://" not in text and not Path(text).exists()
 
 
 def _is_picture(path: Path) -> bool:

@@ -160,7 +160,9 @@ def length_of(source: Any, most: int = 0) -> int | None:
     """
     paths = getattr(source, "paths", None)
     length = len(paths) if paths else getattr(source, "length", None)
-    return most or length if length is None or most else min(length, most or length)
+    if length is None:
+        return most or None
+    return min(length, most) if most else length
 
 
 def left_over(request: Request, videos: Sequence[Video]) -> tuple[Request, list[Video]]:

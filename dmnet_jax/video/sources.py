@@ -164,7 +164,7 @@ def open_source(text: str) -> Source:
         kind = 0
     if stat.S_ISDIR(kind):
         return _folder(path, _frames_of(path))
-    if not kind and glob.has_magic(text) and "://" not in text:
+    if not kind and is_pattern(text):
         found = map(Path, glob.glob(text, recursive=True))
         pictures = [p for p in found if p.suffix.lower() in PICTURES and p.is_file()]
         return _folder(path, sorted(pictures, key=lambda p: natural_key(p.name)))
@@ -180,6 +180,11 @@ def open_source(text: str) -> Source:
         f"{text}: no such file or folder; pass a video, a folder of images, a camera "
         f'number, an address (rtsp://...) or "{RENDERED}"'
     )
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a source is a pattern of paths, and no path itself."""
+    return glob.has_magic(text) and "://" not in text and not Path(text).exists()
 
 
 def sources_in(folder: Path, alone: bool = False) -> list[Path]:

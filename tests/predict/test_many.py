@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from dmnet_jax.export.stablehlo import export_step
 from dmnet_jax.models.protocol import Output, VideoSegmenter
 from dmnet_jax.predict.__main__ import main
 from dmnet_jax.predict.videos import find_videos
+from dmnet_jax.predict.worker import length_of
 from dmnet_jax.streaming.artifact import write_artifact
 from dmnet_jax.streaming.program import Interface
 from dmnet_jax.video.sources import SourceError, open_source
@@ -349,3 +351,10 @@ def test_ctrl_c_leaves_whole_videos_alone(exported, videos, tmp_path, monkeypatc
     assert main(command) == 130
     left = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert left == ["one", "ten"]
+
+
+def test_how_many_frames_are_to_come():
+    source, unknown = SimpleNamespace(length=5), SimpleNamespace()
+    assert [length_of(source, most) for most in (0, 3, 9)] == [5, 3, 5]
+    assert [length_of(unknown, most) for most in (0, 3)] == [None, 3]
+    assert length_of(SimpleNamespace(paths=("a", "b"))) == 2
