@@ -6,8 +6,9 @@
 The default source is the built-in synthetic video, the default network the shipped one,
 which was trained on rendered scenes only. The page shows the video, masks, the contents
 of the memories, confidence and similarity with their thresholds, and latency. It can
-pause, reset the memory, change thresholds and degrade the input. It is served to this
-machine only. For research use; not a medical device.
+pause and seek, open files and cameras, record, reset the memory, change thresholds,
+degrade the input, and show the network without its memory beside it. It is served to
+this machine only, unless --host is given. For research use; not a medical device.
 """
 
 import dataclasses
@@ -15,6 +16,8 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data_pipelines.io.names import shown
@@ -33,18 +36,22 @@ class Flags:
     """What to show.
 
     Attributes:
-        checkpoint: Run directory, or "rendered" for the shipped network.
+        checkpoint: Run directory, exported file (.jax, .onnx, .xml), or "rendered" for
+            the shipped network.
         source: Video file, folder of pictures, number of a camera, address
             (rtsp://...), or "synthetic".
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
         port: Port of the page; 0 for any free one.
+        host: Address of the interface to serve on. Other machines can then open the
+            page with the token in the printed address. It is not encrypted.
     """
 
     checkpoint: str = "rendered"
     source: str = "synthetic"
     which: Literal["newest", "best"] = "newest"
     port: int = 8765
+    host: str = "127.0.0.1"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,17 +74,27 @@ def serve(flags: Flags) -> int:
         The exit status: 1 if the engine failed.
     """
     from dmnet_jax.live.engine import Engine
-    from dmnet_jax.live.server import Server
-    from dmnet_jax.streaming import load_run
+    from dmnet_jax.live.server import LOOPBACK, Server
+    from dmnet_jax.predict.network import load_network
     from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
-    trained = load_run(flags.checkpoint, flags.which)
-    about = {"source": flags.source, "checkpoint": flags.checkpoint}
+    network = load_network(flags.checkpoint, flags.which)
+    has_memory = any(network.memories) or network.state
+    single = partial(load_network, flags.checkpoint, flags.which, memory=False)
+    engine = Engine(
+        network,
+        source,
+        {"source": flags.source, "checkpoint": flags.checkpoint},
+        sources=other_sources(flags.source),
+        single=single if network.compiled and has_memory else None,
+    )
     # The server first: without a free port, nothing should start.
-    engine = Engine(trained, source, about)
-    with Server(engine, flags.port) as server, engine:
+    with Server(engine, flags.port, flags.host) as server, engine:
         print(f"{flags.checkpoint}: open {server.address}", flush=True)
+        if flags.host == LOOPBACK:
+            port = server.server_port
+            print(f"from another machine: ssh -L {port}:{LOOPBACK}:{port} THIS_MACHINE")
         watch = threading.Thread(target=_watch, args=(engine, server), daemon=True)
         watch.start()
         try:
@@ -87,6 +104,21 @@ def serve(flags: Flags) -> int:
     if engine.failure:
         print(shown(f"error: {flags.source}: {engine.failure}"), file=sys.stderr)
     return 1 if engine.failure else 0
+
+
+def other_sources(first: str) -> dict[str, str]:
+    """Returns what the page may open besides the first source, by the name shown.
+
+    Only the cameras of Linux can be listed without opening them; elsewhere the first
+    two are offered.
+    """
+    numbers = ["0", "1"]
+    if sys.platform.startswith("linux"):
+        paths = Path("/dev").glob("video*")
+        numbers = sorted(path.name.removeprefix("video") for path in paths)
+    sources = {"rendered video": "synthetic"}
+    sources |= {f"camera {number}": number for number in numbers if number.isdecimal()}
+    return {name: text for name, text in sources.items() if text != first}
 
 
 def _watch(engine: "Engine", server: "Server") -> None:

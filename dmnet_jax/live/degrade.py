@@ -25,17 +25,18 @@ class Choice(NamedTuple):
     severity: int = 3
 
     @classmethod
-    def of(cls, order: dict[str, Any]) -> "Choice | None":
-        """Parses {"degrade": kind, "severity": int}; None if the order is invalid."""
-        if order.keys() != {"degrade", "severity"}:
+    def of(cls, command: dict[str, Any]) -> "Choice | None":
+        """Parses {"degrade": kind, "severity": int}; None if it is invalid."""
+        if command.keys() != {"degrade", "severity"}:
             return None
-        kind, severity = order["degrade"], order["severity"]
+        kind, severity = command["degrade"], command["severity"]
         # True and 3.0 compare equal to severities, so the type is checked as well.
         known = kind in (OFF, *KINDS) and severity in SEVERITIES
         return cls(kind, severity) if known and type(severity) is int else None
 
-    def told(self) -> str:
-        """Returns a description; empty if off."""
+    @property
+    def description(self) -> str:
+        """What the viewer reads; empty if off."""
         if self.kind == OFF:
             return ""
         name = self.kind.replace("_", " ")
@@ -71,8 +72,8 @@ class Degrade:
         self._last = frame
         if self.choice.kind == OFF:
             return frame
-        there = _TURN - abs(_TURN - self._step % (2 * _TURN))
+        step = _TURN - abs(_TURN - self._step % (2 * _TURN))
         self._step += 1
         return corrupt(
-            frame, *self.choice, seed=self._seed, step=there, before=self._before
+            frame, *self.choice, seed=self._seed, step=step, before=self._before
         )

@@ -1,27 +1,25 @@
 """A thread that steps a session and publishes an event for each frame to the page."""
 
-import base64
-import io
 import math
 import threading
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_pipelines.corruption import TRAINED, UNGRADED, UNSEEN
 from data_pipelines.io.images import resize_label
+from dmnet_jax.live import commands, pictures
 from dmnet_jax.live.degrade import OFF, Choice, Degrade
-from dmnet_jax.predict.network import session_for
+from dmnet_jax.live.playback import Playback, Shot
+from dmnet_jax.live.sessions import Sessions
+from dmnet_jax.predict.network import Network
 from dmnet_jax.predict.outputs import areas, colors_of
-from dmnet_jax.predict.run import LIVE
-from dmnet_jax.streaming import Result, Session, TrainedRun
-from dmnet_jax.video.capture import Every, Latest, first_frame
+from dmnet_jax.streaming import Result, Session
 from dmnet_jax.video.overlay import places
-from dmnet_jax.video.sources import RATE, Captured, Source, SourceError
+from dmnet_jax.video.sources import RATE, Source, SourceError, open_source
 
 HISTORY = 300
 """Number of frames shown in the curves."""
@@ -29,59 +27,77 @@ HISTORY = 300
 SHOWN = 24
 """Number of admitted frames shown, the newest ones."""
 
-_LONGEST = 720
-_THUMB = 120
+FIRST = "first"
+"""Name of the source that the engine starts with, among its sources."""
 
 
 class Engine:
     """Runs a session on a source in its own thread.
 
-    A camera is read in real time: only its latest frame is used. A file is played in a
-    loop with every frame, at its frame rate or slower.
+    The video plays from the start; masks follow as soon as the step is compiled.
 
-        with Engine(trained, source, about) as engine:
+        with Engine(network, source, about) as engine:
             number, event = engine.wait(after=0, timeout=1.0)
 
     Args:
-        trained: the network.
-        source: source of frames.
+        network: the network.
+        source: the first source of frames.
         about: JSON for the page: "source" and "checkpoint".
+        sources: further sources that the page may open, by name; see `open_source`.
+        single: loads the same network without its memory, to be shown beside it; None
+            if there is nothing to compare.
 
     Attributes:
+        about: JSON for the page: what does not change from frame to frame.
         failure: why the engine stopped; empty while it runs.
     """
 
-    def __init__(self, trained: TrainedRun, source: Source, about: dict[str, Any]):
-        classes = trained.about["classes"]
-        self._trained, self._source = trained, source
-        self._names = [info["name"] for info in classes]
-        self._colors = colors_of(classes)
+    def __init__(
+        self,
+        network: Network,
+        source: Source,
+        about: dict[str, Any],
+        *,
+        sources: Mapping[str, str] | None = None,
+        single: Callable[[], Network] | None = None,
+    ) -> None:
+        self._network = network
+        self._names = [info["name"] for info in network.classes]
+        self._colors = colors_of(network.classes)
+        self._sources = dict(sources or {})
         self.about = {
             **about,
+            "sources": {FIRST: about["source"], **{n: n for n in self._sources}},
             "classes": [
                 {"name": name, "color": list(color)}
                 for name, color in zip(self._names, self._colors, strict=True)
             ],
-            "local_memory": trained.model.memories.local,
-            "global_size": (
-                trained.model.global_size if trained.model.memories.global_ else 0
-            ),
+            "local_memory": network.memories.local,
+            "global_memory": network.memories.global_,
+            "global_size": network.global_size if network.memories.global_ else 0,
+            "state": bool(network.state),
+            "compiled": network.compiled,
+            "can_compare": single is not None,
             "degrade": {
                 "kinds": [OFF, *UNSEEN, *TRAINED],
                 "ungraded": [OFF, *UNGRADED],
             },
         }
         self._changed = threading.Condition()
-        self._orders: deque[dict[str, Any]] = deque()
+        self._commands: deque[dict[str, Any]] = deque()
         self._number, self._event = 0, {}
         self.history: deque[list[Any]] = deque(maxlen=HISTORY)
         self.thumbs: dict[str, str] = {}
         self._thumb_of: dict[int, str] = {}  # by the frame's index in the memory
-        self._used = self._dropped = 0
-        self._paused = False
+        self._frames = self._used = 0
         self._degrade = Degrade()
+        self._first, self._playback = source, Playback(source)
+        self._notice, self._source_name = "", FIRST
+        self._sessions = Sessions(lambda: network)
+        self._session: Session | None = None
+        self._single = Sessions(single) if single else None
+        self._compare = False
         self.failure = ""
-        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def wait(self, after: int, timeout: float) -> tuple[int, dict[str, Any]]:
@@ -93,30 +109,47 @@ class Engine:
             self._changed.wait_for(lambda: self._number > after, timeout)
             return self._number, self._event
 
-    def order(self, order: dict[str, Any]) -> None:
-        """Queues a command from the page; it is executed before the next frame.
+    def order(self, command: dict[str, Any]) -> None:
+        """Executes a command of the page, see `commands.check`.
 
-        Args:
-            order: {"paused": bool}, {"forget": "reset-local" | "reset-all"},
-                {"min_confidence": float, "max_similarity": float}, or
-                {"degrade": kind of `corruption.KINDS` or "none", "severity": 1 to 5}.
+        What concerns the session is done before the next frame.
 
         Raises:
-            ValueError: the command is none of these.
+            ValueError: the command is not valid, or not possible with this source or
+                network.
         """
-        names, values = set(order), list(order.values())
-        if names == {"paused"} and isinstance(order["paused"], bool):
-            self._paused = order["paused"]
-        elif names == {"forget"} and values[0] in ("reset-local", "reset-all"):
-            self._orders.append(order)
-        elif names == {"min_confidence", "max_similarity"} and all(
-            isinstance(x, int | float) and math.isfinite(x) for x in values
-        ):
-            self._orders.append(order)
-        elif Choice.of(order):
-            self._orders.append(order)
+        commands.check(command)
+        if "paused" in command:
+            self._playback.paused = command["paused"]
+        elif "seek" in command:
+            self._playback.seek(command["seek"])
+        elif "source" in command:
+            self._open(command["source"])
+        elif "compare" in command:
+            if command["compare"] and self._single is None:
+                raise ValueError("this network has no memory to compare")
+            self._compare = command["compare"]
         else:
-            raise ValueError("unknown command")
+            self._commands.append(command)
+
+    def open_file(self, path: Path, name: str) -> None:
+        """Plays a file that a viewer sent.
+
+        Raises:
+            SourceError: it is not a video or image that can be read.
+        """
+        self._playback.open(open_source(str(path)))
+        self._source_name, self._notice = name, ""
+
+    def _open(self, name: str) -> None:
+        if name == FIRST:
+            source = self._first
+        elif name in self._sources:
+            source = open_source(self._sources[name])
+        else:
+            raise ValueError(f"there is no source {name!r}")
+        self._playback.open(source)
+        self._source_name, self._notice = name, ""
 
     def join(self) -> None:
         """Waits until the engine stops."""
@@ -125,119 +158,178 @@ class Engine:
     def _run(self) -> None:
         try:
             self._play()
-            told = "" if self._stop.is_set() else "the source has ended"
+            reason = "" if self._playback.stopped else "the source has ended"
         except (SourceError, OSError, ValueError) as error:
-            told = str(error)
+            reason = str(error)
         except Exception as error:  # any error is shown on the page and in the terminal
-            told = repr(error)
-        if told:
-            self.failure = told
-            self._publish({**self._event, "error": told})
+            reason = repr(error)
+        if reason:
+            self.failure = reason
+            self._publish({**self._event, "error": reason})
 
     def _play(self) -> None:
-        first = first_frame(self._source, self._stop.is_set)
-        if first is None:
-            return
-        size = first.image.shape[:2]
-        deadline = 1 / (self._source.rate or RATE)
-        session = session_for(self._trained, size, policy=LIVE, deadline=deadline)
-        self._calibrated = _limited(session.thresholds)
-        self._session = session
-        with session:
-            for captured, arrived in (
-                self._live() if self._source.live else self._file()
-            ):
-                self._obey()
-                if captured is None:
-                    session.reset()  # a file starts again
-                else:
-                    self._step(session, captured, arrived)
+        while not self._playback.stopped:
+            try:
+                for shot in self._playback.shots():
+                    changes = self._obey()
+                    if shot is None:
+                        self._idle(changes)
+                    else:
+                        self._show(shot)
+                if self._playback.source is self._first:
+                    return
+                raise SourceError("the source has ended")
+            except ValueError as error:  # of which a SourceError is one
+                if self._playback.source is self._first:
+                    raise
+                notice = f"{self._source_name}: {error}"
+                self._open(FIRST)
+                self._notice = notice
 
-    def _step(
-        self, session: Session, captured: Captured, arrived: float | None
-    ) -> None:
-        """Steps one frame and publishes the result."""
-        degraded = self._degrade.choice.told()
+    def _idle(self, changes: dict[str, Any]) -> None:
+        """Publishes what a viewer changed while no frame is due."""
+        changes["paused"] = self._playback.paused
+        if self._event and any(self._event[name] != changes[name] for name in changes):
+            self._publish({**self._event, **changes})
+
+    def _show(self, shot: Shot) -> None:
+        """Steps one frame, if the session is ready, and publishes it."""
+        captured, degraded = shot.captured, self._degrade.choice.description
         frame = self._degrade(captured.image)
-        result = session.step(frame, arrived, captured.damage)
-        if result.forgot == "reset-all":
-            self._thumb_of, self._used = {}, 0
-        image = _reduced(frame, _LONGEST)
-        thumb = f"{result.index}"
-        if result.seconds:  # the frame was run through the network
-            self._thumb_of[self._used] = thumb
-            self.thumbs[thumb] = _jpeg(_reduced(frame, _THUMB))
-            self._used += 1
-        remembered = session.remembered()
-        recent = remembered.global_[-SHOWN:]
-        kept = {*remembered.local, *recent}
-        self._thumb_of = {n: t for n, t in self._thumb_of.items() if n in kept}
-        alive = set(self._thumb_of.values())
-        self.thumbs = {t: data for t, data in self.thumbs.items() if t in alive}
-        r, s = _number(result.confidence), _number(result.similarity)
-        milliseconds = round(1e3 * result.seconds, 2)
-        self.history.append(
-            [result.index, r, s, result.admitted, milliseconds, bool(degraded)]
-        )
-        self._publish(
-            {
-                "index": result.index,
-                "name": captured.name,
-                "status": result.status,
-                "reason": result.reason,
-                "size": list(image.shape[:2]),
-                "image": _jpeg(image),
-                "degraded": degraded,
-                **self._labels(result, image.shape[:2]),
-                "trust": _trust(result.trust),
-                "point": self.history[-1],
-                "forgot": result.forgot,
-                "local": [self._thumb_of.get(n, "") for n in remembered.local],
-                "global": [self._thumb_of.get(n, "") for n in recent],
-                "global_count": len(remembered.global_),
-                "thresholds": _limited(session.thresholds),
-                "calibrated": self._calibrated,
-                "degrade": self._degrade.choice._asdict(),
-                "paused": self._paused,
-                "stats": session.stats(),
-                "dropped": self._dropped,
-            }
-        )
+        image = pictures.reduced(frame, pictures.LONGEST)
+        event = {
+            "index": self._frames,
+            "name": captured.name,
+            "status": "loading",
+            "size": list(image.shape[:2]),
+            "image": pictures.jpeg(image),
+            "seconds": round(shot.seconds, 3),
+            "duration": self._playback.duration,
+            "source": self._source_name,
+            "notice": self._notice,
+            "degraded": degraded,
+            "degrade": self._degrade.choice._asdict(),
+            "paused": self._playback.paused,
+            "dropped": shot.dropped,
+        }
+        self._frames += 1
+        wanted = captured.image.shape[:2], 1 / (self._playback.source.rate or RATE)
+        session = self._sessions.session(*wanted)
+        if session is not None:
+            self._use(session, shot)
+            result = session.step(frame, shot.arrived, captured.damage)
+            event |= self._result(session, result, image.shape[:2])
+            event |= self._remembered(session, result, frame, event["index"])
+            event |= self._compared(wanted, shot, frame, image.shape[:2])
+            self.history.append(event["point"])
+        self._publish(event)
 
-    def _labels(self, result: Result, size: tuple[int, int]) -> dict[str, Any]:
-        if result.labels is None:
-            return {"mask": None, "areas": {}, "places": []}
-        label = resize_label(result.labels, size)
+    def _use(self, session: Session, shot: Shot) -> None:
+        """Prepares a session for a frame that may not follow the frame before."""
+        if session is not self._session:
+            self._session, self._calibrated = session, _limited(session.thresholds)
+            self._thumb_of, self._used = {}, 0
+        elif shot.begins:
+            session.reset()
+
+    def _result(
+        self, session: Session, result: Result, size: tuple[int, int]
+    ) -> dict[str, Any]:
         return {
-            "mask": self._painted(label),
-            "areas": areas(result.labels, self._names),
-            "places": places(label),
+            "status": result.status,
+            "reason": result.reason,
+            **self._painted(result, size),
+            "areas": (
+                {} if result.labels is None else areas(result.labels, self._names)
+            ),
+            "trust": pictures.trust(result.trust),
+            "forgot": result.forgot,
+            "thresholds": _limited(session.thresholds),
+            "calibrated": self._calibrated,
+            "stats": session.stats(),
         }
 
-    def _painted(self, label: np.ndarray) -> str:
-        """Returns a palette PNG with transparent background as a data URL."""
-        picture = Image.fromarray(label)
-        picture.putpalette([channel for color in self._colors for channel in color])
-        return _png(picture, transparency=0)
+    def _painted(self, result: Result, size: tuple[int, int]) -> dict[str, Any]:
+        """Returns the mask of a result, and where to write the classes' numbers."""
+        if result.labels is None:
+            return {"mask": None, "places": []}
+        label = resize_label(result.labels, size)
+        return {"mask": pictures.mask(label, self._colors), "places": places(label)}
+
+    def _remembered(
+        self, session: Session, result: Result, frame: np.ndarray, index: int
+    ) -> dict[str, Any]:
+        """Returns which frames the memories hold, as names of thumbnails."""
+        if result.forgot == "reset-all":
+            self._thumb_of, self._used = {}, 0
+        name, recent, local, count = f"{index}", (), (), 0
+        if result.seconds:  # the frame was run through the network
+            self._thumb_of[self._used] = name
+            self._used += 1
+        if self._network.compiled:
+            remembered = session.remembered()
+            local, recent = remembered.local, remembered.global_[-SHOWN:]
+            count = len(remembered.global_)
+        held = {*local, *recent}
+        self._thumb_of = {n: t for n, t in self._thumb_of.items() if n in held}
+        if name in self._thumb_of.values():
+            self.thumbs[name] = pictures.jpeg(
+                pictures.reduced(frame, pictures.THUMBNAIL)
+            )
+        alive = set(self._thumb_of.values())
+        self.thumbs = {t: data for t, data in self.thumbs.items() if t in alive}
+        return {
+            "point": [
+                index,
+                _finite(result.confidence),
+                _finite(result.similarity),
+                result.admitted,
+                round(1e3 * result.seconds, 2),
+                self._degrade.choice.kind != OFF,
+            ],
+            "local": [self._thumb_of.get(n, "") for n in local],
+            "global": [self._thumb_of.get(n, "") for n in recent],
+            "global_count": count,
+        }
+
+    def _compared(
+        self,
+        wanted: tuple[tuple[int, int], float],
+        shot: Shot,
+        frame: np.ndarray,
+        size: tuple[int, int],
+    ) -> dict[str, Any]:
+        """Returns the result of the network without its memory, if it is asked for."""
+        if self._single is None or not self._compare:
+            return {"comparing": "off", "single": None}
+        single = self._single.session(*wanted)
+        if single is None:
+            return {"comparing": "loading", "single": None}
+        if shot.begins:
+            single.reset()
+        result = single.step(frame, shot.arrived, shot.captured.damage)
+        return {"comparing": "on", "single": self._painted(result, size)}
 
     def _obey(self) -> dict[str, Any]:
         """Executes queued commands; returns the resulting changes to the last event."""
-        shown: dict[str, Any] = {}
-        while self._orders:
-            order = self._orders.popleft()
-            if choice := Choice.of(order):
+        changes: dict[str, Any] = {}
+        while self._commands:
+            command = self._commands.popleft()
+            if choice := Choice.of(command):
                 self._degrade.choose(choice)
-                shown["degrade"] = choice._asdict()
-                continue
-            if "forget" not in order:
-                self._session.set_thresholds(**order)
-                shown["thresholds"] = _limited(self._session.thresholds)
-                continue
-            self._session.reset(order["forget"])
-            shown["local"] = []
-            if order["forget"] == "reset-all":
-                shown |= {"global": [], "global_count": 0}
-        return shown
+                changes["degrade"] = choice._asdict()
+            elif self._session is None or "thresholds" not in self._event:
+                continue  # nothing is compiled yet
+            elif "forget" not in command:
+                if self._network.compiled:
+                    self._session.set_thresholds(**command)
+                    changes["thresholds"] = _limited(self._session.thresholds)
+            else:
+                self._session.reset(command["forget"])
+                changes["local"] = []
+                if command["forget"] == "reset-all":
+                    changes |= {"global": [], "global_count": 0}
+        return changes
 
     def _publish(self, event: dict[str, Any]) -> None:
         with self._changed:
@@ -245,78 +337,16 @@ class Engine:
             self._event = event
             self._changed.notify_all()
 
-    def _wait_while_paused(self) -> None:
-        told = False
-        while self._paused and not self._stop.is_set():
-            shown = self._obey()
-            if self._event and (shown or not told):
-                self._publish({**self._event, **shown, "paused": True})
-                told = True
-            self._stop.wait(0.05)
-
-    def _live(self) -> Iterator[tuple[Captured | None, float | None]]:
-        with Latest(self._source) as latest:
-            while not self._stop.is_set():
-                self._wait_while_paused()
-                try:
-                    timed = latest.next(0.5, self._stop.is_set)
-                except TimeoutError:
-                    continue
-                if timed is None:
-                    return
-                self._dropped = latest.dropped
-                yield timed.captured, timed.arrived
-
-    def _file(self) -> Iterator[tuple[Captured | None, float | None]]:
-        due, period = time.monotonic(), 1 / (self._source.rate or RATE)
-        while True:
-            with Every(self._source) as frames:
-                while (timed := frames.next(stopping=self._stop.is_set)) is not None:
-                    self._wait_while_paused()
-                    self._stop.wait(max(0.0, due - time.monotonic()))
-                    if self._stop.is_set():
-                        return
-                    due = max(due + period, time.monotonic())
-                    yield timed.captured, None
-            if self._stop.is_set():
-                return
-            yield None, None
-
     def __enter__(self) -> "Engine":
         self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stop.set()
+        self._playback.stop()
         self._thread.join(timeout=10)
-
-
-def _reduced(image: np.ndarray, longest: int) -> np.ndarray:
-    scale = longest / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    return np.asarray(Image.fromarray(image).resize((width, height)))
-
-
-def _jpeg(image: np.ndarray) -> str:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _png(picture: Image.Image, **options: Any) -> str:
-    file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=1, **options)
-    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _trust(trust: np.ndarray | None) -> dict[str, Any] | None:
-    """Returns a grayscale image, white where the frame is trusted, and the mean."""
-    if trust is None:
-        return None
-    gray = np.rint(255 * trust).astype(np.uint8)
-    return {"image": _png(Image.fromarray(gray)), "mean": round(float(trust.mean()), 4)}
+        self._sessions.shutdown()
+        if self._single:
+            self._single.shutdown()
 
 
 def _limited(thresholds: dict[str, float] | None) -> dict[str, float]:
@@ -324,5 +354,5 @@ def _limited(thresholds: dict[str, float] | None) -> dict[str, float]:
     return {n: min(max(x, -1e9), 1e9) for n, x in (thresholds or {}).items()}
 
 
-def _number(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return round(value, 5) if math.isfinite(value) else None

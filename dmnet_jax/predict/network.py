@@ -8,6 +8,7 @@ from typing import Any
 
 from dmnet_jax import streaming
 from dmnet_jax.checkpoint.provenance import weights_sha256
+from dmnet_jax.models.protocol import Memories
 from dmnet_jax.streaming import Program, Session, TrainedRun, compile
 from dmnet_jax.streaming.letterbox import canvas_fault, label_size
 
@@ -24,6 +25,11 @@ class Network:
         classes: "name" and "color" of each, background first.
         size: (H, W) of the frames it computes on.
         sha256: of its weights, or of the exported file.
+        memories: which memories it has.
+        global_size: frames that the global memory can hold; None if not known.
+        compiled: whether its memory can be inspected and its thresholds changed, which
+            those of an exported file cannot.
+        state: whether it has a prediction state; None if not known.
     """
 
     def __init__(
@@ -32,8 +38,15 @@ class Network:
         size: Size,
         sha256: str,
         program: Callable[[Size], Program],
+        *,
+        memories: Memories = Memories(),  # noqa: B008  (immutable)
+        global_size: int | None = None,
+        compiled: bool = False,
+        state: bool | None = None,
     ) -> None:
         self.classes, self.size, self.sha256 = classes, size, sha256
+        self.memories, self.global_size = memories, global_size
+        self.compiled, self.state = compiled, state
         self._program, self._programs = program, {}
 
     def session(self, size: Size, **options: Any) -> Session:
@@ -63,30 +76,30 @@ def load_network(
                 "run directory or the shipped network"
             )
         return _exported(Path(checkpoint))
-    trained = streaming.load_run(checkpoint, which, memory=memory)
+    return network_of(streaming.load_run(checkpoint, which, memory=memory))
+
+
+def network_of(trained: TrainedRun) -> Network:
+    """Returns the network of a run that is loaded already."""
+    model = trained.model
     return Network(
         trained.about["classes"],
         trained.config.data.size,
         weights_sha256(trained.variables),
-        lambda size: program_for(trained, size),
+        lambda size: _program(trained, size),
+        memories=model.memories,
+        global_size=getattr(model, "global_size", None),
+        compiled=True,
+        state=getattr(model, "state", False),
     )
 
 
-def session_for(trained: TrainedRun, size: Size, **options: Any) -> Session:
-    """A session whose labels have the size of frames [*size, 3], exactly.
+def _program(trained: TrainedRun, size: Size) -> Program:
+    """Compiles a step whose labels have the size of frames [*size, 3], exactly.
 
     Frames of other sizes are letterboxed too, and their labels the nearest pixels', as
     are those of more than `MAX_LABELS` pixels.
-
-    Raises:
-        ValueError: such frames are too large or too long.
     """
-    check_frames(size, trained.config.data.size)
-    return Session(program_for(trained, size), **options)
-
-
-def program_for(trained: TrainedRun, size: Size) -> Program:
-    """The compiled step of `session_for`."""
     network = trained.config.data.size
     labels = label_size(size, network)
     return compile(trained.model, trained.variables, size=network, label_size=labels)
@@ -121,4 +134,10 @@ def _exported(path: Path) -> Network:
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Network(classes, interface.size, digest, lambda size: program)
+    return Network(
+        classes,
+        interface.size,
+        digest,
+        lambda size: program,
+        memories=program.memories,
+    )

@@ -28,7 +28,7 @@ from dmnet_jax.video.containers import (
     said,
     stream_of,
 )
-from dmnet_jax.video.sources import RATE, Captured
+from dmnet_jax.video.sources import RATE, Captured, SourceError
 
 _TICK = Fraction(1, 1000)
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
@@ -43,6 +43,8 @@ class VideoFile:
         path: path of the file.
         faults: counts for the latest iteration so far: packets without a frame, and
             corrected clock jumps.
+        start: seconds to skip, counted from the first frame. The last frame is never
+            skipped.
 
     Raises:
         SourceError: on construction, if PyAV is not installed or the file contains no
@@ -52,6 +54,7 @@ class VideoFile:
     path: Path
     live: bool = False
     faults: dict[str, int] = field(default_factory=no_faults, compare=False)
+    start: float = 0.0
 
     def __post_init__(self) -> None:
         with self._opened():
@@ -72,10 +75,46 @@ class VideoFile:
             seconds = float(stream.duration * stream.time_base)
             return round(seconds * (rate_of(stream) or RATE))
 
+    @property
+    def duration(self) -> float | None:
+        """Seconds of the video; None if the file does not tell."""
+        with self._opened() as container:
+            stream = stream_of(container)
+            if stream.duration is not None:
+                return float(stream.duration * stream.time_base)
+            ticks = container.duration
+        return None if ticks is None else ticks / 1e6
+
     def __iter__(self) -> Iterator[Captured]:
         self.faults.update(no_faults())
         with self._opened() as container:
-            yield from decoded(container, str(self.path), self.faults)
+            frames = decoded(container, str(self.path), self.faults)
+            if self.start:
+                frames = self._from_start(container, frames)
+            yield from frames
+
+    def _from_start(
+        self, container: Any, frames: Iterator[Captured]
+    ) -> Iterator[Captured]:
+        """Seeks to the key frame before `start` and drops the frames up to it."""
+        stream = stream_of(container)
+        begin = self.start + float((stream.start_time or 0) * stream.time_base)
+        try:
+            container.seek(int(begin / stream.time_base), stream=stream)
+        except pyav().FFmpegError as error:
+            raise SourceError(
+                f"{self.path}: no seeking in it ({said(error)})"
+            ) from error
+        half = 0.5 / (rate_of(stream) or RATE)
+        last = None
+        for captured in frames:
+            if captured.seconds >= begin - half:
+                last = None
+                yield captured
+            else:
+                last = captured
+        if last is not None:  # `start` is beyond the last frame
+            yield last
 
     def _opened(self) -> Any:
         # The scheme is explicit, since a name such as 10:30.mp4 looks like an address.

@@ -88,6 +88,10 @@ class Folder:
     An image that cannot be read becomes a black frame with `damage` set, so that the
     frame indices stay correct.
 
+    Attributes:
+        paths: the images.
+        start: seconds to skip; the last image is never skipped.
+
     Raises:
         SourceError: when iterated, if no image can be read.
     """
@@ -95,10 +99,17 @@ class Folder:
     paths: tuple[Path, ...]
     rate: float | None = RATE
     live: bool = False
+    start: float = 0.0
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first image to the end of the last."""
+        return len(self.paths) / RATE
 
     def __iter__(self) -> Iterator[Captured]:
         blank: np.ndarray | None = None
-        for index, path in enumerate(self.paths):
+        first = min(round(self.start * RATE), len(self.paths) - 1)
+        for index, path in enumerate(self.paths[first:], first):
             damage = ""
             try:
                 image = read_image(path)

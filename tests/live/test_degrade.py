@@ -3,7 +3,6 @@
 import base64
 import io
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from data_pipelines.corruption import KINDS, corrupt
 from dmnet_jax.live.degrade import OFF, Choice, Degrade
 from dmnet_jax.live.engine import Engine
 from dmnet_jax.models.protocol import Memories
-from dmnet_jax.predict import network as prediction
+from dmnet_jax.predict.network import Network
 from dmnet_jax.streaming.program import Interface, Labeled, Program
 from dmnet_jax.video.sources import Captured
 from tests.support.tiny_run import CLASSES, picture
@@ -26,7 +25,7 @@ TRUST = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
 
 def test_nothing_is_done_until_it_is_asked_for():
     assert Degrade()(FRAMES[0]) is FRAMES[0]
-    assert Degrade().choice.told() == ""
+    assert Degrade().choice.description == ""
 
 
 def test_frames_in_a_row_are_one_burst_and_the_next_burst_is_another():
@@ -76,7 +75,7 @@ class Still:
 
     rate, live = 200.0, False
 
-    def __init__(self, monkeypatch):
+    def __init__(self):
         self.given = []
 
         def call(memory, frames, active, reset):
@@ -86,28 +85,23 @@ class Still:
             step: Any = labels, None, score, score, np.zeros(1, bool), TRUST[None]
             return memory, Labeled(*step)
 
-        memories = Memories(local=False, global_=False)
         interface = Interface(SIZE, 1, len(CLASSES), SIZE)
+        memories = Memories(local=False, global_=False)
         program = Program(interface, lambda key: {}, call, memories=memories)
-        monkeypatch.setattr(prediction, "compile", lambda *_, **options: program)
-        self.trained = SimpleNamespace(
-            about={"classes": [{"name": n, "color": [9, 9, 9]} for n in CLASSES]},
-            model=SimpleNamespace(memories=memories),
-            variables={},
-            config=SimpleNamespace(data=SimpleNamespace(size=SIZE)),
-        )
+        classes = [{"name": n, "color": [9, 9, 9]} for n in CLASSES]
+        self.network = Network(classes, SIZE, "", lambda size: program, compiled=True)
 
     def __iter__(self):
         for index in range(100_000):
             yield Captured(FRAMES[index % 4], index / 200, f"{index}")
 
     def engine(self):
-        return Engine(self.trained, self, {})  # pyright: ignore[reportArgumentType]
+        return Engine(self.network, self, {"source": "still"})
 
 
 @pytest.fixture
-def still(monkeypatch):
-    return Still(monkeypatch)
+def still():
+    return Still()
 
 
 def until(engine, condition, seconds=30.0):
@@ -166,7 +160,7 @@ def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
 
 
 @pytest.mark.parametrize(
-    "order",
+    "command",
     [
         {"degrade": "smoke"},
         {"degrade": "fog", "severity": 3},
@@ -180,6 +174,5 @@ def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
         {"degrade": "smoke", "severity": 3, "paused": True},
     ],
 )
-def test_no_other_way_to_degrade(still, order):
-    with pytest.raises(ValueError, match="unknown command"):
-        still.engine().order(order)
+def test_other_choices(command):
+    assert Choice.of(command) is None

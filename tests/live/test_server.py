@@ -1,14 +1,18 @@
-"""The page's server: what it tells, and whom; no network runs."""
+"""The page's server: what it serves, and to whom; no network runs."""
 
 import http.client
 import json
+import re
 import socket
 import threading
 import time
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from dmnet_jax.live.server import MAX_VIEWERS, Server
+from dmnet_jax.live.server import MAX_VIDEO, MAX_VIEWERS, Server
+from dmnet_jax.video.sources import SourceError
 
 
 class Engine:
@@ -19,7 +23,7 @@ class Engine:
     thumbs = {"0": "data:,"}
 
     def __init__(self):
-        self.orders = []
+        self.orders, self.played = [], []
 
     def wait(self, after, timeout):
         if after:
@@ -31,15 +35,27 @@ class Engine:
             raise ValueError("unknown command")
         self.orders.append(order)
 
+    def open_file(self, path, name):
+        content = path.read_bytes()
+        if content == b"bad":
+            raise SourceError(f"{name}: cannot be opened")
+        self.played.append((path, name, content))
 
-@pytest.fixture
-def server():
-    with Server(Engine(), 0) as server:  # pyright: ignore[reportArgumentType]
+
+@contextmanager
+def served(*host):
+    with Server(Engine(), 0, *host) as server:  # pyright: ignore[reportArgumentType]
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server():
+    with served() as server:
+        yield server
 
 
 def ask(server, method, path, body=None, **headers):
@@ -55,7 +71,9 @@ def ask(server, method, path, body=None, **headers):
 
 
 def post(server, body, content_type="application/json", **headers):
-    return ask(server, "POST", "/orders", body, Content_Type=content_type, **headers)[1]
+    return ask(server, "POST", "/commands", body, Content_Type=content_type, **headers)[
+        1
+    ]
 
 
 def test_it_listens_on_loopback_alone(server):
@@ -64,11 +82,19 @@ def test_it_listens_on_loopback_alone(server):
 
 
 def test_the_page_needs_nothing_from_elsewhere(server):
-    _, response, content = ask(server, "GET", "/")
-    assert response.status == 200 and b"<canvas" in content
+    _, response, page = ask(server, "GET", "/")
+    assert response.status == 200 and b"<canvas" in page
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert "Access-Control-Allow-Origin" not in response.headers
-    assert b"http://" not in content and b"https://" not in content
+    links = re.findall(rb'(?:src|href)="(/[^"]+)"', page)
+    assert len(links) == 3
+    for link in links:
+        _, response, content = ask(server, "GET", link.decode())
+        assert response.status == 200 and content
+        assert "nosniff" in response.headers["X-Content-Type-Options"]
+        page += content
+    assert b"http://" not in page and b"https://" not in page
+    assert b"style=" not in page.partition(b"</html>")[0], "the policy forbids it"
 
 
 def test_events_begin_with_what_is_shown_and_its_history(server):
@@ -85,7 +111,7 @@ def test_events_begin_with_what_is_shown_and_its_history(server):
     connection.close()
 
 
-def test_orders_reach_the_engine(server):
+def test_commands_reach_the_engine(server):
     assert post(server, '{"paused": true}').status == 204
     assert server.engine.orders == [{"paused": True}]
 
@@ -102,12 +128,12 @@ def test_orders_reach_the_engine(server):
         (" " * 1001, 413),
     ],
 )
-def test_orders_that_are_none(server, body, status):
+def test_invalid_commands(server, body, status):
     assert post(server, body).status == status
     assert server.engine.orders == []
 
 
-def test_orders_of_other_pages_and_forms_are_refused(server):
+def test_commands_of_other_pages_are_rejected(server):
     assert post(server, "{}", "text/plain").status == 415
     assert post(server, "{}", Origin="https://example.com").status == 403
     assert post(server, "{}", Host="example.com").status == 403
@@ -115,20 +141,72 @@ def test_orders_of_other_pages_and_forms_are_refused(server):
     assert post(server, '{"paused": false}', Origin=own).status == 204
 
 
+def send(server, content, name="video.mp4", **headers):
+    headers = {"Content_Type": "application/octet-stream", "X_Name": name, **headers}
+    _, response, answer = ask(server, "POST", "/video", content, **headers)
+    return response.status, answer.decode()
+
+
+def test_a_file_is_played_and_the_one_before_it_deleted():
+    with served() as server:
+        assert send(server, b"first", "a%20b.mp4") == (204, "")
+        assert send(server, b"second", "%2Fetc%2Fpasswd") == (204, "")
+        played: Any = server.engine
+        (first, name, content), (second, other, _) = played.played
+        assert (name, content, first.name) == ("a b.mp4", b"first", "video.mp4")
+        assert other == "passwd" and second.name == "video"
+        assert not first.exists() and second.exists()
+    assert not second.exists()
+
+
+def test_a_file_that_cannot_be_played_leaves_the_one_before_it(server):
+    send(server, b"first")
+    status, answer = send(server, b"bad", "x.txt")
+    assert status == 400 and answer == "x.txt: cannot be opened"
+    ((path, *_),) = server.engine.played
+    assert path.exists() and len(list(path.parents[1].iterdir())) == 1
+
+
+def test_files_of_other_pages_and_too_large_ones_are_rejected(server):
+    assert send(server, b"", Content_Type="multipart/form-data")[0] == 415
+    assert send(server, b"", Origin="https://example.com")[0] == 403
+    assert send(server, b"", Content_Length=str(MAX_VIDEO + 1))[0] == 413
+    assert server.engine.played == []
+
+
+def test_other_machines_need_the_token_once():
+    with served("0.0.0.0") as server:
+        path = f"/{server.address.rpartition('/')[2]}"
+        assert len(server.token) > 20 and server.token in path
+        for wrong in ("/", "/?token=", "/?token=wrong", "/events", "/page.js"):
+            assert ask(server, "GET", wrong)[1].status == 403
+        assert post(server, '{"paused": true}').status == 403
+        _, response, _ = ask(server, "GET", path)
+        assert response.status == 303 and response.headers["Location"] == "/"
+        cookie = response.headers["Set-Cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        known = {"Cookie": cookie.partition(";")[0]}
+        assert ask(server, "GET", "/", **known)[1].status == 200
+        assert post(server, '{"paused": true}', **known).status == 204
+        other = {"Origin": "https://example.com"}
+        assert post(server, '{"paused": true}', **known, **other).status == 403
+        assert ask(server, "GET", "/", Cookie="dmnet_live=wrong")[1].status == 403
+
+
 @pytest.mark.parametrize(
-    "path", ["/page.html", "/?x=1", "/events/..", "/../etc/passwd", "/orders"]
+    "path", ["/page.html", "/?x=1", "/events/..", "/../etc/passwd", "/commands"]
 )
-def test_nothing_else_is_there(server, path):
+def test_no_other_paths(server, path):
     assert ask(server, "GET", path)[1].status == 404
     assert ask(server, "GET", "/", Host="example.com")[1].status == 403
 
 
-def test_other_methods_are_refused(server):
+def test_no_other_methods(server):
     for method in ("PUT", "DELETE", "OPTIONS", "HEAD"):
         assert ask(server, method, "/")[1].status == 501
 
 
-def test_viewers_are_limited_and_their_places_come_back(server):
+def test_viewers_are_limited_and_may_come_back(server):
     open_ = [ask(server, "GET", "/events") for _ in range(MAX_VIEWERS)]
     assert ask(server, "GET", "/events")[1].status == 503
     for connection, response, _ in open_:
@@ -139,16 +217,16 @@ def test_viewers_are_limited_and_their_places_come_back(server):
             server.viewers.release()
             return
         threading.Event().wait(0.05)
-    pytest.fail("nobody's place came back")
+    pytest.fail("no viewer can come back")
 
 
-def test_taken_port_is_told(server):
+def test_a_port_that_is_taken(server):
     with pytest.raises(OSError, match="--port 0"):
         Server(server.engine, server.server_port)
 
 
-def test_a_viewer_who_leaves_in_the_middle_is_no_error(server, capsys):
-    server.page = bytes(50_000_000)
+def test_a_viewer_who_disconnects_during_a_response_is_no_error(server, capsys):
+    server.pages["/"] = bytes(50_000_000), "text/html"
     address = "127.0.0.1", server.server_port
     with socket.create_connection(address, timeout=5) as viewer:
         viewer.sendall(

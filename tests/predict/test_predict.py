@@ -222,10 +222,7 @@ def test_a_strip_of_a_picture_is_refused_in_a_line(size, tmp_path, capsys):
 
 def test_frames_too_large_when_padded_are_refused_before_anything_is_made():
     with pytest.raises(ValueError, match="padded to the network's aspect"):
-        networks.session_for(
-            TrainedRun(None, None, tiny_run.tiny_config(), {}),  # pyright: ignore
-            (16_000, 1_500),
-        )
+        networks.check_frames((16_000, 1_500), tiny_run.tiny_config().data.size)
 
 
 def test_a_full_disk_is_named_and_what_was_complete_is_kept(
