@@ -138,7 +138,10 @@ class Engine:
         Raises:
             SourceError: it is not a video or image that can be read.
         """
-        self._playback.open(open_source(str(path)))
+        try:
+            self._playback.open(open_source(str(path)))
+        except SourceError as error:
+            raise SourceError(str(error).replace(str(path), name)) from error
         self._source_name, self._notice = name, ""
 
     def _open(self, name: str) -> None:

@@ -203,6 +203,15 @@ def test_other_sources_are_opened_and_a_bad_one_is_left_again(network, monkeypat
         assert not engine.failure
 
 
+def test_a_file_that_cannot_be_played_is_named_as_the_viewer_knows_it(
+    network, tmp_path
+):
+    (tmp_path / "video.mp4").write_text("not a video")
+    engine = Engine(network, Film(), ABOUT)
+    with pytest.raises(SourceError, match="^mine.mp4: cannot be opened"):
+        engine.open_file(tmp_path / "video.mp4", "mine.mp4")
+
+
 def test_the_network_without_memory_is_shown_beside_it(network):
     with Engine(network, Film(1000), ABOUT, single=lambda: network) as engine:
         event = until(engine, lambda event: event["status"] == "ok")
