@@ -1,76 +1,75 @@
-"""Animates what the memory gains on disturbed frames, beside the single frame.
+"""Animates what the memory gains on disturbed frames, beside the network without it.
 
-    python examples/memory_at_work.py [OUT.gif] [KIND]
+    python examples/memory_at_work.py [OUT.webp] [KIND...]
 
-A rendered scene is disturbed for a second: by smoke, blood, low_light, glare or another
-of `data_pipelines.corruption.KINDS`. Left, each frame on its own; right, with the
-prediction state. For research use; not a medical device.
+A rendered scene is disturbed three times: by glare, black frames and low light, or by
+the kinds of `data_pipelines.corruption.KINDS` that are given. Left, each frame alone;
+right, with the prediction state. For research use; not a medical device.
 """
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 
 import jax
 import numpy as np
 from PIL import Image
 
 from data_pipelines.corruption import corrupt
-from data_pipelines.synthetic.render import render_frame
-from data_pipelines.synthetic.variety import make_varied_scene
+from data_pipelines.io.images import resize_label
+from data_pipelines.synthetic import endless
 from dmnet_jax.streaming import PRETRAINED, load_run
 from dmnet_jax.video.overlay import overlay
 
-SCENE, RATE, FIRST = 1, 12.5, 40
+SEVERITY, MILLISECONDS = 3, 80
 
 
-def disturbed(kind: str, size: tuple[int, int], frames: int) -> Iterator[np.ndarray]:
-    """Frames uint8 [H, W, 3] of which the middle third is disturbed."""
-    scene = make_varied_scene(0, SCENE, size, RATE)
-    begin, end = frames // 3, 2 * frames // 3
-    for number in range(frames):
-        frame = render_frame(scene, FIRST + number).rgb
-        if begin <= number < end:
-            frame = corrupt(frame, kind, 4, seed=1, step=number - begin, before=frame)
-        yield frame
+def disturbed(
+    kinds: tuple[str, ...], size: tuple[int, int], first: int, length: int
+) -> Iterator[np.ndarray]:
+    """Yields frames, uint8 [H, W, 3]: `length` clean ones and as many of each kind."""
+    video = islice(endless(0, size, 25.0), first, None)
+    for seed, kind in enumerate(kinds):
+        before = None
+        for before in islice(video, length):
+            yield before
+        for step, frame in enumerate(islice(video, length)):
+            yield corrupt(frame, kind, SEVERITY, seed=seed, step=step, before=before)
+    yield from islice(video, length)
 
 
 def main(
-    out: str = "memory_at_work.gif",
-    kind: str = "glare",
-    *,
-    size: tuple[int, int] = (192, 256),
-    frames: int = 36,
+    out: str = "memory_at_work.webp",
+    *kinds: str,
+    size: tuple[int, int] = (256, 320),
+    first: int = 90,
+    length: int = 10,
 ) -> list[np.ndarray]:
     """Writes the animation and returns its pictures, uint8 [H, 2 W, 3]."""
+    kinds = kinds or ("glare", "black", "low_light")
     model, variables, _, _ = load_run(PRETRAINED)
 
     @jax.jit
     def step(memory, frame):
         return model.apply(variables, memory, frame[None], method="step")
 
-    fresh = model.init_memory(1, size, jax.random.key(0))
-    memory, pictures = fresh, []
-    for frame in disturbed(kind, size, frames):
-        _, alone = step(fresh, frame)
+    empty = model.init_memory(1, size, jax.random.key(0))
+    memory, pictures = empty, []
+    for frame in disturbed(kinds, size, first, length):
+        _, alone = step(empty, frame)
         memory, remembered = step(memory, frame)
-        sides = [
-            overlay(frame, np.asarray(enlarged(output.logits[0].argmax(-1), size)))
+        labels = [
+            np.asarray(output.logits[0].argmax(-1), np.uint8)
             for output in (alone, remembered)
         ]
+        sides = [overlay(frame, resize_label(label, size)) for label in labels]
         pictures.append(np.concatenate(sides, axis=1))
-    images = [Image.fromarray(picture) for picture in pictures]
-    images[0].save(
-        out, save_all=True, append_images=images[1:], duration=80, loop=0, optimize=True
-    )
-    print(f"{out}: {len(pictures)} frames of {kind}, single frame | with memory")
+    first_picture, *others = map(Image.fromarray, pictures)
+    options = {"duration": MILLISECONDS, "loop": 0, "quality": 60}
+    first_picture.save(out, save_all=True, append_images=others, **options)
+    print(f"{out}: {len(pictures)} frames; left without memory, right with memory")
     return pictures
 
 
-def enlarged(label: jax.Array, size: tuple[int, int]) -> np.ndarray:
-    """Labels at a quarter of the frame to its own size."""
-    picture = Image.fromarray(np.asarray(label, np.uint8))
-    return np.asarray(picture.resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    main(*sys.argv[1:])

@@ -67,8 +67,10 @@ def test_retrieval_memory_learns_from_single_examples():
 
 
 def test_memory_at_work_differs_from_the_single_frame_once_it_is_disturbed(tmp_path):
-    out = tmp_path / "out.gif"
-    pictures = load("memory_at_work").main(str(out), "black", size=(128, 160), frames=6)
+    out = tmp_path / "out.webp"
+    pictures = load("memory_at_work").main(
+        str(out), "black", size=(128, 160), first=0, length=2
+    )
     with Image.open(out) as animation:
         assert animation.n_frames > 1
     sides = [np.split(picture, 2, axis=1) for picture in pictures]
