@@ -65,8 +65,9 @@ def main(
         sides = [overlay(frame, resize_label(label, size)) for label in labels]
         pictures.append(np.concatenate(sides, axis=1))
     first_picture, *others = map(Image.fromarray, pictures)
-    options = {"duration": MILLISECONDS, "loop": 0, "quality": 60}
-    first_picture.save(out, save_all=True, append_images=others, **options)
+    first_picture.save(
+        out, save_all=True, append_images=others, duration=MILLISECONDS, loop=0
+    )
     print(f"{out}: {len(pictures)} frames; left without memory, right with memory")
     return pictures
 
