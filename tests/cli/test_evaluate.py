@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dmnet_jax.checkpoint.folder import listed
+from dmnet_jax.checkpoint.folder import list_steps
 from tests.support import toy
 from tests.support.tiny_run import (
     ROOT,
@@ -71,13 +71,13 @@ def test_numbers_are_those_of_the_run(session, run, tmp_path):
 def test_a_damaged_checkpoint_is_not_evaluated(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    steps = listed(copy / "checkpoints")
+    steps = list_steps(copy / "checkpoints")
     assert len(steps) >= 2
     for step in steps:
         metadata = copy / "checkpoints" / str(step) / "meta" / "metadata"
         metadata.write_text(metadata.read_text().replace('"step"', '"stop"'))
     line = refusal(["--checkpoint", copy], capsys)
-    assert "no good checkpoint" in line and f"step {steps[-1]}" in line
+    assert "no intact checkpoint" in line and f"step {steps[-1]}" in line
 
 
 @pytest.mark.parametrize("which", ["newest", "best"])

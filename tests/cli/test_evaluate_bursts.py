@@ -46,7 +46,7 @@ def test_disturbed_video_is_scored_beside_the_evaluation(session, run, tmp_path)
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (("--controls",), "--controls goes with --corrupt bursts"),
+        (("--controls",), "--controls needs --corrupt bursts"),
         (("--corrupt", "bursts"), "no burst fits into videos of at most 6 frames"),
         (("--corrupt", "bursts", "--corrupt-kinds", "fog"), "no corruption 'fog'"),
         (("--corrupt", "bursts", "--corrupt-passes", "0"), "--corrupt-passes is 0"),

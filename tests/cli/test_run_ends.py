@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.io.files import WriteError
 from dmnet_jax.checkpoint import load_variables, read_metadata
-from dmnet_jax.checkpoint.folder import bodies, listed
+from dmnet_jax.checkpoint.folder import list_steps, read_bodies
 from dmnet_jax.evaluation import results
 from dmnet_jax.process import RunGoneError, run_lock
 from tests.cli.test_train import load, records
@@ -79,11 +79,11 @@ def test_the_network_is_saved_before_its_pictures_are(again, whole, capsys):
     full = WriteError("two_0.png: cannot be written (No space left on device)")
     with mock.patch.object(results.Overlays, "__call__", side_effect=full):
         assert "two_0.png: cannot be written" in refusal(main, capsys)
-    assert max(listed(run / "checkpoints")) == TRAIN_STEPS
-    assert bodies(run / "checkpoints")[-1]["metric"] is None
+    assert max(list_steps(run / "checkpoints")) == TRAIN_STEPS
+    assert read_bodies(run / "checkpoints")[-1]["metric"] is None
     assert load_variables(run, "newest")[0]["params"]
     assert main() == 0
-    assert bodies(run / "checkpoints")[-1]["metric"] is not None
+    assert read_bodies(run / "checkpoints")[-1]["metric"] is not None
     steps = [record["step"] for record in records(whole / "whole" / RUN)]
     assert [record["step"] for record in records(run)] == steps
 

@@ -21,7 +21,7 @@ from dmnet_jax.config import (
     TrainConfig,
 )
 from dmnet_jax.datasets import open_dataset, open_split, open_videos, split_names
-from dmnet_jax.training.stages import stage_loaders
+from dmnet_jax.training.stages import build_stages
 from tests.support.tiny_run import CLASSES, picture, write_videos
 
 SYNTHETIC = SyntheticConfig(sequences=(1, 2, 3), frames=2, size=(64, 80))
@@ -234,7 +234,7 @@ def test_stages_follow_each_other_with_their_own_clips(folder):
             ),
         ),
     )
-    first, second = stage_loaders(train, config)
+    first, second = build_stages(train, config)
     # Every other of 2 x 6 frames in batches of 4: two steps an epoch.
     assert [(s.begin, s.end) for s in (first, second)] == [(0, 4), (4, 6)]
     assert (second.name, second.part, second.lr_scale) == ("two", "memory", 0.1)
@@ -255,6 +255,6 @@ def test_stages_follow_each_other_with_their_own_clips(folder):
 def test_clips_hold_no_frame_that_no_memory_reads(folder, model, frames, past):
     train, _ = open_split(folder)
     config = Config(data=folder, model=ModelConfig(**model))
-    (stage,) = stage_loaders(train, config)
+    (stage,) = build_stages(train, config)
     assert stage.loader.spec.length == frames
     assert stage.loader.spec.num_past == past
