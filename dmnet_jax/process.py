@@ -1,4 +1,4 @@
-"""Process-level tools of commands: run locks, stop requests and heartbeats."""
+"""Tools for long-running commands: run locks, stop requests and heartbeats."""
 
 import contextlib
 import fcntl
@@ -149,6 +149,13 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[RunLock]:
         except OSError as error:
             raise ValueError(f"{path}: cannot be written ({error.strerror})") from error
         yield RunLock(path, lock)
+
+
+def format_duration(seconds: float) -> str:
+    """Formats a duration as 2:03 or 1:02:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 FIRST_REPORT = 15.0

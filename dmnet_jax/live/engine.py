@@ -16,7 +16,7 @@ from data_pipelines.corruption import TRAINED, UNGRADED, UNSEEN
 from data_pipelines.io.images import resize_label
 from dmnet_jax.live.degrade import OFF, Choice, Degrade
 from dmnet_jax.predict.network import session_for
-from dmnet_jax.predict.outputs import areas, colors_of
+from dmnet_jax.predict.outputs import class_areas, class_colors
 from dmnet_jax.predict.run import LIVE
 from dmnet_jax.streaming import Result, Session, TrainedRun
 from dmnet_jax.video.capture import Every, Latest, first_frame
@@ -55,7 +55,7 @@ class Engine:
         classes = trained.about["classes"]
         self._trained, self._source = trained, source
         self._names = [info["name"] for info in classes]
-        self._colors = colors_of(classes)
+        self._colors = class_colors(classes)
         self.about = {
             **about,
             "classes": [
@@ -210,7 +210,7 @@ class Engine:
         label = resize_label(result.labels, size)
         return {
             "mask": self._painted(label),
-            "areas": areas(result.labels, self._names),
+            "areas": class_areas(result.labels, self._names),
             "places": places(label),
         }
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from dmnet_jax.process import format_duration
+
 
 class RunLog:
     """Appends records, one JSON object per line, and prints progress.
@@ -76,7 +78,7 @@ class RunLog:
         """Shows the step, a text and the remaining time."""
         done = max(1, step - self._first)
         remaining = (time.monotonic() - self._start) / done * (self._total - step)
-        line = f"step {step}/{self._total} · {text} · {_duration(remaining)} left"
+        line = f"step {step}/{self._total} · {text} · {format_duration(remaining)} left"
         if self._live:
             bar = "█" * round(20 * step / self._total)
             line = f"\r\x1b[K{bar:░<20} {line}"
@@ -123,9 +125,3 @@ def _filter_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
         file.flush()
         os.fsync(file.fileno())
     new_path.replace(path)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
