@@ -2,7 +2,7 @@
 
     python evaluate.py --checkpoint runs/synthetic/fold0-seed0
 
-The command itself is in dmnet_jax/cli/evaluate.py.
+The command is implemented in dmnet_jax/cli/evaluate.py.
 """
 
 import sys

@@ -1,8 +1,8 @@
-"""Trains a network by a recipe: `python train.py --help`, or `dmnet-train --help`.
+"""Trains a network with a recipe: `python train.py --help`, or `dmnet-train --help`.
 
     python train.py --config configs/synthetic.py
 
-The command itself is in dmnet_jax/cli/train.py.
+The command is implemented in dmnet_jax/cli/train.py.
 """
 
 import sys

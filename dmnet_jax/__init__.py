@@ -2,15 +2,15 @@
 
 For research use; not a medical device.
 
-The package is imported room by room (`dmnet_jax.memory`, `dmnet_jax.models.dmnet`,
-...), so that using the memory library loads nothing of the network.
+Import its packages separately (`dmnet_jax.memory`, `dmnet_jax.models.dmnet`, ...), so
+that using the memory library does not import the networks.
 """
 
 import sys
 
 __version__ = "0.1.0"
 
-# Only for a command: who imports the library loads nothing but what is asked for.
+# Only if run as a command: importing the library must not import anything else.
 if sys.argv and sys.argv[0].endswith(("-m", "train.py", "evaluate.py")):
     from data_pipelines.io.environment import tell_missing_modules
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on, and how its processes are started."""
+"""The machine that a measurement runs on, and the environment of its processes."""
 
 import glob
 import os
@@ -18,39 +18,43 @@ SYSTEM = "the system's"
 _TCMALLOC = "/usr/lib/*/libtcmalloc*.so.[0-9]"
 
 
-def tcmalloc() -> str | None:
-    """The library to preload, if the system has it; debugging builds do not count."""
-    found = [path for path in sorted(glob.glob(_TCMALLOC)) if "debug" not in path]
-    return found[0] if found else None
+def find_tcmalloc() -> str | None:
+    """Returns the path of the system's tcmalloc, other than debug builds, or None."""
+    paths = [path for path in sorted(glob.glob(_TCMALLOC)) if "debug" not in path]
+    return paths[0] if paths else None
 
 
 def environment() -> dict[str, str]:
-    """Of a measuring process: this one's, and tcmalloc preloaded if there is one.
+    """Returns the environment variables of a process that is measured.
 
-    What is preloaded already stays: another allocator can be measured. OpenVINO's TBB
-    looks into a library of its own past what is preloaded, and then frees with one
-    allocator what came from the other, unless it takes the process for one that is
-    instrumented.
+    They are those of this process, with tcmalloc preloaded if it is installed. If
+    LD_PRELOAD is set already, it is kept, so that other allocators can be measured.
     """
-    library = os.environ.get("LD_PRELOAD") or tcmalloc()
-    preloaded = {"LD_PRELOAD": library} if library else {}
-    # Contestants hold the GPU together, so none may reserve most of it.
-    shared = {"TBB_ENABLE_SANITIZERS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    return {**os.environ, **preloaded, **shared}
+    library = os.environ.get("LD_PRELOAD") or find_tcmalloc()
+    preload = {"LD_PRELOAD": library} if library else {}
+    fixed = {
+        # OpenVINO's TBB resolves malloc in its own library and not in the preloaded
+        # one, and then frees memory with the wrong allocator. It does not do so if it
+        # takes the process for an instrumented one.
+        "TBB_ENABLE_SANITIZERS": "1",
+        # Processes share the GPU, so none may reserve most of its memory.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+    return {**os.environ, **preload, **fixed}
 
 
 def allocator() -> str:
-    """The allocator of this process, by the file that is mapped into it."""
+    """Returns the name of the allocator library that is mapped into this process."""
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
         return "unknown"
-    found = re.findall(r"\S*/lib(?:tcmalloc|jemalloc|mimalloc)\S*", maps)
-    return Path(found[0]).name if found else SYSTEM
+    paths = re.findall(r"\S*/lib(?:tcmalloc|jemalloc|mimalloc)\S*", maps)
+    return Path(paths[0]).name if paths else SYSTEM
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores this process may use, allocator and date."""
+    """Returns the CPU's name, number of usable cores, allocator and date."""
     return {
         "cpu": _cpu_name(),
         "cores": cores(),
@@ -60,36 +64,38 @@ def describe() -> dict[str, Any]:
 
 
 def peak_memory() -> int:
-    """Bytes, the most that this process has held."""
+    """Returns the peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def peak_gpu_memory() -> int:
-    """Bytes, the most that this process has held on its GPU; 0 without one."""
+    """Returns the peak GPU memory of this process in bytes; 0 without a GPU."""
     if jax := sys.modules.get("jax"):
-        found = jax.devices()[0].memory_stats() or {}
-        return int(found.get("peak_bytes_in_use", 0))
+        stats = jax.devices()[0].memory_stats() or {}
+        return int(stats.get("peak_bytes_in_use", 0))
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return 0
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Wall-clock time of one call."""
+def time_call(call: Callable[[], Any]) -> float:
+    """Returns the wall-clock seconds of one call."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def product_peak(multiply: Callable[[], Any], size: int) -> float:
-    """Multiply-adds a second of `multiply`, a product of two [size, size] matrices.
+def peak_matmul_rate(multiply: Callable[[], Any], size: int) -> float:
+    """Returns the multiply-adds per second of a matrix product, the best of ten runs.
 
-    The best of ten: what the machine can do at most.
+    Args:
+        multiply: computes the product of two [size, size] matrices.
+        size: size of the matrices.
     """
     multiply()
-    return size**3 / min(seconds(multiply) for _ in range(10))
+    return size**3 / min(time_call(multiply) for _ in range(10))
 
 
 def _cpu_name() -> str:

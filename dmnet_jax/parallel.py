@@ -1,21 +1,22 @@
-"""Everything that knows about devices and processes; nothing else does.
+"""Devices and processes. No other module of the package depends on their number.
 
-Data parallelism is `jax.pmap` in its modern form: the state has no leading device
-axis, goes in whole and comes out whole. That is right only if every output is equal
-on all devices, so a step must `pmean` or `psum` whatever it returns.
+Data parallelism uses `jax.pmap` without a leading device axis for the state: the state
+is replicated on input and output. This requires that every output is equal on all
+devices, so a step must apply `pmean` or `psum` to everything it returns.
 
-Several hosts run the same command, one process each, and every process does the same
-steps on its own share of a batch. Under Slurm or Open MPI `--distributed` is all:
+On several hosts, run the same command once per host. Each process takes the same steps
+on its own share of a batch. Under Slurm or Open MPI, `--distributed` is sufficient:
 
     srun python train.py --config configs/endovis17.py --data.root DIR --distributed
 
-Elsewhere each process is told where process 0 is, how many there are, and which it is:
+Elsewhere, also set the address of process 0, the number of processes, and the index of
+each process:
 
     JAX_COORDINATOR_ADDRESS=10.0.0.1:1234 JAX_NUM_PROCESSES=2 JAX_PROCESS_ID=0 \\
         python train.py --config configs/endovis17.py --data.root DIR --distributed
 
-docs/several_hosts.md has a whole Slurm script. Only process 0 needs the run directory;
-the data must lie at the same path for all.
+docs/several_hosts.md has a complete Slurm script. Only process 0 needs the run
+directory; the data must be at the same path for all processes.
 """
 
 import os
@@ -34,27 +35,27 @@ AXIS = "batch"
 
 
 def initialize(distributed: bool) -> None:
-    """Joins the other processes of a job; must precede any other JAX call.
+    """Connects to the other processes of a job, before any other JAX call.
 
-    Does nothing if not asked to, or if joined already.
+    Does nothing without `distributed`, or if already connected.
 
     Raises:
-        ValueError: no cluster is recognised and the three variables are not set.
+        ValueError: no cluster is detected and the three variables are not set.
     """
     if not distributed or jax.distributed.is_initialized():
         return
-    given = {
+    variables = {
         name: os.environ[name]
         for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         if name in os.environ
     }
-    # It would take SIGTERM away from `process.StopRequest`, which all agree on anyway.
+    # The preemption service would catch SIGTERM instead of `process.StopRequest`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
-            coordinator_address=given.get("JAX_COORDINATOR_ADDRESS"),
-            num_processes=_number(given.get("JAX_NUM_PROCESSES")),
-            process_id=_number(given.get("JAX_PROCESS_ID")),
+            coordinator_address=variables.get("JAX_COORDINATOR_ADDRESS"),
+            num_processes=_integer(variables.get("JAX_NUM_PROCESSES")),
+            process_id=_integer(variables.get("JAX_PROCESS_ID")),
         )
     except ValueError as error:
         raise ValueError(
@@ -63,20 +64,24 @@ def initialize(distributed: bool) -> None:
         ) from error
 
 
-def _number(text: str | None) -> int | None:
+def _integer(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
 def processes() -> tuple[int, int]:
-    """(index of this process, how many there are). Process 0 writes and speaks."""
+    """Returns (index of this process, number of processes). Process 0 writes files."""
     return jax.process_index(), jax.process_count()
 
 
 def from_process_0(tree: Any) -> Any:
-    """Process 0's values on all processes; as given where there is but one.
+    """Broadcasts process 0's values to all processes.
 
     Args:
-        tree: of arrays, typed PRNG keys and numbers, alike in shape everywhere.
+        tree: pytree of arrays, typed PRNG keys and numbers, with equal shapes in all
+            processes.
+
+    Returns:
+        The values of process 0; `tree` itself if there is only one process.
     """
     if jax.process_count() == 1:
         return tree
@@ -87,7 +92,7 @@ def from_process_0(tree: Any) -> Any:
         )
 
     raw = jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
-    sent = multihost_utils.broadcast_one_to_all(jax.device_get(raw))
+    received = multihost_utils.broadcast_one_to_all(jax.device_get(raw))
     return jax.tree.map(
         lambda x, new: (
             jax.random.wrap_key_data(new, impl=jax.random.key_impl(x))
@@ -95,32 +100,39 @@ def from_process_0(tree: Any) -> Any:
             else new
         ),
         tree,
-        sent,
+        received,
     )
 
 
-def ask_all(question: Callable[[], bool]) -> Callable[[], bool]:
-    """Asks every process; calling what comes back waits until all have answered.
+def any_process(condition: Callable[[], bool]) -> Callable[[], bool]:
+    """Starts checking whether a condition holds in any process.
 
-    Between the two a step can be computed. All processes must ask alike, and all get
-    the same answer: whether any said yes. A single process is asked when it is read.
+    All processes must call this at the same point. A step can be computed between this
+    call and the call of the result.
+
+    Args:
+        condition: evaluated now; if there is only one process, when the result is
+            called.
+
+    Returns:
+        A function that waits for all processes and returns the same value in each.
     """
     if jax.process_count() == 1:
-        return question
+        return condition
     devices = jax.local_device_count()
-    count = _count(np.full(devices, question(), np.int32))
+    count = _sum(np.full(devices, condition(), np.int32))
     return lambda: int(count) > 0
 
 
 @partial(jax.pmap, axis_name=AXIS, out_axes=None)
-def _count(flag: Array) -> Array:
+def _sum(flag: Array) -> Array:
     return jax.lax.psum(flag, AXIS)
 
 
 def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
-    """`step(state, batch) -> (state, metrics)` on all local devices.
+    """Runs `step(state, batch) -> (state, metrics)` on all local devices.
 
-    The state is donated; batch leaves lead with [devices, rows].
+    The state is donated. Leaves of the batch have shape [devices, rows, ...].
     """
     return jax.pmap(
         step,
@@ -132,31 +144,31 @@ def data_parallel(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def place_replicated(tree: Any) -> Any:
-    """Puts a tree on every local device, ready to be donated.
+    """Replicates a pytree on all local devices, so that it can be donated.
 
-    Donating freshly made host arrays fails on several processes; placed ones do not.
+    With several processes, donating host arrays fails.
     """
     mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def local_batch_size(batch_size: int) -> int:
-    """Rows that each device gets of a global batch.
+    """Returns the number of rows of a global batch per device.
 
     Raises:
-        ValueError: the batch does not divide by the number of devices.
+        ValueError: the batch size is not a multiple of the number of devices.
     """
     devices = jax.device_count()
     if batch_size % devices:
         raise ValueError(
-            f"train.batch_size is {batch_size}, which {devices} devices cannot share "
-            f"equally; use a multiple of {devices}"
+            f"train.batch_size is {batch_size}; it must be a multiple of the number of "
+            f"devices, {devices}"
         )
     return batch_size // devices
 
 
 def shard_batch(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """[rows, ...] of this process -> [local devices, rows / devices, ...]."""
+    """Reshapes [rows, ...] of this process to [local devices, rows / devices, ...]."""
     devices = jax.local_device_count()
     return {
         name: x.reshape(devices, x.shape[0] // devices, *x.shape[1:])
@@ -165,6 +177,6 @@ def shard_batch(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def device_key(key: Array, step: Array, axis_name: str | None) -> Array:
-    """A key of this step and this device, the first one where there is no axis."""
+    """Folds the step and the device index into a key; index 0 without an axis."""
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
     return jax.random.fold_in(jax.random.fold_in(key, step), device)

@@ -1,4 +1,4 @@
-"""A command as a process: one writer a run directory, stopping it, signs of life."""
+"""Tools for long-running commands: run locks, stop requests and heartbeats."""
 
 import contextlib
 import fcntl
@@ -17,30 +17,30 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def cores() -> int:
-    """CPU cores that this process may use; where that is not told, all there are."""
+    """Returns the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 class RunInUseError(ValueError):
-    """Another process writes to this run directory."""
+    """Another process uses the run directory."""
 
 
 class RunGoneError(ValueError):
-    """The run directory was deleted, or replaced by another, while it was in use."""
+    """The run directory was deleted or replaced while it was in use."""
 
 
 class Stopped(Exception):
-    """The run ends here, as it was asked to; all it did is saved."""
+    """Raised to end a run after a stop request, once its state is saved."""
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT (Ctrl-C) into a flag the training loop looks at.
+    """Turns SIGTERM and SIGINT (Ctrl-C) into a flag that loops check.
 
-    The first signal sets `requested`; the loop finishes its step, saves and exits with
-    `exit_code`: 143 after SIGTERM, 130 after SIGINT, 0 if nothing came. A second signal
-    ends the process at once with that signal's code, saving nothing.
+    The first signal sets `requested`. The loop then finishes its step, saves and exits
+    with `exit_code`: 143 after SIGTERM, 130 after SIGINT, 0 without a signal. A second
+    signal ends the process immediately with that signal's code, without saving.
 
         with StopRequest() as stop:
             for step in steps:
@@ -48,81 +48,83 @@ class StopRequest:
                 if stop.requested:
                     break
 
-    Only the main thread may enter it (ValueError otherwise). Leaving it puts the
-    former handlers back.
+    Only the main thread may enter the context (ValueError otherwise). On exit, the
+    previous signal handlers are restored.
     """
 
     def __init__(self) -> None:
         self._signal: int | None = None
-        self._former: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     @property
     def requested(self) -> bool:
+        """Whether a stop was requested."""
         return self._signal is not None
 
     @property
     def exit_code(self) -> int:
+        """Exit code of the process."""
         return 0 if self._signal is None else 128 + self._signal
 
     def request(self) -> None:
-        """As if SIGTERM had come: another process of the job was asked to stop."""
+        """Requests a stop, as SIGTERM does; used if another process was stopped."""
         if self._signal is None:
             self._signal = signal.SIGTERM
 
     def __enter__(self) -> "StopRequest":
         for number in _SIGNALS:
-            self._former[number] = signal.signal(number, self._handle)
+            self._previous_handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:
             os._exit(128 + number)
         self._signal = number
-        # print() is not safe inside a handler that may interrupt a print.
+        # print() is not reentrant, and this handler may interrupt a print().
         os.write(2, b"stopping after this step; signal again to stop at once\n")
 
 
 class RunLock:
-    """A run directory that is held; made by `run_lock`."""
+    """A lock on a run directory, created by `run_lock`."""
 
     def __init__(self, path: Path, file: IO[str]):
         self._path, self._file = path, file
 
     def check(self) -> None:
-        """Makes sure that the directory is the one that was locked.
+        """Checks that the directory is still the one that was locked.
 
-        What is written into a deleted directory is lost without an error, and a new
-        one in its place may be another process's.
+        Files written to a deleted directory are lost without an error, and a new
+        directory in its place may belong to another process.
 
         Raises:
-            RunGoneError: it is not.
+            RunGoneError: the directory was deleted or replaced.
         """
         try:
-            now, held = self._path.stat(), os.fstat(self._file.fileno())
-            same = (now.st_dev, now.st_ino) == (held.st_dev, held.st_ino)
+            current, locked = self._path.stat(), os.fstat(self._file.fileno())
+            same = (current.st_dev, current.st_ino) == (locked.st_dev, locked.st_ino)
         except OSError:
             same = False
         if not same:
             raise RunGoneError(
-                f"{self._path.parent}: the run directory was deleted or replaced while "
-                "the run went on, and what was saved in it is gone; begin again"
+                f"{self._path.parent}: the run directory was deleted or replaced "
+                "during the run, and its contents are lost; start the run again"
             )
 
 
 @contextmanager
 def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[RunLock]:
-    """Holds a run directory for one writer; the system frees it when a process dies.
+    """Locks a run directory for one writer. The lock ends with the process.
 
     Args:
-        run_dir: the run's folder; made if missing.
+        run_dir: the run directory; created if missing.
 
     Raises:
-        RunInUseError: another process holds it; names its id and machine.
-        ValueError: the directory cannot be written to.
+        RunInUseError: another process holds the lock; names its id and host.
+        ValueError: the directory is not writable.
     """
     path = Path(run_dir) / "lock"
     try:
@@ -149,35 +151,45 @@ def run_lock(run_dir: str | os.PathLike[str]) -> Iterator[RunLock]:
         yield RunLock(path, lock)
 
 
-FIRST = 15.0
-"""Seconds until the first sign; each next one takes twice as long."""
+def format_duration(seconds: float) -> str:
+    """Formats a duration as 2:03 or 1:02:03."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+FIRST_REPORT = 15.0
+"""Seconds until the first report of `heartbeat`. Each interval doubles the time."""
 
 
 @contextmanager
-def waiting(say: Callable[[str], None], what: str) -> Iterator[Callable[[], None]]:
-    """Says now and then that something still goes on, from a thread of its own.
+def heartbeat(
+    report: Callable[[str], None], activity: str
+) -> Iterator[Callable[[], None]]:
+    """Reports from a thread, at growing intervals, that an activity continues.
 
     Args:
-        say: prints a line.
-        what: goes on, such as "compiling".
+        report: called with a line of text.
+        activity: name of the activity, such as "compiling".
 
     Yields:
-        A call that ends it before the block does.
+        A function that stops the reports before the context ends.
     """
-    over, began = threading.Event(), time.monotonic()
+    stopped, start = threading.Event(), time.monotonic()
 
-    def signs() -> None:
-        pause = FIRST
-        while not over.wait(pause):
-            pause = time.monotonic() - began
-            # A reader of the output that has gone away is no concern of this thread.
+    def run() -> None:
+        interval = FIRST_REPORT
+        while not stopped.wait(interval):
+            elapsed = time.monotonic() - start
+            # A closed output stream must not end the process from this thread.
             with contextlib.suppress(OSError, ValueError):
-                say(f"{what}: {pause:.0f} s so far")
+                report(f"{activity}: {elapsed:.0f} s so far")
+            interval = elapsed
 
-    thread = threading.Thread(target=signs, name="signs of life", daemon=True)
+    thread = threading.Thread(target=run, name="heartbeat", daemon=True)
     thread.start()
     try:
-        yield over.set
+        yield stopped.set
     finally:
-        over.set()
+        stopped.set()
         thread.join()

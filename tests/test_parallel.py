@@ -1,4 +1,4 @@
-"""One step, the same numbers: on one device, several, and several processes."""
+"""A step gives the same numbers on one device, several, and several processes."""
 
 import os
 import socket
@@ -29,16 +29,16 @@ def fresh():
 
 
 def two_steps(step, state, shard=lambda batch: batch):
-    seen = []
+    all_metrics = []
     for batch in two_batches():
         state, metrics = step(state, shard(batch))
-        seen.append(jax.device_get(metrics))
-    return state, seen
+        all_metrics.append(jax.device_get(metrics))
+    return state, all_metrics
 
 
 @pytest.fixture(scope="module")
 def mapped():
-    """State before, after and metrics of two steps on all devices."""
+    """State before and after two steps on all devices, and their metrics."""
     begin = parallel.place_replicated(fresh())
     step = parallel.data_parallel(step_of("all", parallel.AXIS))
     return begin, *two_steps(step, begin, parallel.shard_batch)
@@ -50,7 +50,7 @@ def assert_same(one, other):
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=2e-5)
         np.testing.assert_allclose(a["grad_norm"], b["grad_norm"], rtol=1e-3)
         assert a["rows"] == b["rows"] == 4
-        # A pixel between two classes may fall either way.
+        # Rounding may flip pixels whose two best classes are tied.
         assert np.abs(a["counts"] - b["counts"]).max() <= 8
         np.testing.assert_array_equal(a["counts"][:, 2], b["counts"][:, 2])
     assert int(state.step) == int(state2.step) == 2
@@ -66,13 +66,13 @@ def assert_same(one, other):
     assert max(jax.tree.leaves(moved)) > 2e-3  # far more than the tolerance
 
 
-def test_pmap_on_four_devices_is_one_device(mapped):
+def test_pmap_on_four_devices_equals_one_device(mapped):
     assert jax.local_device_count() == 4
     assert_same(two_steps(plain_step("all"), fresh()), mapped[1:])
 
 
-def test_shard_map_on_four_devices_is_one_device():
-    """Of the stage that compiles fastest and has batch norm's statistics too."""
+def test_shard_map_on_four_devices_equals_one_device():
+    """Uses the stage that compiles fastest and updates batch statistics."""
     mesh = Mesh(np.array(jax.local_devices()), (parallel.AXIS,))
     step = jax.jit(
         jax.shard_map(
@@ -83,12 +83,12 @@ def test_shard_map_on_four_devices_is_one_device():
             check_vma=False,
         ),
     )
-    plain = plain_step("single_frame")
-    assert_same(two_steps(plain, fresh()), two_steps(step, fresh()))
+    single = plain_step("single_frame")
+    assert_same(two_steps(single, fresh()), two_steps(step, fresh()))
 
 
-def test_two_processes_of_two_devices_are_one_device(tmp_path):
-    """Loss, gradients (as momentum), statistics, metrics; and stopping together."""
+def test_two_processes_of_two_devices_equal_one_device(tmp_path):
+    """Compares loss, gradients (as momentum), statistics, metrics, and stopping."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
@@ -104,7 +104,7 @@ def test_two_processes_of_two_devices_are_one_device(tmp_path):
         sys.executable,
         "-m",
         "tests.support.parallel_worker",
-        tmp_path / "found.npz",
+        tmp_path / "results.npz",
     ]
     workers = [
         subprocess.Popen(
@@ -123,9 +123,9 @@ def test_two_processes_of_two_devices_are_one_device(tmp_path):
     arrays = dict(to_host(state)[0])
     for number, values in enumerate(metrics):
         arrays |= {f"metrics{number}/{k}": v for k, v in values.items()}
-    with np.load(tmp_path / "found.npz") as found:
-        assert set(found) == {name for name, x in arrays.items() if x is not None}
-        for name, value in found.items():
+    with np.load(tmp_path / "results.npz") as results:
+        assert set(results) == {name for name, x in arrays.items() if x is not None}
+        for name, value in results.items():
             if name.endswith("counts"):
                 assert np.abs(value - arrays[name]).max() <= 8
             else:
@@ -134,13 +134,13 @@ def test_two_processes_of_two_devices_are_one_device(tmp_path):
                 )
 
 
-def test_processes_that_are_not_told_of_each_other_say_so(monkeypatch):
+def test_missing_cluster_variables_are_reported(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
     parallel.initialize(False)
 
-    def unknown(**given):
-        assert set(given.values()) == {None}
+    def unknown(**arguments):
+        assert set(arguments.values()) == {None}
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", unknown)
@@ -148,7 +148,7 @@ def test_processes_that_are_not_told_of_each_other_say_so(monkeypatch):
         parallel.initialize(True)
 
 
-def test_every_device_holds_the_same_bits(mapped):
+def test_all_devices_hold_bit_identical_states(mapped):
     _, state, _ = mapped
     state = state.replace(key=jax.random.key_data(state.key))
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
@@ -172,7 +172,7 @@ def test_shard_batch_keeps_rows_in_order():
     np.testing.assert_array_equal(sharded.reshape(8, 3), batch["x"])
 
 
-def test_a_batch_that_does_not_divide_is_refused():
+def test_a_batch_size_that_does_not_divide_is_rejected():
     assert parallel.local_batch_size(8) == 2
     with pytest.raises(ValueError) as error:
         parallel.local_batch_size(6)
@@ -181,15 +181,15 @@ def test_a_batch_that_does_not_divide_is_refused():
     assert "\n" not in message
 
 
-def test_device_keys_differ_by_step_and_device_and_one_alone_is_the_first():
+def test_device_keys_differ_by_step_and_device_and_no_axis_is_device_0():
     key = jax.random.key(0)
     devices = np.arange(4)
 
     def draw(step, axis):
-        one = partial(parallel.device_key, key, step, axis)
+        device_key = partial(parallel.device_key, key, step, axis)
         if axis is None:
-            return [jax.random.key_data(one())]
-        keys = jax.vmap(lambda _: one(), axis_name=axis)(devices)
+            return [jax.random.key_data(device_key())]
+        keys = jax.vmap(lambda _: device_key(), axis_name=axis)(devices)
         return list(jax.random.key_data(keys))
 
     keys = [np.asarray(k).tobytes() for k in [*draw(0, "batch"), *draw(1, "batch")]]

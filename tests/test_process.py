@@ -1,4 +1,4 @@
-"""The run lock and the stop request, with real processes and signals."""
+"""Run locks and stop requests, with real processes and signals."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def start(code, *arguments):
-    """A Python process that has printed its first line."""
+    """Starts a Python process and waits until it prints "ready"."""
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code, *map(str, arguments)],
         cwd=ROOT,
@@ -37,7 +37,7 @@ with run_lock(sys.argv[1]):
 """
 
 
-def test_lock_names_its_holder_and_outlives_no_process(tmp_path):
+def test_lock_names_its_holder_and_ends_with_the_process(tmp_path):
     holder = start(HOLD, tmp_path / "run")
     try:
         with pytest.raises(RunInUseError, match=f"process {holder.pid} on "):
@@ -54,7 +54,7 @@ def test_lock_names_its_holder_and_outlives_no_process(tmp_path):
         )
 
 
-def test_lock_is_freed_on_leaving_and_after_an_error(tmp_path):
+def test_lock_is_released_on_exit_and_after_an_error(tmp_path):
     with pytest.raises(ZeroDivisionError):
         with run_lock(tmp_path):
             _ = 1 / 0
@@ -64,7 +64,7 @@ def test_lock_is_freed_on_leaving_and_after_an_error(tmp_path):
                 pass
 
 
-def test_lock_where_nothing_can_be_written(tmp_path):
+def test_lock_in_a_folder_that_is_not_writable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         with run_lock(tmp_path / "file" / "run"):
@@ -92,19 +92,19 @@ def test_first_signal_lets_the_loop_finish(number, code):
     assert "stopping after this step" in err
 
 
-def test_second_signal_ends_at_once():
+def test_second_signal_ends_the_process_immediately():
     worker = start(WORK, "stubborn")
     worker.send_signal(signal.SIGTERM)
     assert worker.stderr is not None
     assert "stopping" in worker.stderr.readline()
-    begun = time.monotonic()
+    start_time = time.monotonic()
     worker.send_signal(signal.SIGINT)
     out, _ = worker.communicate(timeout=20)
     assert (worker.returncode, out) == (130, "")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - start_time < 5
 
 
-def test_handlers_are_put_back():
+def test_handlers_are_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         assert signal.getsignal(signal.SIGTERM) != before[0]
@@ -113,7 +113,7 @@ def test_handlers_are_put_back():
     assert (stop.requested, stop.exit_code) == (False, 0)
 
 
-def test_a_request_of_another_process_counts_as_a_signal():
+def test_a_stop_of_another_process_counts_as_a_signal():
     with StopRequest() as stop:
         stop.request()
     assert (stop.requested, stop.exit_code) == (True, 143)

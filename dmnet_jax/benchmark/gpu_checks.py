@@ -19,7 +19,7 @@ from dmnet_jax.benchmark.live_case import (
     scenes,
 )
 from dmnet_jax.config import Config, DataConfig
-from dmnet_jax.nn.resizing import likeliest
+from dmnet_jax.nn.resizing import resized_argmax
 from dmnet_jax.streaming import compile
 from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.checks import check_authors, read_index
@@ -64,7 +64,7 @@ def prepare(
     def plain(variables: Any, memory: Any, frame: Array) -> Any:
         apply: Any = model.apply
         memory, output = apply(variables, memory, frame, method="step")
-        return memory, likeliest(output.logits, case.size), output.admitted
+        return memory, resized_argmax(output.logits, case.size), output.admitted
 
     labels, admitted = [], []
     with jax.default_matmul_precision("highest"):

@@ -112,10 +112,10 @@ def _limits(dtype: str) -> dict[str, float]:
     numbers = jnp.ones(COPIED)
     add = jax.jit(lambda x: x + 1)
     fastest = min(
-        machine.seconds(lambda: add(numbers).block_until_ready()) for _ in range(6)
+        machine.time_call(lambda: add(numbers).block_until_ready()) for _ in range(6)
     )
     return {
-        "peak": machine.product_peak(
+        "peak": machine.peak_matmul_rate(
             lambda: multiply(matrix, matrix).block_until_ready(), PRODUCT
         ),
         "bandwidth": 2 * numbers.nbytes / fastest,

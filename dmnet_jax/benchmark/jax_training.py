@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.numpy import save_file
 
 from dmnet_jax.benchmark.case import PRODUCT, Case, random_batch
-from dmnet_jax.machine import product_peak, seconds
+from dmnet_jax.machine import peak_matmul_rate, time_call
 from dmnet_jax.weights.layout import flatten
 
 
@@ -91,12 +91,12 @@ def prepare(
     take(batch)
     matrix = jnp.ones((PRODUCT, PRODUCT))
     multiply = jax.jit(jnp.matmul)
-    report["peak"] = product_peak(
+    report["peak"] = peak_matmul_rate(
         lambda: multiply(matrix, matrix).block_until_ready(), PRODUCT
     )
     if case.loader_steps:
         report["waiting"] = _waiting(case, folder, take)
-    return report, lambda: {"seconds": seconds(lambda: take(batch))}
+    return report, lambda: {"seconds": time_call(lambda: take(batch))}
 
 
 class _Epoch:
@@ -128,7 +128,7 @@ def _rendered(case: Case, folder: Path) -> Iterator[Any]:
         TrainConfig,
     )
     from dmnet_jax.datasets import open_split
-    from dmnet_jax.training.stages import stage_loaders
+    from dmnet_jax.training.stages import build_stages
 
     data = DataConfig(
         dataset="synthetic",
@@ -142,5 +142,5 @@ def _rendered(case: Case, folder: Path) -> Iterator[Any]:
     stage = StageConfig("", 1000, train="all" if case.memory else "single_frame")
     train = TrainConfig(batch_size=case.batch, stages=(stage,))
     videos, _ = open_split(data)
-    loader = stage_loaders(videos, Config(data=data, train=train))[0].loader
+    loader = build_stages(videos, Config(data=data, train=train))[0].loader
     return loader.iterate(0, case.loader_steps + 1)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from dmnet_jax.benchmark.case import PRODUCT, Case, differences
-from dmnet_jax.machine import product_peak, seconds
+from dmnet_jax.machine import peak_matmul_rate, time_call
 from dmnet_jax.nn.mobilenet import STAGES
 from dmnet_jax.weights.layout import flatten, unflatten
 
@@ -295,5 +295,5 @@ def prepare(
         }, dict
     take()
     matrix = torch.ones(PRODUCT, PRODUCT, device=DEVICE)
-    peak = product_peak(lambda: (matrix @ matrix)[0, 0].item(), PRODUCT)
-    return {"peak": peak}, lambda: {"seconds": seconds(take)}
+    peak = peak_matmul_rate(lambda: (matrix @ matrix)[0, 0].item(), PRODUCT)
+    return {"peak": peak}, lambda: {"seconds": time_call(take)}

@@ -1,7 +1,8 @@
-"""Whether a saved run may be gone on with, and what to say if it may.
+"""Checks that a checkpoint is compatible with the run that resumes from it.
 
-What decides the result must be as it was. Other software or another machine may go on
-too, but rounds differently: then the run is not the one that was begun, bit for bit.
+Everything that determines the result must be unchanged. A run may be resumed with other
+software versions or on another machine, but rounding then differs, so the result is not
+bit-identical to that of an uninterrupted run.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ from typing import Any
 from dmnet_jax.config import Config
 from dmnet_jax.config.serialization import ConfigError
 
-# What a resumed run may change without becoming another experiment.
+# Fields that may change on resume, because they do not affect the result.
 _FREE_ON_RESUME = (
     "name",
     "workdir",
@@ -27,16 +28,16 @@ _FREE_ON_RESUME = (
 )
 
 
-def check_resume(saved: Config, now: Config) -> None:
-    """Refuses to continue a run as another one.
+def check_resume(saved: Config, current: Config) -> None:
+    """Checks that a run can be resumed with the current config.
 
-    Folders, threads, logging and the number of epochs may change; what
-    decides the result may not.
+    Folders, threads, logging and the number of epochs may differ; fields that determine
+    the result may not.
 
     Raises:
         ConfigError: names every field that differs, with both values.
     """
-    before, after = _fields(saved), _fields(now)
+    before, after = _fields(saved), _fields(current)
     changed = [
         f"{path} was {before[path]!r}, now {after[path]!r}"
         for path in before
@@ -45,48 +46,48 @@ def check_resume(saved: Config, now: Config) -> None:
     if changed:
         raise ConfigError(
             f"the saved run differs: {'; '.join(changed)}; "
-            "restore these or start another run"
+            "restore these values or start a new run"
         )
 
 
-def check_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuses to go on with other classes or videos.
+def check_data(saved: dict[str, Any], current: dict[str, Any]) -> None:
+    """Checks that the classes and videos are those of the saved run.
 
     Args:
-        saved: `provenance.describe` of the run that was begun.
-        now: of the one that would go on.
+        saved: result of `provenance.describe` for the saved run.
+        current: result of `provenance.describe` for the run that resumes.
 
     Raises:
-        ConfigError: names what differs.
+        ConfigError: classes or videos differ; names them.
     """
-    names = [[info["name"] for info in about["classes"]] for about in (saved, now)]
+    names = [[info["name"] for info in about["classes"]] for about in (saved, current)]
     pairs = [("classes", *names)] + [
-        (what, saved[what], now[what]) for what in ("train_videos", "val_videos")
+        (key, saved[key], current[key]) for key in ("train_videos", "val_videos")
     ]
-    for what, before, after in pairs:
+    for key, before, after in pairs:
         if before != after:
             raise ConfigError(
-                f"the saved run has the {what.replace('_', ' ')} {', '.join(before)}; "
-                f"the data now have {', '.join(after)}; give the data it was begun "
-                "with (data.root) or start another run"
+                f"the saved run has the {key.replace('_', ' ')} {', '.join(before)}; "
+                f"the data now have {', '.join(after)}; pass the original data "
+                "(data.root) or start a new run"
             )
 
 
-def environment_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs in software and machine, "jax was 0.10.1, now 0.10.2".
+def environment_changes(saved: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Returns differences in software and machine, as "jax was 0.10.1, now 0.10.2".
 
     Args:
-        saved: `provenance.describe` of the run that was begun.
-        now: of the one that goes on.
+        saved: result of `provenance.describe` for the saved run.
+        current: result of `provenance.describe` for the run that resumes.
     """
     before, after = (
         {
             **about.get("versions", {}),
-            "devices": _counted(about.get("devices", [])),
+            "devices": _count_devices(about.get("devices", [])),
             "CPU cores": about.get("cores"),
             "processes": about.get("processes"),
         }
-        for about in (saved, now)
+        for about in (saved, current)
     )
     return [
         f"{name} was {before.get(name, 'absent')}, now {after.get(name, 'absent')}"
@@ -95,17 +96,17 @@ def environment_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]
     ]
 
 
-def _counted(devices: list[str]) -> str:
+def _count_devices(devices: list[str]) -> str:
     return ", ".join(f"{devices.count(kind)} {kind}" for kind in sorted({*devices}))
 
 
 def _fields(config: Any, path: str = "") -> dict[str, Any]:
-    """Values by path, `optim.lr`."""
-    found: dict[str, Any] = {}
+    """Returns the values of all fields by path, such as `optim.lr`."""
+    fields: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
-            found.update(_fields(value, f"{path}{item.name}."))
+            fields.update(_fields(value, f"{path}{item.name}."))
         else:
-            found[path + item.name] = value
-    return found
+            fields[path + item.name] = value
+    return fields

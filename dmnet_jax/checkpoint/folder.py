@@ -1,9 +1,9 @@
-"""The folder of a run's checkpoints: which steps are there, intact and worth keeping.
+"""The checkpoint folder of a run: listing, publishing and deleting steps.
 
-A step is a folder with its number for a name; `meta/metadata` in it holds a body and
-the body's SHA-256. A step is written and read back in `incoming` and then renamed into
-place; deleting is renaming into `trash` first. So nothing half-written or half-deleted
-is ever listed. What is found damaged moves to `damaged`, for a person to look at.
+A step is a folder named by its number. Its file `meta/metadata` contains a body and the
+SHA-256 of the body. A step is written to `incoming`, read back, and then renamed into
+place; to delete it, it is first renamed into `trash`. A partially written or deleted
+step is therefore never listed. Damaged steps are moved to `damaged` for inspection.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
-    """A checkpoint could not be saved, found or fitted; one line says which and why."""
+    """A checkpoint cannot be saved, found or restored; one line names it and why."""
 
 
-class Damaged(Exception):
-    """A checkpoint's bytes are not what was saved."""
+class DamagedError(Exception):
+    """The contents of a checkpoint are not what was saved."""
 
 
-def listed(directory: Path) -> list[int]:
-    """Steps that have a folder, damaged or not, oldest first."""
+def list_steps(directory: Path) -> list[int]:
+    """Returns the steps that have a folder, damaged or not, oldest first."""
     if not directory.is_dir():
         return []
     names = [path.name for path in directory.iterdir() if path.is_dir()]
@@ -44,105 +44,110 @@ def listed(directory: Path) -> list[int]:
 
 
 def candidates(directory: Path, which: int | Which) -> list[int]:
-    """Steps to try, the wanted one first.
+    """Returns the steps to try, in order of preference.
 
     Raises:
         CheckpointError: there is none.
     """
-    steps = listed(directory)
+    steps = list_steps(directory)
     if not steps:
         raise CheckpointError(f"{directory}: no checkpoint here; train first")
     if which == "newest":
         return steps[::-1]
     if which == "best":
-        intact = bodies(directory)
-        # A step that cannot say how good it was comes first, to be reported.
+        intact = read_bodies(directory)
+        # Steps with an unknown metric come first, so that the damage is reported.
         unknown = sorted(set(steps) - {body["step"] for body in intact})
         ranked = unknown + _by_metric(intact)[::-1]
         if not ranked:
             raise CheckpointError(
-                f"{directory}: no checkpoint has a metric, so none is best; "
-                "ask for the newest"
+                f"{directory}: no checkpoint has a metric, so there is no best one; "
+                "use the newest"
             )
         return ranked
     if which not in steps:
-        have = ", ".join(map(str, steps))
-        raise CheckpointError(f"{directory}: no step {which}; there are {have}")
+        saved = ", ".join(map(str, steps))
+        raise CheckpointError(f"{directory}: no step {which}; saved steps: {saved}")
     return [which]
 
 
 def read_body(directory: Path, step: int) -> dict[str, Any]:
-    """What a step says of itself, or `Damaged`."""
+    """Reads the body of a step's metadata.
+
+    Raises:
+        DamagedError: the metadata is unreadable, invalid, or not as saved.
+    """
     try:
         text = (directory / str(step) / "meta" / "metadata").read_bytes()
         envelope = json.loads(text)
         body = envelope["body"]
         intact = envelope["sha256"] == _digest(body)
-        told = _fault_of(body, step)
+        fault = _find_fault(body, step)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise Damaged(f"its metadata cannot be read: {reason_of(error)}") from error
+        reason = short_reason(error)
+        raise DamagedError(f"its metadata cannot be read: {reason}") from error
     if not intact:
-        raise Damaged("its metadata does not match its checksum")
-    if told:
-        raise Damaged(f"its metadata cannot be used: {told}")
+        raise DamagedError("its metadata does not match its checksum")
+    if fault:
+        raise DamagedError(f"its metadata is invalid: {fault}")
     return body
 
 
-def _fault_of(body: dict[str, Any], step: int) -> str:
-    """What a body says that none can, whoever sealed it; empty if nothing."""
+def _find_fault(body: dict[str, Any], step: int) -> str:
+    """Returns what is invalid in a body with a correct digest; empty if nothing is."""
     metric, leaves = body["metric"], body["leaves"]
     if type(body["step"]) is not int or body["step"] != step:
-        return "it is of another step"
+        return "its step is not that of the folder"
     if metric is not None and not (type(metric) is float and math.isfinite(metric)):
-        return "its metric is no number"
+        return "its metric is not a number"
     if not isinstance(body["metadata"], dict) or not isinstance(leaves, dict):
         return "it does not describe a state"
     for name, leaf in leaves.items():
         shape = leaf["shape"]
-        sizes = isinstance(shape, list) and all(
+        is_shape = isinstance(shape, list) and all(
             type(size) is int and 0 <= size < 1 << 40 for size in shape
         )
         texts = [leaf["dtype"], leaf["sha256"]]
         texts += [leaf[field] for field in ("key", "impl") if leaf[field] is not None]
-        if not sizes or not all(isinstance(text, str) for text in texts):
-            return f"{name!r} is not described"
+        if not is_shape or not all(isinstance(text, str) for text in texts):
+            return f"the description of {name!r} is invalid"
     return ""
 
 
-def bodies(directory: Path) -> list[dict[str, Any]]:
-    """Bodies of the steps whose metadata is intact, oldest first."""
-    found = []
-    for step in listed(directory):
+def read_bodies(directory: Path) -> list[dict[str, Any]]:
+    """Reads the bodies of the steps with intact metadata, oldest first."""
+    bodies = []
+    for step in list_steps(directory):
         try:
-            found.append(read_body(directory, step))
-        except Damaged:
+            bodies.append(read_body(directory, step))
+        except DamagedError:
             continue
-    return found
+    return bodies
 
 
-def _by_metric(intact: list[dict[str, Any]]) -> list[int]:
-    """Steps that have a metric, the best last."""
-    ranked = [(b["metric"], b["step"]) for b in intact if b["metric"] is not None]
+def _by_metric(bodies: list[dict[str, Any]]) -> list[int]:
+    """Returns the steps that have a metric, the best last."""
+    ranked = [(b["metric"], b["step"]) for b in bodies if b["metric"] is not None]
     return [step for _, step in sorted(ranked)]
 
 
 def publish(directory: Path, step: int) -> None:
-    """Moves a finished step from `incoming` into place, and an older one of it out.
+    """Moves a finished step from `incoming` into place, replacing an existing one.
 
-    Cut short between the two renames, it leaves the older one in `trash`, from where
-    `clear_leftovers` puts it back.
+    If this is interrupted between the two renames, the existing step is in `trash`, and
+    `clear_leftovers` restores it.
     """
-    place = directory / str(step)
-    if place.exists():
+    path = directory / str(step)
+    if path.exists():
         shutil.rmtree(directory / _TRASH, ignore_errors=True)
         (directory / _TRASH).mkdir()
-        place.rename(directory / _TRASH / str(step))
-    (directory / INCOMING / str(step)).rename(place)
+        path.rename(directory / _TRASH / str(step))
+    (directory / INCOMING / str(step)).rename(path)
 
 
 def prune(directory: Path) -> None:
-    """Deletes all but the newest and the best; a deletion cut short leaves no step."""
-    intact = bodies(directory)
+    """Deletes all but the newest and the best steps, safe against interruption."""
+    intact = read_bodies(directory)
     keep = {body["step"] for body in intact[-KEEP_NEWEST:]}
     keep.update(_by_metric(intact)[-KEEP_BEST:])
     trash = directory / _TRASH
@@ -155,43 +160,43 @@ def prune(directory: Path) -> None:
 
 
 def clear_leftovers(directory: Path) -> None:
-    """Removes what an interrupted writer left; for the only writer, at its start."""
+    """Cleans up after an interrupted writer. Call it as the only writer, at start."""
     remove_incoming(directory)
-    newest = max(listed(directory), default=-1)
-    for step in listed(directory / _TRASH):
-        # Only a step that was being replaced is newer than all that are in place.
+    newest = max(list_steps(directory), default=-1)
+    for step in list_steps(directory / _TRASH):
+        # A step in `trash` that is newer than all others was being replaced.
         if step > newest:
             (directory / _TRASH / str(step)).rename(directory / str(step))
-    for step in listed(directory):
+    for step in list_steps(directory):
         try:
             read_body(directory, step)
-        except Damaged as damage:
-            set_aside(directory, step, str(damage))
+        except DamagedError as error:
+            set_aside(directory, step, str(error))
     prune(directory)
 
 
 def remove_incoming(directory: Path) -> None:
-    """Removes a step that was being written; it was never in place."""
+    """Removes incomplete steps."""
     shutil.rmtree(directory / INCOMING, ignore_errors=True)
 
 
 def set_aside(directory: Path, step: int, reason: str) -> None:
-    """Moves a damaged step out of the way of the one that will replace it."""
+    """Moves a damaged step to `damaged`, so that its number can be used again."""
     folder = directory / _DAMAGED
     folder.mkdir(exist_ok=True)
-    taken = sum(path.name.split("-")[0] == str(step) for path in folder.iterdir())
-    place = folder / (f"{step}-{taken}" if taken else str(step))
-    (directory / str(step)).rename(place)
-    _log.warning("%s: damaged step %d moved to %s: %s", directory, step, place, reason)
+    count = sum(path.name.split("-")[0] == str(step) for path in folder.iterdir())
+    target = folder / (f"{step}-{count}" if count else str(step))
+    (directory / str(step)).rename(target)
+    _log.warning("%s: damaged step %d moved to %s: %s", directory, step, target, reason)
 
 
-def sealed(body: dict[str, Any]) -> dict[str, Any]:
-    """The JSON that `read_body` reads: a body and its digest."""
+def seal(body: dict[str, Any]) -> dict[str, Any]:
+    """Adds a digest to a body; `read_body` reads the result."""
     return {"sha256": _digest(body), "body": body}
 
 
 def damaged_steps(directory: Path) -> list[str]:
-    """Names of the steps that were found damaged and lie aside."""
+    """Returns the names of the folders in `damaged`."""
     folder = directory / _DAMAGED
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(names)
@@ -201,8 +206,8 @@ def _digest(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def reason_of(error: BaseException) -> str:
-    """The part of an error a person can act on, in one line."""
+def short_reason(error: BaseException) -> str:
+    """Returns the most useful part of an error message, in one line."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

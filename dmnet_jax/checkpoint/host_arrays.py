@@ -1,7 +1,7 @@
-"""Training state as named host arrays, each with a SHA-256, and back.
+"""Conversion of training states to named host arrays with digests, and back.
 
-Names are paths, `variables/params/head/kernel`, so a checkpoint outlives the Python
-classes that held its state, and a mismatch can be told by name.
+Names are paths, such as `variables/params/head/kernel`. A checkpoint therefore does not
+depend on Python classes, and errors can name the array that does not match.
 """
 
 import hashlib
@@ -17,25 +17,29 @@ def to_host(state: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Copies a state to the host and describes it.
 
     Args:
-        state: pytree of arrays, typed PRNG keys and Python numbers, whole on this
-            process (on one device or replicated).
+        state: pytree of arrays, typed PRNG keys and Python numbers, fully addressable
+            in this process (on one device or replicated).
 
     Returns:
-        The arrays by name, without those of size 0, and for every leaf by name its
-        `shape`, `dtype`, `sha256`, and of a PRNG key its `key` type and `impl`; JSON.
+        The arrays by name, without those of size 0, and a JSON description of every
+        leaf by name: `shape`, `dtype`, `sha256`, and for PRNG keys `key` (their dtype)
+        and `impl`.
 
     Raises:
-        TypeError: a leaf is no array.
-        ValueError: there are no numbers in it.
+        TypeError: a leaf is not an array.
+        ValueError: the state contains no numbers.
     """
     flat = flatten(state)
     raw = {n: jax.random.key_data(x) if _is_key(x) else x for n, x in flat.items()}
     arrays, leaves = {}, {}
     for name, leaf in jax.device_get(raw).items():
-        # On CPU device_get is a view of memory the next step may be given to reuse.
+        # On CPUs, device_get returns a view of memory that may be donated to the next
+        # step.
         array = np.array(leaf, order="C")
         if array.dtype.kind in "OSUmM":
-            raise TypeError(f"state leaf {name} is {type(leaf).__name__}, no array")
+            raise TypeError(
+                f"state leaf {name} is {type(leaf).__name__}; it must be an array"
+            )
         key = flat[name]
         leaves[name] = {
             "shape": list(array.shape),
@@ -47,18 +51,21 @@ def to_host(state: Any) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if array.size:
             arrays[name] = array
     if not arrays:
-        raise ValueError("the state holds no numbers, so there is nothing to save")
+        raise ValueError("the state contains no numbers, so there is nothing to save")
     return arrays, leaves
 
 
 def verify(
     stored: dict[str, np.ndarray], leaves: dict[str, Any]
 ) -> dict[str, np.ndarray]:
-    """The described arrays, those of size 0 included, if each is what was saved.
+    """Checks arrays against their description.
 
     Args:
         stored: arrays by name, as read.
-        leaves: their description by `to_host`.
+        leaves: their description from `to_host`.
+
+    Returns:
+        All described arrays by name, including those of size 0.
 
     Raises:
         ValueError: an array is missing or differs; names it.
@@ -77,37 +84,42 @@ def verify(
     return arrays
 
 
-def fit(arrays: dict[str, np.ndarray], leaves: dict[str, Any], target: Any) -> Any:
-    """Puts arrays where a state has its leaves.
+def fill_target(
+    arrays: dict[str, np.ndarray], leaves: dict[str, Any], target: Any
+) -> Any:
+    """Replaces the leaves of a pytree by saved arrays.
 
     Args:
-        arrays: every leaf by name.
-        leaves: their description by `to_host`.
-        target: pytree; its arrays and `jax.ShapeDtypeStruct` say shape, dtype and
-            sharding (the default device where they say none).
+        arrays: all arrays by name.
+        leaves: their description from `to_host`.
+        target: pytree; its arrays and `jax.ShapeDtypeStruct`s define shape, dtype and
+            sharding (without one, the default device).
 
     Raises:
-        ValueError: a leaf is missing, left over, or of another shape, dtype or PRNG.
+        ValueError: a leaf is missing, superfluous, or has another shape, dtype or PRNG
+            implementation.
     """
-    wanted = flatten(target)
-    for these, others, problem in (
-        (wanted, leaves, "lacks {}, which this state has"),
-        (leaves, wanted, "holds {}, which this state has not"),
+    expected = flatten(target)
+    for names, others, problem in (
+        (expected, leaves, "lacks {}, which this state has"),
+        (leaves, expected, "has {}, which this state lacks"),
     ):
-        alone = [name for name in these if name not in others]
-        if alone:
-            more = f" and {len(alone) - 1} more" if alone[1:] else ""
-            raise ValueError(problem.format(alone[0] + more))
-    for name, leaf in wanted.items():
-        saved, here = _saved_kind(leaves[name]), _kind(leaf)
-        if saved != here:
-            raise ValueError(f"{name} is {saved} there and {here} here")
-    placed = [_place(arrays[n], x, leaves[n]["impl"]) for n, x in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(target), placed)
+        unmatched = [name for name in names if name not in others]
+        if unmatched:
+            more = f" and {len(unmatched) - 1} more" if unmatched[1:] else ""
+            raise ValueError(problem.format(unmatched[0] + more))
+    for name, leaf in expected.items():
+        saved_type, target_type = _saved_type(leaves[name]), _leaf_type(leaf)
+        if saved_type != target_type:
+            raise ValueError(
+                f"{name} is saved as {saved_type}, but this state has {target_type}"
+            )
+    values = [_place(arrays[n], x, leaves[n]["impl"]) for n, x in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(target), values)
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by name, as in `variables/params/head/kernel`."""
+    """Returns the leaves by name, such as `variables/params/head/kernel`."""
     pairs, _ = jax.tree_util.tree_flatten_with_path(tree)
     names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in pairs]
     if len(set(names)) < len(names):
@@ -116,7 +128,7 @@ def flatten(tree: Any) -> dict[str, Any]:
 
 
 def nest(flat: dict[str, Any]) -> dict[str, Any]:
-    """Nested dicts from names; what `flatten` gives for a tree of dicts, undone."""
+    """Builds nested dicts from names; the inverse of `flatten` for trees of dicts."""
     tree: dict[str, Any] = {}
     for name, leaf in flat.items():
         *folders, last = name.split("/")
@@ -137,11 +149,11 @@ def _is_key(leaf: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
-def _saved_kind(leaf: dict[str, Any]) -> str:
+def _saved_type(leaf: dict[str, Any]) -> str:
     return f"{leaf['key'] or leaf['dtype']}{leaf['shape']}"
 
 
-def _kind(leaf: Any) -> str:
+def _leaf_type(leaf: Any) -> str:
     if _is_key(leaf):
         data = jax.eval_shape(jax.random.key_data, leaf)
         return f"{leaf.dtype}{list(data.shape)}"
@@ -151,6 +163,7 @@ def _kind(leaf: Any) -> str:
 
 
 def _place(array: np.ndarray, like: Any, impl: str | None) -> Any:
+    """Converts a host array to the type and sharding of `like`."""
     if isinstance(like, bool | int | float):
         return type(like)(array[()])
     if isinstance(like, np.ndarray | np.generic):

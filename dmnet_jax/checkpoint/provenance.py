@@ -1,4 +1,4 @@
-"""What a run was made from and with, kept inside its checkpoints and results."""
+"""Provenance of a run, stored in its checkpoints and results."""
 
 import dataclasses
 import hashlib
@@ -19,19 +19,25 @@ from dmnet_jax.config import Config, from_json
 from dmnet_jax.process import cores
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-# Frames of a training video whose content is remembered; evenly spaced.
-_FRAMES_A_VIDEO = 8
+# Number of evenly spaced frames of each video whose digests are stored.
+_FRAMES_PER_VIDEO = 8
 
 
 def describe(config: Config, train: FrameSource, val: FrameSource) -> dict[str, Any]:
-    """JSON of config, classes, videos and their content, versions and machine."""
+    """Describes a run as JSON: config, classes, videos, versions and machine.
+
+    Args:
+        config: config of the run.
+        train: training videos.
+        val: validation videos.
+    """
     videos = {
         name: [video.name for video in source.videos]
         for name, source in (("train_videos", train), ("val_videos", val))
     }
     content = {
         name: {
-            video.name: frame_hashes(source, number, _FRAMES_A_VIDEO)
+            video.name: frame_hashes(source, number, _FRAMES_PER_VIDEO)
             for number, video in enumerate(source.videos)
         }
         for name, source in (("train", train), ("val", val))
@@ -51,15 +57,15 @@ def describe(config: Config, train: FrameSource, val: FrameSource) -> dict[str, 
     }
 
 
-def checked(about: Mapping[str, Any], run: object) -> Config:
-    """The config in a checkpoint's metadata, once all that is used of it is as it was.
+def validated_config(about: Mapping[str, Any], run: object) -> Config:
+    """Validates a checkpoint's metadata and returns its config.
 
     Args:
-        about: of the checkpoint, by `describe`.
-        run: where it was read, for the error.
+        about: metadata of the checkpoint, from `describe`.
+        run: where it was read, for the error message.
 
     Raises:
-        ValueError: the metadata are not those of a run of this program.
+        ValueError: the metadata is invalid.
     """
     try:
         config = from_json(json.dumps(about["config"]))
@@ -72,24 +78,24 @@ def checked(about: Mapping[str, Any], run: object) -> Config:
             for digest in video
         ]
         if not all(isinstance(text, str) for text in [*names, *digests]):
-            raise ValueError("a name that is no text")
+            raise ValueError("a name or digest is not text")
         classes, needed = len(about["classes"]), config.data.num_classes
         if classes < needed:
-            raise ValueError(f"{classes} classes, not {needed}")
+            raise ValueError(f"{classes} classes, expected {needed}")
         if any(map(text_fault, names)):
-            raise ValueError("a name with control characters")
+            raise ValueError("a name contains control characters")
         if not all(type(part) is int and 0 <= part <= 255 for part in colors):
-            raise ValueError("a color that is none")
+            raise ValueError("a color is not three integers in 0..255")
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        what = f"no {error}" if isinstance(error, KeyError) else error
+        fault = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ValueError(
-            f"{run}: its checkpoint does not tell what was trained ({what})"
+            f"{run}: the metadata of its checkpoint is invalid: {fault}"
         ) from error
     return config
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python and what decides numbers."""
+    """Returns versions of this package, Python and libraries that affect results."""
     return {
         "dmnet_jax": dmnet_jax.__version__,
         "python": platform.python_version(),
@@ -98,23 +104,24 @@ def versions() -> dict[str, str]:
 
 
 def weights_sha256(variables: Mapping[str, Any]) -> str:
-    """One hash of all arrays of a network, by name, shape, dtype and value."""
+    """Returns a digest of all arrays of a network: names, shapes, dtypes and values."""
     return _sha256_of_json(to_host(dict(variables))[1])
 
 
 def frame_hashes(source: FrameSource, video: int, count: int = 0) -> list[str]:
-    """SHA-256 of a video's images as the network sees them, decoded and resized.
+    """Returns the SHA-256 of a video's images, decoded and resized for the network.
 
-    Pictures of one colour (a covered lens, a blank) tell nothing and are left out.
+    Images of a single color, such as those of a covered lens, do not identify a video
+    and are left out.
 
     Args:
         source: images at the network's size.
-        video: index in the source.
-        count: at most how many frames, evenly spaced; 0: all.
+        video: index of the video in the source.
+        count: maximum number of frames, evenly spaced; 0 for all.
     """
     length = len(source.videos[video].frames)
-    chosen = np.linspace(0, length - 1, min(count or length, length)).astype(int)
-    images = (source.image(video, int(frame)) for frame in chosen)
+    indices = np.linspace(0, length - 1, min(count or length, length)).astype(int)
+    images = (source.image(video, int(frame)) for frame in indices)
     return [
         hashlib.sha256(image.tobytes()).hexdigest()
         for image in images
@@ -123,17 +130,17 @@ def frame_hashes(source: FrameSource, video: int, count: int = 0) -> list[str]:
 
 
 def check_unseen(about: Mapping[str, Any], source: FrameSource) -> None:
-    """Refuses videos that the weights were trained on, by name and by content.
+    """Rejects videos that the weights were trained on, by name and by content.
 
-    Every frame is held against those remembered of the training videos, so a renamed,
-    cut or reordered copy is found too.
+    Every frame is compared with the stored digests of the training videos, so renamed,
+    cut and reordered copies are found too.
 
     Args:
-        about: of the checkpoint, by `describe`.
-        source: the videos to evaluate, at the network's size.
+        about: metadata of the checkpoint, from `describe`.
+        source: videos to evaluate, at the network's size.
 
     Raises:
-        ValueError: names the videos, and what they are copies of.
+        ValueError: names the videos, and the training videos that they are copies of.
     """
     names = [video.name for video in source.videos]
     faults = sorted(set(names) & set(about["train_videos"]))
@@ -144,8 +151,8 @@ def check_unseen(about: Mapping[str, Any], source: FrameSource) -> None:
     }
     for number, name in enumerate(names):
         if known and name not in faults:
-            copied = known.keys() & frame_hashes(source, number)
-            origins = sorted({known[digest] for digest in copied})
+            copies = known.keys() & frame_hashes(source, number)
+            origins = sorted({known[digest] for digest in copies})
             faults += [f"{origin} (here {name})" for origin in origins]
     if faults:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The network of a finished run, opened the one way that every command opens it."""
+"""Loading of trained networks, as used by all commands."""
 
 import os
 from typing import Any, NamedTuple
@@ -8,22 +8,22 @@ import jax.numpy as jnp
 
 from dmnet_jax import models
 from dmnet_jax.checkpoint.checkpoints import Which, load_variables
-from dmnet_jax.checkpoint.provenance import checked
+from dmnet_jax.checkpoint.provenance import validated_config
 from dmnet_jax.config import Config
 from dmnet_jax.weights.rendered import read_rendered
 
 PRETRAINED = "rendered"
-"""In place of a run directory: the shipped network, trained on rendered surgery."""
+"""The shipped network, trained on rendered surgery; used like a run directory."""
 
 
 class TrainedRun(NamedTuple):
-    """A network and what is known of it.
+    """A trained network.
 
     Attributes:
         model: the network.
-        variables: nested dicts of NumPy arrays.
-        config: of its run.
-        about: metadata of the checkpoint, by `provenance.describe`.
+        variables: its variables, nested dicts of NumPy arrays.
+        config: config of its run.
+        about: metadata of the checkpoint, from `provenance.describe`.
     """
 
     model: Any
@@ -35,35 +35,36 @@ class TrainedRun(NamedTuple):
 def load_run(
     run: str | os.PathLike[str], which: int | Which = "newest", *, memory: bool = True
 ) -> TrainedRun:
-    """The network of a run; changes nothing on disk.
+    """Loads the network of a run. Nothing is changed on disk.
 
     Args:
         run: run directory, or `PRETRAINED`.
         which: "newest", "best" (largest metric on the validation videos) or a step;
-            the shipped network has one alone.
-        memory: whether to keep the network's memory; False gives the single-frame
-            network, for pictures that are no video.
+            ignored for the shipped network.
+        memory: whether to use the network's memory. False gives the single-frame
+            network, for images that are not consecutive frames.
 
     Raises:
-        CheckpointError: no good checkpoint.
-        ValueError: it does not tell what was trained, its weights do not fit that, or
-            its network needs an extra that is not installed.
+        CheckpointError: there is no intact checkpoint.
+        ValueError: the metadata is invalid, the weights do not match the config, or
+            the network needs an extra that is not installed.
     """
     if os.fspath(run) == PRETRAINED:
         variables, about = read_rendered()
     else:
         variables, about = load_variables(run, which)
-    config = checked(about, run)
+    config = validated_config(about, run)
     model = models.build(config)
-    _check_fit(model, variables, os.fspath(run))
+    _check_shapes(model, variables, os.fspath(run))
     model = model if memory else model.single_frame()
     return TrainedRun(model, variables, config, about)
 
 
-def _check_fit(model: Any, variables: Any, run: str) -> None:
-    """Refuses variables that are not of this network, naming the first that differs.
+def _check_shapes(model: Any, variables: Any, run: str) -> None:
+    """Rejects variables of another network; the error names the first difference.
 
-    The network is traced for its shapes: 0.5 s on 2 cores of an AMD EPYC (2026-11-26).
+    The network is traced to get its shapes, which takes 0.5 s (2 cores of an AMD EPYC,
+    2026-11-26).
     """
 
     def init() -> Any:
@@ -71,20 +72,19 @@ def _check_fit(model: Any, variables: Any, run: str) -> None:
         memory = model.init_memory(1, (64, 64), key)
         return model.init(key, memory, jnp.zeros((1, 1, 64, 64, 3), jnp.uint8))
 
-    wanted = _shapes(jax.eval_shape(init))
-    found = _shapes(variables)
-    for name in sorted({*wanted, *found}):
-        if wanted.get(name) != found.get(name):
+    expected, saved = _shapes(jax.eval_shape(init)), _shapes(variables)
+    for name in sorted({*expected, *saved}):
+        if expected.get(name) != saved.get(name):
             raise ValueError(
-                f"{run}: its weights do not fit its config: {name} is "
-                f"{found.get(name, 'missing')}, expected {wanted.get(name, 'none')}"
+                f"{run}: its weights do not match its config: {name} is "
+                f"{saved.get(name, 'missing')}, expected {expected.get(name, 'none')}"
             )
 
 
 def _shapes(variables: Any) -> dict[str, list[int]]:
-    """Of parameters and statistics, by name."""
-    networks = {n: variables[n] for n in ("params", "batch_stats") if n in variables}
-    leaves = jax.tree_util.tree_leaves_with_path(networks)
+    """Returns the shapes of parameters and batch statistics by name."""
+    weights = {n: variables[n] for n in ("params", "batch_stats") if n in variables}
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): list(leaf.shape)
         for path, leaf in leaves

@@ -1,1 +1,1 @@
-"""The train and evaluate commands: train.py, evaluate.py, `dmnet-train`, ...."""
+"""The commands `dmnet-train` (train.py) and `dmnet-evaluate` (evaluate.py)."""

@@ -1,4 +1,4 @@
-"""Command lines: a recipe, typed overrides, and errors of one line.
+"""Command lines: a recipe, typed overrides, and one-line errors.
 
     python train.py --config configs/endovis17.py --optim.lr 3e-4 --data.size 256 320
 
@@ -38,7 +38,7 @@ class _Common:
 
 @dataclasses.dataclass(frozen=True)
 class _NoFlags:
-    """A program without flags of its own."""
+    """Flags of a program that adds none."""
 
 
 def parse_config(
@@ -48,7 +48,7 @@ def parse_config(
     description: str = "",
     default: Config | None = None,
 ) -> Config:
-    """`parse_command` for a program without flags of its own."""
+    """Like `parse_command`, for a program that adds no flags."""
     return parse_command(
         argv, _NoFlags(), prog=prog, description=description, default=default
     )[0]
@@ -62,28 +62,28 @@ def parse_command(
     description: str = "",
     default: Config | None = None,
 ) -> tuple[Config, Flags]:
-    """Reads a command line.
+    """Parses a command line.
 
     Args:
-        argv: arguments without the program's name; None for those of the process.
-        flags: a dataclass instance; its fields become flags without a prefix, and its
-            values their defaults.
-        prog: the program's name in the help text.
-        description: the first lines of the help text.
-        default: the configuration to change if `--config` is not given; None for the
+        argv: arguments without the program name; None for those of the process.
+        flags: a dataclass instance; its fields become flags without a prefix, with its
+            values as defaults.
+        prog: name of the program in the help text.
+        description: first lines of the help text.
+        default: configuration to override if `--config` is not set; None for the
             paper's values.
 
     Returns:
         The validated config and the program's flags.
 
     Raises:
-        SystemExit: 0 after `--help` or `--print-config`; 2 after a mistake, with one
+        SystemExit: 0 after `--help` or `--print-config`; 2 after an error, with one
             line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     escape_what_streams_cannot_hold()
     try:
-        # The recipe first: its values are the defaults that the help shows.
+        # The recipe is loaded first, because the help shows its values as defaults.
         path = _config_path(arguments)
         base = validate(load_config(path) if path else default or Config())
         config, common, flags = _parse(arguments, base, flags, prog, description)
@@ -118,6 +118,6 @@ def _parse(
             ("fields", Annotated[Config, unnamed]),
         ],
     )
-    given = everything(_Common(), flags, base)
-    parsed = parse(everything, given, arguments, prog, description)
+    defaults = everything(_Common(), flags, base)
+    parsed = parse(everything, defaults, arguments, prog, description)
     return parsed.fields, parsed.common, parsed.flags

@@ -24,7 +24,7 @@ from typing import Literal
 
 from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
 from dmnet_jax.config import Config, load_config
-from dmnet_jax.training.cross_validation import Fold, folds, write_average
+from dmnet_jax.training.cross_validation import Fold, select_folds, write_average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,15 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         if flags.controls and flags.corrupt == "none":
-            raise ValueError("--controls goes with --corrupt bursts")
+            raise ValueError("--controls needs --corrupt bursts")
         if flags.checkpoint:
             if flags.fold is not None:
-                raise ValueError("--checkpoint names the run; leave --fold out")
+                raise ValueError("--checkpoint and --fold exclude each other; drop one")
             evaluate(Path(flags.checkpoint), flags)
             return 0
         config = load_config(flags.config)
         runs = [
-            newest_run(config, fold, flags.config) for fold in folds(config, flags.fold)
+            newest_run(config, fold, flags.config)
+            for fold in select_folds(config, flags.fold)
         ]
         if len(runs) == 1:
             evaluate(runs[0], flags)
@@ -109,15 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def newest_run(config: Config, fold: int, recipe: str) -> Path:
-    """The run directory of a fold that was written last.
+    """Returns the newest run directory of a fold.
 
     Args:
-        config: of the recipe.
-        fold: its number.
-        recipe: the value of `--config`.
+        config: config of the recipe.
+        fold: number of the fold.
+        recipe: the value of `--config`, for the error message.
 
     Raises:
-        FileNotFoundError: there is none; names the command that makes one.
+        FileNotFoundError: there is none; names the command that trains one.
     """
     folder = config.run_directory.parent
     saved = list(folder.glob(f"fold{fold}-seed*/checkpoints"))
@@ -131,7 +132,7 @@ def newest_run(config: Config, fold: int, recipe: str) -> Path:
 
 
 def evaluate(run: Path, flags: Flags) -> Path:
-    """Loads, evaluates, prints and writes; returns the folder of the results."""
+    """Evaluates a run, and prints and writes the results; returns their folder."""
     from data_pipelines.sources import DATASETS
     from dmnet_jax import evaluation
     from dmnet_jax.checkpoint import provenance
@@ -158,27 +159,29 @@ def evaluate(run: Path, flags: Flags) -> Path:
         others = None
         if flags.controls and len(videos.videos) == 1:
             others = command.training_videos(data, about)
-        asked = command.Asked(
+        options = command.BurstOptions(
             flags.corrupt_seed,
             flags.corrupt_passes,
             flags.corrupt_kinds,
             flags.controls,
         )
         print(
-            command.run(network, variables, videos, others, asked, scoring, about, out)
+            command.run(
+                network, variables, videos, others, options, scoring, about, out
+            )
         )
         print(f"\n{run} ({flags.which}): bursts.json, bursts.md, bursts.csv in {out}")
         return out
     overlays = results.Overlays(out / "overlays", videos)
-    found = evaluation.evaluate(
+    result = evaluation.evaluate(
         network, variables, videos, scoring=scoring, on_frame=overlays
     )
     overlays.finish()
-    results.write_results(out, found, videos.classes, about)
-    print(results.tables(found, videos.classes))
+    results.write_results(out, result, videos.classes, about)
+    print(results.tables(result, videos.classes))
     dataset = DATASETS[data.dataset]
     if dataset.published:
-        print(f"\n{dataset.name}: papers mostly report the protocol {dataset.protocol}")
+        print(f"\n{dataset.name}: most papers report the protocol {dataset.protocol}")
     print(f"\n{run} ({flags.which}): results, tables and overlays in {out}")
     return out
 

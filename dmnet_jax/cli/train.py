@@ -22,22 +22,23 @@ from dmnet_jax.cli.arguments import exit_with_error, parse_command, program
 from dmnet_jax.config import Config
 from dmnet_jax.process import StopRequest
 from dmnet_jax.training.cross_validation import (
-    SeriesFlags,
-    finished,
-    planned,
+    RunFlags,
+    is_finished,
+    plan_runs,
     write_average,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
     config, flags = parse_command(
-        argv, SeriesFlags(), prog=program("python train.py"), description=__doc__ or ""
+        argv, RunFlags(), prog=program("python train.py"), description=__doc__ or ""
     )
     try:
-        runs = planned(config, flags)
+        runs = plan_runs(config, flags)
         with StopRequest() as stop:
             for run in runs:
-                if len(runs) > 1 and finished(run):
+                if len(runs) > 1 and is_finished(run):
                     print(f"{run.run_directory}: already finished")
                     continue
                 train(run, run.run_directory, stop)
@@ -61,13 +62,13 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     from dmnet_jax.checkpoint.provenance import describe
     from dmnet_jax.datasets import check_masks, open_split
     from dmnet_jax.evaluation import results
-    from dmnet_jax.process import waiting
+    from dmnet_jax.process import heartbeat
     from dmnet_jax.training import requirements
-    from dmnet_jax.training.feature_cache import encoded_once
+    from dmnet_jax.training.feature_cache import cache_features
     from dmnet_jax.training.initial import initial_variables
     from dmnet_jax.training.loop import train_stage
     from dmnet_jax.training.run import Run
-    from dmnet_jax.training.stages import stage_loaders, with_cuts
+    from dmnet_jax.training.stages import build_stages, with_cuts
 
     parallel.initialize(config.distributed)
     process, processes = parallel.processes()
@@ -75,8 +76,8 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
 
     # ---- data
     train_videos, val_videos = open_split(config.data)
-    unusual = check_masks(config.data, train_videos, val_videos)
-    stages = stage_loaders(
+    notes = check_masks(config.data, train_videos, val_videos)
+    stages = build_stages(
         train_videos, config, process_index=process, process_count=processes
     )
     about = describe(config, train_videos, val_videos)
@@ -92,32 +93,32 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
         )
         start, state, scored = run.restore(
             state,
-            lambda step: requirements.told(
+            lambda step: requirements.describe(
                 *(stages, network, state.variables, config),
                 videos=(train_videos, val_videos),
                 start=step,
             ),
         )
-        for line in unusual:
-            run.say(f"note: {line}")
-        over = start == total and scored
-        if over and run.has_results(state.variables):
-            run.say(f"finished; results, tables and overlays: {run_dir}")
+        for note in notes:
+            run.print(f"note: {note}")
+        complete = start == total and scored
+        if complete and run.has_results(state.variables):
+            run.print(f"finished; results, tables and overlays: {run_dir}")
             return
 
-        def calibrated(variables: dict) -> dict:
-            if not network.memories.global_:  # no memory that admits frames
+        def calibrate(variables: dict) -> dict:
+            if not network.memories.global_:  # there are no thresholds
                 return variables
-            with waiting(run.say, "measuring the memory's thresholds"):
+            with heartbeat(run.print, "calibrating the memory's thresholds"):
                 measured = evaluation.calibrate(
-                    network, variables, train_videos, on_frame=run.leave_if_stopping
+                    network, variables, train_videos, on_frame=run.raise_if_stopping
                 )
             measured = parallel.from_process_0(measured)
             return {**variables, "thresholds": {**measured, **config.model.thresholds}}
 
         # ---- stages
         for stage in stages:
-            if start > stage.end or over:
+            if start > stage.end or complete:
                 continue
             tx = training.make_optimizer(config.optim, stage)
             alone = stage.part == "single_frame"
@@ -125,15 +126,15 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             if start <= stage.begin:  # not resumed within this stage
                 variables = jax.device_get(state.variables)
                 state = training.create_state(
-                    variables if alone else calibrated(variables),
+                    variables if alone else calibrate(variables),
                     tx,
                     key=state.key,
                     step=stage.begin,
                     skipped=int(state.skipped),
                 )
             features = run_dir / f"features{process}"
-            with encoded_once(
-                stage, features, network, state.variables, run.say
+            with cache_features(
+                stage, features, network, state.variables, run.print
             ) as stage:
                 state = train_stage(
                     run,
@@ -148,36 +149,35 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
             start, scored = stage.end, True
 
         # ---- thresholds of the finished network, then its scores
-        # Saved before anything is measured or written: if that fails, the network is
-        # kept, and the same command does the rest.
+        # Saved before the evaluation: if that fails, the same command resumes here.
         variables = jax.device_get(state.variables)
-        if not over:
-            variables = calibrated(variables)
+        if not complete:
+            variables = calibrate(variables)
             run.save(total, state.replace(variables=variables))
         overlays = (
             None if process else results.Overlays(run_dir / "overlays", val_videos)
         )
 
         def on_frame(video: int, result: evaluation.Prediction) -> None:
-            run.leave_if_stopping(video, result)
+            run.raise_if_stopping(video, result)
             if overlays is not None:
                 overlays(video, result)
 
-        with waiting(run.say, "evaluating the finished network"):
-            found = evaluation.evaluate(
+        with heartbeat(run.print, "evaluating the finished network"):
+            result = evaluation.evaluate(
                 network, variables, val_videos, on_frame=on_frame
             )
-        thresholds = training.plain(variables.get("thresholds", {}))
-        if not over:
-            run.record(total, val_iou=found.score, **thresholds)
-            run.save(total, state.replace(variables=variables), score=found.score)
-        run.settle()
+        thresholds = training.as_floats(variables.get("thresholds", {}))
+        if not complete:
+            run.record(total, val_iou=result.score, **thresholds)
+            run.save(total, state.replace(variables=variables), score=result.score)
+        run.wait_until_saved()
         if overlays is not None:
             overlays.finish()
-            results.write_results(run_dir, found, val_videos.classes, about)
-        run.check_there()
-        run.say(f"\n{results.tables(found, val_videos.classes)}")
-        run.say(f"\nresults, tables and overlays: {run_dir}")
+            results.write_results(run_dir, result, val_videos.classes, about)
+        run.check_exists()
+        run.print(f"\n{results.tables(result, val_videos.classes)}")
+        run.print(f"\nresults, tables and overlays: {run_dir}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The configuration of a run: typed, validated, saved as JSON, written as recipes."""
+"""Typed and validated configurations, Python recipes, and their JSON form."""
 
 from dmnet_jax.config.data import (
     DataConfig,

@@ -11,7 +11,7 @@ from data_pipelines.synthetic.config import SyntheticConfig
 if TYPE_CHECKING:
     DatasetName = TaskName = SplitName = str
 else:
-    # The registry says which there are; a type checker cannot know them.
+    # The registry defines these at run time; a type checker cannot evaluate them.
     DatasetName, TaskName, SplitName = Literal[NAMES], Literal[TASKS], Literal[SPLITS]
 
 
@@ -43,14 +43,15 @@ class DataConfig:
         scale: Smallest and largest factor of random scaling.
         photometric: Strength of random color changes, from 0 (none, as in the paper)
             to 1.
-        corrupt: Fraction of training clips in which frames are corrupted, as a camera's
-            are for moments: blur, glare, an occluder, a black or frozen frame.
+        corrupt: Fraction of training clips with corrupted frames, as in short camera
+            disturbances: blur, glare, an occluder, a black or frozen frame.
         corrupt_kinds: Kinds of corruption (`data_pipelines.corruption.KINDS`). By
             default without smoke, blood and low light, which test generalization.
-        cuts: Fraction of training sequences ("rollout") that change over to another
-            video once or twice, so that a memory learns what a cut is.
+        cuts: Fraction of training sequences ("rollout") that cut to another video: half
+            of them once or twice, the others up to once per frame. From these, a memory
+            learns to handle cuts.
         frame_step: Distance between training targets, in frames.
-        threads: Number of reading threads; of rendering processes ("rendered").
+        threads: Number of reading threads, or of rendering processes ("rendered").
         synthetic: What to render ("synthetic" and "rendered").
     """
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 
 class Network(NamedTuple):
-    """Where a network is defined, and what is known of it without JAX.
+    """A network's class and properties, available without importing JAX.
 
     Attributes:
-        place: its module and class, below `dmnet_jax.models`.
-        options: fields of the class, beside those that all networks have.
-        window: frames before the current one that a training clip needs.
+        path: module and class, relative to `dmnet_jax.models`.
+        options: values of the class's own fields.
+        window: number of frames before the current one in a training clip.
     """
 
-    place: str
+    path: str
     options: Mapping[str, Any] = MappingProxyType({})
     window: int = 0
 
@@ -32,7 +32,7 @@ NETWORKS: dict[str, Network] = {
     "td4_psp18": Network("tdnet.TDNet", {"paths": 4}, window=3),
     "tapnet11": Network("tapnet.TAPNet", window=1),
 }
-"""By `model.name`."""
+"""Networks by `model.name`."""
 
 if TYPE_CHECKING:
     NetworkName = str
@@ -42,9 +42,9 @@ else:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The network: DMNet (paper, section 2) with its ablations (Table 2), or another.
+    """The network: DMNet (paper, section 2), an ablation (Table 2), or a baseline.
 
-    The other networks of Table 1 only use `pretrained`, `encoder` (LWANet) and `dtype`.
+    The baselines (Table 1) only use `pretrained`, `encoder` (LWANet) and `dtype`.
 
     Attributes:
         name: The network. linknet34, raunet and paanet_style stand in for PAANet, which
@@ -61,8 +61,9 @@ class ModelConfig:
         width: Channels of the stored features and of the decoder.
         state: Carry predictions from frame to frame, gated by the trust in each pixel
             of the current frame (beyond the paper).
-        state_parts: Inputs of the trust besides the frame and both predictions: the
-            jump of features since it was last trusted, and how long ago that was.
+        state_parts: Inputs of the trust besides the frame and both predictions: "jump",
+            the change of features since the position was last trusted, and "age", the
+            time since then.
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
@@ -96,27 +97,27 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
-    def remembers(self) -> bool:
+    def has_memory(self) -> bool:
         """Whether a DMNet has any memory."""
         return self.local != "none" or self.global_memory or self.state
 
     @property
     def window(self) -> int:
-        """Frames before the current one in a training clip."""
+        """Number of frames before the current one in a training clip."""
         if self.name == "dmnet":
             return 0 if self.local == "none" else self.local_size
         return NETWORKS[self.name].window
 
     @property
     def past(self) -> int:
-        """Frames in the global memory of a training clip."""
+        """Number of frames in the global memory of a training clip."""
         return self.num_reads if self.name == "dmnet" and self.global_memory else 0
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """The thresholds that are set and need no calibration."""
-        chosen = {
+        """Thresholds that are set, and therefore not calibrated."""
+        thresholds = {
             "min_confidence": self.min_confidence,
             "max_similarity": self.max_similarity,
         }
-        return {name: value for name, value in chosen.items() if value is not None}
+        return {name: value for name, value in thresholds.items() if value is not None}

@@ -16,44 +16,44 @@ from dmnet_jax.config.serialization import ConfigError
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The files of the shipped recipes, by name."""
-    packaged = Path(__file__).parents[1] / "_recipes"  # setup.py puts it into a wheel
+    """Returns the files of the shipped recipes by name."""
+    packaged = Path(__file__).parents[1] / "_recipes"  # in a wheel; see setup.py
     folder = packaged if packaged.is_dir() else Path(__file__).parents[2] / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.py"))}
 
 
 def find_recipe(recipe: str | os.PathLike[str]) -> Path:
-    """The file of a recipe.
+    """Finds the file of a recipe.
 
     Args:
-        recipe: the name of a shipped recipe, without a folder or a suffix, or a path.
+        recipe: name of a shipped recipe, without folder and suffix, or a path.
 
     Raises:
-        ConfigError: no such recipe; lists the shipped ones.
+        ConfigError: there is no such recipe; lists the shipped ones.
     """
     path, shipped = Path(recipe), shipped_recipes()
     if path.name == str(recipe) and not path.suffix:
         if path.name not in shipped:
             raise ConfigError(
                 f"{recipe}: no such recipe; the shipped ones are {', '.join(shipped)}; "
-                "your own is given as a path that ends in .py or .json"
+                "for your own recipe, pass a path that ends in .py or .json"
             )
         return shipped[path.name]
     if path.is_file():
         return path
-    named = f"; --config {path.stem} is shipped" if path.stem in shipped else ""
-    raise ConfigError(f"{recipe}: no such config file{named}")
+    hint = f"; --config {path.stem} is shipped" if path.stem in shipped else ""
+    raise ConfigError(f"{recipe}: no such config file{hint}")
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
-    """The config of a recipe.
+    """Loads the config of a recipe.
 
     Args:
-        path: the name of a shipped recipe, a Python file with `get_config()`, or a
-            saved JSON file. A Python file is executed; load only recipes you trust.
+        path: name of a shipped recipe, a Python file with `get_config()`, or a saved
+            JSON file. Python files are executed: load only recipes you trust.
 
     Raises:
-        ConfigError: names the file and what is wrong in it.
+        ConfigError: the recipe is missing or invalid; names the file and the fault.
     """
     file = find_recipe(path)
     if file.suffix == ".json":
@@ -66,14 +66,14 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{path}: cannot be run: {_told(error, file)}") from error
+        raise ConfigError(f"{path}: cannot be run: {_describe(error, file)}") from error
     if not callable(get_config):
         raise ConfigError(f"{path}: has no get_config(); a recipe must define it")
     try:
         config = get_config()
     except (Exception, SystemExit) as error:
         raise ConfigError(
-            f"{path}: get_config() failed: {_told(error, file)}"
+            f"{path}: get_config() failed: {_describe(error, file)}"
         ) from error
     if not isinstance(config, Config):
         kind = type(config).__name__
@@ -81,8 +81,8 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     return config
 
 
-def _told(error: BaseException, file: Path) -> str:
-    """An error as one line of text, with its line number in `file`."""
+def _describe(error: BaseException, file: Path) -> str:
+    """Formats an error as one line, with its line number in `file`."""
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(file):

@@ -59,7 +59,7 @@ class OptimConfig:
 
     @property
     def loss_weights(self) -> dict[str, Any]:
-        """The weight of each loss, by its name in `dmnet_jax.training.losses`."""
+        """Weights of the losses, by argument of `losses.combined_loss`."""
         return {
             "dice": self.dice_weight,
             "cross_entropy": self.cross_entropy_weight,
@@ -113,15 +113,14 @@ class TrainConfig:
         log_every: Steps between log lines.
         max_skipped: Number of consecutive steps skipped because their loss or gradient
             is not finite, after which the run stops.
-        tensorboard: Also write scalars and pictures for TensorBoard (needs
-            tensorboardX).
+        tensorboard: Also write scalars and images for TensorBoard (needs tensorboardX).
         memory_gradient: Also train the encoder through the memory frames (clips).
         rollout_frames: Frames of a sequence ("rollout").
         rollout_stride: Largest distance between frames of a sequence (cached views).
         rollout_truncate: Frames through which gradients are propagated back; divides
             `rollout_frames`.
-        start_from: Run directory whose newest weights to start from, where they fit.
-            Empty: only the pretrained weights.
+        start_from: Run directory whose newest weights to start from, for all modules
+            that both networks have. Empty: only the pretrained weights.
     """
 
     epochs: int = 100
@@ -160,19 +159,19 @@ class Config:
 
     @property
     def run_directory(self) -> Path:
-        """The run directory: one for each recipe, fold and seed."""
+        """The run directory, one per recipe, fold and seed."""
         leaf = f"fold{self.data.fold}-seed{self.train.seed}"
         return Path(self.workdir) / (self.name or "unnamed") / leaf
 
     @property
     def resolved_stages(self) -> tuple[StageConfig, ...]:
-        """The stages to run; those of the memory only if the network has one."""
+        """The stages to run. Memory stages are left out for networks without memory."""
         stages = self.train.stages or (StageConfig("all", self.train.epochs),)
-        return tuple(s for s in stages if self.model.remembers or s.train != "memory")
+        return tuple(s for s in stages if self.model.has_memory or s.train != "memory")
 
 
 # Minimum values of plain numbers; other rules are in `validate`.
-_LEAST = {
+_MINIMUM = {
     "data.fold": 0,
     "data.frame_step": 1,
     "data.threads": 0,
@@ -206,18 +205,18 @@ def validate(config: Config) -> Config:
     """Checks types and ranges.
 
     Returns:
-        An equal config with every value in its declared type (a learning rate of 1
-        becomes 1.0, a list a tuple).
+        An equal config in which every value has its declared type: a learning rate of 1
+        becomes 1.0, a list becomes a tuple.
 
     Raises:
-        ConfigError: names the first wrong field.
+        ConfigError: names the first invalid field.
     """
     config = from_plain(Config, dataclasses.asdict(config), "")
     data, model, optim, train = config.data, config.model, config.optim, config.train
     clip = optim.clip_norm
-    for path, least in _LEAST.items():
-        _need(attrgetter(path)(config) >= least, config, path, f"at least {least}")
-    for ok, path, need in (
+    for path, least in _MINIMUM.items():
+        _require(attrgetter(path)(config) >= least, config, path, f"at least {least}")
+    for ok, path, requirement in (
         (
             all(side >= 32 and side % 32 == 0 for side in data.size),
             "data.size",
@@ -226,7 +225,7 @@ def validate(config: Config) -> Config:
         (
             not size_fault(*data.size),
             "data.size",
-            f"a picture's size: {size_fault(*data.size)}",
+            f"a valid image size: {size_fault(*data.size)}",
         ),
         (not {*data.train} & {*data.val}, "data.val", "videos not in data.train"),
         (2 <= data.num_classes <= 255, "data.num_classes", "in 2..255"),
@@ -240,7 +239,7 @@ def validate(config: Config) -> Config:
             "data.num_classes",
             '2 with data.mask_values "binary"',
         ),
-        (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < least <= greatest"),
+        (0 < data.scale[0] <= data.scale[1], "data.scale", "0 < smallest <= largest"),
         (0 <= data.photometric <= 1, "data.photometric", "in [0, 1]"),
         (0 <= data.corrupt <= 1, "data.corrupt", "in [0, 1]"),
         (
@@ -251,13 +250,13 @@ def validate(config: Config) -> Config:
         (
             data.cuts == 0 or (0 < data.cuts <= 1 and train.batch_size > 1),
             "data.cuts",
-            "0, or up to 1 with a train.batch_size above 1: a sequence is cut over "
-            "to another one of its batch",
+            "0, or up to 1 with a train.batch_size above 1: a sequence is cut to "
+            "another sequence of its batch",
         ),
         (
             not size_fault(*data.synthetic.size),
             "data.synthetic.size",
-            f"a picture's size: {size_fault(*data.synthetic.size)}",
+            f"a valid image size: {size_fault(*data.synthetic.size)}",
         ),
         (data.synthetic.sequences, "data.synthetic.sequences", "at least one number"),
         (
@@ -289,7 +288,7 @@ def validate(config: Config) -> Config:
         (
             model.min_confidence is None or model.min_confidence <= 0,
             "model.min_confidence",
-            "at most 0, as confidences are, or None",
+            "at most 0, like all confidences, or None",
         ),
         (optim.lr > 0, "optim.lr", "greater than 0"),
         (
@@ -301,7 +300,7 @@ def validate(config: Config) -> Config:
         (
             sum(optim.loss_weights.values()) > 0,
             "optim.dice_weight",
-            "greater than 0 while optim.cross_entropy_weight and the others are 0",
+            "greater than 0 if optim.cross_entropy_weight and the others are 0",
         ),
         (clip is None or clip > 0, "optim.clip_norm", "greater than 0, or None"),
         (
@@ -315,24 +314,32 @@ def validate(config: Config) -> Config:
         (
             not config.name or not name_fault(config.name),
             "name",
-            "without slashes, dots alone or control characters: it names a folder",
+            "a folder name: not . or .., without slashes and control characters",
         ),
     ):
-        _need(ok, config, path, need)
+        _require(ok, config, path, requirement)
+    _check_stages(config)
+    return config
+
+
+def _check_stages(config: Config) -> None:
+    data, model, train = config.data, config.model, config.train
     if model.name != "dmnet":
         for i, stage in enumerate(train.stages):
             if stage.train != "all" or stage.recipe != "clip":
                 raise ConfigError(
-                    f"train.stages.{i} trains {stage.train!r} by {stage.recipe!r}; "
-                    f'{model.name} is trained whole and by clips ("all", "clip")'
+                    f"train.stages.{i} has train {stage.train!r}, recipe "
+                    f'{stage.recipe!r}; {model.name} needs train "all", recipe "clip"'
                 )
     stages = config.resolved_stages
     if not stages:
-        raise ConfigError("train.stages trains the memory only, and there is none")
-    if model.remembers and all(stage.train == "single_frame" for stage in stages):
         raise ConfigError(
-            "train.stages trains no memory, but the network has some; add a stage, or "
-            'set model.local to "none" and model.global_memory to False'
+            "train.stages trains only the memory, but the network has no memory"
+        )
+    if model.has_memory and all(stage.train == "single_frame" for stage in stages):
+        raise ConfigError(
+            "train.stages does not train the network's memory; add a stage, or set "
+            'model.local to "none" and model.global_memory to False'
         )
     for i, stage in enumerate(train.stages):
         if not stage.name or stage.epochs < 1 or stage.lr_scale <= 0:
@@ -353,11 +360,10 @@ def validate(config: Config) -> Config:
                 'be 0, or positive in a stage with recipe "rollout" and cached_views, '
                 "with data.corrupt above 0"
             )
-    return config
 
 
 def to_json(config: Config) -> str:
-    """A config as indented JSON, which `from_json` reads.
+    """Converts a config to indented JSON, the inverse of `from_json`.
 
     Raises:
         ValueError: a number is not finite.
@@ -366,12 +372,13 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Reads the JSON of `to_json`; missing fields have their defaults.
+    """Converts the JSON of `to_json` to a config. Missing fields get their defaults.
 
     Ranges are not checked; use `validate`.
 
     Raises:
-        ConfigError: invalid JSON, an unknown field, or a value of the wrong type.
+        ConfigError: the JSON is invalid, a field is unknown, or a value has the wrong
+            type.
     """
     try:
         tree = json.loads(text)
@@ -380,10 +387,10 @@ def from_json(text: str) -> Config:
     return from_plain(Config, tree, "")
 
 
-def _need(ok: object, config: Config, path: str, need: str) -> None:
+def _require(ok: object, config: Config, path: str, requirement: str) -> None:
     if not ok:
         value = attrgetter(path)(config)
-        raise ConfigError(f"{path} is {value!r}; it must be {need}")
+        raise ConfigError(f"{path} is {value!r}; it must be {requirement}")
 
 
 def _ascending(numbers: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""From a run's data configuration to videos: what trains and what validates."""
+"""Opening of the training and validation videos of a data configuration."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for, so that a command line, which needs other modules of this
-    # package, answers --help without JAX.
+    # Imported lazily, so that importing the package is fast.
     if name in __all__:
         return getattr(import_module("dmnet_jax.datasets.videos"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

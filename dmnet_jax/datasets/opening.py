@@ -1,4 +1,4 @@
-"""Opens of a dataset on disk what a run needs, prepared or as it was distributed."""
+"""Opening of prepared and original datasets on disk."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +9,21 @@ from data_pipelines.sources import DATASETS, Chosen, Dataset, Request
 from dmnet_jax.config import DataConfig
 
 
-def unnamed(data: DataConfig, known: Sequence[str]) -> DataError:
-    """Of the videos there are, the config does not say which train and validate."""
+def missing_names_error(data: DataConfig, known: Sequence[str]) -> DataError:
+    """Returns the error for a config that must name its videos.
+
+    Args:
+        data: the config.
+        known: names of the videos in the dataset.
+    """
     need = "name both" if data.train or data.val else "must name the videos"
     return DataError([f"data.train and data.val: {need}; there are {', '.join(known)}"])
 
 
-def needed(
+def required_names(
     data: DataConfig,
 ) -> tuple[Sequence[str] | None, Sequence[str] | None]:
-    """Names of the training and the validation videos, where the config says them."""
+    """Returns the names of training and validation videos; None if not known yet."""
     if data.train and data.val:
         return data.train, data.val
     dataset = DATASETS[data.dataset]
@@ -30,9 +35,20 @@ def needed(
     return division.train, division.val
 
 
-def opened(
+def open_root(
     data: DataConfig, root: str, subset: str, names: Sequence[str] | None
 ) -> FrameSource:
+    """Opens the folder of a dataset, prepared or original.
+
+    Args:
+        data: config of the dataset.
+        root: the folder.
+        subset: "train" or "test".
+        names: names of the videos that are needed; None for all.
+
+    Raises:
+        DataError: the folder is invalid, or was prepared for another config.
+    """
     dataset = DATASETS[data.dataset]
     request = Request(
         dataset=dataset.name,
@@ -42,47 +58,49 @@ def opened(
         mask_values=data.mask_values,
     )
     if dataset.endless or not (Path(root) / MANIFEST).is_file():
-        return _opened_raw(data, dataset, Path(root), request, names)
+        return _open_raw(data, dataset, Path(root), request, names)
     prepared = open_prepared(root)
-    made = prepared.manifest.request.get("mask_values", "class")
-    if data.mask_values not in ("class", made):
+    mask_values = prepared.manifest.request.get("mask_values", "class")
+    if data.mask_values not in ("class", mask_values):
         raise DataError(
             [
-                f"{root}: prepared with --mask-values {made}; data.mask_values is "
-                f"{data.mask_values}: leave it out or prepare the data anew"
+                f"{root}: prepared with --mask-values {mask_values}; data.mask_values "
+                f"is {data.mask_values}: leave it out or prepare the data again"
             ]
         )
     for field in ("dataset", "task"):
-        found, wanted = prepared.manifest.request.get(field), getattr(request, field)
-        if found != wanted:
+        actual, expected = prepared.manifest.request.get(field), getattr(request, field)
+        if actual != expected:
             raise DataError(
                 [
-                    f"{root}: prepared with {field} {found or 'none'}; data.{field} "
-                    f"is {wanted or 'none'}: change it or prepare the data for it"
+                    f"{root}: prepared with {field} {actual or 'none'}; data.{field} "
+                    f"is {expected or 'none'}: change it or prepare the data for it"
                 ]
             )
     return prepared
 
 
-def _opened_raw(
+def _open_raw(
     data: DataConfig,
     dataset: Dataset,
     root: Path,
     request: Request,
     names: Sequence[str] | None,
 ) -> FrameSource:
-    """Opens what is needed, or all where that is not known or not all there."""
+    """Opens the named videos; all videos if names are unknown or some are missing."""
     known = dataset.names(root, request) if root.is_dir() and names else []
-    there = tuple(dict.fromkeys(name for name in names or () if name in known))
+    present = tuple(dict.fromkeys(name for name in names or () if name in known))
     missing = [name for name in names or () if name not in known]
-    own = bool(dataset.masks)
-    if not own and missing:
-        there = ()  # all are opened, and what lacks them tells which there are
-    chosen = Chosen(there or None, data.num_classes, data.size, data.synthetic)
+    # If videos of a folder are missing, the error below lists those that exist. For
+    # other datasets, all videos are opened, and `split_names` reports the missing ones.
+    is_folder = bool(dataset.masks)
+    if not is_folder and missing:
+        present = ()
+    chosen = Chosen(present or None, data.num_classes, data.size, data.synthetic)
     source = None
-    if there or not own or not known:
+    if present or not is_folder or not known:
         source = dataset.open(root, request, chosen)
-    if source is None or (missing and own):
+    if source is None or (missing and is_folder):
         raise DataError(
             [
                 f"{root}: no video {', '.join(map(repr, missing))}; the videos are "

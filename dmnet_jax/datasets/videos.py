@@ -1,4 +1,4 @@
-"""From a run's data configuration to videos: what trains and what validates."""
+"""Opening of the training and validation videos of a data configuration."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,21 +18,25 @@ from data_pipelines.prepared import MANIFEST
 from data_pipelines.sources import DATASETS, Request, require
 from data_pipelines.sources.folder import other_ways
 from dmnet_jax.config import DataConfig
-from dmnet_jax.datasets.opening import needed, opened, unnamed
+from dmnet_jax.datasets.opening import (
+    missing_names_error,
+    open_root,
+    required_names,
+)
 
 
 def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameSource:
-    """The videos of the dataset, at their stored size.
+    """Opens the videos of a dataset, at their stored size.
 
-    The synthetic set is rendered on first use; nothing is ever downloaded. A folder
-    made by `data_pipelines.prepare` is recognised by its manifest.
+    The synthetic dataset is rendered on first use; nothing is ever downloaded. A folder
+    written by `data_pipelines.prepare` is recognized by its manifest.
 
     Args:
-        data: which dataset.
-        names: the videos that are needed, if that is known: no other is looked at.
+        data: config of the dataset.
+        names: names of the videos that are needed; others are not read. None: all.
 
     Raises:
-        ValueError: the folder is missing, wrong or empty; tells what is expected.
+        ValueError: the folder is missing, invalid or empty; says what is expected.
     """
     dataset = DATASETS[data.dataset]
     root = data.root or dataset.root
@@ -43,42 +47,45 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
         raise DataError(
             [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
         )
-    return opened(data, root, "train", names)
+    return open_root(data, root, "train", names)
 
 
 def open_validation(
     data: DataConfig, names: Sequence[str] | None = None
 ) -> FrameSource:
-    """The videos of the dataset that may validate, at their stored size.
+    """Opens the videos that can be used for validation, at their stored size.
 
-    Those in `data.test_root` if it is set, else those of `open_dataset`.
+    These are the videos in `data.test_root` if it is set, or else those of
+    `open_dataset`.
 
     Args:
-        data: which dataset.
-        names: as in `open_dataset`.
+        data: config of the dataset.
+        names: see `open_dataset`.
 
     Raises:
-        ValueError: as `open_dataset`.
+        ValueError: see `open_dataset`.
     """
     if data.test_root:
-        return opened(data, data.test_root, "test", names)
+        return open_root(data, data.test_root, "test", names)
     return open_dataset(data, names)
 
 
 def split_names(
     data: DataConfig, train: FrameSource, val: FrameSource | None = None
 ) -> tuple[list[str], list[str]]:
-    """Names of the training and the validation videos.
+    """Returns the names of the training and validation videos.
 
-    Those listed in the config; else those of the dataset's published division.
+    These are the names in the config, or else those of the dataset's published
+    division.
 
     Args:
-        data: says which division.
-        train: the videos there are to train on.
-        val: those there are to validate on, if others.
+        data: config of the dataset.
+        train: videos available for training.
+        val: videos available for validation, if different.
 
     Raises:
-        ValueError: neither says which, or videos of the division are not there.
+        ValueError: neither the config nor a division defines the names, or videos of
+            the division are missing.
     """
     if data.train and data.val:
         return list(data.train), list(data.val)
@@ -86,7 +93,7 @@ def split_names(
     name, division = dataset.division(data.fold, data.split, known)
     published = ", ".join(dataset.divisions(known))
     if data.train or data.val or not published:
-        raise unnamed(data, known)
+        raise missing_names_error(data, known)
     if division is None:
         raise DataError([f"{data.dataset} has no {name!r}: use one of {published}"])
     if division.in_archive and val is None:
@@ -103,50 +110,54 @@ def split_names(
 
 
 def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
-    """(training, validation) videos: images at the network's size, in memory.
+    """Opens the training and validation videos, resized for the network, in memory.
 
     Raises:
-        ValueError: as `open_dataset`; also if the config's class count is wrong, or
-            a frame is in both parts (`data_pipelines.loading.leakage`).
+        ValueError: see `open_dataset`; also if the number of classes differs from the
+            config's, or if a frame is in both parts (`data_pipelines.loading.leakage`).
     """
     dataset = DATASETS[data.dataset]
     if dataset.masks and not (data.train and data.val):
         known = dataset.names(Path(data.root), Request(data.dataset))
         if known and not (Path(data.root) / MANIFEST).is_file():
-            raise unnamed(data, known)
-    train_needed, val_needed = needed(data)
+            raise missing_names_error(data, known)
+    train_names, val_names = required_names(data)
     if data.test_root:
-        source = _checked(open_dataset(data, train_needed), data)
-        apart = _checked(open_validation(data, val_needed), data)
+        source = open_dataset(data, train_names)
+        _check_classes(source, data)
+        test_source = open_validation(data, val_names)
+        _check_classes(test_source, data)
     else:
-        both = None if train_needed is None else [*train_needed, *(val_needed or ())]
-        source, apart = _checked(open_dataset(data, both), data), None
-    train_names, val_names = split_names(data, source, apart)
-    train, val = select(source, train_names), select(apart or source, val_names)
-    if not dataset.endless:  # whose scenes differ by their numbers
+        names = None if train_names is None else [*train_names, *(val_names or ())]
+        source, test_source = open_dataset(data, names), None
+        _check_classes(source, data)
+    train_names, val_names = split_names(data, source, test_source)
+    train, val = select(source, train_names), select(test_source or source, val_names)
+    if not dataset.endless:  # rendered scenes are distinct by construction
         check_disjoint(train, val)
-    return _ready(train, data), _ready(val, data)
+    return _prepare(train, data), _prepare(val, data)
 
 
 def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
-    """The named videos of those that may validate, as `open_split` opens them."""
-    source = _checked(open_validation(data, names), data)
-    return _ready(select(source, names), data)
+    """Opens the named validation videos like `open_split`."""
+    source = open_validation(data, names)
+    _check_classes(source, data)
+    return _prepare(select(source, names), data)
 
 
 def check_masks(
     data: DataConfig, train: FrameSource | None, val: FrameSource
 ) -> list[str]:
-    """Looks at every mask before a run begins; see `data_pipelines.loading.labels`.
+    """Checks every mask before a run starts; see `data_pipelines.loading.labels`.
 
     Returns:
-        Lines that tell what is unusual and no fault.
+        Notes about masks that are unusual but valid.
 
     Raises:
-        ValueError: a line for every fault.
+        ValueError: masks are invalid; one line per fault.
     """
     dataset = DATASETS[data.dataset]
-    if dataset.rendered:  # with their masks
+    if dataset.rendered:  # masks are rendered too, so they are valid
         return []
     try:
         return check_labels(
@@ -156,16 +167,15 @@ def check_masks(
             threads=data.threads,
         )
     except DataError as error:
-        own = dataset.masks
-        ways = other_ways(error.faults, data.mask_values) if own else []
-        raise DataError([*error.faults, *ways]) from None
+        hints = other_ways(error.faults, data.mask_values) if dataset.masks else []
+        raise DataError([*error.faults, *hints]) from None
 
 
 def _names(source: FrameSource) -> list[str]:
     return [video.name for video in source.videos]
 
 
-def _checked(source: FrameSource, data: DataConfig) -> FrameSource:
+def _check_classes(source: FrameSource, data: DataConfig) -> None:
     if len(source.classes) != data.num_classes:
         names = ", ".join(info.name for info in source.classes)
         raise DataError(
@@ -174,8 +184,7 @@ def _checked(source: FrameSource, data: DataConfig) -> FrameSource:
                 f"{len(source.classes)}: {names}"
             ]
         )
-    return source
 
 
-def _ready(videos: Selected, data: DataConfig) -> FrameSource:
+def _prepare(videos: Selected, data: DataConfig) -> FrameSource:
     return cached(resized(videos, data.size))

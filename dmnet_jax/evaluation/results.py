@@ -57,7 +57,7 @@ def write_results(
     return results
 
 
-def are_written(folder: Path, variables: Mapping[str, Any]) -> bool:
+def results_are_written(folder: Path, variables: Mapping[str, Any]) -> bool:
     """Returns whether `folder` has complete results of these variables."""
     try:
         text = (folder / "results.json").read_text(encoding="utf-8")

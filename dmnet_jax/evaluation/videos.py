@@ -24,7 +24,7 @@ from dmnet_jax.metrics import (
 )
 from dmnet_jax.models.dmnet import PAPER_MIN_CONFIDENCE
 from dmnet_jax.models.protocol import VideoSegmenter
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 
 CHUNK = 10
 # Above the similarity of any two distinct frames.
@@ -129,10 +129,10 @@ def _roll(
 ) -> tuple[Any, tuple[Array, Array, Array, Array]]:
     memory, output = model.apply(variables, memory, frames)
 
-    def likeliest(logits: Array) -> Array:
-        return jnp.argmax(enlarge(logits[None], size, method)[0], -1).astype(jnp.uint8)
+    def argmax(logits: Array) -> Array:
+        return jnp.argmax(resize(logits[None], size, method)[0], -1).astype(jnp.uint8)
 
-    labels = jax.lax.map(likeliest, output.logits[0])
+    labels = jax.lax.map(argmax, output.logits[0])
     gates = output.confidence[0], output.similarity[0], output.admitted[0]
     return memory, (labels, *gates)
 

@@ -143,9 +143,9 @@ def divisions(
     if kind == "recipe":
         yield f"fold{data.fold}", data
     elif kind == "folds":
-        from dmnet_jax.training.cross_validation import folds
+        from dmnet_jax.training.cross_validation import select_folds
 
-        for fold in folds(config, "all"):
+        for fold in select_folds(config, "all"):
             yield f"fold{fold}", dataclasses.replace(data, fold=fold)
     else:
         videos = [*data.train, *data.val]
@@ -182,11 +182,11 @@ def single_frame(config: Config) -> Config:
 def fill(planned: Planned, passes: int, stop: Any) -> Cell | None:
     """Trains and scores a cell as far as it is not; None if a stop was asked for."""
     from dmnet_jax.cli import evaluate, train
-    from dmnet_jax.training.cross_validation import finished
+    from dmnet_jax.training.cross_validation import is_finished
 
     run = planned.config.run_directory
     print(f"\n{planned.division}, {planned.recipe}, seed {planned.seed}: {run}")
-    if not finished(planned.config):
+    if not is_finished(planned.config):
         train.train(planned.config, run, stop)
         if stop.requested:
             return None

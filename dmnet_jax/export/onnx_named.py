@@ -59,7 +59,7 @@ def _upsample_2x(w: Writer, xs: list[Value], out: Any) -> Value:
     return w.map(w.g.add("Resize", w.full_first(xs[0]), "", scales, **mode), out)
 
 
-def _likeliest(w: Writer, xs: list[Value], out: Any) -> Value:
+def _resized_argmax(w: Writer, xs: list[Value], out: Any) -> Value:
     logits = next(x for x in xs if x.constant is None)
     shape = integers([out.shape[0], logits.shape[-1], *out.shape[1:]])
     mode = {"coordinate_transformation_mode": "half_pixel", "mode": "linear"}
@@ -75,5 +75,5 @@ NAMED: dict[str, Callable[[Writer, list[Value], Any], Value]] = {
     "softmax": _softmax,
     "is_finite": _is_finite,
     "upsample_2x": _upsample_2x,
-    "likeliest": _likeliest,
+    "resized_argmax": _resized_argmax,
 }

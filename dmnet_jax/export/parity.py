@@ -23,7 +23,7 @@ from dmnet_jax.export.stablehlo import leaf_names
 from dmnet_jax.memory import KEEP, RESET_ALL, DualMemory
 from dmnet_jax.metrics import frame_counts, summarize
 from dmnet_jax.models.protocol import Output
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 from dmnet_jax.streaming.program import Program
 
 FRAMES = 64
@@ -146,7 +146,7 @@ def _reference(
     """Returns memory, output, labels, and where the best two classes tie."""
     stepped: Any = model.apply(variables, memory, frame, method="step")
     memory, output = stepped
-    logits = enlarge(output.logits, size)
+    logits = resize(output.logits, size)
     best = jax.lax.top_k(logits, 2)[0]
     tie = best[..., 0] - best[..., 1] <= 2 * RELATIVE * jnp.abs(logits).max()
     return memory, output, jnp.argmax(logits, -1), tie

@@ -16,7 +16,7 @@ from dmnet_jax.live.degrade import OFF, Choice, Degrade
 from dmnet_jax.live.playback import Playback, Shot
 from dmnet_jax.live.sessions import Sessions
 from dmnet_jax.predict.network import Network
-from dmnet_jax.predict.outputs import areas, colors_of
+from dmnet_jax.predict.outputs import class_areas, class_colors
 from dmnet_jax.streaming import Result, Session
 from dmnet_jax.video.overlay import places
 from dmnet_jax.video.sources import RATE, Source, SourceError, open_source
@@ -63,7 +63,7 @@ class Engine:
     ) -> None:
         self._network = network
         self._names = [info["name"] for info in network.classes]
-        self._colors = colors_of(network.classes)
+        self._colors = class_colors(network.classes)
         self._sources = dict(sources or {})
         self.about = {
             **about,
@@ -243,7 +243,7 @@ class Engine:
             "reason": result.reason,
             **self._painted(result, size),
             "areas": (
-                {} if result.labels is None else areas(result.labels, self._names)
+                {} if result.labels is None else class_areas(result.labels, self._names)
             ),
             "trust": pictures.trust(result.trust),
             "forgot": result.forgot,

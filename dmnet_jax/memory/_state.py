@@ -1,7 +1,7 @@
-"""A state that is carried from frame to frame and renewed as far as it is trusted.
+"""A gated recurrent state: a weighted mean of old and new values.
 
-Where a ring keeps whole items or none, each number here is a mean of old and new: an
-admission that is soft and per element. Written for one video; batch with `jax.vmap`.
+A ring buffer admits a whole item or none. Here, admission is soft and per element.
+Written for one video (one stream); batch with `jax.vmap`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GatedState(Generic[Item]):
-    """What is carried on; all zeros before the first frame.
+    """A state that is carried from frame to frame; zeros before the first frame.
 
     Attributes:
-        value: float leaves [...].
-        count: frames that are in it.
+        value: the state, float leaves [...].
+        count: number of frames that were blended into it.
     """
 
     value: Item
@@ -37,7 +37,7 @@ class GatedState(Generic[Item]):
 
 
 def init_state(item: Item) -> GatedState[Item]:
-    """An empty state.
+    """Creates an empty state.
 
     Args:
         item: a pytree of arrays or `jax.ShapeDtypeStruct`s, leaves [...]. Only shapes
@@ -57,24 +57,25 @@ def blend(
     *,
     where: Bool[ArrayLike, ""] = True,
 ) -> GatedState[Item]:
-    """trust * new + (1 - trust) * old; the first frame's `new` as it is.
+    """Updates the state to `trust * new + (1 - trust) * old`.
 
-    What is not finite, `trust` included, leaves the state as it is.
+    The first frame is used unchanged. If `new` or `trust` is not finite, the state is
+    not updated.
 
     Args:
-        state: before this frame.
-        new: leaves [...], as those of the state.
-        trust: 0..1, of a shape that broadcasts to each leaf.
-        where: whether there is a frame at all.
+        state: state before this frame.
+        new: values of this frame, leaves [...] like those of the state.
+        trust: weights in 0..1, of a shape that broadcasts to each leaf.
+        where: whether to update the state.
 
     Raises:
-        ValueError: at trace time, if `new` does not fit the state.
+        ValueError: at trace time, if `new` does not match the state.
     """
     check_same(state.value, new, "the state", "new")
-    taken = jnp.asarray(where) & all_finite((new, trust))
+    update = jnp.asarray(where) & all_finite((new, trust))
     trust = jnp.where(state.count > 0, trust, jnp.ones_like(trust))
 
-    def mixed(old: Array, x: Array) -> Array:
-        return jnp.where(taken, old + trust * (x - old), old).astype(old.dtype)
+    def blend_leaf(old: Array, x: Array) -> Array:
+        return jnp.where(update, old + trust * (x - old), old).astype(old.dtype)
 
-    return GatedState(jax.tree.map(mixed, state.value, new), state.count + taken)
+    return GatedState(jax.tree.map(blend_leaf, state.value, new), state.count + update)

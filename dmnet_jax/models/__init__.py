@@ -31,8 +31,8 @@ def build(config: Config, *, axis_name: str | None = None) -> VideoSegmenter:
     name = config.model.name
     if name == "dmnet":
         return build_dmnet(config, axis_name=axis_name)
-    place, options, _ = NETWORKS[name]
-    module, _, network = place.partition(".")
+    path, options, _ = NETWORKS[name]
+    module, _, network = path.partition(".")
     return getattr(import_module(f"{__name__}.{module}"), network).from_config(
         config,
         num_classes=config.data.num_classes,

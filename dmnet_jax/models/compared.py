@@ -19,7 +19,7 @@ from dmnet_jax.models.protocol import (
     VideoSegmenter,
     where_videos,
 )
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 
 MULTIPLE = 32
 
@@ -121,7 +121,7 @@ class ComparedNetwork(VideoSegmenter):
         return self.step(memory, batch.frames[:, -1], train=train)[1]
 
 
-def padded_size(size: tuple[int, int]) -> tuple[int, int]:
+def round_up_size(size: tuple[int, int]) -> tuple[int, int]:
     """Rounds (H, W) up to multiples of 32."""
     height, width = (-(-side // MULTIPLE) * MULTIPLE for side in size)
     return height, width
@@ -130,7 +130,7 @@ def padded_size(size: tuple[int, int]) -> tuple[int, int]:
 def pad_frames(frames: Array) -> Array:
     """Pads [B, H, W, 3] -> [B, H', W', 3] by repeating the last row and column."""
     size = frames.shape[1], frames.shape[2]
-    extra = [new - old for new, old in zip(padded_size(size), size, strict=True)]
+    extra = [new - old for new, old in zip(round_up_size(size), size, strict=True)]
     if not any(extra):
         return frames
     return jnp.pad(frames, ((0, 0), *((0, n) for n in extra), (0, 0)), mode="edge")
@@ -139,8 +139,8 @@ def pad_frames(frames: Array) -> Array:
 def frame_output(logits: Array, size: tuple[int, int]) -> Output:
     """Converts logits of padded frames to the `Output` of frames of `size`."""
     logits = logits.astype(jnp.float32)
-    if padded_size(size) != size:
-        logits = enlarge(logits, padded_size(size))[:, : size[0], : size[1]]
+    if round_up_size(size) != size:
+        logits = resize(logits, round_up_size(size))[:, : size[0], : size[1]]
     confidence = jax.vmap(mem.confidence)(jax.nn.softmax(logits))
     return Output(
         logits,

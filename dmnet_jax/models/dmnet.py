@@ -250,7 +250,7 @@ class DMNet(VideoSegmenter):
                 key=jax.random.key_data(key),
                 recent=recent,
                 stored=key_value if self.global_memory else {},
-                state=carry.init_carried(size, self.num_classes) if carry else {},
+                state=carry.init_carry(size, self.num_classes) if carry else {},
             )
 
         return jax.vmap(one)(jax.random.split(key, batch))

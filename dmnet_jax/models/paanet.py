@@ -19,7 +19,7 @@ from dmnet_jax.models.compared import ComparedNetwork
 from dmnet_jax.nn.convolution import Deconv, norm_relu
 from dmnet_jax.nn.layers import Conv3x3, Dense1x1
 from dmnet_jax.nn.mobilenet import normalize
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 from dmnet_jax.nn.resnet import RESNET34, ResNet
 
 
@@ -66,7 +66,7 @@ class PAANetStyle(ComparedNetwork):
 
         # The pyramid: all levels at 1/4 resolution, mixed with per-position weights.
         size = levels[-1].shape[1:3]
-        pyramid = jnp.stack([enlarge(x, (size[0], size[1])) for x in levels])
+        pyramid = jnp.stack([resize(x, (size[0], size[1])) for x in levels])
         score = Dense1x1(1, use_bias=True, dtype=self.dtype, name="level_score")
         weights = jax.nn.softmax(score(pyramid).astype(jnp.float32), axis=0)
         x = (weights.astype(self.dtype) * pyramid).sum(0)

@@ -25,12 +25,12 @@ from jax import Array, lax
 
 from data_pipelines.loading.flow import dense_flow, require_opencv
 from dmnet_jax.config import Config
-from dmnet_jax.models.compared import ComparedNetwork, padded_size
+from dmnet_jax.models.compared import ComparedNetwork, round_up_size
 from dmnet_jax.models.ternausnet import DECODERS
 from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.pooling import max_pool_2x2
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 from dmnet_jax.nn.vgg import VGG, DeconvBlock, conv_relu
 
 DILATION = 10
@@ -66,7 +66,7 @@ class TAPNet(ComparedNetwork):
     @nn.nowrap
     def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> LastFrame:
         """Returns an empty memory for `batch` videos with frames of `size` = (H, W)."""
-        shape = (batch, *padded_size(size))
+        shape = (batch, *round_up_size(size))
         return LastFrame(jnp.zeros((*shape, 3), jnp.uint8), jnp.zeros(shape))
 
     @nn.compact
@@ -75,7 +75,7 @@ class TAPNet(ComparedNetwork):
     ) -> tuple[LastFrame, Array]:
         prior = moved(memory.foreground, flow_between(memory.frame, frames))
         batch, height, width = prior.shape
-        attention = enlarge(prior[..., None], (height // 16, width // 16))
+        attention = resize(prior[..., None], (height // 16, width // 16))
         attention = attention.astype(self.dtype)
 
         vgg = VGG(11, self.width, dtype=self.dtype, name="backbone")
@@ -95,7 +95,7 @@ class TAPNet(ComparedNetwork):
             x = DeconvBlock(hidden, features, dtype=self.dtype, name=f"decoder{level}")(
                 x
             )
-            attention = enlarge(attention, (x.shape[1], x.shape[2]))
+            attention = resize(attention, (x.shape[1], x.shape[2]))
         x = conv_relu(x, self.width // 2, "decoder0", self.dtype)
         logits = Dense1x1(
             self.num_classes, use_bias=True, dtype=self.dtype, name="classifier"

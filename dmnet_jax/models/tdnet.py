@@ -29,10 +29,10 @@ from dmnet_jax.models.compared import (
     ComparedNetwork,
     frame_output,
     pad_frames,
-    padded_size,
+    round_up_size,
 )
 from dmnet_jax.models.protocol import ClipBatch, Output
-from dmnet_jax.models.tdnet_path import KEY, SPARSE, Encoded, Path, Remembered, sparse
+from dmnet_jax.models.tdnet_path import KEY, SPARSE, Encoded, Path, TDNetMemory, sparse
 from dmnet_jax.nn.mobilenet import normalize
 from dmnet_jax.nn.resnet import RESNET18
 
@@ -87,11 +87,11 @@ class TDNet(ComparedNetwork):
         return self.width * (8 if self.paths == 4 else 2)
 
     @nn.nowrap
-    def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> Remembered:
+    def init_memory(self, batch: int, size: tuple[int, int], key: Array) -> TDNetMemory:
         """Returns an empty memory for `batch` videos with frames of `size` = (H, W)."""
-        height, width = (-(-side // 8 // SPARSE) for side in padded_size(size))
+        height, width = (-(-side // 8 // SPARSE) for side in round_up_size(size))
         shape = (batch, self.paths - 1, height * width)
-        return Remembered(
+        return TDNetMemory(
             jnp.zeros((*shape, KEY), self.dtype),
             jnp.zeros((*shape, KEY), self.dtype),
             jnp.zeros((*shape, self._value_channels), self.dtype),
@@ -100,16 +100,16 @@ class TDNet(ComparedNetwork):
 
     def update(
         self,
-        memory: Remembered,
+        memory: TDNetMemory,
         frames: Array,
         *,
         train: bool = False,
         path: int | None = None,
-    ) -> tuple[Remembered, Array]:
+    ) -> tuple[TDNetMemory, Array]:
         """See `ComparedNetwork.update`. A static `path` avoids the `nn.switch`."""
         x = normalize(frames, "torch").astype(self.dtype)
 
-        def run(branch: Path, memory: Remembered, x: Array) -> tuple[Encoded, Array]:
+        def run(branch: Path, memory: TDNetMemory, x: Array) -> tuple[Encoded, Array]:
             encoded = branch.encode(x, train=train)
             full = memory.count >= self.paths - 1
             return encoded, branch.decode(memory, encoded, full, train=train)
@@ -129,7 +129,7 @@ class TDNet(ComparedNetwork):
             (memory.query, memory.key, memory.value),
             sparse(encoded),
         )
-        return Remembered(query, key, value, memory.count + 1), logits
+        return TDNetMemory(query, key, value, memory.count + 1), logits
 
     def clip(
         self,
@@ -162,12 +162,12 @@ class TDNet(ComparedNetwork):
         before = sparse(jax.tree.map(lambda x: x[order], stacked))
         query, key, value = (jnp.moveaxis(x, 0, 1) for x in before)
         count = jnp.full(videos, self.paths - 1, jnp.int32)
-        memory = Remembered(query, key, value, count)
+        memory = TDNetMemory(query, key, value, count)
         own = jax.tree.map(lambda x: x[current], stacked)
         full = batch.frames_mask.all(axis=1)
 
         def run(
-            branch: Path, memory: Remembered, own: Encoded
+            branch: Path, memory: TDNetMemory, own: Encoded
         ) -> tuple[Array, tuple[Array, Array] | None]:
             logits = branch.decode(memory, own, full, train=train)
             if not self.auxiliary:

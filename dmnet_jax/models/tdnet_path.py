@@ -18,7 +18,7 @@ KEY = 64
 SPARSE = 3  # stride, in both directions, of the positions kept of a remembered frame
 
 
-class Remembered(struct.PyTreeNode):
+class TDNetMemory(struct.PyTreeNode):
     """TDNet's memory of the P - 1 frames before, oldest first.
 
     Attributes:
@@ -118,7 +118,7 @@ class Path(nn.Module):
         )
 
     def decode(
-        self, memory: Remembered, own: Encoded, full: Array, *, train: bool
+        self, memory: TDNetMemory, own: Encoded, full: Array, *, train: bool
     ) -> Array:
         """Returns logits [B, h, w, C] of an encoded frame.
 

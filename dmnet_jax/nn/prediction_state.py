@@ -1,4 +1,4 @@
-"""A network's own predictions, carried from frame to frame."""
+"""A recurrent state of class probabilities that corrects a network's predictions."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,15 +12,17 @@ from dmnet_jax.memory import GatedState, blend, init_state
 from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.resizing import upsample_2x
 
-# With zero weights a frame is trusted by 0.95: what is carried on is nearly its own.
+# With zero weights, the trust in a frame is sigmoid(3) = 0.95: the state is nearly the
+# frame itself.
 TRUST_BIAS = 3.0
-# The gain's parameter is this much smaller than the gain, so that an optimizer whose
-# steps are as large as its learning rate (Adam) reaches 1 in a hundred steps.
+# The gain is this factor times its parameter, so that Adam, whose steps are about as
+# large as the learning rate, reaches a gain of 1 in a hundred steps.
 GAIN_SCALE = 30.0
-# Frames over which what is carried is as good as seen: a burst's length, not a scene's.
+# Number of frames for which the state counts as recent: about the length of a burst of
+# disturbed frames, not of a scene.
 HORIZON = 8.0
-# Probabilities below this are as good as zero.
-LEAST = 1e-4
+# Probabilities are clipped to this before the logarithm.
+MIN_PROBABILITY = 1e-4
 
 ZEROS = nn.initializers.zeros
 
@@ -30,16 +32,18 @@ PARTS: tuple[Part, ...] = ("jump", "age")
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Carried:
-    """What goes from frame to frame, renewed as far as a frame is trusted.
+class PredictionCarry:
+    """The state that is carried from frame to frame, blended by trust.
 
     Attributes:
-        probabilities: float32 [..., h, w, C], at 1/4 of the frame.
-        features: [..., h/8, w/8, width], the deepest. A frame that is far from them is
-            another scene, or the same one disturbed: that tells without having seen
-            the disturbance before. Nothing ({}) if the jump is no cue.
-        age: float32 [..., h/2, w/2, 1], frames since a place was trusted: the older
-            what is carried, the less it is worth. Nothing if age is no cue.
+        probabilities: float32 [..., h, w, C], class probabilities at 1/4 of the frame
+            size.
+        features: [..., h/8, w/8, width], the deepest features. A frame whose features
+            are far from these shows another scene, or the same scene disturbed. This
+            cue also works for disturbances that training did not contain. Empty ({})
+            without "jump".
+        age: float32 [..., h/2, w/2, 1], number of frames since a position was trusted.
+            The older the state, the less reliable it is. Empty without "age".
     """
 
     probabilities: GatedState[Array]
@@ -48,16 +52,17 @@ class Carried:
 
 
 class PredictionState(nn.Module):
-    """Corrects a frame's logits with the class probabilities of the frames before.
+    """Corrects a frame's logits with the class probabilities of previous frames.
 
-    The gain starts at zero: with fresh parameters the network is what it is without a
-    state. The first frame of a video is used unchanged.
+    The gain is initialized to zero, so an untrained state does not change the network's
+    output. The first frame of a video is used unchanged.
 
     Attributes:
-        width: channels of the decoder.
-        channels: of the hidden layer that trust is computed from.
-        parts: "jump" lets trust see how far the deepest features are from those last
-            trusted, "age" how long ago that was.
+        width: number of channels of the decoder.
+        channels: number of channels of the hidden layer from which trust is computed.
+        parts: inputs of trust: with "jump", the distance of the deepest features from
+            those last trusted; with "age", the time since then.
+        dtype: dtype of the layers.
     """
 
     width: int = 256
@@ -77,14 +82,19 @@ class PredictionState(nn.Module):
             self.trust_change = dense(self.channels)
 
     @nn.nowrap
-    def init_carried(self, size: tuple[int, int], classes: int) -> Carried:
-        """Empty, for one video of frames `size` = (H, W)."""
+    def init_carry(self, size: tuple[int, int], classes: int) -> PredictionCarry:
+        """Creates an empty state for one video.
+
+        Args:
+            size: (H, W) of the frames.
+            classes: number of classes.
+        """
         h, w = (n // 32 for n in size)
 
         def part(name: Part, x: Any) -> GatedState[Any]:
             return init_state(x if name in self.parts else {})
 
-        return Carried(
+        return PredictionCarry(
             init_state(jnp.zeros((8 * h, 8 * w, classes))),
             part("jump", jnp.zeros((h, w, self.width), self.dtype)),
             part("age", jnp.zeros((4 * h, 4 * w, 1))),
@@ -92,87 +102,85 @@ class PredictionState(nn.Module):
 
     def __call__(
         self,
-        state: Carried,
+        state: PredictionCarry,
         logits: Array,
         fine: Array,
         top: Array,
         active: Array,
-    ) -> tuple[Array, Carried, Array]:
-        """Draws a frame to the state where it is not trusted, and carries it on.
+    ) -> tuple[Array, PredictionCarry, Array]:
+        """Moves logits toward the state where the frame is not trusted; updates it.
 
         Args:
-            state: of the frames before.
-            logits: float32 [B, h, w, C], of the frame alone.
-            fine: [B, h/2, w/2, width], the decoder's map at 1/8.
+            state: state after the previous frame.
+            logits: float32 [B, h, w, C], logits of this frame alone.
+            fine: [B, h/2, w/2, width], the decoder's map at 1/8 resolution.
             top: [B, h/8, w/8, width], the deepest features.
             active: bool [B], which videos have a frame.
 
         Returns:
-            Logits of the same shape, the state with the frame in it, and how far each
-            pixel of the frame was trusted, float32 [B, h, w], 0..1; 1 in a first frame.
+            The corrected logits, the updated state, and the trust in each pixel of the
+            frame, float32 [B, h, w] in 0..1; 1 in the first frame of a video.
         """
         new, old = jax.nn.softmax(logits), state.probabilities.value
-        known = _known(state)
-        trust = jnp.where(known, self._trust(state, new, fine, top), 1)
+        has_state = (state.probabilities.count > 0)[:, None, None, None]
+        trust = jnp.where(has_state, self._trust(state, new, fine, top), 1)
         change = (1 - trust) * (_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
-        half = _halved(trust)
-        coarse = _halved(_halved(half)).astype(top.dtype)
-        older = jax.tree.map(lambda age: (1 - half) * (age + 1), state.age.value)
+        half = _mean_2x2(trust)
+        coarse = _mean_2x2(_mean_2x2(half)).astype(top.dtype)
+        age = jax.tree.map(lambda age: (1 - half) * (age + 1), state.age.value)
 
         def carry(old: Any, new: Any, trust: Array) -> Any:
             return jax.vmap(lambda s, x, q, where: blend(s, x, q, where=where))(
                 old, new, trust, active
             )
 
-        after = Carried(
+        updated = PredictionCarry(
             carry(state.probabilities, new, trust),
             carry(state.features, top if "jump" in self.parts else {}, coarse),
-            carry(state.age, older, jnp.ones_like(half)),
+            carry(state.age, age, jnp.ones_like(half)),
         )
-        return logits + jnp.where(known, change, 0), after, trust[..., 0]
+        return logits + jnp.where(has_state, change, 0), updated, trust[..., 0]
 
-    def _trust(self, state: Carried, new: Array, fine: Array, top: Array) -> Array:
-        """How far each pixel of a frame is trusted: float32 [B, h, w, 1] in 0..1.
+    def _trust(
+        self, state: PredictionCarry, new: Array, fine: Array, top: Array
+    ) -> Array:
+        """Computes the trust in each pixel of a frame, float32 [B, h, w, 1] in 0..1.
 
-        As the gain of a Kalman filter of a random walk, its odds grow with how long
-        nothing was learned of a place, past a horizon, and a jump is measured by what
-        things may have moved since. So no place is distrusted for good.
+        Like the gain of a Kalman filter for a random walk, the odds of trust grow with
+        the time since a position was last trusted, beyond a horizon. Likewise, a jump
+        is scaled down by how far things may have moved since then. No position is
+        therefore distrusted forever.
         """
-        before = state.probabilities.value
+        old = state.probabilities.value
         doubt = [
             -(new * _log(new)).sum(-1, keepdims=True),
-            -(before * _log(before)).sum(-1, keepdims=True),
-            1 - (new * before).sum(-1, keepdims=True),
+            -(old * _log(old)).sum(-1, keepdims=True),
+            1 - (new * old).sum(-1, keepdims=True),
         ]
-        doubt = _halved(jnp.concatenate(doubt, -1)).astype(self.dtype)
+        doubt = _mean_2x2(jnp.concatenate(doubt, -1)).astype(self.dtype)
         hidden = self.trust_fine(fine) + self.trust_doubt(doubt)
-        whole, older = [top], 0.0
+        frame_inputs = [top]
         if "jump" in self.parts:
             jump = jnp.abs(top - state.features.value)
             if "age" in self.parts:
-                age = _halved(_halved(state.age.value))
+                age = _mean_2x2(_mean_2x2(state.age.value))
                 jump *= jax.lax.rsqrt(1 + age / HORIZON).astype(jump.dtype)
-            whole.append(jump)
+            frame_inputs.append(jump)
             hidden += upsample_2x(upsample_2x(self.trust_change(jump)))
-        whole = jnp.concatenate(whole, -1).mean((1, 2), keepdims=True)
-        score = self.trust_score(nn.relu(hidden + self.trust_frame(whole)))
+        frame_mean = jnp.concatenate(frame_inputs, -1).mean((1, 2), keepdims=True)
+        score = self.trust_score(nn.relu(hidden + self.trust_frame(frame_mean)))
+        score = score.astype(jnp.float32)
         if "age" in self.parts:
-            older = jnp.log1p(nn.relu(state.age.value - HORIZON))
-        score = score.astype(jnp.float32) + older
+            score += jnp.log1p(nn.relu(state.age.value - HORIZON))
         return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
 
 
 def _log(probabilities: Array) -> Array:
-    return jnp.log(jnp.maximum(probabilities, LEAST))
+    return jnp.log(jnp.maximum(probabilities, MIN_PROBABILITY))
 
 
-def _known(state: Carried) -> Array:
-    """bool [B, 1, 1, 1], which videos have a state."""
-    return (state.probabilities.count > 0)[:, None, None, None]
-
-
-def _halved(x: Array) -> Array:
-    """Means of 2x2: [B, H, W, C] -> [B, H/2, W/2, C]."""
+def _mean_2x2(x: Array) -> Array:
+    """Averages blocks of 2x2: [B, H, W, C] -> [B, H/2, W/2, C]."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))

@@ -35,7 +35,7 @@ def upsample_2x(x: Array) -> Array:
     return x
 
 
-def enlarge(logits: Array, size: tuple[int, int], method: str = "bilinear") -> Array:
+def resize(logits: Array, size: tuple[int, int], method: str = "bilinear") -> Array:
     """Resizes logits [B, h, w, C] to [B, *size, C], with half-pixel centers.
 
     Training, evaluation and streaming all use this function. See `jax.image.resize` for
@@ -46,7 +46,7 @@ def enlarge(logits: Array, size: tuple[int, int], method: str = "bilinear") -> A
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def likeliest(logits: Array, size: tuple[int, int]) -> Array:
+def resized_argmax(logits: Array, size: tuple[int, int]) -> Array:
     """Argmax of bilinearly resized logits [B, h, w, C]: uint8 [B, *size].
 
     Processes one class plane at a time and compares it while its rows are resized, so

@@ -4,13 +4,13 @@
     python -m dmnet_jax.predict --checkpoint RUN --source 0 --mode live --out DIR
     python -m dmnet_jax.predict --source VIDEOS --out DIR --format coco --jobs 4
 
-Sources: a video file, a folder of pictures, the number of a camera, an address
-(rtsp://...), or "synthetic". DIR receives overlay.mp4 (pictures in overlay/ without
+Sources: a video file, a folder of images, the number of a camera, an address
+(rtsp://...), or "synthetic". DIR receives overlay.mp4 (images in overlay/ without
 PyAV), masks/*.png (palette index is class), frames.jsonl (one line per frame) and
 summary.json. --mode offline segments every frame. --mode live takes the latest frame,
 drops and counts those in between, and reconnects to a lost camera. Ctrl-C ends it with
-all files complete. Of a folder of videos, or a pattern in quotes ("day*/*.mp4"), DIR
-receives a folder for each video, complete or not at all; a second run does the rest.
+all files complete. For a folder of videos, or a pattern in quotes ("day*/*.mp4"), DIR
+receives a complete folder for each video; a second run segments the remaining videos.
 For research use; not a medical device.
 """
 
@@ -38,20 +38,22 @@ class Flags:
     Attributes:
         checkpoint: Run directory, "rendered" for the shipped network, or an exported
             file (.jax, .onnx, .xml).
-        source: Video file, folder of pictures, number of a camera, address
-            (rtsp://...), or "synthetic"; folder of videos, or a pattern in quotes.
-        out: Folder for the results, new or empty; of several videos, also one that an
-            earlier run did not finish.
+        source: Video file, folder of images, number of a camera, address (rtsp://...),
+            or "synthetic"; folder of videos, or a pattern in quotes.
+        out: Folder for the results, new or empty; for several videos, also one with
+            results of an unfinished run.
         format: Labels as palette PNGs, as COCO annotations with run lengths, as a
             folder that CVAT imports as "Segmentation mask 1.1", or as NumPy arrays.
         overlay: Write the overlay video.
         mode: Segment every frame (offline), or always the latest one (live).
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
-        memory: Use the network's memory; --no-memory for pictures that are no video.
+        memory: Use the network's memory; --no-memory for images that are not
+            consecutive frames.
         frames: Number of frames after which to stop; 0 for the end of the source.
-        jobs: How many of several videos to segment at a time, each in a process.
-        engine: What runs them: this machine's processes, or a Ray cluster.
+        jobs: Number of videos to segment at a time, each in its own process.
+        engine: Where to segment several videos: in processes of this machine, or on a
+            Ray cluster.
     """
 
     checkpoint: str = "rendered"
@@ -81,14 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def predict(flags: Flags) -> int:
-    """Opens, segments, writes, prints a summary; returns the exit status."""
+    """Segments the source and prints a summary; returns the exit status."""
     for name in ("source", "out"):
         if not getattr(flags, name):
             raise ValueError(f"--{name} is missing; see --help")
     if flags.frames < 0:
-        raise ValueError(f"--frames {flags.frames}: must be 0, for all, or more")
+        raise ValueError(f"--frames is {flags.frames}; it must be at least 0 (0: all)")
     if flags.jobs < 1:
-        raise ValueError(f"--jobs {flags.jobs}: must be at least 1")
+        raise ValueError(f"--jobs is {flags.jobs}; it must be at least 1")
 
     from data_pipelines.annotations.shapes import pycocotools
     from dmnet_jax.predict.run import Options
@@ -103,7 +105,7 @@ def predict(flags: Flags) -> int:
         flags.mode == "live", flags.frames, flags.format, flags.overlay, about
     )
     if flags.format == "coco":
-        pycocotools()  # before anything is loaded
+        pycocotools()  # fail early if it is not installed
     videos = find_videos(flags.source, Path(flags.out))
     return _many(flags, options, videos) if videos else _one(flags, options)
 
@@ -111,7 +113,7 @@ def predict(flags: Flags) -> int:
 def _one(flags: Flags, options: "Options") -> int:
     out = Path(flags.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out}: is not an empty folder; name another --out")
+        raise ValueError(f"{out}: is not an empty folder; choose another --out")
     if flags.jobs > 1 or flags.engine != "processes":
         raise ValueError(
             f"--source {flags.source} is one video; --jobs and --engine are for several"
@@ -119,14 +121,14 @@ def _one(flags: Flags, options: "Options") -> int:
 
     from data_pipelines.prepare.progress import ProgressBar
     from dmnet_jax.predict.network import load_network
-    from dmnet_jax.predict.run import run, told
-    from dmnet_jax.predict.worker import length_of
+    from dmnet_jax.predict.run import format_summary, run
+    from dmnet_jax.predict.worker import count_frames
     from dmnet_jax.process import StopRequest
     from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
     network = load_network(flags.checkpoint, flags.which, memory=flags.memory)
-    total = None if options.live else length_of(source, flags.frames)
+    total = None if options.live else count_frames(source, flags.frames)
     bar = ProgressBar()
 
     def progress(done: int) -> None:
@@ -135,25 +137,27 @@ def _one(flags: Flags, options: "Options") -> int:
 
     with StopRequest() as stop:
         try:
-            found = run(network, source, out, options, lambda: stop.requested, progress)
+            summary = run(
+                network, source, out, options, lambda: stop.requested, progress
+            )
         finally:
             bar.clear()
-    if found is None:
+    if summary is None:
         print("stopped before the first frame; nothing was written")
         return stop.exit_code
-    print(shown(told(found, out)))
-    if found["lost"]:
-        print(shown(f"error: {flags.source}: {found['lost']}"), file=sys.stderr)
+    print(shown(format_summary(summary, out)))
+    if summary["lost"]:
+        print(shown(f"error: {flags.source}: {summary['lost']}"), file=sys.stderr)
         return 1
     return stop.exit_code
 
 
 def _many(flags: Flags, options: "Options", videos: Sequence["Video"]) -> int:
-    """Several videos, each in a folder of its own; those that are there are left."""
+    """Segments several videos, each into its own folder; skips finished ones."""
     if options.live:
         raise ValueError(f"--source {flags.source}: --mode live is for one source")
 
-    from dmnet_jax.predict.worker import Request, left_over
+    from dmnet_jax.predict.worker import Request, unfinished_videos
 
     checkpoint = flags.checkpoint
     if Path(checkpoint).exists():
@@ -161,20 +165,21 @@ def _many(flags: Flags, options: "Options", videos: Sequence["Video"]) -> int:
     out = os.path.abspath(flags.out)
     request = Request(checkpoint, flags.which, out, options, memory=flags.memory)
     videos = [video._replace(source=os.path.abspath(video.source)) for video in videos]
-    request, left = left_over(request, videos)
-    if len(left) < len(videos):
-        print(f"{len(videos) - len(left)} of {len(videos)} videos are finished already")
-    return _segmented(flags, request, left) if left else 0
+    request, unfinished = unfinished_videos(request, videos)
+    finished = len(videos) - len(unfinished)
+    if finished:
+        print(f"{finished} of {len(videos)} videos are already finished")
+    return _run_videos(flags, request, unfinished) if unfinished else 0
 
 
-def _segmented(flags: Flags, request: "Request", left: Sequence["Video"]) -> int:
+def _run_videos(flags: Flags, request: "Request", videos: Sequence["Video"]) -> int:
     import time
 
     from data_pipelines.prepare.progress import ProgressBar
     from dmnet_jax.predict import many
     from dmnet_jax.process import StopRequest
 
-    bar, began, came = ProgressBar(), time.monotonic(), Counter[str]()
+    bar, start, counts = ProgressBar(), time.monotonic(), Counter[str]()
 
     def progress(done: int, total: int | None) -> None:
         if total:
@@ -186,22 +191,23 @@ def _segmented(flags: Flags, request: "Request", left: Sequence["Video"]) -> int
             return stop.requested
 
         if flags.engine == "ray":
-            outcomes = many.on_ray(request, left, flags.jobs, stopping)
+            outcomes = many.on_ray(request, videos, flags.jobs, stopping)
         elif flags.jobs > 1:
-            outcomes = many.in_processes(request, left, flags.jobs, stopping)
+            outcomes = many.in_processes(request, videos, flags.jobs, stopping)
         else:
-            outcomes = many.in_turn(request, left, stopping, progress)
+            outcomes = many.in_sequence(request, videos, stopping, progress)
         for outcome in outcomes:
             if outcome.status != "stopped":
-                came[outcome.status] += 1
-                bar.log(shown(many.told(outcome, came.total(), len(left), began)))
+                counts[outcome.status] += 1
+                done, total = counts.total(), len(videos)
+                bar.log(shown(many.format_outcome(outcome, done, total, start)))
         bar.clear()
-    bad = came["failed"] + came["lost"]
-    done = f"{came['done']} of {len(left)} videos segmented"
-    print(f"{flags.out}: {done}, {bad} with errors")
+    errors = counts["failed"] + counts["lost"]
+    done = f"{counts['done']} of {len(videos)} videos segmented"
+    print(f"{flags.out}: {done}, {errors} with errors")
     if stop.requested:
-        print("stopped; finished videos are kept, the same command does the rest")
-    return stop.exit_code or min(bad, 1)
+        print("stopped; run the same command again to segment the remaining videos")
+    return stop.exit_code or min(errors, 1)
 
 
 if __name__ == "__main__":

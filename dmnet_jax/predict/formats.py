@@ -1,4 +1,4 @@
-"""The forms in which `predict` writes labels, all of one size: that of the frames."""
+"""Writers for label maps at the size of the frames, in several formats."""
 
 import contextlib
 import os
@@ -17,15 +17,19 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class LabelWriter(Protocol):
-    """Writes labels, uint8 [H, W], each complete before the next.
+    """Writes label maps, uint8 [H, W]; each is complete before the next is added.
 
     Raises:
-        OSError, WriteError: it cannot be written.
+        OSError, WriteError: writing failed.
     """
 
-    def add(self, name: str, label: np.ndarray) -> None: ...
+    def add(self, name: str, label: np.ndarray) -> None:
+        """Adds the labels of the frame `name`."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Completes the files."""
+        ...
 
 
 def label_writer(
@@ -34,19 +38,20 @@ def label_writer(
     classes: Sequence[ClassInfo],
     file_names: Mapping[str, str],
 ) -> LabelWriter:
-    """A writer into a folder that exists.
+    """Creates a writer for a format.
 
     Args:
-        form: png: `masks/NAME.png`, palette index is class; numpy: `masks/NAME.npz`,
-            its array "labels"; coco: `annotations.json`; cvat: a folder that CVAT
-            imports as "Segmentation mask 1.1".
-        folder: for the files.
-        classes: background first.
-        file_names: of the frames' pictures, by the frames' names (coco); NAME.png if
-            a frame has none.
+        form: "png": `masks/NAME.png`, where the palette index is the class; "numpy":
+            `masks/NAME.npz` with the array "labels"; "coco": `annotations.json`;
+            "cvat": a folder that CVAT imports as "Segmentation mask 1.1".
+        folder: existing folder to write to.
+        classes: the classes, background first.
+        file_names: names of the frames' image files by name of the frame ("coco"); for
+            other frames NAME.png.
 
     Raises:
-        DataError: an extra that it needs is missing, or a name that it cannot hold.
+        DataError: an extra is not installed, or the format does not support the name of
+            a class.
     """
     if form == "coco":
         return _Coco(folder, classes, file_names)
@@ -56,7 +61,7 @@ def label_writer(
 
 
 class _Masks:
-    """A file a frame."""
+    """Writes one file per frame."""
 
     def __init__(self, folder: Path, form: Format, classes: Sequence[ClassInfo]):
         self._folder, self._form = folder, form
@@ -65,10 +70,10 @@ class _Masks:
 
     def add(self, name: str, label: np.ndarray) -> None:
         if self._form == "numpy":
-            with replacing(self._folder / f"{name}.npz") as path:
+            with atomic_write(self._folder / f"{name}.npz") as path:
                 np.savez_compressed(path, labels=label)
         else:
-            with replacing(self._folder / f"{name}.png") as path:
+            with atomic_write(self._folder / f"{name}.png") as path:
                 save_indexed_png(path, label, self._colors)
 
     def close(self) -> None:
@@ -76,7 +81,7 @@ class _Masks:
 
 
 class _Coco(coco.Writer):
-    """One file, written at the end; a picture has its file's name."""
+    """Writes one COCO file at the end, with the names of the image files."""
 
     def __init__(
         self, folder: Path, classes: Sequence[ClassInfo], names: Mapping[str, str]
@@ -89,8 +94,8 @@ class _Coco(coco.Writer):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to write instead of `path`, put in its place once it is complete."""
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path, which replaces `path` once the file is complete."""
     partial = path.with_name(f".partial{path.suffix}")
     try:
         yield partial

@@ -1,6 +1,6 @@
-"""Several videos: one after another, in several processes, or on Ray.
+"""Prediction of several videos: in sequence, in several processes, or with Ray.
 
-Whoever calls it, each video is segmented by `Worker.segment`.
+In each case, a video is segmented by `Worker.segment`.
 """
 
 import multiprocessing
@@ -15,18 +15,18 @@ from typing import Any
 from data_pipelines.io.environment import end_with_parent, install
 from dmnet_jax.predict.videos import Video
 from dmnet_jax.predict.worker import Outcome, Progress, Request, Stopping, Worker
-from dmnet_jax.process import StopRequest
+from dmnet_jax.process import StopRequest, format_duration
 
 POLL = 0.2
-"""Seconds after which a wait for results looks whether it was asked to stop."""
+"""Seconds between checks for a stop request while waiting for results."""
 
 _PREALLOCATE = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
-def in_turn(
+def in_sequence(
     request: Request, videos: Sequence[Video], stopping: Stopping, progress: Progress
 ) -> Iterator[Outcome]:
-    """One video after another, in this process."""
+    """Segments one video after another in this process."""
     worker = Worker(request)
     for video in videos:
         yield worker.segment(video, stopping, progress)
@@ -37,30 +37,34 @@ def in_turn(
 def in_processes(
     request: Request, videos: Sequence[Video], jobs: int, stopping: Stopping
 ) -> Iterator[Outcome]:
-    """`jobs` videos at a time, each in a process of its own; as they are done.
+    """Segments `jobs` videos at a time in separate processes.
+
+    Yields:
+        Outcomes, as videos are completed.
 
     Raises:
-        ValueError: as `Worker.segment`; also if a process died.
+        ValueError: see `Worker.segment`; also if a process died.
     """
-    # Or the first process takes most of a GPU's memory.
+    # Otherwise, the first process would reserve most of the GPU's memory.
     os.environ.setdefault(_PREALLOCATE, "false")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context) as pool:
-        waiting = {pool.submit(_in_process, request, video) for video in videos}
+        running = {pool.submit(_in_process, request, video) for video in videos}
         try:
-            while waiting and not stopping():
-                done, waiting = wait(waiting, POLL, FIRST_COMPLETED)
+            while running and not stopping():
+                done, running = wait(running, POLL, FIRST_COMPLETED)
                 for future in done:
                     yield future.result()
         except BrokenProcessPool as error:
             raise ValueError(
-                "a process ended by itself, for want of memory perhaps; finished "
-                "videos are kept: run it again with fewer --jobs"
+                "a process died, possibly out of memory; finished videos are kept: run "
+                "the command again with fewer --jobs"
             ) from error
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children() if waiting else ():
-                child.terminate()
+            if running:
+                for child in multiprocessing.active_children():
+                    child.terminate()
 
 
 _worker: Worker | None = None
@@ -78,12 +82,12 @@ def _in_process(request: Request, video: Video) -> Outcome:
 def on_ray(
     request: Request, videos: Sequence[Video], jobs: int, stopping: Stopping
 ) -> Iterator[Outcome]:
-    """As `in_processes`, on `jobs` actors of a Ray cluster, or of a local Ray.
+    """Like `in_processes`, with `jobs` actors of a Ray cluster or of a local Ray.
 
-    A video whose machine is lost is segmented on another one, up to twice.
+    If a machine is lost, its video is segmented on another one, up to twice.
 
     Raises:
-        ValueError: as `Worker.segment`; also if Ray is not installed.
+        ValueError: see `Worker.segment`; also if Ray is not installed.
     """
     try:
         ray: Any = import_module("ray")
@@ -100,48 +104,48 @@ def on_ray(
         num_gpus=share,
         max_restarts=-1,
         max_task_retries=2,
-        # Or the first of several on one GPU takes most of its memory.
+        # Otherwise, the first of several actors would reserve most of a GPU's memory.
         runtime_env={"env_vars": {_PREALLOCATE: "false"}} if 0 < share < 1 else None,
     )(Worker)
-    actors = [actor.remote(request) for _ in range(min(jobs, len(videos)))]
-    idle, left, waiting = list(actors), list(videos), {}
+    workers = [actor.remote(request) for _ in range(min(jobs, len(videos)))]
+    idle, pending, running = list(workers), list(videos), {}
     try:
-        while (left or waiting) and not stopping():
-            while left and idle:
-                one, video = idle.pop(), left.pop(0)
-                waiting[one.segment.remote(video)] = one, video
-            for done in ray.wait(list(waiting), timeout=POLL)[0]:
-                one, video = waiting.pop(done)
-                idle.append(one)
-                yield _of_ray(ray, done, video)
+        while (pending or running) and not stopping():
+            while pending and idle:
+                worker, video = idle.pop(), pending.pop(0)
+                running[worker.segment.remote(video)] = worker, video
+            for future in ray.wait(list(running), timeout=POLL)[0]:
+                worker, video = running.pop(future)
+                idle.append(worker)
+                yield _ray_outcome(ray, future, video)
     finally:
-        for one in actors:
-            ray.kill(one)
+        for worker in workers:
+            ray.kill(worker)
 
 
-def _of_ray(ray: Any, done: Any, video: Video) -> Outcome:
+def _ray_outcome(ray: Any, future: Any, video: Video) -> Outcome:
     try:
-        return ray.get(done)
+        return ray.get(future)
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None)
-        if isinstance(cause, ValueError | OSError):  # no other video would do better
+        if isinstance(cause, ValueError | OSError):  # would fail for all videos
             raise cause from error
         text = " ".join(str(error).split())[-300:]
         return Outcome(video.name, "failed", text=f"its worker was lost ({text})")
 
 
-def clock(seconds: float) -> str:
-    """Such as 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def format_outcome(outcome: Outcome, done: int, total: int, start: float) -> str:
+    """Formats a line about a finished video.
 
-
-def told(outcome: Outcome, done: int, total: int, began: float) -> str:
-    """A line about a video: which, what came of it, how long the others will take."""
-    left = (time.monotonic() - began) / done * (total - done)
-    what = [f"{outcome.frames} frames"] if outcome.frames else []
+    Args:
+        outcome: outcome of the video.
+        done: number of finished videos.
+        total: number of videos.
+        start: `time.monotonic()` at the start.
+    """
+    remaining = (time.monotonic() - start) / done * (total - done)
+    parts = [f"{outcome.frames} frames"] if outcome.frames else []
     if outcome.status != "done":
-        what.append(f"{outcome.status} ({outcome.text})")
-    rest = f"; {clock(left)} left" if done < total else ""
-    return f"{done}/{total} {outcome.video}: {', '.join(what)}{rest}"
+        parts.append(f"{outcome.status} ({outcome.text})")
+    left = f"; {format_duration(remaining)} left" if done < total else ""
+    return f"{done}/{total} {outcome.video}: {', '.join(parts)}{left}"

@@ -1,4 +1,4 @@
-"""What `predict` segments with: a trained run, or a file that `export` wrote."""
+"""Loading of networks for prediction: a trained run or an exported file."""
 
 import hashlib
 import json
@@ -19,16 +19,16 @@ EXPORTED = (".jax", ".onnx", ".xml")
 
 
 class Network:
-    """A network that is loaded once, for videos of any size.
+    """A loaded network for videos of any size.
 
     Attributes:
-        classes: "name" and "color" of each, background first.
-        size: (H, W) of the frames it computes on.
-        sha256: of its weights, or of the exported file.
+        classes: "name" and "color" of each class, background first.
+        size: (H, W) of the network's input.
+        sha256: digest of the weights, or of the exported file.
         memories: which memories it has.
         global_size: frames that the global memory can hold; None if not known.
-        compiled: whether its memory can be inspected and its thresholds changed, which
-            those of an exported file cannot.
+        compiled: whether its memory can be inspected and its thresholds changed; False
+            for an exported file.
         state: whether it has a prediction state; None if not known.
     """
 
@@ -50,10 +50,14 @@ class Network:
         self._program, self._programs = program, {}
 
     def session(self, size: Size, **options: Any) -> Session:
-        """A new session for frames [*size, 3]; a size is compiled once.
+        """Creates a session for frames [*size, 3]. Each size is compiled once.
+
+        Args:
+            size: (H, W) of the frames.
+            **options: arguments of `Session`.
 
         Raises:
-            ValueError: such frames are too large or too long.
+            ValueError: frames of this size are too large or too narrow.
         """
         check_frames(size, self.size)
         if size not in self._programs:
@@ -64,16 +68,21 @@ class Network:
 def load_network(
     checkpoint: str, which: Any = "newest", *, memory: bool = True
 ) -> Network:
-    """The network of a run directory, the shipped one, or an exported file.
+    """Loads the network of a run directory, the shipped one, or an exported file.
+
+    Args:
+        checkpoint: run directory, "rendered", or path of an exported file.
+        which: "newest", "best" or a step of a run.
+        memory: whether to use the network's memory.
 
     Raises:
-        ValueError: it cannot be loaded; says why.
+        ValueError: the network cannot be loaded; says why.
     """
     if Path(checkpoint).suffix in EXPORTED:
         if not memory:
             raise ValueError(
-                f"{checkpoint}: an exported file keeps its memory; --no-memory takes a "
-                "run directory or the shipped network"
+                f"{checkpoint}: an exported file always uses its memory; --no-memory "
+                "needs a run directory or the shipped network"
             )
         return _exported(Path(checkpoint))
     return network_of(streaming.load_run(checkpoint, which, memory=memory))
@@ -95,18 +104,26 @@ def network_of(trained: TrainedRun) -> Network:
 
 
 def _program(trained: TrainedRun, size: Size) -> Program:
-    """Compiles a step whose labels have the size of frames [*size, 3], exactly.
+    """Compiles a step that computes labels at the size of the frames.
 
-    Frames of other sizes are letterboxed too, and their labels the nearest pixels', as
-    are those of more than `MAX_LABELS` pixels.
+    Labels of frames of other sizes, and of frames with more than `MAX_LABELS` pixels,
+    are resized by nearest neighbor.
     """
-    network = trained.config.data.size
-    labels = label_size(size, network)
-    return compile(trained.model, trained.variables, size=network, label_size=labels)
+    input_size = trained.config.data.size
+    return compile(
+        trained.model,
+        trained.variables,
+        size=input_size,
+        label_size=label_size(size, input_size),
+    )
 
 
 def check_frames(size: Size, network: Size) -> None:
-    """Refuses frames that cannot be letterboxed to the network's size; ValueError."""
+    """Checks that frames can be letterboxed to the network's size.
+
+    Raises:
+        ValueError: frames of this size are too large or too narrow.
+    """
     fault = canvas_fault(size, network)
     if fault:
         raise ValueError(f"frames cannot be used: {fault}")
@@ -117,17 +134,17 @@ def _exported(path: Path) -> Network:
     interface = program.interface
     if interface.streams != 1:
         raise ValueError(
-            f"{path}: steps {interface.streams} streams together; export it for one"
+            f"{path}: exported for {interface.streams} streams; export it for one"
         )
-    described = json.loads(path.with_name(f"{path.name}.json").read_bytes())
-    classes = described.get("classes") or [
+    notes = json.loads(path.with_name(f"{path.name}.json").read_bytes())
+    classes = notes.get("classes") or [
         {"name": f"class_{index}", "color": [0, 0, 0]}
         for index in range(interface.num_classes)
     ]
-    known = isinstance(classes, list) and all(
+    valid = isinstance(classes, list) and all(
         isinstance(info, dict) and {"name", "color"} <= info.keys() for info in classes
     )
-    if not known or len(classes) != interface.num_classes:
+    if not valid or len(classes) != interface.num_classes:
         raise ValueError(
             f"{path}.json: classes must be the names and colors of "
             f"{interface.num_classes} classes; export it again"

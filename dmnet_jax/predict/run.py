@@ -1,4 +1,4 @@
-"""The two ways through a source: every frame, or always the latest."""
+"""Prediction of one source: every frame (offline) or always the latest (live)."""
 
 import contextlib
 import time
@@ -16,23 +16,23 @@ from dmnet_jax.video.capture import Every, Latest, first_frame
 from dmnet_jax.video.sources import RATE, Folder, Source, SourceError
 
 OFFLINE = Policy(skip_blank=False, skip_frozen=False, other_sizes="letterbox")
-"""Nothing is skipped, so that labels are those of `evaluate.py`."""
+"""Policy that skips no frames, so that labels equal those of `evaluate.py`."""
 
 LIVE = Policy(max_gap=1.0, other_sizes="letterbox")
 SILENCE = 2.0
-"""Seconds without a frame after which a live run says so."""
+"""Seconds without a frame after which a live run prints a message."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to go through a source, and what to write of it.
+    """Options of a prediction.
 
     Attributes:
-        live: the latest frame wins; else every frame.
-        frames: at most so many; 0: all.
-        form: of the labels.
-        overlay: whether to draw the overlay video.
-        about: for the summary.
+        live: whether to segment only the latest frame instead of every frame.
+        frames: maximum number of frames; 0 for all.
+        form: format of the labels.
+        overlay: whether to write the overlay video.
+        about: further fields of the summary.
     """
 
     live: bool = False
@@ -53,20 +53,20 @@ def run(
     """Segments a source into files in `out`.
 
     Args:
-        network: of `load_network`.
-        source: of `open_source`.
+        network: a network from `load_network`.
+        source: a source from `open_source`.
         out: folder for the files.
-        options: how.
-        stopping: asked before each frame, and while one is waited for; True ends in
-            good order.
-        progress: called after each frame with how many there were.
+        options: options of the prediction.
+        stopping: called before each frame and while waiting for one; if it returns
+            True, the run ends with all files complete.
+        progress: called after each frame with the number of frames so far.
 
     Returns:
-        The summary, whose "lost" says why the source was lost before its end; None if
-        it was stopped before the first frame, and nothing was written.
+        The summary. Its "lost" is the reason if the source was lost before its end.
+        None if the run was stopped before the first frame and nothing was written.
 
     Raises:
-        ValueError: nothing could be read, or not written.
+        ValueError: nothing could be read, or writing failed.
     """
     first = first_frame(source, stopping)
     if first is None:
@@ -75,17 +75,23 @@ def run(
     rate = source.rate or RATE
     deadline = 1 / rate if options.live else None
     policy = LIVE if options.live else OFFLINE
-    names = {}
+    file_names = {}
     if isinstance(source, Folder):
-        names = {path.stem: path.name for path in source.paths}
+        file_names = {path.stem: path.name for path in source.paths}
     counts: dict[str, int] = {}
     lost, summary = "", {}
     with network.session(size, policy=policy, deadline=deadline) as session:
-        form = (options.form, options.overlay, names)
-        outputs = Outputs(out, network.classes, rate, *form)
-        began = time.monotonic()
-        way = _live if options.live else _offline
-        frames = way(session, source, outputs, counts, stopping)
+        outputs = Outputs(
+            out,
+            network.classes,
+            rate,
+            form=options.form,
+            overlay=options.overlay,
+            file_names=file_names,
+        )
+        start = time.monotonic()
+        segment = _live if options.live else _offline
+        frames = segment(session, source, outputs, counts, stopping)
         try:
             with contextlib.closing(frames):
                 for _ in frames:
@@ -95,7 +101,7 @@ def run(
         except SourceError as error:
             lost = str(error)
         finally:
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             summary = {
                 **options.about,
                 "mode": "live" if options.live else "offline",
@@ -115,36 +121,36 @@ def run(
     return summary
 
 
-def told(summary: dict[str, Any], out: Path) -> str:
-    """The summary in a few lines."""
+def format_summary(summary: dict[str, Any], out: Path) -> str:
+    """Formats the summary in a few lines."""
     session = summary["session"]
     latency = session["latency"]
-    known = latency["p50_ms"] is not None
+    measured = latency["p50_ms"] is not None
     times = " ".join(
-        f"{name} {latency[f'{name}_ms']:.1f}" if known else f"{name} n/a"
+        f"{name} {latency[f'{name}_ms']:.1f}" if measured else f"{name} n/a"
         for name in ("p50", "p95", "p99", "max")
     )
     rules = ("refused", "late", "blank", "frozen", "suspect", "gaps", "letterboxed")
-    seen = [f"{name} {session[name]}" for name in rules if session[name]]
+    events = [f"{name} {session[name]}" for name in rules if session[name]]
     lines = [
         f"{summary['frames_written']} frames in {summary['wall_seconds']:.1f} s "
-        f"({summary['frames_a_second']:.1f} a second, files included)",
+        f"({summary['frames_a_second']:.1f} frames/s including file output)",
         f"latency, ms: {times}",
     ]
     if "dropped" in summary:
         lines.append(
             f"captured {summary['captured']}, dropped {summary['dropped']}, deadline "
-            f"missed {latency['deadline_misses']}, silences {summary['silences']}, "
-            f"camera lost {summary['losses']}"
+            f"misses {latency['deadline_misses']}, timeouts {summary['silences']}, "
+            f"camera losses {summary['losses']}"
         )
     faults = {
-        "undecodable": "packets that gave no frame",
-        "clock_jumps": "jumps of the clock that were bridged",
+        "undecodable": "undecodable packets",
+        "clock_jumps": "corrected clock jumps",
     }
-    seen += [
+    events += [
         f"{text} {summary[name]}" for name, text in faults.items() if summary.get(name)
     ]
-    lines += [", ".join(seen)] if seen else []
+    lines += [", ".join(events)] if events else []
     return "\n".join([*lines, f"{out}"])
 
 
@@ -155,15 +161,15 @@ def _offline(
     counts: dict[str, int],
     stopping: Callable[[], bool],
 ) -> Generator[None, None, None]:
-    counts.update(faults_of(source))
-    began = None
+    counts.update(source_faults(source))
+    start = None
     with Every(source) as frames:
         while (timed := frames.next(stopping=stopping)) is not None:
             captured = timed.captured
-            began = captured.seconds if began is None else began
+            start = captured.seconds if start is None else start
             result = session.step(captured.image, damage=captured.damage)
-            outputs.add(captured, result, captured.seconds - began)
-            counts.update(faults_of(source))
+            outputs.add(captured, result, captured.seconds - start)
+            counts.update(source_faults(source))
             yield
 
 
@@ -174,8 +180,8 @@ def _live(
     counts: dict[str, int],
     stopping: Callable[[], bool],
 ) -> Generator[None, None, None]:
-    counts.update(captured=0, dropped=0, losses=0, silences=0, **faults_of(source))
-    began = None
+    counts.update(captured=0, dropped=0, losses=0, silences=0, **source_faults(source))
+    start = None
     with Latest(source) as latest:
         while True:
             try:
@@ -190,18 +196,18 @@ def _live(
                     captured=latest.captured,
                     dropped=latest.dropped,
                     losses=latest.losses,
-                    **faults_of(source),
+                    **source_faults(source),
                 )
             if timed is None:
                 return
             captured, arrived = timed
-            began = arrived if began is None else began
+            start = arrived if start is None else start
             result = session.step(captured.image, arrived, captured.damage)
             age = time.monotonic() - arrived
-            outputs.add(captured, result, arrived - began, age_ms=round(1e3 * age, 3))
+            outputs.add(captured, result, arrived - start, age_ms=round(1e3 * age, 3))
             yield
 
 
-def faults_of(source: Source) -> dict[str, int]:
-    """What a source counts of its own: "undecodable" packets, "clock_jumps"."""
+def source_faults(source: Source) -> dict[str, int]:
+    """Returns a source's counts of "undecodable" packets and "clock_jumps"."""
     return dict(getattr(source, "faults", {}))

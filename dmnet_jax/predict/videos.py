@@ -1,4 +1,4 @@
-"""Which videos a `--source` names, where it names several."""
+"""Discovery of videos in a folder or by a pattern."""
 
 import glob
 from pathlib import Path
@@ -13,8 +13,8 @@ class Video(NamedTuple):
     """One of several videos.
 
     Attributes:
-        name: of its folder of results.
-        source: as `open_source` takes it.
+        name: name of its results folder.
+        source: argument of `open_source`.
     """
 
     name: str
@@ -22,34 +22,35 @@ class Video(NamedTuple):
 
 
 def find_videos(text: str, out: Path | None = None) -> list[Video]:
-    """The videos of a folder of videos, or of a pattern such as "day*/*.mp4".
+    """Finds the videos in a folder, or by a pattern such as "day*/*.mp4".
 
-    Videos are video files, folders of pictures, and folders that hold such a folder
-    called frames. They are named by their places below the folder, or below the first
-    part of the pattern that has a wildcard.
+    Videos are video files, folders of images, and folders with a subfolder `frames` of
+    images. They are named by their paths relative to the folder, or to the parts of the
+    pattern before the first wildcard.
 
     Args:
-        text: a user's `--source`.
-        out: folder for results, which may be below it: what is in it is no video.
+        text: value of `--source`.
+        out: folder for results, which may be inside the folder; ignored in the search.
 
     Returns:
-        In natural order; none if it names one source, which `open_source` opens.
+        The videos in natural order; an empty list if `text` is a single source for
+        `open_source`.
 
     Raises:
-        SourceError: a pattern that fits nothing, or two videos of one name.
+        SourceError: the pattern matches no video, or two videos have the same name.
     """
     path = Path(text)
     if text == RENDERED:
         return []
     if path.is_dir():
-        return [] if listed(path) else _named(path, sources_in(path))
+        return [] if listed(path) else _name_videos(path, sources_in(path))
     if not is_pattern(text):
         return []
-    fixed = []
+    root_parts = []
     for part in path.parts:
         if glob.has_magic(part):
             break
-        fixed.append(part)
+        root_parts.append(part)
     matches = [Path(match) for match in glob.glob(text, recursive=True)]
     results = None if out is None else out.resolve()
     matches = [
@@ -58,32 +59,34 @@ def find_videos(text: str, out: Path | None = None) -> list[Video]:
         if not is_skipped(match.name)
         and results not in (match.resolve(), *match.resolve().parents)
     ]
-    if any(_is_picture(match) for match in matches):
+    if any(_is_image(match) for match in matches):
         return []
-    found = {place for match in matches for place in sources_in(match, alone=True)}
-    if not found:
-        raise SourceError(f"{text}: no video and no folder of pictures fits it")
-    return _named(Path(*fixed), found)
+    paths = {source for match in matches for source in sources_in(match, alone=True)}
+    if not paths:
+        raise SourceError(f"{text}: matches no video and no folder of images")
+    return _name_videos(Path(*root_parts), paths)
 
 
-def _is_picture(path: Path) -> bool:
+def _is_image(path: Path) -> bool:
     return path.suffix.lower() in PICTURES and path.is_file()
 
 
-def _named(root: Path, places: set[Path] | list[Path]) -> list[Video]:
-    ordered = sorted(places, key=lambda place: natural_key(str(place)))
-    named: dict[str, Path] = {}
-    for place in ordered:
-        inside = place.relative_to(root) if place != root else Path(place.name)
-        parts = [part for part in inside.parts if part != "frames"] or [root.name]
-        if place.is_file():
+def _name_videos(root: Path, paths: set[Path] | list[Path]) -> list[Video]:
+    """Names videos by their paths below `root`, in natural order."""
+    by_name: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: natural_key(str(path))):
+        relative = path.relative_to(root) if path != root else Path(path.name)
+        parts = [part for part in relative.parts if part != "frames"] or [root.name]
+        if path.is_file():
             parts[-1] = Path(parts[-1]).stem
         name = file_name(*parts, suffix="")
-        if name in named:
-            name = file_name(*parts, suffix=place.suffix)
-        if name in named:
-            raise SourceError(f"{place}: is called {name}, as {named[name]}; rename it")
+        if name in by_name:
+            name = file_name(*parts, suffix=path.suffix)
+        if name in by_name:
+            raise SourceError(
+                f"{path}: has the same name as {by_name[name]}, {name}; rename it"
+            )
         if fault := name_fault(name):
-            raise SourceError(f"{place}: the name {fault}; rename it")
-        named[name] = place
-    return [Video(name, str(place)) for name, place in named.items()]
+            raise SourceError(f"{path}: the name {fault}; rename it")
+        by_name[name] = path
+    return [Video(name, str(path)) for name, path in by_name.items()]

@@ -1,7 +1,7 @@
-"""One of several videos into a folder of its own, complete or not at all.
+"""Prediction of one of several videos into its own folder, all or nothing.
 
-Results are written beside their place and moved there once they are complete, so that a
-second run does what the first one left.
+Results are written to a temporary folder, which is renamed once it is complete. A
+second run therefore only processes unfinished videos.
 """
 
 import json
@@ -24,15 +24,16 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for, alike for all videos.
+    """Settings for all videos.
 
     Attributes:
-        checkpoint: of `load_network`.
-        which: of it.
-        out: absolute path of the folder for the videos' folders.
-        options: for each video.
-        memory: of `load_network`.
-        sha256: of the network that finished videos were made with; empty if none are.
+        checkpoint: argument of `load_network`.
+        which: argument of `load_network`.
+        out: absolute path of the folder for the results folders.
+        options: options for each video.
+        memory: argument of `load_network`.
+        sha256: digest of the network that finished videos were made with; empty if
+            there are none.
     """
 
     checkpoint: str
@@ -43,24 +44,28 @@ class Request:
     sha256: str = ""
 
     def about(self) -> dict[str, Any]:
-        """JSON that is the same for the same request."""
-        form = self.options.form
-        frames, overlay = self.options.frames, self.options.overlay
-        asked = {"which": self.which, "memory": self.memory, "frames": frames}
-        asked |= {"overlay": overlay, "format": form}
-        return {"checkpoint": self.checkpoint, "request": asked}
+        """Returns the request as JSON, for summaries and for comparison with them."""
+        request = {
+            "which": self.which,
+            "memory": self.memory,
+            "frames": self.options.frames,
+            "overlay": self.options.overlay,
+            "format": self.options.form,
+        }
+        return {"checkpoint": self.checkpoint, "request": request}
 
 
 class Outcome(NamedTuple):
-    """What came of a video.
+    """The outcome of a video.
 
     Attributes:
-        video: its name.
-        status: "done"; "lost", before its end, what there was is written; "failed",
-            nothing is; "skipped", another process has or did it; "stopped", as it was
-            asked to, nothing is written.
-        frames: written.
-        text: why it is not done.
+        video: name of the video.
+        status: "done"; "lost": the source was lost before its end, and the frames so
+            far are written; "failed": nothing is written; "skipped": another process
+            segments the video, or has done so; "stopped": a stop was requested, and
+            nothing is written.
+        frames: number of frames written.
+        text: the reason if the status is not "done".
     """
 
     video: str
@@ -70,12 +75,12 @@ class Outcome(NamedTuple):
 
 
 class Worker:
-    """Segments videos one after another, with a network that is loaded for the first.
+    """Segments videos one after another. The network is loaded with the first video.
 
-    A process of a pool has one, and so has an actor of Ray.
+    Each process of a pool and each Ray actor has its own worker.
 
     Args:
-        request: for all of them.
+        request: settings for all videos.
     """
 
     def __init__(self, request: Request) -> None:
@@ -88,9 +93,14 @@ class Worker:
         stopping: Stopping = lambda: False,
         progress: Progress = lambda done, total: None,
     ) -> Outcome:
-        """Segments a video into the folder of its name, complete or not at all.
+        """Segments a video into the folder of its name, all or nothing.
 
-        What a killed run left of it is removed, and so is a result that was lost.
+        Files of a killed run and of a "lost" result are removed.
+
+        Args:
+            video: the video.
+            stopping: see `run`.
+            progress: called with the numbers of finished frames and of all frames.
 
         Raises:
             ValueError: the network cannot be loaded, or nothing can be written.
@@ -102,21 +112,23 @@ class Worker:
             )
             if request.sha256 not in ("", self._network.sha256):
                 raise ValueError(
-                    f"{request.out}: videos in it were made with other weights than "
-                    f"{request.checkpoint} has now; name another --out"
+                    f"{request.out}: its videos were made with other weights than "
+                    f"those of {request.checkpoint}; choose another --out"
                 )
         out = Path(request.out)
         work, final = out / f".{video.name}.partial", out / video.name
         try:
-            with held(work) as ours:
-                if not ours:
-                    return Outcome(video.name, "skipped", text="another process has it")
-                if not left_over(request, [video])[1]:
+            with held(work) as acquired:
+                if not acquired:
+                    text = "another process is segmenting it"
+                    return Outcome(video.name, "skipped", text=text)
+                if not unfinished_videos(request, [video])[1]:
                     shutil.rmtree(work)
-                    return Outcome(video.name, "skipped", text="another process did it")
+                    text = "another process has finished it"
+                    return Outcome(video.name, "skipped", text=text)
                 for path in work.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-                summary = self._written(video, work, stopping, progress)
+                summary = self._run(video, work, stopping, progress)
                 if summary is None or stopping():
                     shutil.rmtree(work)
                     return Outcome(video.name, "stopped")
@@ -132,11 +144,11 @@ class Worker:
         status = "lost" if summary["lost"] else "done"
         return Outcome(video.name, status, summary["frames_written"], summary["lost"])
 
-    def _written(
+    def _run(
         self, video: Video, work: Path, stopping: Stopping, progress: Progress
     ) -> dict[str, Any] | None:
         source, options = open_source(video.source), self._request.options
-        total = length_of(source, options.frames)
+        total = count_frames(source, options.frames)
         options = Options(
             frames=options.frames,
             form=options.form,
@@ -151,45 +163,50 @@ class Worker:
         return run(self._network, source, work, options, stopping, count)
 
 
-def length_of(source: Any, most: int = 0) -> int | None:
-    """How many frames of a source are to come; None if it does not tell.
+def count_frames(source: Any, limit: int = 0) -> int | None:
+    """Returns the number of frames of a source; None if unknown.
 
     Args:
-        source: of `open_source`.
-        most: at most so many; 0: all.
+        source: a source from `open_source`.
+        limit: maximum number of frames; 0 for all.
     """
     paths = getattr(source, "paths", None)
     length = len(paths) if paths else getattr(source, "length", None)
     if length is None:
-        return most or None
-    return min(length, most) if most else length
+        return limit or None
+    return min(length, limit) if limit else length
 
 
-def left_over(request: Request, videos: Sequence[Video]) -> tuple[Request, list[Video]]:
-    """The videos that no earlier run has finished, and the request with its network.
+def unfinished_videos(
+    request: Request, videos: Sequence[Video]
+) -> tuple[Request, list[Video]]:
+    """Returns the videos that no earlier run has finished.
+
+    Returns:
+        The request with the digest of the earlier runs' network, and the videos.
 
     Raises:
-        ValueError: an earlier run was asked for something else.
+        ValueError: an earlier run had other settings.
     """
-    left, network = [], ""
+    unfinished, sha256 = [], ""
     for video in videos:
         path = Path(request.out) / video.name / "summary.json"
         if not path.parent.exists():
-            left.append(video)
+            unfinished.append(video)
             continue
         try:
             summary = json.loads(path.read_bytes())
-            found = {name: summary[name] for name in request.about()}
-            network = summary["weights_sha256"]
+            about = {name: summary[name] for name in request.about()}
+            sha256 = summary["weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{path.parent}: no result of this command; name another --out"
+                f"{path.parent}: not a result of this command; choose another --out"
             ) from error
-        if found != request.about():
+        if about != request.about():
             raise ValueError(
-                f"{path}: was made with {found}, not {request.about()}; name another "
-                "--out, or delete it"
+                f"{path}: was made with {about}, not {request.about()}; choose another "
+                "--out, or delete the folder"
             )
         if summary.get("lost"):
-            left.append(video)
-    return replace(request, sha256=network), left
+            unfinished.append(video)
+    return replace(request, sha256=sha256), unfinished

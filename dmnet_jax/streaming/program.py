@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from data_pipelines.io.images import size_fault
 from dmnet_jax.models.protocol import Memories, Output
-from dmnet_jax.nn.resizing import enlarge, likeliest
+from dmnet_jax.nn.resizing import resize, resized_argmax
 from dmnet_jax.streaming.letterbox import MAX_LABELS
 
 NO_LABEL = 255
@@ -222,11 +222,11 @@ def labeled_step(
     memory = model.reset(memory, reset)
     memory, output = _step(model, variables, memory, frames, active)
     size = interface.label_size
-    labels = likeliest(output.logits, size)
+    labels = resized_argmax(output.logits, size)
     return memory, Labeled(
         labels=jnp.where(active[:, None, None], labels, NO_LABEL),
         probabilities=(
-            jax.nn.softmax(enlarge(output.logits, size)) if probabilities else None
+            jax.nn.softmax(resize(output.logits, size)) if probabilities else None
         ),
         confidence=output.confidence,
         similarity=output.similarity,

@@ -82,7 +82,7 @@ class Result:
     missed_deadline: bool = False
 
 
-class Remembered(NamedTuple):
+class MemoryContents(NamedTuple):
     """Indices of the frames in the memories, oldest first.
 
     Frames are counted from 0 over the frames used since the last "reset-all". The tuple
@@ -326,7 +326,7 @@ class Session:
         with self._lock:
             self.program = self.program.with_thresholds(values)
 
-    def remembered(self) -> Remembered:
+    def remembered(self) -> MemoryContents:
         """Returns the indices of the frames in the memories.
 
         Raises:
@@ -334,7 +334,7 @@ class Session:
         """
         with self._lock:
             if not any(self.program.memories) and self._memory is not None:
-                return Remembered((), ())
+                return MemoryContents((), ())
             if not isinstance(self._memory, DualMemory):
                 raise ValueError(
                     "the memory can be inspected only in an open session of a "
@@ -342,7 +342,7 @@ class Session:
                 )
             rings = self._memory.local, self._memory.global_
             stamps = jax.device_get([ring.stamp[0] for ring in rings])
-        return Remembered(
+        return MemoryContents(
             *(
                 tuple(sorted(stamp[stamp >= 0].tolist())) if there else ()
                 for stamp, there in zip(stamps, self.program.memories, strict=True)

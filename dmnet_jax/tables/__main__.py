@@ -17,7 +17,7 @@ from dmnet_jax.tables.rows import (
     encoder_start,
     parts,
 )
-from dmnet_jax.training.cross_validation import SeriesFlags, finished, folds
+from dmnet_jax.training.cross_validation import RunFlags, is_finished, select_folds
 
 HELP = """The paper's tables, measured beside what it prints.
 
@@ -42,7 +42,7 @@ device."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Flags(SeriesFlags):
+class Flags(RunFlags):
     """What to measure.
 
     Attributes:
@@ -138,7 +138,7 @@ def make(name: Name, config: Config, flags: Flags) -> int:
     about = {
         "dataset": config.data.dataset,
         "size": list(config.data.size),
-        "folds": ", ".join(map(str, folds(config, flags.fold))),
+        "folds": ", ".join(map(str, select_folds(config, flags.fold))),
         "repeat": flags.repeat,
         "budget": f"{sum(s.epochs for s in stages)} epochs of batches of "
         f"{config.train.batch_size}",
@@ -167,8 +167,8 @@ def draw(name: str, config: Config, flags: FigureFlags) -> int:
         for row, cell in zip(rows, cells, strict=True)
     ]
     if name == "figure2" and not flags.methods:
-        runs = [(method, run) for method, run in runs if finished(run)]
-    unfinished = [run.run_directory for _, run in runs if not finished(run)]
+        runs = [(method, run) for method, run in runs if is_finished(run)]
+    unfinished = [run.run_directory for _, run in runs if not is_finished(run)]
     if unfinished or not runs:
         where = unfinished[0] if unfinished else config.workdir
         raise ValueError(f"{where}: no finished run; table1 trains them")

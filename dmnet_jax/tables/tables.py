@@ -13,10 +13,10 @@ from dmnet_jax.evaluation.results_file import read_results
 from dmnet_jax.process import StopRequest
 from dmnet_jax.tables.rows import Row, parts
 from dmnet_jax.training.cross_validation import (
-    SeriesFlags,
+    RunFlags,
     average,
-    finished,
-    planned,
+    is_finished,
+    plan_runs,
 )
 
 TRAIN = ("-m", "dmnet_jax.cli.train")
@@ -41,7 +41,7 @@ OURS = (
 )
 
 
-def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int:
+def train_row(config: Config, row: Row, flags: RunFlags, folder: Path) -> int:
     """Trains the missing runs of a row, each in its own process.
 
     Args:
@@ -53,15 +53,15 @@ def train_row(config: Config, row: Row, flags: SeriesFlags, folder: Path) -> int
     Returns:
         0, or the exit status of the first training that did not finish.
     """
-    runs = [part for run in planned(config, flags) for part in parts(run, row)]
+    runs = [part for run in plan_runs(config, flags) for part in parts(run, row)]
     for run in runs:
-        if finished(run):
+        if is_finished(run):
             continue
         recipe = folder / f"{run.name}.json"
         write_text(recipe, to_json(run) + "\n")
         print(f"{row.method}: {run.run_directory}", flush=True)
         status = train_process(recipe)
-        if status or not finished(run):  # 0 without results: stopped on request
+        if status or not is_finished(run):  # 0 without results: stopped on request
             return status or 143
     return 0
 
@@ -86,14 +86,14 @@ def train_process(recipe: Path) -> int:
                     told = True
 
 
-def scores_of(config: Config, row: Row, flags: SeriesFlags) -> dict[str, Any]:
+def scores_of(config: Config, row: Row, flags: RunFlags) -> dict[str, Any]:
     """Returns a cell's scores in percent by protocol C (DMNet's code), and all others.
 
     Scores are averaged over the finished runs. Empty if they do not form a complete set
     of folds and seeds.
     """
-    planned_runs = [parts(run, row)[-1] for run in planned(config, flags)]
-    runs = [run for run in planned_runs if finished(run)]
+    planned_runs = [parts(run, row)[-1] for run in plan_runs(config, flags)]
+    runs = [run for run in planned_runs if is_finished(run)]
     files = [run.run_directory / "results.json" for run in runs]
     read = [read_results(file, to_average=True) for file in files]
     try:

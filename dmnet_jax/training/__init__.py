@@ -1,4 +1,4 @@
-"""One training step, the loop around it, and what a run directory holds."""
+"""The training step, the training loop and the run directory."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,13 +7,13 @@ if TYPE_CHECKING:
     from dmnet_jax.training.step import (
         MEMORY_MODULES,
         TrainState,
+        as_floats,
         create_state,
         forward_loss,
         make_optimizer,
         pixel_counts,
-        plain,
-        readable,
         split_params,
+        summarize_metrics,
         train_step,
     )
 
@@ -24,16 +24,16 @@ __all__ = [
     "forward_loss",
     "make_optimizer",
     "pixel_counts",
-    "plain",
-    "readable",
+    "as_floats",
+    "summarize_metrics",
     "split_params",
     "train_step",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for, so that a command line, which needs other modules of this
-    # package, answers --help without JAX.
+    # Imported lazily: command lines use other modules of this package, and their
+    # --help must not import JAX.
     if name in __all__:
         return getattr(import_module("dmnet_jax.training.step"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

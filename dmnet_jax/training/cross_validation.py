@@ -1,4 +1,4 @@
-"""Several runs of one recipe, its folds or seeds, and what they score on average."""
+"""Runs of one recipe over its folds or several seeds, and their average scores."""
 
 import dataclasses
 import json
@@ -20,8 +20,8 @@ Fold = int | Literal["all"] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class SeriesFlags:
-    """Runs of a recipe.
+class RunFlags:
+    """Flags that select the runs of a recipe.
 
     Attributes:
         fold: Fold that validates, instead of data.fold; "all" for one run per fold.
@@ -32,11 +32,12 @@ class SeriesFlags:
     repeat: int = 1
 
 
-def planned(config: Config, flags: SeriesFlags) -> list[Config]:
-    """The runs that the flags ask for, seed by seed.
+def plan_runs(config: Config, flags: RunFlags) -> list[Config]:
+    """Returns one config per run that the flags select, seed by seed.
 
     Raises:
-        ValueError: no such fold, a recipe without folds, or no run at all.
+        ValueError: the fold does not exist, the recipe has no folds, or `repeat` is
+            below 1.
     """
     if flags.repeat < 1:
         raise ValueError(f"--repeat is {flags.repeat}; it must be at least 1")
@@ -48,62 +49,66 @@ def planned(config: Config, flags: SeriesFlags) -> list[Config]:
             train=dataclasses.replace(config.train, seed=seed),
         )
         for seed in seeds
-        for fold in folds(config, flags.fold)
+        for fold in select_folds(config, flags.fold)
     ]
 
 
-def folds(config: Config, wanted: Fold) -> list[int]:
-    """The folds that `wanted` means: itself, all of the dataset, or the config's.
+def select_folds(config: Config, fold: Fold) -> list[int]:
+    """Returns the selected folds.
+
+    Args:
+        config: a recipe.
+        fold: a fold, "all" for every fold of the dataset, or None for the config's.
 
     Raises:
-        ValueError: no such fold, or a recipe without folds.
+        ValueError: the fold does not exist, or the recipe has no folds.
     """
-    if wanted is None:
+    if fold is None:
         return [config.data.fold]
     count = DATASETS[config.data.dataset].folds
     if not count:
-        raise ValueError(f"--fold {wanted}: {config.data.dataset} has no folds")
+        raise ValueError(f"--fold {fold}: {config.data.dataset} has no folds")
     if config.data.train and config.data.val:
         raise ValueError(
-            f"--fold {wanted}: the recipe names its videos (data.train, data.val), so "
+            f"--fold {fold}: the recipe names its videos (data.train, data.val), so "
             "it has no folds"
         )
-    if wanted == "all":
+    if fold == "all":
         return list(range(count))
-    if wanted not in range(count):
-        raise ValueError(f"--fold {wanted}: folds are 0 to {count - 1}, or all")
-    return [wanted]
+    if fold not in range(count):
+        raise ValueError(f"--fold {fold}: folds are 0 to {count - 1}, or all")
+    return [fold]
 
 
-def finished(config: Config) -> bool:
-    """Whether the run has its results, and they are of this very recipe.
+def is_finished(config: Config) -> bool:
+    """Returns whether the run directory holds the results of this config.
 
     Raises:
-        ConfigError: another recipe ran in its directory.
+        ConfigError: the directory holds the results of a different recipe.
     """
     try:
         results = json.loads((config.run_directory / "results.json").read_bytes())
-        made = from_json(json.dumps(results["about"]["config"]))
+        saved = from_json(json.dumps(results["about"]["config"]))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
-    check_resume(made, config)
-    return made.train.epochs == config.train.epochs
+    check_resume(saved, config)
+    return saved.train.epochs == config.train.epochs
 
 
 def write_average(folder: Path, runs: Sequence[Path]) -> str:
-    """Writes `summary.json` and `summary.md` of runs' results into `folder`.
+    """Writes `summary.json` and `summary.md`, the average results of several runs.
 
     Args:
-        folder: made if missing.
-        runs: folders that hold a `results.json` each.
+        folder: folder to write to; created if missing.
+        runs: run directories, each with a `results.json`.
 
     Returns:
-        The tables.
+        The tables, as Markdown.
 
     Raises:
-        ValueError: results are missing or damaged, and as `average`.
+        ValueError: results are missing, damaged, or rejected by `average`.
     """
-    # Not needed for --help, which is to answer at once.
+    # Imported here, so that --help is fast.
     from dmnet_jax.evaluation.results import write_json
 
     summary = average(_read_results(runs))
@@ -115,36 +120,37 @@ def write_average(folder: Path, runs: Sequence[Path]) -> str:
 
 
 def _read_results(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    found = []
+    results = []
     for folder in folders:
         path = folder / "results.json"
         try:
-            found.append(read_results(path, to_average=True))
+            results.append(read_results(path, to_average=True))
         except ResultsError as error:
             raise ConfigError(f"{path}: cannot be read ({error.reason})") from error
-    return found
+    return results
 
 
 def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Every score's mean and deviation over runs that differ in fold or seed.
+    """Computes the mean and deviation of every score over folds and seeds.
 
-    Runs weigh alike, as published averages over folds do. A score that is undefined
-    in a run (null) is left out of the means. Deviations are of the sample (n - 1):
-    over folds, of each fold's mean over seeds; over seeds, of each seed's mean over
-    folds. The paper repeats its folds with five seeds.
+    All runs have equal weight, as in published averages over folds. A score that is
+    undefined in a run (null) is left out of the means. Deviations are sample
+    deviations (n - 1): over folds, of each fold's mean over seeds; over seeds, of each
+    seed's mean over folds. The paper repeats its folds with five seeds.
 
     Args:
-        results: what `results.json` of each run holds.
+        results: contents of each run's `results.json`.
 
     Returns:
-        JSON: "runs"; for each protocol "letter", "meaning", and for "iou", "dice",
-        "iou_per_class" and "dice_per_class" (by class) the scores; "surface_distance"
-        with its tolerance and "flicker" likewise. Scores are {"folds": mean of each,
-        "mean", "deviation_over_folds", "deviation_over_seeds"}, NaN where undefined.
+        A JSON object with "runs"; for each protocol "letter", "meaning", and scores
+        "iou", "dice", "iou_per_class" and "dice_per_class" (by class); scores
+        "surface_distance", with its tolerance, and "flicker". Each score is {"folds":
+        mean of each fold, "seeds": mean of each seed, "mean", "deviation_over_folds",
+        "deviation_over_seeds"}, NaN where undefined.
 
     Raises:
-        ValueError: the runs were scored by different rules or classes, or are not one
-            of each fold and seed.
+        ValueError: the runs have different scoring rules or classes, or there is not
+            exactly one run per fold and seed.
     """
     rules = [
         (run["scoring"], run["classes"], sorted(run["protocols"])) for run in results
@@ -152,13 +158,18 @@ def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for rule in rules:
         for first, other in zip(rules[0], rule, strict=True):
             if first != other:
-                raise ValueError(f"runs differ: {first} and {other}; average none")
+                raise ValueError(
+                    f"runs with different scoring cannot be averaged: {first} and "
+                    f"{other}"
+                )
     keys = [_fold_and_seed(run) for run in results]
     all_folds, seeds = (
         list(dict.fromkeys(column)) for column in zip(*keys, strict=True)
     )
     if len(set(keys)) != len(keys) or len(keys) != len(all_folds) * len(seeds):
-        raise ValueError(f"runs (fold, seed) {keys}: want one of each fold and seed")
+        raise ValueError(
+            f"runs have (fold, seed) {keys}; expected one run per fold and seed"
+        )
 
     def over_runs(*path: str) -> dict[str, Any]:
         table = np.full((len(seeds), len(all_folds)), np.nan)
@@ -166,15 +177,16 @@ def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
             value: Any = run
             for name in path:
                 value = value[name]
-            place = seeds.index(seed), all_folds.index(fold)
-            table[place] = np.nan if value is None else value
-        of_fold = mean_known(table, axis=0)
+            cell = seeds.index(seed), all_folds.index(fold)
+            table[cell] = np.nan if value is None else value
+        fold_means = mean_known(table, axis=0)
+        seed_means = mean_known(table, axis=1)
         return {
-            "folds": of_fold.tolist(),
-            "seeds": mean_known(table, axis=1).tolist(),
+            "folds": fold_means.tolist(),
+            "seeds": seed_means.tolist(),
             "mean": float(mean_known(table)),
-            "deviation_over_folds": deviation(of_fold),
-            "deviation_over_seeds": deviation(mean_known(table, axis=1)),
+            "deviation_over_folds": deviation(fold_means),
+            "deviation_over_seeds": deviation(seed_means),
         }
 
     names = results[0]["classes"][1:]
@@ -219,7 +231,7 @@ def average(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def average_tables(summary: dict[str, Any]) -> str:
-    """What `average` found, as Markdown."""
+    """Formats the result of `average` as Markdown tables."""
     several = {kind: len(summary[kind]) > 1 for kind in ("folds", "seeds")}
     columns = "folds" if several["folds"] else "seeds"
     headers = [
@@ -239,8 +251,8 @@ def average_tables(summary: dict[str, Any]) -> str:
     ]
     for score, title in (("iou", "mIoU"), ("dice", "mDice")):
         rows = [
-            [found["letter"], protocol, *cells(found[score]), found["meaning"]]
-            for protocol, found in summary["protocols"].items()
+            [scores["letter"], protocol, *cells(scores[score]), scores["meaning"]]
+            for protocol, scores in summary["protocols"].items()
         ]
         table = format_table(rows, ["", "protocol", *headers, "what it is, whose"])
         parts.append(f"{title} by every published protocol\n\n{table}")

@@ -1,10 +1,10 @@
-"""Encoded frames on disk, for stages in which the encoder does not change.
+"""A cache of encoded frames on disk, for stages with a frozen encoder.
 
-A training clip of the paper has nine frames, and with a frozen encoder the same frames
-are encoded again in every clip and epoch. Here each is encoded once, under each of a
-few fixed augmentations ("views"), and clips are put together from the results: the
-same clips that `ClipLoader` would draw, but for their augmentation. Of each view there
-may be corrupted versions as well, out of which bursts are taken into sequences.
+A training clip of the paper has nine frames. With a frozen encoder, the same frames
+would be encoded again in every clip and epoch. The cache encodes each frame once under
+each of a few fixed augmentations ("views") and builds clips from the results. They are
+the clips that `ClipLoader` draws, except for their augmentation. A view may also have
+corrupted versions, from which sequences take bursts of corrupted frames.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,30 +28,37 @@ from dmnet_jax.models.clips import decode_frames
 from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.stages import Stage
 
-_CHUNK = 8
-_VIEW_STREAM, _CORRUPTION_STREAM = 1 << 62, 3 << 61
-# Frames of a corrupted version that share a disturbance.
-_RUN = 6
+_CHUNK = 8  # frames encoded per call
+_VIEW_STREAM, _CORRUPTION_STREAM = 1 << 62, 3 << 61  # of random numbers
+# Number of consecutive frames of a corrupted version with the same corruption.
+_BURST = 6
 
 
 @contextmanager
-def encoded_once(
+def cache_features(
     stage: Stage,
     folder: Path,
     model: Any,
     variables: Any,
     log: Callable[[str], None],
 ) -> Iterator[Stage]:
-    """The stage with its frames encoded, if it asks for `cached_views`.
+    """Encodes the frames of a stage with `cached_views`; other stages are unchanged.
 
-    The features lie in `folder`, which is deleted at the end.
+    Args:
+        stage: a stage of the run.
+        folder: folder for the features; deleted on exit.
+        model: the network.
+        variables: its variables.
+        log: called with one line per video.
+
+    Yields:
+        The stage with a loader and a recipe for encoded frames.
     """
     if not stage.cached_views:
         yield stage
         return
-    assert isinstance(stage.loader, ClipLoader)  # the config's check
-    sequences = stage.recipe == "rollout"
-    cache = (SequenceCache if sequences else FeatureCache)(
+    assert isinstance(stage.loader, ClipLoader)  # config validation ensures this
+    cache = (SequenceCache if stage.recipe == "rollout" else FeatureCache)(
         folder,
         stage.loader,
         views=stage.cached_views,
@@ -66,27 +73,54 @@ def encoded_once(
         cache.remove()
 
 
-class FeatureCache:
-    """Batches of encoded clips; has the interface of a `ClipLoader`.
+class CachedForm(NamedTuple):
+    """The form in which a cache stores frames.
 
-    Args:
-        folder: where the features go; emptied first. 0.9 MB a frame and view at
-            256x320 in float32, 3.7 MB at 512x640.
-        loader: of the clips; its augmentation gives the views. All frames of a video
-            share one draw in a view, so motion stays motion. The first view is the
-            frames as they are.
-        views: how many.
-        model: whose `encode` is applied.
-        variables: its variables, the running statistics of batch norm among them.
-        log: called with a line a video.
-        corrupted: versions of each view that are corrupted by the loader's kinds.
+    Attributes:
+        recipe: forward function of its batches, a key of `models.forward.FORWARD`.
+        names: names of the stored maps.
+        method: method of the network that computes them.
+        dtype: their dtype; None for the network's.
     """
 
-    dtype: Any = None  # of what is stored; None: the model's
-    recipe: Any = "features"  # of `models.forward`
-    # What is stored of a frame, and the model's method that computes it.
-    names: tuple[str, ...] = FEATURES
-    method: Any = "encode"
+    recipe: Any
+    names: tuple[str, ...]
+    method: Any
+    dtype: Any
+
+
+def cached_form(recipe: str, model: Any) -> CachedForm:
+    """Returns the form in which frames are cached for a network.
+
+    Args:
+        recipe: recipe of the stage, "clip" or "rollout".
+        model: the network.
+    """
+    if recipe == "clip":
+        return CachedForm("features", FEATURES, "encode", None)
+    if model.state_alone:
+        return CachedForm("decoded_sequences", DECODED, decode_frames, np.float16)
+    return CachedForm("sequences", FEATURES, "encode", np.float16)
+
+
+class FeatureCache:
+    """Loads batches of encoded clips; has the interface of a `ClipLoader`.
+
+    Args:
+        folder: folder for the features; emptied first. A frame and view take 0.9 MB
+            at 256x320 in float32, 3.7 MB at 512x640.
+        loader: loader of the clips; its augmentation defines the views. All frames of
+            a video share one augmentation in a view, so motion is preserved. The first
+            view is not augmented.
+        views: number of views.
+        model: the network that encodes the frames.
+        variables: its variables, including the running statistics of batch norm.
+        log: called with one line per video.
+        corrupted: number of versions of each view that are corrupted, by the loader's
+            kinds of corruption.
+    """
+
+    stage_recipe = "clip"
 
     def __init__(
         self,
@@ -104,11 +138,13 @@ class FeatureCache:
         self._loader, self._folder, self._views = loader, folder, views
         self._versions = 1 + corrupted
         self.source = loader.source
+        self._form = cached_form(self.stage_recipe, model)
+        self.recipe = self._form.recipe
         videos = self.source.videos
         self._first = np.cumsum([0, *(len(video.frames) for video in videos)])
         self._labels = np.full((views, self._first[-1], *loader.size), IGNORE, np.uint8)
         self._maps: dict[str, np.ndarray] = {}
-        encode = jax.jit(functools.partial(model.apply, method=self.method))
+        encode = jax.jit(functools.partial(model.apply, method=self._form.method))
         for number, video in enumerate(videos):
             for view in range(views):
                 for version in range(self._versions):
@@ -117,7 +153,7 @@ class FeatureCache:
                     )
             log(
                 f"{video.name}: {len(video.frames)} frames encoded, {views} views"
-                + (f" and {corrupted} corrupted ones of each" if corrupted else "")
+                + (f" and {corrupted} corrupted versions of each" if corrupted else "")
             )
 
     @property
@@ -128,13 +164,13 @@ class FeatureCache:
         return self._loader.video_name(video)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step.
+        """Returns the batch of a step.
 
         Returns:
-            The current frames' features, [b, h, w, c] by the names of `FEATURES`;
-            `window` [b, T-1, h, w, 256] and `window_mask`, `past` [b, n, h, w, 256]
-            and `past_mask`, of `Features.top`; `label` uint8 [b, H, W]; `video` and
-            `frame` int32 [b], of the current frames.
+            The current frames' features [b, h, w, c] under the names in `FEATURES`;
+            `window` [b, T-1, h, w, 256] and `past` [b, n, h, w, 256], `Features.top`
+            of older frames, with `window_mask` and `past_mask`; `label` uint8
+            [b, H, W]; `video` and `frame` int32 [b], of the current frames.
         """
         rows = [self._row(step, row) for row in range(self._loader.rows)]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
@@ -151,10 +187,10 @@ class FeatureCache:
     def _row(self, step: int, row: int) -> dict[str, np.ndarray]:
         video, frame, clip, rng = self._loader.draw(step, row)
         view, first = int(rng.integers(self._views)), self._first[video]
-        place = view * self._versions  # of the version that is not corrupted
-        top = self._maps["top"][place]
+        version = view * self._versions  # the version without corruption
+        top = self._maps["top"][version]
         return {
-            **{name: self._maps[name][place, first + frame] for name in FEATURES},
+            **{name: self._maps[name][version, first + frame] for name in FEATURES},
             "window": top[first + clip.frames[:-1]],
             "window_mask": clip.frames_mask[:-1],
             "past": top[first + clip.past],
@@ -173,22 +209,23 @@ class FeatureCache:
     ) -> None:
         loader = self._loader
         rng = generator(loader.seed, _VIEW_STREAM | number * self._views + view)
-        drawn = (
+        augmentation = (
             loader.augment.draw(rng, loader.size) if view and loader.augment else None
         )
+        slot = view * self._versions + version
 
         def clean(frame: int) -> np.ndarray:
-            return loader.image(number, frame, drawn, frame)
+            return loader.image(number, frame, augmentation, frame)
 
         def image(frame: int) -> np.ndarray:
             if not version:
                 return clean(frame)
-            run, step = divmod(frame, _RUN)
-            place = (number * self._views + view) * self._versions + version
-            seed = generator(loader.seed, _CORRUPTION_STREAM | place << 24 | run)
+            burst, step = divmod(frame, _BURST)
+            stream = number * self._views * self._versions + slot
+            seed = generator(loader.seed, _CORRUPTION_STREAM | stream << 24 | burst)
             kinds = loader.corruption.kinds if loader.corruption else TRAINED
-            # A frozen frame repeats the one before the run.
-            kinds = [kind for kind in kinds if run or kind != "frozen"]
+            # "frozen" repeats the frame before the burst; the first burst has none.
+            kinds = [kind for kind in kinds if burst or kind != "frozen"]
             kind = kinds[int(seed.integers(len(kinds)))]
             return corrupt(
                 clean(frame),
@@ -200,30 +237,32 @@ class FeatureCache:
             )
 
         length = len(loader.source.videos[number].frames)
-        place = view * self._versions + version
         for start in range(0, length, _CHUNK):
             indices = range(start, min(start + _CHUNK, length))
             images = [image(i) for i in indices]
-            # The last chunk repeats its last frame, so that one program serves all.
+            # The last chunk is filled up with its last frame, so that all chunks have
+            # one shape and `encode` is compiled once.
             images += images[-1:] * (_CHUNK - len(images))
             features = encode(np.stack(images))
             first = self._first[number] + start
-            for name in self.names:
-                found = np.asarray(getattr(features, name))[: len(indices)]
-                self._map(name, found)[place, first : first + len(indices)] = found
-            for i in indices if not version else ():
-                self._labels[view, self._first[number] + i] = loader.label(
-                    number, i, drawn
-                )
+            for name in self._form.names:
+                maps = np.asarray(getattr(features, name))[: len(indices)]
+                self._map(name, maps)[slot, first : first + len(indices)] = maps
+            if version == 0:
+                for i in indices:
+                    label = loader.label(number, i, augmentation)
+                    self._labels[view, self._first[number] + i] = label
 
     def _map(self, name: str, like: np.ndarray) -> np.ndarray:
+        """Returns the stored maps of a name, created on first use."""
         if name not in self._maps:
-            places = self._views * self._versions
-            shape = (places, int(self._first[-1]), *like.shape[1:])
-            dtype = np.dtype(self.dtype or like.dtype)
+            slots = self._views * self._versions
+            shape = (slots, int(self._first[-1]), *like.shape[1:])
+            dtype = np.dtype(self._form.dtype or like.dtype)
             path = self._folder / name
             with naming(path), path.open("wb") as file:
-                # Taken now: writing to a map on a full disk would end the process.
+                # Reserve the disk space now: writing to a memory map on a full disk
+                # kills the process.
                 size = int(np.prod(shape)) * dtype.itemsize
                 if hasattr(os, "posix_fallocate"):  # not on macOS
                     os.posix_fallocate(file.fileno(), 0, size)
@@ -232,29 +271,23 @@ class FeatureCache:
 
 
 class SequenceCache(FeatureCache):
-    """Batches of encoded sequences, all frames scored, some corrupted in a burst.
+    """Loads batches of encoded sequences in which every frame is scored.
 
-    The frames of a sequence are `spec.stride` apart at most, the same distance for all
-    of one. Stored as float16. Of a network whose only memory is the prediction state,
-    frames are decoded as well, which leaves little to do in a step.
+    The frames of a sequence are equally spaced, at most `spec.stride` apart. Some are
+    corrupted in a burst. Maps are stored as float16. If the network's only memory is
+    the prediction state, the frames are stored decoded, so a training step is cheap.
     """
 
-    dtype = np.float16
-    recipe = "sequences"
-
-    def __init__(self, *args: Any, model: Any, **options: Any):
-        if model.state_alone:
-            self.recipe, self.method = "decoded_sequences", decode_frames
-            self.names = DECODED
-        super().__init__(*args, model=model, **options)
+    stage_recipe = "rollout"
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step.
+        """Returns the batch of a step.
 
         Returns:
-            Maps [b, T, h, w, c] by the names of `FEATURES` or `DECODED`, oldest first;
-            `frames_mask` bool [b, T], False before the video's start; `label` uint8
-            [b, T, H, W]; `video` and `frame` int32 [b], of the last frames.
+            Maps [b, T, h, w, c] under the names in `FEATURES` or `DECODED`, oldest
+            frame first; `frames_mask` bool [b, T], False before the start of the
+            video; `label` uint8 [b, T, H, W]; `video` and `frame` int32 [b], of the
+            last frames.
         """
         return super().batch(step)
 
@@ -265,15 +298,15 @@ class SequenceCache(FeatureCache):
         spec = dataclasses.replace(loader.spec, stride=stride)
         clip = sample_clip(rng, self.source.videos, video, frame, spec)
         view, indices = int(rng.integers(self._views)), self._first[video] + clip.frames
-        places = np.full(len(indices), view * self._versions)
+        versions = np.full(len(indices), view * self._versions)
         if self._versions > 1:
             corruption = loader.corruption or Corruption(0.0)
             burst = corruption.draw(rng, len(indices))
-            places += burst * int(rng.integers(1, self._versions))
+            versions += burst * int(rng.integers(1, self._versions))
         label = self._labels[view][indices]
         label[~clip.frames_mask] = IGNORE
         return {
-            **{name: self._maps[name][places, indices] for name in self.names},
+            **{name: self._maps[name][versions, indices] for name in self._form.names},
             "frames_mask": clip.frames_mask,
             "label": label,
             "video": np.array(video, np.int32),

@@ -1,4 +1,4 @@
-"""The variables that a run starts from: drawn, pretrained, or of another run."""
+"""Initial variables of a run: random, pretrained, or from another run."""
 
 import logging
 from typing import Any
@@ -16,10 +16,10 @@ from dmnet_jax.weights.rendered import read_rendered
 
 _log = logging.getLogger(__name__)
 
-# Compiler options of a program that runs once: to compile it well takes longer than to
-# run it badly. DMNet's start compiles in 10.6 instead of 18.1 s, a small LinkNet's in
-# 3.6 instead of 22.9, to the same bits (2 cores of an AMD EPYC, jax 0.10.2,
-# 2026-11-25).
+# Compiler options for programs that run once, where optimization takes longer than it
+# saves. DMNet's initialization compiles in 10.6 s instead of 18.1 s, a small LinkNet's
+# in 3.6 s instead of 22.9 s, with bit-identical results (2 cores of an AMD EPYC, jax
+# 0.10.2, 2026-11-25).
 RUNS_ONCE: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -27,27 +27,27 @@ RUNS_ONCE: dict[str, Any] = {
 
 
 def initial_variables(model: VideoSegmenter, config: Config) -> dict[str, Any]:
-    """Fresh variables from the config's seed, with the pretrained encoder.
+    """Initializes variables from the config's seed, with the pretrained encoder.
 
-    With `train.start_from`, whole modules that the other run has are taken from there.
-    Of DMNet, thresholds are the config's, or the paper's where it leaves them to
-    calibration.
+    With `train.start_from`, modules that the other run also has are copied from it.
+    DMNet's thresholds are the config's; those that the config leaves to calibration
+    start at the paper's values.
 
     Raises:
-        ValueError: the pretrained file is missing, damaged or does not fit.
+        ValueError: the pretrained file is missing, damaged, or for another network.
     """
     key = jax.random.key(config.train.seed)
     memory = model.init_memory(1, (64, 64), key)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
     init = jax.jit(model.clone(axis_name=None).init, compiler_options=RUNS_ONCE)
     variables = init(key, memory, frames)
-    variables = {"batch_stats": {}, **variables}  # VGG has none
+    variables = {"batch_stats": {}, **variables}  # VGG has no batch norm
     pretrained = config.model.pretrained
     if pretrained == "imagenet" and not model.mobilenet:
         _log.warning(
-            "%s STARTS AT RANDOM: ImageNet weights of its encoder are not shipped; "
-            "give torchvision's file by --model.pretrained FILE.pth, or say "
-            "--model.pretrained none",
+            "%s STARTS FROM RANDOM WEIGHTS: ImageNet weights of its encoder are not "
+            "included; pass torchvision's file with --model.pretrained FILE.pth, or "
+            "silence this warning with --model.pretrained none",
             config.model.name,
         )
         pretrained = "none"
@@ -58,55 +58,53 @@ def initial_variables(model: VideoSegmenter, config: Config) -> dict[str, Any]:
     if config.train.start_from:
         saved, _ = load_variables(config.train.start_from)
         for collection in ("params", "batch_stats"):
-            variables[collection] = _taken(variables[collection], saved[collection])
-    if "thresholds" in variables:  # of a global memory
+            variables[collection] = _merge(variables[collection], saved[collection])
+    if "thresholds" in variables:  # the network has a global memory
         variables["thresholds"] = _thresholds(config)
     return variables
 
 
-def _taken(own: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """`own` with the modules of `saved` of the same name.
+def _merge(initial: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Replaces the modules of `initial` that `saved` also has.
 
     Raises:
-        ValueError: one is of another shape.
+        ValueError: the shapes of such a module differ.
     """
-    taken = dict(own)
-    for name in own.keys() & saved.keys():
-        shapes = [jax.tree.map(jnp.shape, tree[name]) for tree in (own, saved)]
+    merged = dict(initial)
+    for name in initial.keys() & saved.keys():
+        shapes = [jax.tree.map(jnp.shape, tree[name]) for tree in (initial, saved)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"train.start_from: its {name!r} is of another shape; the networks "
-                "must agree in model.* and data.num_classes"
+                f"train.start_from: its {name!r} has a different shape; both runs must "
+                "have the same model.* and data.num_classes"
             )
-        taken[name] = jax.tree.map(jnp.asarray, saved[name])
-    return taken
+        merged[name] = jax.tree.map(jnp.asarray, saved[name])
+    return merged
 
 
-def _from_rendered(own: dict[str, Any], config: Config) -> dict[str, Any]:
-    """`own` with the arrays of the shipped network where name and shape agree.
+def _from_rendered(initial: dict[str, Any], config: Config) -> dict[str, Any]:
+    """Replaces arrays by those of the shipped network with the same name and shape.
 
-    Memories keep their fresh values, and so does a classifier of other classes. The
-    shipped prediction state is left out: on EndoVis 2015 a state that started from it
+    Memories keep their initial values, and so does a classifier for other classes. The
+    shipped prediction state is not used: on EndoVis 2015, a state that started from it
     ended two points lower (docs/memory.md, What was measured).
 
     Raises:
-        ValueError: of a network that is no DMNet with the Keras encoder.
+        ValueError: the network is not a DMNet with the Keras encoder.
     """
     if config.model.name != "dmnet" or config.model.encoder != "keras":
         raise ValueError(
-            'model.pretrained "rendered" is a DMNet with model.encoder "keras"; this '
-            "network is another: use its own weights"
+            'model.pretrained "rendered" needs model.name "dmnet" and model.encoder '
+            f'"keras", not {config.model.name!r} and {config.model.encoder!r}'
         )
     saved = flatten(read_rendered()[0])
-    taken: dict[str, Any] = {
-        name: jnp.asarray(saved[name])
-        if name in saved
-        and saved[name].shape == array.shape
-        and not name.startswith("params/prediction_state/")
-        else array
-        for name, array in flatten(own).items()
-    }
-    return unflatten(taken)
+    merged: dict[str, Any] = {}
+    for name, array in flatten(initial).items():
+        merged[name] = array
+        usable = name in saved and saved[name].shape == array.shape
+        if usable and not name.startswith("params/prediction_state/"):
+            merged[name] = jnp.asarray(saved[name])
+    return unflatten(merged)
 
 
 def _thresholds(config: Config) -> dict[str, Any]:

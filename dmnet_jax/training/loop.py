@@ -1,15 +1,15 @@
-"""The steps of a stage: taken, watched, saved, and stopped in good order.
+"""The training loop of a stage, with checkpoints, validation and clean stops.
 
-At a step, in this order: its record, a checkpoint, validation, the record of that, and
-the checkpoint again with the score. A run that goes on from a checkpoint therefore has
-all records up to it, and knows by the missing score that a validation is still due. So
-it may end at any moment and still leave the records and the state of a run that was
-never interrupted.
+Each step writes, in this order: its record, a checkpoint, and, after validation, the
+record of the score and the checkpoint again with the score. A run that resumes from a
+checkpoint therefore has all records up to it, and a missing score shows that a
+validation is still due. An interruption at any moment thus leads to the same records
+and state as an uninterrupted run.
 """
 
 import contextlib
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from typing import Any
 
@@ -22,12 +22,12 @@ from data_pipelines.io.files import replaced
 from dmnet_jax import evaluation, parallel, training
 from dmnet_jax.models import VideoSegmenter
 from dmnet_jax.models.forward import FORWARD
-from dmnet_jax.process import Stopped, waiting
+from dmnet_jax.process import Stopped, heartbeat
 from dmnet_jax.training.run import Run
 from dmnet_jax.training.stages import Stage
 
-# A norm below this teaches nothing: Dice alone gives it once every pixel is surely of
-# one class. The smallest of a healthy stage that was seen is 0.01.
+# A gradient norm below this has vanished: with Dice alone, this happens once every
+# pixel is confidently one class. The smallest norm seen in a healthy stage is 0.01.
 VANISHED = 1e-5
 
 
@@ -46,24 +46,24 @@ def train_stage(
     start: int,
     scored: bool,
 ) -> training.TrainState:
-    """Takes the steps of a stage that are left.
+    """Trains until the end of a stage.
 
     Args:
-        run: where it is told and saved.
-        state: after `start` steps.
-        stage: to go through.
-        model: that the stage trains.
-        tx: of `training.make_optimizer`.
-        videos: to validate on.
-        start: steps taken before, from the stage's begin to its end.
+        run: the run; receives records and checkpoints.
+        state: state after `start` steps.
+        stage: the stage.
+        model: the network that the stage trains.
+        tx: optimizer from `training.make_optimizer`.
+        videos: validation videos.
+        start: number of steps already taken, from `stage.begin` to `stage.end`.
         scored: whether the validation at `start` is done.
 
     Returns:
-        The state at the stage's end, on all devices.
+        The state at the end of the stage, on all devices.
 
     Raises:
-        Stopped: a stop was asked for; the state is saved.
-        NotFiniteError: the training has come apart; the batch is dumped.
+        Stopped: a stop was requested; the state is saved.
+        NotFiniteError: training diverged; the last batch is saved.
     """
     config = run.config.train
     step_fn = parallel.data_parallel(
@@ -82,37 +82,40 @@ def train_stage(
     eval_every = config.eval_every_epochs * stage.loader.steps_per_epoch
     save_every = config.checkpoint_every_steps or eval_every
 
-    def every(steps: int, step: int) -> bool:
-        return step == stage.end or (step - stage.begin) % steps == 0
+    def is_due(step: int, interval: int) -> bool:
+        return step == stage.end or (step - stage.begin) % interval == 0
 
     def validates(step: int) -> bool:
-        return step != run.total and step > stage.begin and every(eval_every, step)
+        return step != run.total and step > stage.begin and is_due(step, eval_every)
 
     state = parallel.place_replicated(state)
     if validates(start) and not scored:
         validate(run, start, state, stage, model, videos)
-    watch = _Watch(run, stage, start)
-    batches = watch.waited_for(stage.loader.iterate(start, stage.end))
-    compiling = f"{stage.name}: compiling the step and taking the first"
-    with contextlib.closing(batches), waiting(run.say, compiling) as first_is_there:
-        # What a step came to is read while the next is being computed.
-        unread: tuple[Any, ...] = ()
+    monitor = _Monitor(run, stage, start)
+    batches = monitor.timed(stage.loader.iterate(start, stage.end))
+    compiling = f"{stage.name}: compiling and running the first step"
+    with (
+        contextlib.closing(batches),
+        heartbeat(run.print, compiling) as first_done,
+    ):
+        # The results of a step are read while the next step is computed.
+        pending: tuple[Any, ...] = ()
         for step, batch in enumerate(batches, start + 1):
             state, metrics = step_fn(state, parallel.shard_batch(batch))
-            stopping = watch.read(*unread) if unread else False
-            if unread:
-                first_is_there()
-            unread = step, metrics, run.asked()
-            if stopping or every(save_every, step) or validates(step):
-                stopping = watch.read(*unread) or stopping
-                first_is_there()
-                unread = ()
+            stopping = monitor.read(*pending) if pending else False
+            if pending:
+                first_done()
+            pending = step, metrics, run.start_stop_check()
+            if stopping or is_due(step, save_every) or validates(step):
+                stopping = monitor.read(*pending) or stopping
+                first_done()
+                pending = ()
                 run.save(step, state)
                 if stopping:
                     raise Stopped
                 if validates(step):
                     validate(run, step, state, stage, model, videos)
-                watch.restart(step)
+                monitor.restart(step)
     return state
 
 
@@ -124,93 +127,93 @@ def validate(
     model: VideoSegmenter,
     videos: FrameSource,
 ) -> None:
-    """Evaluates on whole videos; every process does, and so they stay together."""
+    """Evaluates on whole videos. Every process does so, to stay in step."""
 
     def on_frame(video: int, result: evaluation.Prediction) -> None:
-        run.leave_if_stopping(video, result)
+        run.raise_if_stopping(video, result)
         run.show_predictions(step, videos, video, result)
 
     variables = jax.device_get(state.variables)
-    with waiting(run.say, f"step {step}: validating"):
-        found = evaluation.evaluate(model, variables, videos, on_frame=on_frame)
-    run.record(step, stage=stage.name, val_iou=found.score)
-    score = "n/a" if np.isnan(found.score) else f"{found.score:.4f}"
-    run.say(f"step {step}: validation IoU {score}")
-    run.save(step, state, score=found.score)
+    with heartbeat(run.print, f"step {step}: validating"):
+        result = evaluation.evaluate(model, variables, videos, on_frame=on_frame)
+    run.record(step, stage=stage.name, val_iou=result.score)
+    score = "n/a" if np.isnan(result.score) else f"{result.score:.4f}"
+    run.print(f"step {step}: validation IoU {score}")
+    run.save(step, state, score=result.score)
 
 
-class _Watch:
-    """Reads what steps came to: records it, shows it, gives up when it must."""
+class _Monitor:
+    """Records and shows the metrics of steps; raises if training diverges."""
 
     def __init__(self, run: Run, stage: Stage, start: int):
         self._run, self._stage = run, stage
         self.restart(start)
 
     def restart(self, step: int) -> None:
-        """Starts the clock of speeds."""
-        self._since, self._began, self._waited = step, time.monotonic(), 0.0
+        """Restarts the speed measurement."""
+        self._first, self._start, self._waited = step, time.monotonic(), 0.0
 
-    def waited_for(self, batches: Iterable[Any]) -> Generator[Any, None, None]:
-        """The same batches, and how long each was waited for."""
+    def timed(self, batches: Iterable[Any]) -> Generator[Any, None, None]:
+        """Yields the batches and measures the time spent waiting for them."""
         source = iter(batches)
         while True:
-            began = time.monotonic()
+            start = time.monotonic()
             batch = next(source, None)
-            self._waited += time.monotonic() - began
+            self._waited += time.monotonic() - start
             if batch is None:
                 return
             yield batch
-            del batch  # its memory may be filled again
+            del batch  # the loader may reuse its memory
 
-    def read(self, step: int, metrics: Any, asked: Any) -> bool:
-        """Waits for a step; returns whether the run is to stop."""
+    def read(self, step: int, metrics: Any, stop_check: Callable[[], bool]) -> bool:
+        """Waits for a step; returns whether a stop was requested."""
         config, stage = self._run.config.train, self._stage
         metrics = jax.device_get(metrics)
         if metrics["skipped_in_a_row"] >= config.max_skipped:
-            self._give_up(step, int(metrics["skipped_in_a_row"]))
+            self._raise_not_finite(step, int(metrics["skipped_in_a_row"]))
         if step % config.log_every == 0 or step == stage.end:
-            values = training.readable(metrics)
+            values = training.summarize_metrics(metrics)
             self._run.record(step, stage=stage.name, **values)
-            passed = max(time.monotonic() - self._began, 1e-9)
-            speed = (step - self._since) * config.batch_size / passed
-            share = self._waited / passed
+            elapsed = max(time.monotonic() - self._start, 1e-9)
+            speed = (step - self._first) * config.batch_size / elapsed
+            share = self._waited / elapsed
             self._run.show(step, clips_a_second=speed, waiting_for_data=share)
             self._run.progress(step, progress_text(stage.name, values, speed, share))
             self.restart(step)
-        return asked()
+        return stop_check()
 
-    def _give_up(self, step: int, times: int) -> None:
+    def _raise_not_finite(self, step: int, count: int) -> None:
         run, stage = self._run, self._stage
         run.folder.mkdir(parents=True, exist_ok=True)
         path = run.folder / f"not_finite_step{step}_process{run.process}.npz"
-        # The batch of a step is a function of the step, so it can be had again.
+        # A batch depends on seed and step only, so the loader can produce it again.
         arrays: dict[str, Any] = stage.loader.batch(step - 1)
         names = [stage.loader.video_name(int(video)) for video in arrays["video"]]
         arrays["video_name"] = np.array(names)
         with replaced(path) as fresh, fresh.open("wb") as file:
             np.savez_compressed(file, **arrays)
         raise NotFiniteError(
-            f"step {step}: loss or gradient was not finite {times} steps in a row "
+            f"step {step}: loss or gradient was not finite {count} steps in a row "
             f"(train.max_skipped), so no weights changed; the last batch is in {path}; "
-            "start another run with a smaller optim.lr or an optim.clip_norm"
+            "start a new run with a smaller optim.lr or with optim.clip_norm"
         )
 
 
 def progress_text(
     stage: str, values: dict[str, Any], speed: float, waiting: float
 ) -> str:
-    """What a step came to, for people.
+    """Formats the metrics of a step for the progress line.
 
     Args:
-        stage: its name.
-        values: of `training.readable`.
-        speed: clips a second.
-        waiting: share of the time spent waiting for data.
+        stage: name of the stage.
+        values: metrics from `training.summarize_metrics`.
+        speed: clips per second.
+        waiting: fraction of the time spent waiting for data.
     """
     parts = [
         stage,
         f"loss {values['loss']:.4f}",
-        f"rate {values['lr']:.1e}",
+        f"lr {values['lr']:.1e}",
         f"|grad| {values['grad_norm']:.2f}",
     ]
     if values["grad_norm"] < VANISHED:

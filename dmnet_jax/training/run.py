@@ -1,7 +1,7 @@
-"""A run directory while a run goes on in it: checkpoints, records, and being stopped.
+"""A running training job: its checkpoints, records and stop requests.
 
-Every process of a job holds a `Run` and calls the same methods; the first alone reads
-and writes the directory.
+Every process of a job has a `Run` and calls the same methods. Only process 0 reads and
+writes the run directory.
 """
 
 import logging
@@ -19,10 +19,10 @@ from dmnet_jax.checkpoint.compatibility import (
     check_resume,
     environment_changes,
 )
-from dmnet_jax.checkpoint.provenance import checked
+from dmnet_jax.checkpoint.provenance import validated_config
 from dmnet_jax.config import Config, to_json
 from dmnet_jax.evaluation import CHUNK, Prediction
-from dmnet_jax.evaluation.results import are_written
+from dmnet_jax.evaluation.results import results_are_written
 from dmnet_jax.process import Stopped, StopRequest, run_lock
 from dmnet_jax.training.run_log import RunLog
 from dmnet_jax.training.step import TrainState
@@ -32,23 +32,25 @@ _log = logging.getLogger(__name__)
 
 
 class Run:
-    """The directory, locked; leaving it on `Stopped` is how a run ends early.
+    """A context manager that locks and writes a run directory.
+
+    The context swallows `Stopped`, the exception that ends a run early.
 
         with Run(config, run_dir, stop, about, total_steps=900) as run:
-            start, state, score = run.restore(state)
+            start, state, scored = run.restore(state)
 
     Args:
-        config: of the run.
-        folder: the run directory; made if missing.
-        stop: set when the run is to stop.
-        about: `provenance.describe`, kept in every checkpoint.
-        total_steps: of all stages.
+        config: config of the run.
+        folder: the run directory; created if missing.
+        stop: set when the run should stop.
+        about: result of `provenance.describe`, saved in every checkpoint.
+        total_steps: number of steps of all stages.
 
     Raises:
-        RunInUseError: another process writes there.
-        RunGoneError: when something is saved, if the directory is not there any more.
-        ConfigError: what is saved there is another run.
-        CheckpointError: what is saved there cannot be used.
+        RunInUseError: another process uses the directory.
+        RunGoneError: while saving, if the directory was deleted or replaced.
+        ConfigError: the directory contains a different run.
+        CheckpointError: the checkpoints in the directory are unusable.
     """
 
     def __init__(
@@ -73,34 +75,35 @@ class Run:
                 self._open = opening.pop_all()
 
     def _check(self) -> None:
-        """Refuses to go on with another run; says so if the machine is another."""
+        """Rejects the checkpoints of a different run; warns of another environment."""
         assert self._checkpoints is not None
         if self._checkpoints.steps():
             saved = read_metadata(self.folder)
-            check_resume(checked(saved, self.folder), self.config)
+            check_resume(validated_config(saved, self.folder), self.config)
             check_data(saved, self._about)
             changes = environment_changes(saved, self._about)
             if changes:
                 _log.warning(
-                    "%s: %s; going on, but not bit for bit as the run would have",
+                    "%s: %s; resuming, but the results will not be bit-identical to an "
+                    "uninterrupted run",
                     self.folder,
                     "; ".join(changes),
                 )
         write_text(self.folder / "config.json", to_json(self.config) + "\n")
 
     def restore(
-        self, state: TrainState, needs: Callable[[int], str] = lambda step: ""
+        self, state: TrainState, estimate: Callable[[int], str] = lambda step: ""
     ) -> tuple[int, TrainState, bool]:
-        """What the newest checkpoint holds, or what is given if there is none.
+        """Restores the newest checkpoint, or returns `state` if there is none.
 
         Args:
-            state: of a new run.
-            needs: of a step, what the rest of the run needs of this machine; said
-                where it begins.
+            state: initial state of a new run.
+            estimate: returns a text on the memory and time that the run needs from a
+                step on; printed.
 
         Returns:
-            Step, state on this process's default device or the host, and whether the
-            validation at that step is done.
+            The step, the state (on this process's default device or the host), and
+            whether the validation at that step is done.
         """
         step, scored = 0, False
         if self._checkpoints is not None:
@@ -115,75 +118,84 @@ class Run:
                 self._board = Board(self.folder, step=step)
                 self._open.callback(self._board.close)
         step, scored, state = parallel.from_process_0((step, scored, state))
-        begins = f"going on at step {step}" if step else "starting"
+        begin = f"resuming at step {step}" if step else "starting"
         if self._log is not None:
-            needed = needs(int(step))
-            self.say(f"{self.folder}: {begins}" + (f"; {needed}" if needed else ""))
+            text = estimate(int(step))
+            self.print(f"{self.folder}: {begin}" + (f"; {text}" if text else ""))
         return int(step), state, bool(scored)
 
     def save(self, step: int, state: TrainState, *, score: float | None = None) -> None:
-        """Starts to write a checkpoint. All records of `step` must be made before."""
+        """Starts writing a checkpoint. Records of `step` must be written before."""
         if self._checkpoints is not None and self._log is not None:
-            self.check_there()
+            self.check_exists()
             self._log.sync()
             self._checkpoints.save(step, state, metadata=self._about, metric=score)
 
-    def settle(self) -> None:
-        """Returns once the last checkpoint is on the disk."""
+    def wait_until_saved(self) -> None:
+        """Blocks until the last checkpoint is on disk."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
-            self.check_there()
+            self.check_exists()
 
-    def check_there(self) -> None:
-        """Makes sure that the run directory is still there.
+    def check_exists(self) -> None:
+        """Checks that the run directory still exists.
 
         Raises:
-            RunGoneError: it was deleted or replaced.
+            RunGoneError: the directory was deleted or replaced.
         """
         if self._lock is not None:
             self._lock.check()
 
     def has_results(self, variables: Any) -> bool:
-        """Whether the results of these variables are written."""
+        """Returns whether the results of these variables are written."""
         return bool(
             parallel.from_process_0(
-                self.process == 0 and are_written(self.folder, variables)
+                self.process == 0 and results_are_written(self.folder, variables)
             )
         )
 
     def record(self, step: int, **values: Any) -> None:
-        """Keeps values that the same run would come to again."""
+        """Records values that are reproducible, in metrics.jsonl and TensorBoard."""
         if self._log is not None:
-            self.check_there()
+            self.check_exists()
             self._log.record(step, **values)
         self.show(step, **values)
 
     def show(self, step: int, **values: Any) -> None:
-        """Shows values in TensorBoard alone: speeds and the like."""
+        """Shows values such as speeds in TensorBoard only."""
         if self._board is not None:
             self._board.scalars(step, values)
 
     def progress(self, step: int, text: str) -> None:
+        """Updates the progress line."""
         if self._log is not None:
             self._log.progress(step, text)
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
+        """Prints a line."""
         if self._log is not None:
-            self._log.say(text)
+            self._log.print(text)
 
     def stopping(self) -> bool:
-        """Whether any process was asked to stop; all must ask at the same place."""
-        return parallel.ask_all(lambda: self._stop.requested)()
+        """Returns whether a stop was requested in any process.
 
-    def asked(self) -> Any:
-        """`stopping` in two halves, see `parallel.ask_all`."""
-        return parallel.ask_all(lambda: self._stop.requested)
+        All processes must call this at the same point.
+        """
+        return parallel.any_process(lambda: self._stop.requested)()
 
-    def leave_if_stopping(self, video: int, result: Prediction) -> None:
-        """For `evaluate` and `calibrate`, to look at stop requests once a chunk.
+    def start_stop_check(self) -> Callable[[], bool]:
+        """Starts a check for stop requests; see `parallel.any_process`.
+
+        Returns:
+            A function that waits for the result, as `stopping` returns it.
+        """
+        return parallel.any_process(lambda: self._stop.requested)
+
+    def raise_if_stopping(self, video: int, result: Prediction) -> None:
+        """Checks for stop requests once per chunk; for `evaluate` and `calibrate`.
 
         Raises:
-            Stopped: any process was asked to stop.
+            Stopped: a stop was requested in any process.
         """
         if result.frame % CHUNK == 0 and self.stopping():
             raise Stopped
@@ -203,6 +215,6 @@ class Run:
         stopped = isinstance(error, Stopped)
         if stopped:
             self._stop.request()
-            self.say("stopped; the same command goes on from there")
+            self.print("stopped; run the same command again to resume")
         self._open.close()
         return stopped

@@ -1,4 +1,4 @@
-"""The stages of a run: what each trains, on which clips, over which steps."""
+"""Training stages of a run and their data loaders."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,18 +17,18 @@ from dmnet_jax.config import Config, DataConfig
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: what it trains, on which clips, over which steps.
+    """One training stage.
 
     Attributes:
-        name: shown in the log.
-        part: what it trains.
-        recipe: what its batches are.
+        name: name in the log.
+        part: part of the network that is trained.
+        recipe: forward function and kind of batch, a key of `models.forward.FORWARD`.
         cached_views: see `StageConfig`.
         corrupted_views: see `StageConfig`.
         lr_scale: factor on the learning rate.
-        loader: its clips; batches are numbered over the whole run.
-        begin: steps taken before it.
-        end: steps taken when it is over.
+        loader: loader of its batches, which are numbered over the whole run.
+        begin: number of steps before the stage.
+        end: number of steps after the stage.
     """
 
     name: str
@@ -42,16 +42,22 @@ class Stage:
     end: int
 
 
-def stage_loaders(
+def build_stages(
     source: FrameSource,
     config: Config,
     *,
     process_index: int = 0,
     process_count: int = 1,
 ) -> tuple[Stage, ...]:
-    """The stages of a run, in order. A single-frame stage gets clips of one frame.
+    """Returns the stages of a run, in order.
 
-    Of several processes each reads its own rows of every batch, and no others.
+    Single-frame stages have clips of one frame.
+
+    Args:
+        source: the training videos.
+        config: config of the run.
+        process_index: index of this process. It loads only its own rows of a batch.
+        process_count: number of processes.
     """
     data, model, train = config.data, config.model, config.train
     stages, begin = [], 0
@@ -99,7 +105,7 @@ def stage_loaders(
             )
         else:
             loader = ClipLoader(
-                _few_scenes(data) if endless else source,
+                _fixed_scenes(data) if endless else source,
                 spec,
                 threads=data.threads,
                 frame_step=data.frame_step,
@@ -123,13 +129,13 @@ def stage_loaders(
     return tuple(stages)
 
 
-def _few_scenes(data: DataConfig) -> FrameSource:
-    """Scenes for a stage that caches its frames: of a stream none comes again."""
-    made = data.synthetic
+def _fixed_scenes(data: DataConfig) -> FrameSource:
+    """Returns a fixed set of scenes, since frames of an endless stream never repeat."""
+    synthetic = data.synthetic
     scenes = RenderedVideos(
-        made.seed,
-        made.cached_scenes,
-        made.cached_frames,
+        synthetic.seed,
+        synthetic.cached_scenes,
+        synthetic.cached_frames,
         data.size,
         rate=STREAM_RATE,
         first=0,
@@ -138,7 +144,7 @@ def _few_scenes(data: DataConfig) -> FrameSource:
 
 
 def with_cuts(stage: Stage, config: Config) -> Stage:
-    """The stage with `data.cuts` in its sequences; unchanged if it has none."""
+    """Adds `data.cuts` to a stage of sequences; other stages are unchanged."""
     if not config.data.cuts or stage.recipe in ("clip", "features"):
         return stage
     loader = WithCuts(stage.loader, config.data.cuts, config.train.seed)

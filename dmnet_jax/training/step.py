@@ -1,7 +1,7 @@
-"""One training step: state in, batch in, state out, whatever the devices.
+"""The training step, a pure function of state and batch.
 
-`train_step` knows no devices: with `axis_name` it averages over that axis, without
-it is plain. `parallel.data_parallel` runs it on several.
+`train_step` is independent of devices: with `axis_name`, it averages over that axis.
+`parallel.data_parallel` runs it on several devices.
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from jax import Array
 from dmnet_jax.config import OptimConfig
 from dmnet_jax.models.forward import Batch, Forward, clip
 from dmnet_jax.models.protocol import VideoSegmenter
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 from dmnet_jax.parallel import device_key
 from dmnet_jax.training.losses import combined_loss
 from dmnet_jax.training.stages import Stage
 
 Part = Literal["all", "memory", "single_frame"]
 
-# Parameters that a single-frame network does not have.
+# Modules whose parameters a single-frame network does not have.
 MEMORY_MODULES = (
     "recurrent",
     "local_key_value",
@@ -35,16 +35,17 @@ MEMORY_MODULES = (
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that a step changes, and so everything that a resume needs.
+    """Everything that a step changes and that resuming needs.
 
     Attributes:
-        step: int32 [], steps taken over all stages.
+        step: int32 [], number of steps taken over all stages.
         variables: "params", "batch_stats" and "thresholds" of the model.
-        opt_state: over all parameters in every stage, so that the shape of a
-            checkpoint does not depend on the stage.
-        key: of dropout and memory reads; folded by step and device.
-        skipped: int32 [], steps not taken since their gradient was not finite.
-        skipped_in_a_row: int32 [], the latest of them that followed each other.
+        opt_state: optimizer state over all parameters in every stage, so that the
+            structure of a checkpoint does not depend on the stage.
+        key: PRNG key of dropout and memory reads; folded with step and device.
+        skipped: int32 [], number of steps skipped because loss or gradient was not
+            finite.
+        skipped_in_a_row: int32 [], length of the current run of skipped steps.
     """
 
     step: Array
@@ -58,7 +59,7 @@ class TrainState(struct.PyTreeNode):
 def split_params(
     params: Mapping[str, Any], part: Part
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(trained, frozen) parameters of a stage that trains `part`."""
+    """Splits parameters into those that a stage for `part` trains and freezes."""
     in_memory = {name: name in MEMORY_MODULES for name in params}
     trained = {
         name: part == "all" or inside == (part == "memory")
@@ -71,11 +72,11 @@ def split_params(
 
 
 def make_optimizer(optim: OptimConfig, stage: Stage) -> optax.GradientTransformation:
-    """Adam with L2 in the gradient, as torch.optim.Adam has it (not AdamW).
+    """Creates Adam with L2 regularization, like torch.optim.Adam (not AdamW).
 
-    Kernels only are decayed; biases and batch-norm scales are not. The learning rate
-    rises over `warmup_steps`, then is constant but for a drop at each epoch of
-    `drop_epochs`, counted within the stage.
+    Only kernels are decayed, not biases and batch-norm scales. The learning rate rises
+    over `warmup_steps` and then drops at each epoch in `drop_epochs`, counted within
+    the stage.
     """
 
     def kernels(params: Any) -> Any:
@@ -89,9 +90,9 @@ def make_optimizer(optim: OptimConfig, stage: Stage) -> optax.GradientTransforma
         {epoch * epoch_steps: optim.drop_factor for epoch in optim.drop_epochs},
     )
 
-    def warmed(count: Any) -> Array:
-        rise = jnp.minimum(1.0, (count + 1) / max(1, optim.warmup_steps))
-        return jnp.asarray(schedule(count) * rise)
+    def learning_rate(count: Any) -> Array:
+        warmup = jnp.minimum(1.0, (count + 1) / max(1, optim.warmup_steps))
+        return jnp.asarray(schedule(count) * warmup)
 
     return optax.chain(
         optax.clip_by_global_norm(optim.clip_norm)
@@ -99,9 +100,9 @@ def make_optimizer(optim: OptimConfig, stage: Stage) -> optax.GradientTransforma
         else optax.identity(),
         optax.add_decayed_weights(optim.weight_decay, mask=kernels),
         optax.scale_by_adam(),
-        # Keeps the rate in its state, where a step's metrics find it.
+        # Stores the learning rate in the optimizer state, for the metrics.
         optax.inject_hyperparams(optax.scale_by_learning_rate, static_args="flip_sign")(
-            warmed
+            learning_rate
         ),
     )
 
@@ -114,7 +115,7 @@ def create_state(
     step: int = 0,
     skipped: int = 0,
 ) -> TrainState:
-    """The state at the start of a stage: fresh optimiser, given variables."""
+    """Creates the state at the start of a stage, with a new optimizer state."""
     return TrainState(
         step=jnp.int32(step),
         variables=variables,
@@ -135,25 +136,25 @@ def forward_loss(
     optim: OptimConfig,
     **options: Any,
 ) -> tuple[Array, tuple[Any, Array, Array]]:
-    """Loss of the frames that a batch scores.
+    """Computes the loss over the scored frames of a batch.
 
-    Logits are enlarged to the labels' size, bilinear.
+    Logits are resized bilinearly to the size of the labels.
 
     Args:
-        variables: of the model.
-        batch: what `forward` takes, and `label`.
-        key: of reads and dropout.
-        model: with the same `axis_name`.
-        forward: one of `models.forward`.
+        variables: variables of the model.
+        batch: inputs of `forward`, and `label`.
+        key: PRNG key of memory reads and dropout.
+        model: the network.
+        forward: a function of `models.forward`.
         optim: weights of the losses.
-        options: of `forward`.
+        **options: further arguments of `forward`.
 
     Returns:
-        The loss, and new batch statistics, the logits [N, H, W, C] and bool, which
-        frames were admitted.
+        The loss, and a tuple of new batch statistics, logits [N, H, W, C], and a bool
+        array of the frames that were admitted.
     """
     read_key, dropout_key = jax.random.split(key)
-    stepped: Any = model.apply(
+    result: Any = model.apply(
         *(variables, batch, read_key),
         method=forward,
         train=True,
@@ -161,26 +162,26 @@ def forward_loss(
         mutable=["batch_stats", "auxiliary"],
         **options,
     )
-    output, updates = stepped
+    output, updates = result
     labels = scored_labels(batch)
 
-    def enlarged(logits: Array) -> Array:
+    def resize_to_labels(logits: Array) -> Array:
         logits = logits.reshape(len(labels), *logits.shape[-3:])
-        return enlarge(logits, (labels.shape[1], labels.shape[2]))
+        return resize(logits, (labels.shape[1], labels.shape[2]))
 
-    logits, weights = enlarged(output.logits), optim.loss_weights
+    logits, weights = resize_to_labels(output.logits), optim.loss_weights
     loss = combined_loss(logits, labels, **weights)
     if optim.auxiliary_weight:
-        # Sown as (weight, logits), a call of the network each.
-        for ((weight, others),) in updates.get("auxiliary", {}).values():
-            others = combined_loss(enlarged(others), labels, **weights)
-            loss += optim.auxiliary_weight * weight * others
+        # Each value is sown once per call of the network, as (weight, logits).
+        for ((weight, auxiliary),) in updates.get("auxiliary", {}).values():
+            term = combined_loss(resize_to_labels(auxiliary), labels, **weights)
+            loss += optim.auxiliary_weight * weight * term
     statistics = updates.get("batch_stats", variables["batch_stats"])
     return loss, (statistics, logits, output.admitted)
 
 
 def scored_labels(batch: Batch) -> Array:
-    """Labels [N, H, W]: one a clip, or one a frame of a sequence."""
+    """Returns labels [N, H, W]: one per clip, or one per frame of a sequence."""
     labels = batch["label"]
     return labels.reshape(-1, *labels.shape[-2:])
 
@@ -198,33 +199,35 @@ def train_step(
     truncate: int = 1,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array | None]]:
-    """One optimiser step on a batch of clips.
+    """Takes one optimizer step on a batch.
 
     Args:
-        state: donated by the caller.
-        batch: what `forward` takes, and `label`, [B, H, W] or of every frame
-            [B, T, H, W], 255 where it is not scored.
-        model: with the same `axis_name`.
-        tx: of `make_optimizer`.
+        state: state before the step; may be donated.
+        batch: inputs of `forward`, and `label` [B, H, W], or [B, T, H, W] if every
+            frame is scored; 255 where a pixel is not scored.
+        model: the network, with the same `axis_name`.
+        tx: optimizer from `make_optimizer`.
         optim: weights of the losses.
-        forward: of `models.forward`: what a batch is, and which frames are scored.
-        part: what this stage trains. Batch norm uses its running statistics, and
-            keeps them, while the encoder is frozen.
+        forward: a function of `models.forward`; defines the kind of batch and which
+            frames are scored.
+        part: part of the network that is trained. While the encoder is frozen, batch
+            norm uses its running statistics and does not update them.
         memory_gradient: see `VideoSegmenter.clip`.
         truncate: see `models.forward.rollout`.
         axis_name: device axis to average over.
 
     Returns:
-        The new state, unchanged but for its counters when loss or gradient is not
-        finite, and sums over the batch's scored frames: "loss", "rows", "counts" int32
-        [num_classes, 3] of |P and G|, |P|, |G| pixels, "admitted" int32 [2] of frames
-        admitted to the global memory and offered to it; with "grad_norm", "lr" (None
-        if `tx` does not tell), "skipped" and "skipped_in_a_row".
+        The new state; if the loss or gradient is not finite, only its counters change.
+        And metrics, summed over the scored frames of the batch: "loss", "rows" (number
+        of frames), "counts" int32 [num_classes, 3] of |P and G|, |P| and |G| in pixels,
+        "admitted" int32 [2], the numbers of frames admitted to and offered to the
+        global memory; and "grad_norm", "lr" (None if `tx` does not store it),
+        "skipped", "skipped_in_a_row".
     """
     key = device_key(state.key, state.step, axis_name)
     trained, frozen = split_params(state.variables["params"], part)
 
-    def loss_of(trained: Any) -> tuple[Array, tuple[Any, Array, Array]]:
+    def loss_fn(trained: Any) -> tuple[Array, tuple[Any, Array, Array]]:
         variables = {**state.variables, "params": {**frozen, **trained}}
         return forward_loss(
             variables,
@@ -239,7 +242,7 @@ def train_step(
         )
 
     (loss, (batch_stats, logits, admitted)), gradient = jax.value_and_grad(
-        loss_of, has_aux=True
+        loss_fn, has_aux=True
     )(trained)
     labels = scored_labels(batch)
     rows = jnp.float32(len(labels))
@@ -260,10 +263,10 @@ def train_step(
     params = state.variables["params"]
     gradient = {**jax.tree.map(jnp.zeros_like, frozen), **gradient}
     updates, opt_state = tx.update(gradient, state.opt_state, params)
-    stepped: Any = optax.apply_updates(params, updates)
+    updated: Any = optax.apply_updates(params, updates)
     new = {
         **state.variables,
-        "params": {**frozen, **{name: stepped[name] for name in trained}},
+        "params": {**frozen, **{name: updated[name] for name in trained}},
         "batch_stats": batch_stats,
     }
     variables, opt_state = jax.tree.map(
@@ -288,15 +291,15 @@ def train_step(
 
 
 def _learning_rate(opt_state: Any) -> Array | None:
-    """What the latest update was scaled by, if its optimiser keeps that."""
-    rate: Any = optax.tree.get(
+    """Returns the learning rate of the last update, if the optimizer stores it."""
+    lr: Any = optax.tree.get(
         opt_state, "learning_rate", filtering=lambda _, leaf: isinstance(leaf, Array)
     )
-    return rate
+    return lr
 
 
 def pixel_counts(logits: Array, labels: Array, *, ignore: int = 255) -> Array:
-    """int32 [num_classes, 3]: pixels of |P and G|, |P| and |G| over a batch."""
+    """Counts |P and G|, |P| and |G| in pixels over a batch: int32 [num_classes, 3]."""
     classes = jnp.arange(logits.shape[-1])
     scored = (labels != ignore)[..., None]
     predicted = (jnp.argmax(logits, -1)[..., None] == classes) & scored
@@ -311,27 +314,30 @@ def pixel_counts(logits: Array, labels: Array, *, ignore: int = 255) -> Array:
     )
 
 
-def readable(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Means and ratios of a step's sums, for a log.
+def summarize_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Converts the metrics of `train_step` into means and ratios.
 
-    "admitted" is the share of frames that the thresholds let into the global memory;
-    left out where there is none. "batch_iou" is NaN where no class is labelled.
+    "admitted" is the fraction of frames that were admitted to the global memory; it is
+    left out if there is no global memory. "batch_iou" is the mean over the foreground
+    classes in the labels; NaN if there are none.
     """
     overlap, predicted, actual = metrics["counts"].T
     iou = overlap / np.maximum(predicted + actual - overlap, 1)
-    admitted, offered = metrics["admitted"]
-    rate, share = metrics["lr"], {"admitted": float(admitted / max(1, offered))}
-    known = iou[1:][actual[1:] > 0]
-    return {
+    present = iou[1:][actual[1:] > 0]
+    lr = metrics["lr"]
+    summary = {
         "loss": float(metrics["loss"] / metrics["rows"]),
-        "lr": float("nan") if rate is None else float(rate),
+        "lr": float("nan") if lr is None else float(lr),
         "grad_norm": float(metrics["grad_norm"]),
-        "batch_iou": float(known.mean()) if known.size else float("nan"),
+        "batch_iou": float(present.mean()) if present.size else float("nan"),
         "skipped": int(metrics["skipped"]),
-        **(share if offered else {}),
     }
+    admitted, offered = metrics["admitted"]
+    if offered:
+        summary["admitted"] = float(admitted / offered)
+    return summary
 
 
-def plain(tree: Mapping[str, Any]) -> dict[str, float]:
-    """Scalars of any kind as Python floats."""
-    return {name: float(value) for name, value in tree.items()}
+def as_floats(scalars: Mapping[str, Any]) -> dict[str, float]:
+    """Converts scalars of any type to Python floats."""
+    return {name: float(value) for name, value in scalars.items()}

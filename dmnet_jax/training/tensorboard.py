@@ -1,4 +1,4 @@
-"""Scalars and pictures of a run for TensorBoard, by tensorboardX: no TensorFlow."""
+"""TensorBoard logging with tensorboardX, without TensorFlow."""
 
 import math
 from pathlib import Path
@@ -14,15 +14,16 @@ from dmnet_jax.video.overlay import side_by_side
 
 
 class Board:
-    """Writes RUN/tensorboard; look at it with `tensorboard --logdir RUN`.
+    """Writes RUN/tensorboard; view it with `tensorboard --logdir RUN`.
 
     Args:
-        run_dir: of the run.
-        step: where the run goes on; what was shown of later steps is taken back.
+        run_dir: the run directory.
+        step: step at which the run starts or resumes; events of later steps are
+            purged.
 
     Raises:
         ValueError: tensorboardX is not installed.
-        WriteError: when something is added and nothing can be written any more.
+        WriteError: an event is added after writing has failed.
     """
 
     def __init__(self, run_dir: Path, *, step: int):
@@ -31,14 +32,14 @@ class Board:
         except ImportError as error:
             raise ValueError(
                 f"train.tensorboard needs tensorboardX: {install('tb')}, "
-                "or leave it off (metrics.jsonl is always written)"
+                "or turn it off (metrics.jsonl is always written)"
             ) from error
         self._writer = SummaryWriter(
             logdir=str(run_dir / "tensorboard"), purge_step=step + 1, flush_secs=10
         )
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:
-        """Adds the numbers among `values`; what is undefined (NaN) is none."""
+        """Adds the numbers among `values`; skips NaN."""
         self._check()
         for name, value in values.items():
             if isinstance(value, int | float) and not math.isnan(value):
@@ -47,10 +48,10 @@ class Board:
     def prediction(
         self, step: int, source: FrameSource, video: int, result: Prediction
     ) -> None:
-        """Adds frame, prediction and truth side by side."""
+        """Adds an image of frame, prediction and ground truth, side by side."""
         self._check()
         info, classes = source.videos[video], source.classes
-        picture = side_by_side(
+        image = side_by_side(
             resize_image(source.image(video, result.frame), result.label.shape),
             result.label,
             result.truth,
@@ -58,27 +59,28 @@ class Board:
             names=[info.name for info in classes],
         )
         name = f"{info.name}/{info.frames[result.frame]}"
-        self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
+        self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def close(self) -> None:
-        if self._writes():
+        """Closes the event file, unless writing has failed."""
+        if self._is_writing():
             self._writer.close()
 
     def _check(self) -> None:
-        """Makes sure that the library's thread still writes.
+        """Checks that the library's writer thread is alive.
 
-        It ends at the first error, a full disk for instance, and whoever adds to its
-        queue then waits for ever.
+        The thread ends at the first error, such as a full disk. Adding events would
+        then block forever.
 
         Raises:
-            WriteError: it does not.
+            WriteError: the thread has ended.
         """
-        if not self._writes():
+        if not self._is_writing():
             raise WriteError(
-                f"{self._writer.logdir}: cannot be written (the writing thread ended, "
-                "as it does without space); go on with train.tensorboard off"
+                f"{self._writer.logdir}: cannot be written (the writer thread ended; "
+                "the disk may be full); resume with train.tensorboard off"
             )
 
-    def _writes(self) -> bool:
+    def _is_writing(self) -> bool:
         writer: Any = self._writer.file_writer
         return writer is None or writer.event_writer._worker.is_alive()

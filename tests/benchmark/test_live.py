@@ -195,5 +195,5 @@ def test_processes_share_an_allocator(monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "/lib/libother.so")
     assert machine.environment()["LD_PRELOAD"] == "/lib/libother.so"
     monkeypatch.delenv("LD_PRELOAD")
-    assert machine.environment().get("LD_PRELOAD") == machine.tcmalloc()
+    assert machine.environment().get("LD_PRELOAD") == machine.find_tcmalloc()
     assert machine.allocator()

@@ -78,7 +78,7 @@ def test_the_report_names_machine_and_failures():
 
 def test_a_peak_is_products_by_time():
     calls = []
-    assert machine.product_peak(lambda: calls.append(1), 100) > 1e6
+    assert machine.peak_matmul_rate(lambda: calls.append(1), 100) > 1e6
     assert len(calls) == 11
     assert machine.peak_memory() > 2**20
 

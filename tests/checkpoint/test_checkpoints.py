@@ -1,4 +1,4 @@
-"""Checkpoints: exact, on any devices, the right ones kept, mismatches named."""
+"""Checkpoints: exact values, any devices, which steps are kept, and error messages."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def make_state(seed=0):
 
 
 def bits(tree):
-    """Everything that tells two states apart, bit by bit."""
+    """Returns structure, types, shapes and bytes of a state, for exact comparisons."""
 
     def leaf(x):
         key = jnp.issubdtype(getattr(x, "dtype", np.int32), jax.dtypes.prng_key)
@@ -56,7 +56,7 @@ def bits(tree):
 
 
 def saved(run, *steps, metrics=None):
-    """A run with these steps, step n holding `make_state(n)`."""
+    """Saves a run with the given steps; step n contains `make_state(n)`."""
     with Checkpoints(run) as checkpoints:
         for i, step in enumerate(steps):
             metric = metrics[i] if metrics else None
@@ -83,7 +83,7 @@ def test_round_trip_is_bit_exact(tmp_path):
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_keys_of_any_kind_and_shape(tmp_path, impl):
+def test_keys_of_any_implementation_and_shape(tmp_path, impl):
     keys = {"one": jax.random.key(1, impl=impl)}
     keys["many"] = jax.random.split(keys["one"], (2, 3))
     with Checkpoints(tmp_path) as checkpoints:
@@ -92,26 +92,26 @@ def test_keys_of_any_kind_and_shape(tmp_path, impl):
     assert bits(again) == bits(keys)
 
 
-def test_leaves_the_storage_would_refuse(tmp_path):
+def test_leaves_that_the_storage_does_not_support(tmp_path):
     state = {"none": jnp.zeros((0, 3)), "scalar": jnp.asarray(True), "nested": [(), {}]}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, state, metadata={})
         assert bits(checkpoints.restore(state).state) == bits(state)
         with pytest.raises(TypeError, match="state leaf name is str"):
             checkpoints.save(1, {"name": "x"}, metadata={})
-        with pytest.raises(ValueError, match="no numbers"):
+        with pytest.raises(ValueError, match="contains no numbers"):
             checkpoints.save(1, {"a": jnp.zeros((0,))}, metadata={})
 
 
-def test_state_may_be_reused_at_once(tmp_path, monkeypatch):
-    """Saving holds what was, though the write begins after the memory changed."""
+def test_state_may_be_reused_immediately(tmp_path, monkeypatch):
+    """Values are saved as they were, even if writing starts after they changed."""
     gate, write = threading.Event(), ocp.Checkpointer.save
 
-    def late(*arguments, **keywords):
+    def delayed(*arguments, **keywords):
         assert gate.wait(20)
         return write(*arguments, **keywords)
 
-    monkeypatch.setattr(ocp.Checkpointer, "save", late)
+    monkeypatch.setattr(ocp.Checkpointer, "save", delayed)
     advance = jax.jit(lambda x: x * 0 - 1, donate_argnums=0)
     state = {"device": jnp.arange(20_000.0), "host": np.arange(20_000.0)}
     with Checkpoints(tmp_path) as checkpoints:
@@ -142,13 +142,13 @@ def test_other_device_counts(tmp_path, devices_before, devices_after):
     assert bits(again) == bits(values)
     for leaf in jax.tree.leaves(again):
         assert len(leaf.sharding.device_set) == devices_after
-    # Replicas must not share memory that a donated step then writes several times.
+    # Replicas must not share memory, or a donating step would write it several times.
     stepped = jax.jit(lambda x: x + 1, donate_argnums=0)(again["w"])
     for shard in stepped.addressable_shards:
         np.testing.assert_array_equal(shard.data, values["w"] + 1)
 
 
-def test_target_may_be_shapes_alone(tmp_path):
+def test_target_may_be_shapes_only(tmp_path):
     saved(tmp_path, 3)
     one = jax.sharding.SingleDeviceSharding(jax.devices()[1])
     state = make_state(3).replace(count=0, ratio=0.0)
@@ -168,7 +168,7 @@ def test_target_may_be_shapes_alone(tmp_path):
 
 def test_newest_and_best_survive_a_worsening_metric(tmp_path):
     folder = saved(tmp_path, 1, 2, 3, 4, metrics=[0.9, 0.8, 0.3, 0.2])
-    # A restart must not forget how good the old ones were.
+    # The metrics of earlier steps must survive a restart.
     saved(tmp_path, 5, 6, 7, metrics=[0.1, float("nan"), None])
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1, 2, 6, 7]
@@ -193,7 +193,7 @@ def test_steps_only_go_forward(tmp_path):
 
 
 def test_the_newest_step_may_be_replaced(tmp_path):
-    """As after validation, when its score is known."""
+    """This happens after validation, when the score is known."""
     folder = saved(tmp_path, 4, 5)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(make_state()).metric is None
@@ -205,16 +205,16 @@ def test_the_newest_step_may_be_replaced(tmp_path):
     assert sorted(os.listdir(folder)) == ["4", "5"]
 
 
-def test_a_replacement_that_was_cut_short_leaves_the_old_one(tmp_path, monkeypatch):
+def test_an_interrupted_replacement_leaves_the_old_step(tmp_path, monkeypatch):
     folder = saved(tmp_path, 4, 5)
     rename = Path.rename
 
-    def cut_short(path, target):
+    def interrupted(path, target):
         if path.parent.name == "incoming":
             raise OSError("killed")
         return rename(path, target)
 
-    monkeypatch.setattr(Path, "rename", cut_short)
+    monkeypatch.setattr(Path, "rename", interrupted)
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(5, make_state(6), metadata={"again": 1})
     with pytest.raises(CheckpointError, match="5 was not saved"):
@@ -226,12 +226,12 @@ def test_a_replacement_that_was_cut_short_leaves_the_old_one(tmp_path, monkeypat
     assert sorted(os.listdir(folder)) == ["4", "5"]
 
 
-def test_nothing_saved(tmp_path):
-    for ask in (restored, read_metadata, load_variables):
+def test_missing_checkpoints_are_reported(tmp_path):
+    for read in (restored, read_metadata, load_variables):
         with pytest.raises(CheckpointError, match="no checkpoint here"):
-            ask(tmp_path / "empty")
+            read(tmp_path / "empty")
     saved(tmp_path, 1, 2)
-    with pytest.raises(CheckpointError, match="no step 7; there are 1, 2"):
+    with pytest.raises(CheckpointError, match="no step 7; saved steps: 1, 2"):
         restored(tmp_path, 7)
 
 
@@ -254,22 +254,22 @@ def test_readers_need_no_target_and_change_nothing(tmp_path):
 def test_load_variables_needs_variables(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, {"w": jnp.ones(2)}, metadata={})
-    with pytest.raises(CheckpointError, match="holds no `variables`"):
+    with pytest.raises(CheckpointError, match="the state has no `variables`"):
         load_variables(tmp_path, "newest")
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"w": jnp.zeros((3, 5))}, r"a/w is float32\[3, 4\] there and float32\[3, 5\]"),
-        ({"w": jnp.zeros((3, 4), jnp.int32)}, r"a/w is float32\[3, 4\] .* int32\[3, 4"),
-        ({"key": jax.random.key(0, impl="rbg")}, r"a/key is key<fry>\[2\] there"),
+        ({"w": jnp.zeros((3, 5))}, r"a/w is saved as float32\[3, 4\].* float32\[3, 5"),
+        ({"w": jnp.zeros((3, 4), jnp.int32)}, r"a/w .* float32\[3, 4\].* int32\[3, 4"),
+        ({"key": jax.random.key(0, impl="rbg")}, r"a/key is saved as key<fry>\[2\]"),
         ({"new": jnp.zeros(1)}, "lacks a/new, which"),
         ({"new": jnp.zeros(1), "x": jnp.zeros(1)}, "lacks a/new and 1 more, which"),
-        ({"w": None}, "holds a/w, which"),
+        ({"w": None}, "has a/w, which this state lacks"),
     ],
 )
-def test_mismatch_names_the_leaf(tmp_path, change, message):
+def test_the_error_names_the_leaf_that_does_not_match(tmp_path, change, message):
     state = {"w": jnp.zeros((3, 4)), "key": jax.random.key(0)}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, {"a": state}, metadata={})
@@ -279,7 +279,7 @@ def test_mismatch_names_the_leaf(tmp_path, change, message):
         assert checkpoints.steps() == [0]
 
 
-def test_metadata_is_kept_as_json(tmp_path):
+def test_metadata_is_saved_as_json(tmp_path):
     metadata = {"config": json.dumps({"a": 1}), "iou": [0.1, float("nan")], "é": None}
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, make_state(), metadata=metadata | {"tuple": (1, 2)})
@@ -289,7 +289,7 @@ def test_metadata_is_kept_as_json(tmp_path):
     assert repr(again) == repr(metadata | {"tuple": [1, 2]})
 
 
-def test_unwritable_run(tmp_path):
+def test_a_run_directory_that_is_not_writable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
         Checkpoints(tmp_path / "file")

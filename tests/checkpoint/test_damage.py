@@ -1,4 +1,4 @@
-"""Checkpoints that meet bit flips, half deletions, full disks and SIGKILL."""
+"""Checkpoints after bit flips, partial deletions, full disks and SIGKILL."""
 
 import json
 import logging
@@ -18,17 +18,19 @@ import orbax.checkpoint as ocp
 import pytest
 
 from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata
-from dmnet_jax.checkpoint.folder import CheckpointError, sealed
+from dmnet_jax.checkpoint.folder import CheckpointError, seal
 
 ROOT = Path(__file__).parents[2]
 
-# Orbax leaves reads of damaged files behind; their late end is no concern here.
+# Orbax may still be reading damaged files when a test ends; ignore those errors.
 _LATE = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def make_state(seed=0):
-    """Noise, and enough of it: the storage has a checksum of its own for small arrays,
-    and none for those kept as data files."""
+    """Returns arrays of noise that are large enough to be stored as data files.
+
+    The storage has its own checksum for small arrays, but not for data files.
+    """
     rng = np.random.default_rng(seed)
     return {
         "variables": {
@@ -45,7 +47,7 @@ def same(one, other):
 
 
 def saved(run, *steps, metrics=None):
-    """A run with these steps, step n holding `make_state(n)`."""
+    """Saves a run with the given steps; step n contains `make_state(n)`."""
     with Checkpoints(run) as checkpoints:
         for i, step in enumerate(steps):
             metric = metrics[i] if metrics else None
@@ -76,7 +78,7 @@ def truncate(path):
 @_LATE
 @pytest.mark.parametrize("harm", [flip, truncate, Path.unlink])
 def test_no_damaged_file_is_used(tmp_path, harm, caplog):
-    """Each file in turn: the older step or the true values, never others."""
+    """Damages each file in turn; restoring gives true values or the older step."""
     original = tmp_path / "original"
     files = files_of(saved(original, 1, 2) / "2")
     fell_back = 0
@@ -91,20 +93,20 @@ def test_no_damaged_file_is_used(tmp_path, harm, caplog):
         if step == 1:
             fell_back += 1
             assert "damaged" in caplog.text and "step 2" in caplog.text
-            # Out of the way: training goes on over the same step.
+            # The damaged step was moved away, so training can save the step again.
             saved(run, 2)
             assert restored(run).step == 2
             assert (run / "checkpoints" / "damaged" / "2").is_dir()
     assert fell_back >= 3
 
 
-def test_random_edits_of_metadata_end_in_the_one_error(tmp_path):
-    """With the seal made anew, as whoever can write the folder can make it."""
+def test_random_edits_of_metadata_raise_checkpoint_errors_only(tmp_path):
+    """The digest is recomputed, as anyone with write access could do."""
     rng = np.random.default_rng(0)
     original = json.loads((saved(tmp_path, 1) / "1/meta/metadata").read_text())["body"]
     path = tmp_path / "checkpoints/1/meta/metadata"
     odd = [None, -1, 2**70, 1.5, "", "x", [], {}, [[]], True, float("nan"), [10**13]]
-    refused = 0
+    rejected = 0
     for _ in range(300):
         body = json.loads(json.dumps(original))
         node, key = body, ""
@@ -120,35 +122,35 @@ def test_random_edits_of_metadata_end_in_the_one_error(tmp_path):
             del node[key]
         else:
             node[key] = odd[rng.integers(len(odd))]
-        path.write_text(json.dumps(sealed(body)))
+        path.write_text(json.dumps(seal(body)))
         for read in (read_metadata, load_variables):
             try:
                 assert isinstance(read(tmp_path), dict | tuple)
             except CheckpointError as error:
-                refused += 1
+                rejected += 1
                 assert str(tmp_path) in str(error) and "\n" not in str(error)
-    assert refused > 200
+    assert rejected > 200
 
 
 @_LATE
-def test_bytes_anywhere_are_never_used_silently(tmp_path):
-    """As many in the data files as elsewhere; there the storage itself sees nothing."""
+def test_flipped_bits_anywhere_are_detected(tmp_path):
+    """Half of the bits are in data files, for which the storage has no checksum."""
     folder = saved(tmp_path, 1, 2)
     files = [f for f in files_of(folder / "2") if f.stat().st_size]
     data = [f for f in files if f.stat().st_size > 2000 and f.parent.name == "d"]
     assert data
     rng, fell_back = np.random.default_rng(0), 0
     for i in range(60):
-        among = data if i % 2 else files
-        file = among[rng.integers(len(among))]
-        good = file.read_bytes()
-        harmed = bytearray(good)
-        harmed[rng.integers(len(harmed))] ^= 1 << rng.integers(8)
-        file.write_bytes(harmed)
+        choices = data if i % 2 else files
+        file = choices[rng.integers(len(choices))]
+        original = file.read_bytes()
+        damaged = bytearray(original)
+        damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
         variables, metadata = load_variables(tmp_path, "newest")
         fell_back += metadata["step"] == 1
         assert same({"variables": variables}, make_state(metadata["step"]))
-        file.write_bytes(good)
+        file.write_bytes(original)
     assert fell_back >= 25
     assert load_variables(tmp_path, "newest")[1] == {"step": 2}
 
@@ -156,7 +158,7 @@ def test_bytes_anywhere_are_never_used_silently(tmp_path):
 @pytest.mark.parametrize(
     "old, new", [('"metric": 0.1', '"metric": 0.9'), ('"note": 7', '"note": 8')]
 )
-def test_metadata_that_still_reads_but_was_changed(tmp_path, old, new):
+def test_edited_metadata_is_detected(tmp_path, old, new):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(1, make_state(1), metadata={"note": 1}, metric=0.5)
         checkpoints.save(2, make_state(2), metadata={"note": 7}, metric=0.1)
@@ -169,8 +171,8 @@ def test_metadata_that_still_reads_but_was_changed(tmp_path, old, new):
 
 
 @_LATE
-def test_a_bad_write_is_an_error_and_never_in_place(tmp_path, monkeypatch):
-    """What was written is read back before it is listed and anything older deleted."""
+def test_a_corrupt_write_is_an_error_and_is_not_published(tmp_path, monkeypatch):
+    """A step is read back before it is published and older steps are deleted."""
     folder, write = saved(tmp_path, 1), ocp.Checkpointer.save
 
     def lossy(self, directory, *arguments, **keywords):
@@ -189,7 +191,7 @@ def test_a_bad_write_is_an_error_and_never_in_place(tmp_path, monkeypatch):
 
 @_LATE
 @pytest.mark.parametrize("lost", ["state", "meta", "state/d", "*"])
-def test_half_deleted_steps_are_skipped(tmp_path, lost, caplog):
+def test_partially_deleted_steps_are_skipped(tmp_path, lost, caplog):
     folder = saved(tmp_path, 1, 2, metrics=[0.1, 0.9])
     for path in (folder / "2").glob(lost):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -201,8 +203,8 @@ def test_half_deleted_steps_are_skipped(tmp_path, lost, caplog):
 
 
 @_LATE
-def test_no_step_is_deleted_where_it_would_be_read(tmp_path, monkeypatch):
-    """A kill amid a deletion must not leave half a step in place."""
+def test_steps_are_moved_before_they_are_deleted(tmp_path, monkeypatch):
+    """A kill during a deletion must not leave a partial step in place."""
     deleted, rmtree = [], shutil.rmtree
 
     def watched(path, **options):
@@ -216,8 +218,8 @@ def test_no_step_is_deleted_where_it_would_be_read(tmp_path, monkeypatch):
     assert not {folder / str(step) for step in range(5)} & {*deleted}
 
 
-def test_opening_sets_aside_what_cannot_be_read(tmp_path):
-    """Or an older step would lie there for good, and none could follow a newer one."""
+def test_opening_sets_unreadable_steps_aside(tmp_path):
+    """Otherwise, an old step would stay forever, and a newer one would block saving."""
     folder = saved(tmp_path, 1, 2)
     (folder / "1" / "meta" / "metadata").write_bytes(b"{")
     with Checkpoints(tmp_path) as checkpoints:
@@ -226,13 +228,13 @@ def test_opening_sets_aside_what_cannot_be_read(tmp_path):
     assert os.listdir(folder / "damaged") == ["1"]
 
 
-def test_no_good_step_left(tmp_path):
+def test_no_intact_step_is_left(tmp_path):
     folder = saved(tmp_path, 1, 2)
     for step in ("1", "2"):
         shutil.rmtree(folder / step / "state")
-    with pytest.raises(CheckpointError, match="no good checkpoint .*step 2.*step 1"):
+    with pytest.raises(CheckpointError, match="no intact checkpoint .*step 2.*step 1"):
         restored(tmp_path)
-    with pytest.raises(CheckpointError, match="no good checkpoint"):
+    with pytest.raises(CheckpointError, match="no intact checkpoint"):
         restored(tmp_path, 1)
     assert (folder / "1").is_dir() and (folder / "2").is_dir()
 
@@ -247,45 +249,45 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path):
     assert sorted(os.listdir(folder)) == ["07", "1"]
 
 
-def test_full_disk_is_an_error_and_the_last_good_one_stays(tmp_path, caplog):
+def test_full_disk_is_an_error_and_the_last_step_stays_intact(tmp_path, caplog):
     """A file-size limit makes the real writes fail, as a full disk does."""
     folder = saved(tmp_path, 1)
     big = {"w": jnp.asarray(np.random.default_rng(0).normal(size=100_000))}
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         checkpoints = Checkpoints(tmp_path)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, former[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
         checkpoints.save(2, big, metadata={})
         with pytest.raises(CheckpointError, match="2 was not saved .*1 is intact"):
             checkpoints.wait()
         assert os.listdir(folder) == ["1"]
-        assert "SignalingThread" not in caplog.text  # a hundred lines of Orbax's
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        assert "SignalingThread" not in caplog.text  # Orbax's hundreds of lines
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         assert checkpoints.restore(make_state()).step == 1
         checkpoints.save(2, big, metadata={})
         checkpoints.close()
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
     assert restored(tmp_path, target=big).step == 2
 
 
-def test_no_space_left_is_told(tmp_path, monkeypatch):
+def test_no_space_left_is_reported(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     checkpoints = Checkpoints(tmp_path)
     monkeypatch.setattr(ocp.Checkpointer, "save", full)
     checkpoints.save(2, make_state(), metadata={})
-    with pytest.raises(CheckpointError, match="No space left .*none is saved"):
+    with pytest.raises(CheckpointError, match="No space left .*no step is saved"):
         checkpoints.close()
 
 
-def test_space_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
+def test_free_space_is_checked_before_writing(tmp_path, monkeypatch):
     folder = saved(tmp_path, 1)
-    little = SimpleNamespace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: little)
+    usage = SimpleNamespace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr(ocp.Checkpointer, "save", lambda *_, **__: pytest.fail("began"))
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(2, make_state(), metadata={})
@@ -313,7 +315,7 @@ with Checkpoints(sys.argv[1]) as checkpoints:
 
 
 def test_killed_while_saving(tmp_path, caplog):
-    """After SIGKILL every listed step is whole, and no finished one is lost."""
+    """After SIGKILL, every listed step is complete, and no finished step is lost."""
     folder, floor = tmp_path / "checkpoints", 0
     for pause in (0.35, 0.52, 0.44):
         process = subprocess.Popen(
@@ -325,7 +327,7 @@ def test_killed_while_saving(tmp_path, caplog):
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         while len(list(folder.glob("[0-9]*[0-9]"))) < 2 and process.poll() is None:
-            time.sleep(0.01)  # a busy machine takes longer to save two
+            time.sleep(0.01)  # until two steps are saved, however slow the machine
         time.sleep(pause)
         before = max((int(p.name) for p in folder.glob("[0-9]*[0-9]")), default=0)
         process.kill()

@@ -1,4 +1,4 @@
-"""What a run remembers of its videos, and copies of them found again."""
+"""Provenance: the stored description of a run, and detection of its videos."""
 
 import dataclasses
 
@@ -16,8 +16,8 @@ from dmnet_jax.config import Config, DataConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
-    """Videos by name, each frame one picture of noise or of one colour."""
+class Images:
+    """Videos by name, in which each frame is an image of noise or of a single color."""
 
     content: dict[str, list[int | None]]
     classes = (ClassInfo("background", (0, 0, 0)), ClassInfo("tool", (9, 9, 9)))
@@ -39,8 +39,8 @@ class Pictures:
         return None
 
 
-TRAIN = Pictures({"a": [*range(40)], "b": [None, *range(100, 105)]})
-VAL = Pictures({"c": [*range(200, 210)]})
+TRAIN = Images({"a": [*range(40)], "b": [None, *range(100, 105)]})
+VAL = Images({"c": [*range(200, 210)]})
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +57,24 @@ def test_fold_split_and_versions_are_recorded(about):
     assert describe(Config(data=named), TRAIN, VAL)["fold"] is None
 
 
-def test_the_split_hash_is_of_names_and_content(about):
+def test_the_split_digest_depends_on_names_and_content(about):
     def split(train, val):
         return describe(Config(), train, val)["split_sha256"]
 
     assert split(TRAIN, VAL) == about["split_sha256"]
     assert split(VAL, TRAIN) != about["split_sha256"]
-    other = Pictures({"c": [*range(200, 209), 999]})
+    other = Images({"c": [*range(200, 209), 999]})
     assert split(TRAIN, other) != about["split_sha256"]
 
 
 def test_other_videos_may_be_evaluated(about):
     check_unseen(about, VAL)
-    # A blank frame is in many videos and tells nothing.
-    check_unseen(about, Pictures({"d": [None, 300, None]}))
+    # A blank frame occurs in many videos and does not identify one.
+    check_unseen(about, Images({"d": [None, 300, None]}))
 
 
 @pytest.mark.parametrize(
-    ("videos", "said"),
+    ("videos", "message"),
     [
         ({"c": [200], "a": [1, 2]}, "trained on a; "),
         ({"renamed": [*range(40)]}, r"a \(here renamed\)"),
@@ -83,19 +83,19 @@ def test_other_videos_may_be_evaluated(about):
         ({"mixed": [500, 501, 103, 502, 39]}, r"a \(here mixed\), b \(here mixed\)"),
     ],
 )
-def test_videos_of_the_training_are_refused(about, videos, said):
-    with pytest.raises(ValueError, match=said):
-        check_unseen(about, Pictures(videos))
+def test_training_videos_are_rejected(about, videos, message):
+    with pytest.raises(ValueError, match=message):
+        check_unseen(about, Images(videos))
 
 
 def test_frames_are_chosen_evenly_and_hashed_by_their_pixels():
-    whole = frame_hashes(TRAIN, 0)
-    assert len(set(whole)) == 40
-    some = frame_hashes(TRAIN, 0, 3)
-    assert some == [whole[0], whole[19], whole[39]]
+    all_hashes = frame_hashes(TRAIN, 0)
+    assert len(set(all_hashes)) == 40
+    selected = frame_hashes(TRAIN, 0, 3)
+    assert selected == [all_hashes[0], all_hashes[19], all_hashes[39]]
 
 
-def test_weights_hash_is_of_every_array():
+def test_the_weights_digest_depends_on_every_array():
     tree = {"params": {"a": np.ones((2, 3), np.float32)}, "thresholds": {"b": -0.5}}
     first = weights_sha256(tree)
     assert first == weights_sha256({name: tree[name] for name in reversed(tree)})

@@ -1,4 +1,4 @@
-"""One run is one network, whoever opens it."""
+"""All commands load the same network from a run."""
 
 import dataclasses
 import inspect
@@ -30,7 +30,7 @@ ABOUT = {
 
 
 class OneNumber(nn.Module):
-    """As small as a network gets."""
+    """A network with a single parameter."""
 
     num_classes: int = 3
 
@@ -47,14 +47,14 @@ class OneNumber(nn.Module):
 def one_number(monkeypatch):
     build = models.build
 
-    def built(config):
+    def build_tiny(config):
         return OneNumber() if config.name == "tiny" else build(config)
 
-    monkeypatch.setattr(models, "build", built)
+    monkeypatch.setattr(models, "build", build_tiny)
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({"step": np.zeros(2)}, "params/step is [2], expected [1]"),
         ({}, "params/step is missing, expected [1]"),
@@ -64,18 +64,19 @@ def one_number(monkeypatch):
         ),
     ],
 )
-def test_weights_of_another_network_are_refused_in_one_line(tmp_path, params, told):
+def test_weights_of_another_network_are_rejected(tmp_path, params, message):
     with Checkpoints(tmp_path) as checkpoints:
         state = {"variables": {"params": params, "other": {"x": np.zeros(1)}}}
         checkpoints.save(0, state, metadata=ABOUT)
-    with pytest.raises(ValueError, match="do not fit its config") as refused:
+    with pytest.raises(ValueError, match="do not match its config") as caught:
         load_run(tmp_path)
-    assert told in str(refused.value) and str(tmp_path) in str(refused.value)
+    assert message in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Three steps, of which the second scored best."""
+    """A run with three steps, of which the second has the best score."""
     folder = tmp_path_factory.mktemp("run")
     with Checkpoints(folder) as checkpoints:
         for step, metric in enumerate((0.1, 0.9, 0.2)):
@@ -87,32 +88,32 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("which", "step"), [((), 2), (("newest",), 2), (("best",), 1), ((1,), 1)]
 )
-def test_a_runs_network(run, which, step):
-    opened = load_run(run, *which)
-    assert opened.variables["params"]["step"].tolist() == [step]
-    assert opened.model.num_classes == 3 and opened.config == tiny_run.tiny_config()
-    assert opened.about == ABOUT
+def test_load_run(run, which, step):
+    loaded = load_run(run, *which)
+    assert loaded.variables["params"]["step"].tolist() == [step]
+    assert loaded.model.num_classes == 3 and loaded.config == tiny_run.tiny_config()
+    assert loaded.about == ABOUT
 
 
 @pytest.mark.parametrize(
     "function", [load_run, load_variables, read_metadata, Session.from_checkpoint]
 )
-def test_functions_open_the_newest(function):
-    named = inspect.signature(function).parameters
-    assert (named.get("which") or named["step"]).default == "newest"
+def test_functions_load_the_newest_by_default(function):
+    parameters = inspect.signature(function).parameters
+    assert (parameters.get("which") or parameters["step"]).default == "newest"
 
 
 @pytest.mark.parametrize("command", [evaluate, predict, live, export, zero_shot])
-def test_commands_open_the_newest(command):
+def test_commands_load_the_newest_by_default(command):
     flags = {field.name: field.default for field in dataclasses.fields(command.Flags)}
     assert flags["which"] == "newest"
 
 
-def test_a_session_streams_the_newest(run, monkeypatch):
-    opened = []
+def test_a_session_loads_the_newest_by_default(run, monkeypatch):
+    loaded = []
 
     def stop(model, variables, **_):
-        opened.append(variables["params"]["step"].tolist())
+        loaded.append(variables["params"]["step"].tolist())
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dmnet_jax.streaming.session.compile", stop)
@@ -120,16 +121,16 @@ def test_a_session_streams_the_newest(run, monkeypatch):
         Session.from_checkpoint(run)
     with pytest.raises(KeyboardInterrupt):
         Session.from_checkpoint(run, which="best")
-    assert opened == [[2], [1]]
+    assert loaded == [[2], [1]]
 
 
-def test_the_word_is_the_shipped_network(tmp_path, monkeypatch):
+def test_the_shipped_network_is_loaded_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    opened = load_run(PRETRAINED)
-    assert opened.config.data.dataset == "rendered"
-    assert opened.model.num_classes == len(opened.about["classes"]) == 4
+    shipped = load_run(PRETRAINED)
+    assert shipped.config.data.dataset == "rendered"
+    assert shipped.model.num_classes == len(shipped.about["classes"]) == 4
     alone = load_run(PRETRAINED, memory=False).model
-    assert opened.model.state and alone == opened.model.single_frame()
+    assert shipped.model.state and alone == shipped.model.single_frame()
 
 
 @pytest.mark.parametrize(
@@ -146,8 +147,8 @@ def test_the_word_is_the_shipped_network(tmp_path, monkeypatch):
         {"classes": ["a", "b", "c"]},
     ],
 )
-def test_damaged_metadata_are_told_in_a_line(damage, monkeypatch):
+def test_invalid_metadata_gives_a_one_line_error(damage, monkeypatch):
     monkeypatch.setattr(runs, "load_variables", lambda *_: ({}, ABOUT | damage))
-    with pytest.raises(ValueError, match="RUN: its checkpoint does not tell") as caught:
+    with pytest.raises(ValueError, match="RUN: the metadata .* is invalid") as caught:
         load_run("RUN")
     assert "\n" not in str(caught.value)

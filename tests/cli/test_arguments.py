@@ -1,4 +1,4 @@
-"""Command lines: overrides, recipes, and mistakes told in one line."""
+"""Command lines: overrides, recipes, and one-line errors."""
 
 import dataclasses
 import io
@@ -25,11 +25,11 @@ ROOT = Path(__file__).parents[2]
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """A program's own.
+    """Flags of a program.
 
     Attributes:
-        steps: Stop after so many.
-        resume: Go on.
+        steps: Number of steps.
+        resume: Resume the run.
     """
 
     steps: int | None = None
@@ -83,8 +83,8 @@ def test_tuples_flags_and_none():
 def test_both_spellings_of_a_size(size):
     words = size.split()
     assert parse("--data.size", *words, "--data.fold", "1").data.size == (256, 320)
-    made = parse("--data.synthetic.size", *words).data.synthetic
-    assert made.size == (256, 320)
+    synthetic = parse("--data.synthetic.size", *words).data.synthetic
+    assert synthetic.size == (256, 320)
     assert parse("--data.size=256x320").data.size == (256, 320)
 
 
@@ -114,7 +114,7 @@ def test_saved_json_is_a_recipe(tmp_path):
     assert parse("--config", str(file)) == config
 
 
-def test_own_flags():
+def test_flags_of_a_program():
     arguments = ["--steps", "3", "--resume", "--optim.lr", "1"]
     config, flags = parse_command(arguments, Flags(), prog="train.py")
     assert flags == Flags(3, True)
@@ -157,10 +157,10 @@ def test_help_names_fields_and_recipe_values(tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_mistakes_are_one_line_and_status_2(
+def test_errors_are_one_line_and_status_2(
     arguments, parts, encoding, capsys, monkeypatch
 ):
-    # The parser draws its messages differently where the terminal is not UTF-8.
+    # The parser formats its messages differently if the terminal is not UTF-8.
     output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", output)
     with pytest.raises(SystemExit) as stop:
@@ -168,12 +168,12 @@ def test_mistakes_are_one_line_and_status_2(
     assert stop.value.code == 2
     output.flush()
     assert output.buffer.getvalue() == b""
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert told.isascii() and "----" not in told
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert error.isascii() and "----" not in error
     for part in parts:
-        assert part in told
+        assert part in error
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_mistakes_are_one_line_and_status_2(
         ("def get_config():\n    return {}", "returned dict, not a Config"),
     ],
 )
-def test_bad_recipe_names_file_and_line(tmp_path, body, message):
+def test_the_error_for_an_invalid_recipe_names_file_and_line(tmp_path, body, message):
     path = recipe(tmp_path, body)
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
@@ -197,14 +197,14 @@ def test_bad_recipe_names_file_and_line(tmp_path, body, message):
 
 
 @pytest.mark.parametrize("body", ["{", '{"nmae": 1}', "\udcff"])
-def test_bad_json_recipe_names_the_file(tmp_path, body):
+def test_the_error_for_an_invalid_json_recipe_names_the_file(tmp_path, body):
     file = tmp_path / "config.json"
     file.write_bytes(body.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError, match="config.json: "):
         load_config(file)
 
 
-def test_recipe_out_of_range_is_a_mistake(tmp_path, capsys):
+def test_a_recipe_with_an_invalid_value_is_an_error(tmp_path, capsys):
     path = recipe(tmp_path, GOOD.replace("local_size=9", "num_reads='4'"))
     with pytest.raises(SystemExit) as stop:
         parse("--config", path)
@@ -212,7 +212,7 @@ def test_recipe_out_of_range_is_a_mistake(tmp_path, capsys):
     assert "error: model.num_reads is '4'" in capsys.readouterr().err
 
 
-def test_help_is_quick_and_loads_no_jax():
+def test_help_is_fast_and_does_not_import_jax():
     code = (
         "import sys\n"
         "from dmnet_jax.cli.arguments import parse_config\n"
@@ -223,15 +223,16 @@ def test_help_is_quick_and_loads_no_jax():
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
     )
-    took = time.monotonic() - start
+    elapsed = time.monotonic() - start
     assert done.returncode == 0
     assert "--optim.lr" in done.stdout
     assert done.stderr.strip() == "False"
-    assert took < 10  # 0.3 s on an idle core; the bound only has to catch a JAX import
+    # 0.3 s on an idle core; the bound only has to detect an import of JAX.
+    assert elapsed < 10
 
 
-def test_commands_answer_without_jax():
-    """A second for --help, rather than four; so a mistake is told at once as well."""
+def test_commands_do_not_import_jax_for_help():
+    """Without JAX, --help and command-line errors take one second instead of four."""
     commands = [
         *("dmnet_jax.cli.train", "dmnet_jax.cli.evaluate", "dmnet_jax.tables.__main__"),
         *(f"dmnet_jax.{c}.__main__" for c in ("export", "live", "predict", "report")),

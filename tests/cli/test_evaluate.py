@@ -1,4 +1,4 @@
-"""evaluate.py: which run, which checkpoint, which videos, and what is refused."""
+"""evaluate.py: selection of run, checkpoint and videos, and rejected inputs."""
 
 import json
 import runpy
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dmnet_jax.checkpoint.folder import listed
+from dmnet_jax.checkpoint.folder import list_steps
 from tests.support import toy
 from tests.support.tiny_run import (
     ROOT,
@@ -34,21 +34,21 @@ def run(session):
     return folder / "whole" / RUN
 
 
-def refusal(arguments, capsys):
-    """What a mistake is answered with: one line, status 2."""
-    # The run is of a toy, which its config does not tell.
+def error_line(arguments, capsys):
+    """Runs a command that fails with status 2; returns its one-line error."""
+    # The network is a toy, which the run's config does not describe.
     with pytest.raises(SystemExit) as stop, toy.everywhere():
         MAIN([str(argument) for argument in arguments])
     assert stop.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    (line,) = said.err.splitlines()
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
     assert line.startswith("error: ")
     return line
 
 
-def test_numbers_are_those_of_the_run(session, run, tmp_path):
-    """Bit for bit, by the run's own programs; another folder may be named."""
+def test_results_are_bit_identical_to_those_of_the_run(session, run, tmp_path):
+    """The compiled programs of the run are reused; the data may be elsewhere."""
     videos = write_videos(tmp_path / "moved")
     done = run_script(
         *(session / "compiled", "evaluate.py", "--checkpoint", run),
@@ -56,11 +56,11 @@ def test_numbers_are_those_of_the_run(session, run, tmp_path):
         toy=True,
     )
     assert done.returncode == 0, done.stderr
-    ours, theirs = (
+    result, expected = (
         json.loads((folder / "results.json").read_text())
         for folder in (tmp_path / "out", run)
     )
-    assert ours == theirs
+    assert result == expected
     table = (run / "results.md").read_text()
     assert table in done.stdout
     rows = [(folder / "frames.csv").read_text() for folder in (tmp_path / "out", run)]
@@ -71,52 +71,52 @@ def test_numbers_are_those_of_the_run(session, run, tmp_path):
 def test_a_damaged_checkpoint_is_not_evaluated(run, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    steps = listed(copy / "checkpoints")
+    steps = list_steps(copy / "checkpoints")
     assert len(steps) >= 2
     for step in steps:
         metadata = copy / "checkpoints" / str(step) / "meta" / "metadata"
         metadata.write_text(metadata.read_text().replace('"step"', '"stop"'))
-    line = refusal(["--checkpoint", copy], capsys)
-    assert "no good checkpoint" in line and f"step {steps[-1]}" in line
+    line = error_line(["--checkpoint", copy], capsys)
+    assert "no intact checkpoint" in line and f"step {steps[-1]}" in line
 
 
 @pytest.mark.parametrize("which", ["newest", "best"])
-def test_a_run_that_is_not_there(which, tmp_path, capsys):
-    line = refusal(["--checkpoint", tmp_path / "nothing", "--which", which], capsys)
+def test_a_missing_run_is_reported(which, tmp_path, capsys):
+    line = error_line(["--checkpoint", tmp_path / "nothing", "--which", which], capsys)
     assert "nothing" in line and "no checkpoint here; train first" in line
 
 
-def test_no_run_of_a_fold_names_the_command_that_makes_one(
+def test_the_error_for_a_fold_without_a_run_names_the_training_command(
     tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     recipe = ROOT / "configs" / "endovis17.py"
-    line = refusal(["--config", recipe, "--fold", 3], capsys)
+    line = error_line(["--config", recipe, "--fold", 3], capsys)
     assert "no run of fold 3" in line
     assert f"python train.py --config {recipe} --fold 3" in line
 
 
-def test_data_of_another_class_count(run, tmp_path, capsys):
+def test_data_with_another_number_of_classes_are_rejected(run, tmp_path, capsys):
     root = write_videos(tmp_path / "videos")
     write_classes(root, ("background", "one", "two", "three"))
-    line = refusal(["--checkpoint", run, "--root", root], capsys)
+    line = error_line(["--checkpoint", run, "--root", root], capsys)
     assert "data.num_classes is 3, but the dataset has 4" in line
 
 
-def test_videos_that_are_unknown_or_were_trained_on(run, tmp_path, capsys):
-    line = refusal(["--checkpoint", run, "--videos", "three"], capsys)
+def test_unknown_videos_and_training_videos_are_rejected(run, tmp_path, capsys):
+    line = error_line(["--checkpoint", run, "--videos", "three"], capsys)
     assert "no video 'three'; the videos are one, two" in line
-    line = refusal(["--checkpoint", run, "--videos", "two", "one"], capsys)
+    line = error_line(["--checkpoint", run, "--videos", "two", "one"], capsys)
     assert "was trained on one" in line
     # The same frames under another name.
     copy = write_videos(tmp_path / "copy", names=("three",))
     arguments = ["--checkpoint", run, "--root", copy, "--videos", "three"]
-    assert "was trained on one (here three)" in refusal(arguments, capsys)
-    line = refusal(["--checkpoint", run, "--root", tmp_path / "gone"], capsys)
+    assert "was trained on one (here three)" in error_line(arguments, capsys)
+    line = error_line(["--checkpoint", run, "--root", tmp_path / "gone"], capsys)
     assert "no such folder" in line
 
 
-def test_the_recipes_name_of_the_folder_is_told_to_be_root():
+def test_the_error_for_data_root_names_the_flag_root():
     command = [sys.executable, "evaluate.py", "--data.root", "x"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and "--data.root is --root here" in done.stderr

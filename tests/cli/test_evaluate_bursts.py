@@ -1,4 +1,4 @@
-"""evaluate.py --corrupt bursts, as it is typed."""
+"""evaluate.py --corrupt bursts, as a command."""
 
 import json
 import runpy
@@ -23,7 +23,7 @@ def run(session):
     return folder / "whole" / RUN
 
 
-def test_disturbed_video_is_scored_beside_the_evaluation(session, run, tmp_path):
+def test_disturbed_video_is_scored(session, run, tmp_path):
     videos, out = write_videos(tmp_path / "videos", frames=24), tmp_path / "out"
     done = run_script(
         *(session / "compiled", "evaluate.py", "--checkpoint", run),
@@ -36,7 +36,7 @@ def test_disturbed_video_is_scored_beside_the_evaluation(session, run, tmp_path)
     report = json.loads((out / "bursts.json").read_text())
     assert report["bursts"]["kinds"] == ["smoke"] and report["bursts"]["passes"] == 3
     rows = report["rows"]
-    # One validation video: the foreign memory is of the training video.
+    # There is one validation video, so the foreign memory is from the training video.
     assert {"network", "single frame", "another video's memory"} <= {*rows}
     assert rows["network"]["frames"] > 0
     assert rows["network"]["corrupted"] == rows["network"]["unseen_kinds"]
@@ -44,9 +44,9 @@ def test_disturbed_video_is_scored_beside_the_evaluation(session, run, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
-        (("--controls",), "--controls goes with --corrupt bursts"),
+        (("--controls",), "--controls needs --corrupt bursts"),
         (("--corrupt", "bursts"), "no burst fits into videos of at most 6 frames"),
         (("--corrupt", "bursts", "--corrupt-kinds", "fog"), "no corruption 'fog'"),
         (("--corrupt", "bursts", "--corrupt-passes", "0"), "--corrupt-passes is 0"),
@@ -54,9 +54,9 @@ def test_disturbed_video_is_scored_beside_the_evaluation(session, run, tmp_path)
         (("--corrupt", "bursts", "--corrupt-seed", "-1"), "--corrupt-seed is -1"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, said, run, capsys):
+def test_errors_are_one_line(arguments, message, run, capsys):
     with pytest.raises(SystemExit) as stop, toy.everywhere():
         MAIN(["--checkpoint", str(run), *arguments])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and said in line
+    assert line.startswith("error: ") and message in line

@@ -1,4 +1,4 @@
-"""How a run ends when its results cannot be written, or its folder is gone."""
+"""Runs whose results cannot be written or whose folder was deleted."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 
 from data_pipelines.io.files import WriteError
 from dmnet_jax.checkpoint import load_variables, read_metadata
-from dmnet_jax.checkpoint.folder import bodies, listed
+from dmnet_jax.checkpoint.folder import list_steps, read_bodies
 from dmnet_jax.evaluation import results
 from dmnet_jax.process import RunGoneError, run_lock
 from tests.cli.test_train import load, records
@@ -25,7 +25,7 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def again(whole, tmp_path):
-    """(run, main): a copy of the finished run, and its very command."""
+    """(run, main): a copy of the finished run, and its command."""
     run = tmp_path / "copied" / RUN
     shutil.copytree(whole / "whole" / RUN, run)
     arguments = train_arguments(whole, "unused")
@@ -38,7 +38,7 @@ def again(whole, tmp_path):
     return run, main
 
 
-def refusal(main, capsys) -> str:
+def error_line(main, capsys) -> str:
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
@@ -51,70 +51,73 @@ def test_results_that_could_not_be_written_are_written_later(again, whole, capsy
     run, main = again
     before = (run / "results.json").read_text()
     (run / "results.json").unlink()
-    kept = records(run)
+    expected_records = records(run)
     full = WriteError(f"{run}/frames.csv: cannot be written (No space left on device)")
     with mock.patch.object(results, "write_results", side_effect=full):
-        assert "frames.csv: cannot be written (No space" in refusal(main, capsys)
+        assert "frames.csv: cannot be written (No space" in error_line(main, capsys)
     assert main() == 0
-    now, was = json.loads((run / "results.json").read_text()), json.loads(before)
-    assert now["protocols"] == was["protocols"]
-    assert now["weights_sha256"] == was["weights_sha256"]
-    assert records(run) == kept
+    result, expected = (
+        json.loads(text) for text in ((run / "results.json").read_text(), before)
+    )
+    assert result["protocols"] == expected["protocols"]
+    assert result["weights_sha256"] == expected["weights_sha256"]
+    assert records(run) == expected_records
     assert main() == 0 and "finished" in capsys.readouterr().out
 
 
-def test_results_of_other_weights_do_not_count(again, capsys):
+def test_results_of_other_weights_are_not_reused(again, capsys):
     run, main = again
     stale = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps({**stale, "weights_sha256": "0"}))
     assert main() == 0
     assert "finished" not in capsys.readouterr().out
-    fresh = json.loads((run / "results.json").read_text())
-    assert fresh["weights_sha256"] == stale["weights_sha256"]
+    new = json.loads((run / "results.json").read_text())
+    assert new["weights_sha256"] == stale["weights_sha256"]
 
 
-def test_the_network_is_saved_before_its_pictures_are(again, whole, capsys):
+def test_the_network_is_saved_before_its_overlays(again, whole, capsys):
     run, main = again
     shutil.rmtree(run / "checkpoints" / str(TRAIN_STEPS))
     full = WriteError("two_0.png: cannot be written (No space left on device)")
     with mock.patch.object(results.Overlays, "__call__", side_effect=full):
-        assert "two_0.png: cannot be written" in refusal(main, capsys)
-    assert max(listed(run / "checkpoints")) == TRAIN_STEPS
-    assert bodies(run / "checkpoints")[-1]["metric"] is None
+        assert "two_0.png: cannot be written" in error_line(main, capsys)
+    assert max(list_steps(run / "checkpoints")) == TRAIN_STEPS
+    assert read_bodies(run / "checkpoints")[-1]["metric"] is None
     assert load_variables(run, "newest")[0]["params"]
     assert main() == 0
-    assert bodies(run / "checkpoints")[-1]["metric"] is not None
+    assert read_bodies(run / "checkpoints")[-1]["metric"] is not None
     steps = [record["step"] for record in records(whole / "whole" / RUN)]
     assert [record["step"] for record in records(run)] == steps
 
 
-def test_a_run_of_damaged_steps_alone_is_not_begun_anew(again, capsys):
+def test_a_run_without_intact_steps_is_not_restarted(again, capsys):
     run, main = again
-    kept = records(run)
+    expected = records(run)
     for path in run.glob("checkpoints/*/meta/metadata"):
         path.write_bytes(path.read_bytes()[:-9])
     for _ in range(2):
-        line = refusal(main, capsys)
+        line = error_line(main, capsys)
         assert "nothing can be resumed: every saved step is damaged" in line
         assert str(run / "checkpoints" / "damaged") in line
-    assert records(run) == kept
+    assert records(run) == expected
     shutil.rmtree(run / "checkpoints" / "damaged")
 
 
-def test_a_run_whose_folder_is_deleted_says_so(again, capsys):
+def test_a_deleted_run_directory_is_reported(again, capsys):
     run, main = again
     (run / "results.json").unlink()
     write = results.write_results
 
-    def written(*arguments):
+    def delete_and_write(*arguments):
         shutil.rmtree(run)
         write(*arguments)
 
-    with mock.patch.object(results, "write_results", written):
-        assert "was deleted or replaced while the run went on" in refusal(main, capsys)
+    with mock.patch.object(results, "write_results", delete_and_write):
+        line = error_line(main, capsys)
+    assert "was deleted or replaced during the run" in line
 
 
-def test_nothing_is_saved_into_another_ones_folder(tmp_path):
+def test_the_lock_detects_a_replaced_folder(tmp_path):
     with run_lock(tmp_path / "run") as lock:
         lock.check()
         (tmp_path / "run").rename(tmp_path / "moved")
@@ -124,6 +127,6 @@ def test_nothing_is_saved_into_another_ones_folder(tmp_path):
             lock.check()
 
 
-def test_metadata_tell_what_was_trained(again):
+def test_metadata_names_the_validation_videos(again):
     run, _ = again
     assert read_metadata(run)["val_videos"] == ["two"]

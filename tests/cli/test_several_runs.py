@@ -1,4 +1,4 @@
-"""train.py and evaluate.py over folds and seeds: order, skipping, stopping, newest."""
+"""train.py and evaluate.py over folds and seeds: order, skipped runs, and stops."""
 
 import dataclasses
 import json
@@ -17,16 +17,16 @@ RECIPE = str(ROOT / "configs" / "endovis17.py")
 
 
 def leave_results(folder: Path, config) -> None:
-    """What a run of 0.5 + 0.1 * fold + 0.01 * seed would leave."""
+    """Writes the results of a run with an IoU of 0.5 + 0.1 * fold + 0.01 * seed."""
     fold, seed = config.data.fold, config.train.seed
-    found = result(fold, seed, 0.5 + 0.1 * fold + 0.01 * seed)
-    found["about"]["config"] = dataclasses.asdict(config)
-    (folder / "results.json").write_text(json.dumps(found))
+    results = result(fold, seed, 0.5 + 0.1 * fold + 0.01 * seed)
+    results["about"]["config"] = dataclasses.asdict(config)
+    (folder / "results.json").write_text(json.dumps(results))
 
 
 @pytest.fixture
 def training(monkeypatch, tmp_path):
-    """train.py with a training that only writes results, and what it trained."""
+    """(main, names of trained runs): train.py with a training that writes results."""
     module, trained = train_command, []
 
     def train(config, run_dir, stop):
@@ -45,7 +45,7 @@ def training(monkeypatch, tmp_path):
     return lambda *more: module.main([*arguments, *more]), trained
 
 
-def test_a_series_stops_at_a_signal_and_goes_on_where_it_stopped(
+def test_runs_stop_at_a_signal_and_resume_where_they_stopped(
     training, tmp_path, capsys
 ):
     main, trained = training
@@ -56,11 +56,11 @@ def test_a_series_stops_at_a_signal_and_goes_on_where_it_stopped(
     capsys.readouterr()
     assert main("--fold", "all") == 0
     assert trained[2:] == ["fold1-seed0", "fold2-seed0", "fold3-seed0"]
-    said = capsys.readouterr().out
-    assert f"{folder / 'fold0-seed0'}: already finished" in said
-    assert (folder / "summary.md").read_text() in said
-    mean = json.loads((folder / "summary.json").read_text())
-    assert mean["protocols"]["ternaus"]["iou"]["mean"] == pytest.approx(0.65)
+    output = capsys.readouterr().out
+    assert f"{folder / 'fold0-seed0'}: already finished" in output
+    assert (folder / "summary.md").read_text() in output
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["protocols"]["ternaus"]["iou"]["mean"] == pytest.approx(0.65)
 
 
 def test_folds_and_seeds_together(training, tmp_path):
@@ -68,13 +68,13 @@ def test_folds_and_seeds_together(training, tmp_path):
     (tmp_path / "once").touch()
     assert main("--fold", "all", "--repeat", "2", "--train.seed", "3") == 0
     assert trained == [f"fold{k}-seed{s}" for s in (3, 4) for k in range(4)]
-    found = json.loads((tmp_path / "endovis17" / "summary.json").read_text())
-    assert found["seeds"] == [3, 4] and found["folds"] == [0, 1, 2, 3]
+    summary = json.loads((tmp_path / "endovis17" / "summary.json").read_text())
+    assert summary["seeds"] == [3, 4] and summary["folds"] == [0, 1, 2, 3]
     assert main("--fold", "all", "--repeat", "2", "--train.seed", "3") == 0
     assert len(trained) == 8
 
 
-def test_one_fold_is_one_run_whatever_it_left(training, tmp_path):
+def test_a_single_run_is_never_skipped(training, tmp_path):
     main, trained = training
     assert main("--fold", "2") == main("--data.fold", "2") == 0
     assert trained == ["fold2-seed0"] * 2
@@ -83,7 +83,7 @@ def test_one_fold_is_one_run_whatever_it_left(training, tmp_path):
 
 @pytest.fixture
 def evaluating(monkeypatch, tmp_path):
-    """evaluate.py with an evaluation that only writes results, and what it was of."""
+    """(main, evaluated runs): evaluate.py with an evaluation that writes results."""
     module, evaluated = evaluate_command, []
     config = module.load_config(RECIPE)
     monkeypatch.chdir(tmp_path)
@@ -93,12 +93,12 @@ def evaluating(monkeypatch, tmp_path):
         out = Path(flags.out or run / "evaluation")
         out.mkdir(parents=True, exist_ok=True)
         fold, seed = (int(part[4:]) for part in run.name.split("-"))
-        of_run = dataclasses.replace(
+        run_config = dataclasses.replace(
             config,
             data=dataclasses.replace(config.data, fold=fold),
             train=dataclasses.replace(config.train, seed=seed),
         )
-        leave_results(out, of_run)
+        leave_results(out, run_config)
         return out
 
     monkeypatch.setattr(module, "evaluate", evaluate)
@@ -109,7 +109,7 @@ def evaluating(monkeypatch, tmp_path):
     return lambda *more: module.main(["--config", RECIPE, *more]), evaluated
 
 
-def test_a_fold_means_its_newest_run(evaluating, capsys):
+def test_a_fold_selects_its_newest_run(evaluating, capsys):
     main, evaluated = evaluating
     assert main("--fold", "2") == main() == 0
     newest = ["runs/endovis17/fold2-seed0", "runs/endovis17/fold0-seed0"]
@@ -117,11 +117,12 @@ def test_a_fold_means_its_newest_run(evaluating, capsys):
     with pytest.raises(SystemExit) as stop:
         main("--fold", "all")
     assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert f"no run of fold 1; train one with python train.py --config {RECIPE}" in said
+    error = capsys.readouterr().err
+    command = f"python train.py --config {RECIPE}"
+    assert f"no run of fold 1; train one with {command}" in error
 
 
-def test_an_installed_command_names_an_installed_command(
+def test_the_error_of_an_installed_command_names_an_installed_command(
     evaluating, capsys, monkeypatch
 ):
     main, _ = evaluating
@@ -146,17 +147,17 @@ def test_all_folds_are_averaged(evaluating, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--fold", "4"], "--fold 4: folds are 0 to 3, or all"),
         (["--fold", "two"], "error parsing --fold"),
-        (["--fold", "1", "--checkpoint", "x"], "leave --fold out"),
+        (["--fold", "1", "--checkpoint", "x"], "exclude each other"),
         (["--enlarge", "cubic"], "--enlarge"),
     ],
 )
-def test_mistakes_are_one_line(evaluating, arguments, said, capsys):
+def test_errors_are_one_line(evaluating, arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         evaluating[0](*arguments)
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and said in line
+    assert line.startswith("error: ") and message in line

@@ -1,4 +1,4 @@
-"""train.py and evaluate.py from outside: a run, a killed run, and mistakes."""
+"""train.py and evaluate.py as commands: a run, killed runs, and errors."""
 
 import importlib.util
 import json
@@ -39,15 +39,15 @@ def session(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def place(session):
+def folder(session):
     return trained(session)[0]
 
 
 @pytest.fixture(scope="module")
 def whole(session):
-    place, process = trained(session)
+    folder, process = trained(session)
     assert process.returncode == 0, process.stderr
-    return place / "whole" / RUN, process.stdout
+    return folder / "whole" / RUN, process.stdout
 
 
 def records(run: Path) -> list[dict]:
@@ -58,7 +58,7 @@ def records(run: Path) -> list[dict]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def test_a_run_leaves_what_it_promises(whole):
+def test_a_run_writes_all_its_files(whole):
     run, output = whole
     for name in ("config.json", "results.json", "results.md", "frames.csv"):
         assert (run / name).stat().st_size > 0
@@ -73,10 +73,9 @@ def test_a_run_leaves_what_it_promises(whole):
 
 
 def same_run(a: Path, b: Path) -> None:
-    """Bit-equal variables, and the same records."""
-    ours, _ = load_variables(a, "newest")
-    theirs, _ = load_variables(b, "newest")
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    """Checks that variables are bit-identical and records and scores are equal."""
+    trees = (load_variables(run, "newest")[0] for run in (a, b))
+    jax.tree.map(np.testing.assert_array_equal, *trees)
     assert records(a) == records(b)
     protocols = [
         json.loads((run / "results.json").read_text())["protocols"] for run in (a, b)
@@ -88,33 +87,35 @@ def same_run(a: Path, b: Path) -> None:
     ("number", "step", "status"),
     [(signal.SIGKILL, 3, -signal.SIGKILL), (signal.SIGTERM, 5, 143)],
 )
-def test_a_stopped_run_ends_like_a_whole_one(
-    session, place, whole, number, step, status
+def test_a_stopped_run_ends_like_an_uninterrupted_one(
+    session, folder, whole, number, step, status
 ):
-    arguments = train_arguments(place, f"stopped-{number}")
+    arguments = train_arguments(folder, f"stopped-{number}")
     cache = session / "compiled"
-    cut = run_script(cache, "train.py", *arguments, signal=number, step=step, toy=True)
-    assert cut.returncode == status, cut.stderr
+    stopped = run_script(
+        cache, "train.py", *arguments, signal=number, step=step, toy=True
+    )
+    assert stopped.returncode == status, stopped.stderr
     resumed = run_script(cache, "train.py", *arguments, toy=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on at step" in resumed.stdout
-    same_run(place / f"stopped-{number}" / RUN, whole[0])
+    assert "resuming at step" in resumed.stdout
+    same_run(folder / f"stopped-{number}" / RUN, whole[0])
 
 
-def test_evaluation_gives_the_runs_own_numbers(whole, tmp_path, capsys):
+def test_evaluation_reproduces_the_scores_of_the_run(whole, tmp_path, capsys):
     run, _ = whole
     arguments = ["--checkpoint", str(run), "--out", str(tmp_path)]
     with everywhere():
         assert load("evaluate").main(arguments) == 0
-    ours = json.loads((tmp_path / "results.json").read_text())["protocols"]
-    theirs = json.loads((run / "results.json").read_text())["protocols"]
-    for name in theirs:
-        assert ours[name]["iou"] == pytest.approx(theirs[name]["iou"], abs=1e-3)
+    result = json.loads((tmp_path / "results.json").read_text())["protocols"]
+    expected = json.loads((run / "results.json").read_text())["protocols"]
+    for name in expected:
+        assert result[name]["iou"] == pytest.approx(expected[name]["iou"], abs=1e-3)
     assert "| class" in capsys.readouterr().out
 
 
-def complaint(main, arguments: list[str], capsys) -> str:
-    """The one line of a refused command."""
+def error_of(main, arguments: list[str], capsys) -> str:
+    """Runs a command that fails with status 2; returns its error."""
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -123,17 +124,17 @@ def complaint(main, arguments: list[str], capsys) -> str:
     return error
 
 
-def test_evaluation_refuses_what_it_cannot_answer_for(whole, tmp_path, capsys):
+def test_evaluation_rejects_training_videos_and_missing_runs(whole, tmp_path, capsys):
     run, _ = whole
     main = load("evaluate").main
     trained = ["--checkpoint", str(run), "--videos", "one"]
     with everywhere():
-        assert "was trained on one" in complaint(main, trained, capsys)
+        assert "was trained on one" in error_of(main, trained, capsys)
     missing = ["--checkpoint", str(tmp_path / "none")]
-    assert "none" in complaint(main, missing, capsys)
+    assert "none" in error_of(main, missing, capsys)
 
 
-def broken(root: Path, fault: str) -> None:
+def add_fault(root: Path, fault: str) -> None:
     frame, mask = root / "one" / "frames" / "3.png", root / "one" / "masks" / "3.png"
     if fault == "wrong mask value":
         Image.fromarray(np.full((64, 64), 7, np.uint8)).save(mask)
@@ -149,7 +150,7 @@ def broken(root: Path, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         ("wrong mask value", "3.png"),
         ("missing mask", "3"),
@@ -158,16 +159,16 @@ def broken(root: Path, fault: str) -> None:
         ("empty folder", "frames"),
     ],
 )
-def test_faulty_data_are_named(place, tmp_path, capsys, fault, said):
+def test_errors_name_faulty_files(folder, tmp_path, capsys, fault, message):
     root = write_videos(tmp_path / "videos")
-    broken(root, fault)
-    arguments = [*train_arguments(place, "faulty"), "--data.root", str(root)]
+    add_fault(root, fault)
+    arguments = [*train_arguments(folder, "faulty"), "--data.root", str(root)]
     with everywhere():
-        assert said in complaint(load("train").main, arguments, capsys)
+        assert message in error_of(load("train").main, arguments, capsys)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--optim.rate", "1"], "optim.rate"),
         (["--train.batch-size", "6"], "6"),
@@ -176,21 +177,21 @@ def test_faulty_data_are_named(place, tmp_path, capsys, fault, said):
         (["--data.val", "c"], "no video 'c'"),
     ],
 )
-def test_mistakes_on_the_command_line_are_named(place, capsys, arguments, said):
-    everything = [*train_arguments(place, "mistaken"), *arguments]
-    assert said in complaint(load("train").main, everything, capsys)
+def test_errors_name_invalid_arguments(folder, capsys, arguments, message):
+    arguments = [*train_arguments(folder, "invalid"), *arguments]
+    assert message in error_of(load("train").main, arguments, capsys)
 
 
-def test_another_recipe_does_not_go_on_a_run(place, whole, capsys):
-    arguments = [*train_arguments(place, "whole"), "--optim.lr", "0.5"]
-    error = complaint(load("train").main, arguments, capsys)
+def test_another_recipe_does_not_resume_a_run(folder, whole, capsys):
+    arguments = [*train_arguments(folder, "whole"), "--optim.lr", "0.5"]
+    error = error_of(load("train").main, arguments, capsys)
     assert "optim.lr was 0.001, now 0.5" in error
 
 
-def test_a_run_in_use_is_refused(tmp_path, capsys):
+def test_a_run_in_use_is_rejected(tmp_path, capsys):
     write_videos(tmp_path / "videos")
     (tmp_path / "tiny.py").write_text(RECIPE)
     with run_lock(tmp_path / "work" / RUN):
         arguments = train_arguments(tmp_path, "work")
-        error = complaint(load("train").main, arguments, capsys)
+        error = error_of(load("train").main, arguments, capsys)
     assert "in use by process" in error and len(error.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Recipes are found by name and by path, and start from one another."""
+"""Recipes are found by name and by path, and can start from another recipe."""
 
 import pytest
 
@@ -13,9 +13,7 @@ def test_the_shipped_recipes_are_those_of_configs():
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
-def test_every_shipped_recipe_is_valid_and_found_by_its_name(
-    name, tmp_path, monkeypatch
-):
+def test_every_shipped_recipe_is_valid_and_found_by_name(name, tmp_path, monkeypatch):
     path = ROOT / "configs" / f"{name}.py"
     by_path = load_config(path)
     monkeypatch.chdir(tmp_path)
@@ -23,15 +21,15 @@ def test_every_shipped_recipe_is_valid_and_found_by_its_name(
     assert by_path.name == name
 
 
-def test_a_file_of_the_users_is_never_taken_for_a_name(tmp_path, monkeypatch):
+def test_a_users_file_is_not_confused_with_a_shipped_recipe(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    own = "from dmnet_jax.config import Config\ndef get_config(): return Config('own')"
-    (tmp_path / "synthetic.py").write_text(own)
+    text = "from dmnet_jax.config import Config\ndef get_config(): return Config('own')"
+    (tmp_path / "synthetic.py").write_text(text)
     assert load_config("synthetic.py").name == "own"
     assert load_config("synthetic").name == "synthetic"
 
 
-def test_a_recipe_starts_from_a_shipped_one(tmp_path):
+def test_a_recipe_can_start_from_a_shipped_one(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "from dataclasses import replace\n"
@@ -42,7 +40,7 @@ def test_a_recipe_starts_from_a_shipped_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "message"),
     [
         ("endovis71", "endovis71: no such recipe; the shipped ones are camvid, "),
         ("elsewhere/synthetic.py", "no such config file; --config synthetic is ship"),
@@ -50,6 +48,6 @@ def test_a_recipe_starts_from_a_shipped_one(tmp_path):
         ("mine.yaml", "mine.yaml: no such config file$"),
     ],
 )
-def test_a_recipe_that_is_not_there(recipe, said):
-    with pytest.raises(ConfigError, match=said):
+def test_missing_recipes_are_named(recipe, message):
+    with pytest.raises(ConfigError, match=message):
         find_recipe(recipe)

@@ -1,4 +1,4 @@
-"""Configs: round trip, types, ranges, and the resume check."""
+"""Configs: JSON round trip, types, ranges, and the compatibility check."""
 
 import dataclasses
 import json
@@ -26,7 +26,7 @@ from dmnet_jax.config.serialization import ConfigError
 
 
 def values(kind):
-    """Every value that an annotation allows, finite."""
+    """Generates finite values of a type annotation."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         return st.builds(kind, **{name: values(hint) for name, hint in hints.items()})
@@ -70,10 +70,10 @@ ALL_LEAVES = dict(leaves(Config()))
 def test_json_round_trip_is_exact(config):
     again = from_json(to_json(config))
     assert again == config
-    assert repr(again) == repr(config)  # tells 1 from 1.0 and -0.0 from 0.0
+    assert repr(again) == repr(config)  # distinguishes 1 and 1.0, -0.0 and 0.0
 
 
-def test_defaults_are_valid_and_the_papers():
+def test_defaults_are_valid_and_those_of_the_paper():
     config = validate(Config())
     assert config == Config()
     assert config.data.size == (512, 640)
@@ -83,14 +83,14 @@ def test_defaults_are_valid_and_the_papers():
     assert config.resolved_stages == (StageConfig("all", 100),)
 
 
-def test_absent_fields_have_their_defaults():
+def test_missing_fields_get_their_defaults():
     assert from_json('{"model": {"local_size": 6}}') == Config(
         model=ModelConfig(local_size=6)
     )
 
 
 @pytest.mark.parametrize("path", ALL_LEAVES)
-def test_wrong_type_names_the_path(path):
+def test_the_error_for_a_wrong_type_names_the_path(path):
     kind = ALL_LEAVES[path]
     tree = json.loads(to_json(Config()))
     *folders, last = path.split(".")
@@ -124,7 +124,7 @@ def test_wrong_type_names_the_path(path):
         ('{"train": {"stages": [{"name": "a"}]}}', "train.stages.0.epochs is missing"),
     ],
 )
-def test_bad_json_is_told_in_one_line(text, message):
+def test_invalid_json_gives_a_one_line_error(text, message):
     with pytest.raises(ConfigError, match=message):
         from_json(text)
 
@@ -178,39 +178,39 @@ def test_bad_json_is_told_in_one_line(text, message):
         ("name", "a/b"),
     ],
 )
-def test_out_of_range_names_the_path(path, value):
+def test_the_error_for_a_value_out_of_range_names_the_path(path, value):
     with pytest.raises(ConfigError) as caught:
         validate(changed(Config(), path, value))
     assert str(caught.value).startswith(path)
     assert "must be" in str(caught.value)
 
 
-def test_rules_over_several_fields():
+def test_rules_that_involve_several_fields():
     with pytest.raises(ConfigError, match=r"data.val is \('b',\).*not in data.train"):
         validate(Config(data=DataConfig(train=("a", "b"), val=("b",))))
     with pytest.raises(ConfigError, match="train.stages.0"):
         validate(Config(train=TrainConfig(stages=(StageConfig("warm", 0),))))
     validate(Config(model=ModelConfig(local="none", local_size=0)))
-    with pytest.raises(ConfigError, match="train.stages.0.*lwanet is trained whole"):
+    with pytest.raises(ConfigError, match='train.stages.0.*lwanet needs train "all"'):
         alone = TrainConfig(stages=(StageConfig("one", 1, train="single_frame"),))
         validate(Config(model=ModelConfig(name="lwanet"), train=alone))
     validate(Config(optim=OptimConfig(dice_weight=0, focal_weight=1)))
 
 
-def test_clips_are_as_long_as_a_network_looks_back():
-    def looks(**changes):
+def test_clip_lengths_follow_from_the_network():
+    def lengths(**changes):
         model = ModelConfig(**changes)
         return model.window, model.past
 
-    assert looks() == (4, 4)
-    assert looks(local="none", num_reads=2) == (0, 2)
-    assert looks(global_memory=False) == (4, 0)
-    assert looks(name="ternausnet16") == (0, 0)
-    assert looks(name="td4_psp18") == (3, 0)
-    assert looks(name="tapnet11") == (1, 0)
+    assert lengths() == (4, 4)
+    assert lengths(local="none", num_reads=2) == (0, 2)
+    assert lengths(global_memory=False) == (4, 0)
+    assert lengths(name="ternausnet16") == (0, 0)
+    assert lengths(name="td4_psp18") == (3, 0)
+    assert lengths(name="tapnet11") == (1, 0)
 
 
-def test_validate_gives_declared_types():
+def test_validate_converts_to_declared_types():
     config = validate(
         Config(
             data=DataConfig(size=[256, 320]),  # type: ignore[arg-type]
@@ -221,23 +221,23 @@ def test_validate_gives_declared_types():
     assert isinstance(config.optim.lr, float)
 
 
-def test_stages_replace_the_single_one():
+def test_stages_replace_the_default_stage():
     stages = (StageConfig("warm", 5, train="memory"), StageConfig("all", 20))
     assert Config(train=TrainConfig(stages=stages)).resolved_stages == stages
 
 
-def test_a_network_without_memory_leaves_out_stages_of_the_memory():
+def test_memory_stages_are_left_out_for_a_network_without_memory():
     base = ModelConfig(local="none", global_memory=False)
     memory = StageConfig("memory", 5, train="memory")
     alone = StageConfig("single frame", 20, train="single_frame")
     config = validate(Config(model=base, train=TrainConfig(stages=(alone, memory))))
     assert config.resolved_stages == (alone,)
-    with pytest.raises(ConfigError, match="train.stages trains the memory only"):
+    with pytest.raises(ConfigError, match="train.stages trains only the memory"):
         validate(Config(model=base, train=TrainConfig(stages=(memory,))))
 
 
 def other(kind, value):
-    """A value of the kind that is not `value`."""
+    """Returns a value of a type that is not `value`."""
     if get_origin(kind) is Literal:
         return next(choice for choice in get_args(kind) if choice != value)
     if kind is bool:
@@ -252,24 +252,24 @@ def other(kind, value):
 
 
 @pytest.mark.parametrize("path", ALL_LEAVES)
-def test_resume_refuses_another_experiment(path):
+def test_resuming_rejects_a_different_config(path):
     saved, value = Config(), Config()
     for name in path.split("."):
         value = getattr(value, name)
-    now = changed(saved, path, other(ALL_LEAVES[path], value))
+    new = changed(saved, path, other(ALL_LEAVES[path], value))
     free = {"name", "workdir", "data.root", "data.threads", "train.epochs"}
     free |= {"train.eval_every_epochs", "train.checkpoint_every_steps"}
     free |= {"train.log_every", "train.max_skipped", "train.tensorboard"}
     free |= {"distributed", "data.test_root"}
     check_resume(saved, saved)
     if path in free:
-        check_resume(saved, now)
+        check_resume(saved, new)
     else:
         with pytest.raises(ConfigError, match=rf"differs: {path} was .*, now "):
-            check_resume(saved, now)
+            check_resume(saved, new)
 
 
-def test_union_spellings_are_the_same():
+def test_both_spellings_of_a_union_are_accepted():
     from dmnet_jax.config.serialization import from_plain
 
     for kind in (Union[float, None], float | None):  # noqa: UP007
@@ -277,13 +277,13 @@ def test_union_spellings_are_the_same():
         assert from_plain(kind, 2, "x") == 2.0
 
 
-def test_random_edits_of_a_stored_config_end_in_the_one_error():
+def test_random_edits_of_a_saved_config_raise_config_errors_only():
     rng = np.random.default_rng(0)
-    whole = json.loads(to_json(Config()))
+    valid = json.loads(to_json(Config()))
     odd = [None, -1, 2**70, 10**400, 1.5, "", "x", [], {}, [[]], True, [1, 2], "\x1b"]
-    refused = 0
+    rejected = 0
     for _ in range(400):
-        changed = json.loads(json.dumps(whole))
+        changed = json.loads(json.dumps(valid))
         node, key = changed, ""
         while isinstance(node, dict) and node:
             key = list(node)[rng.integers(len(node))]
@@ -294,21 +294,21 @@ def test_random_edits_of_a_stored_config_end_in_the_one_error():
         try:
             assert isinstance(validate(from_json(json.dumps(changed))), Config)
         except ConfigError as error:
-            refused += 1
+            rejected += 1
             assert "\n" not in str(error)
-    assert refused > 250
+    assert rejected > 250
     with pytest.raises(ConfigError, match="not JSON"):
         from_json("[" * 100_000)
 
 
 @pytest.mark.parametrize("size", [(32, 640 * 32), (64000, 64000)])
-def test_sizes_that_no_picture_has_are_refused(size):
+def test_sizes_that_images_cannot_have_are_rejected(size):
     data = dataclasses.replace(Config().data, size=size)
-    with pytest.raises(ConfigError, match=r"data\.size is .* a picture's size"):
+    with pytest.raises(ConfigError, match=r"data\.size is .* a valid image size"):
         validate(dataclasses.replace(Config(), data=data))
 
 
-def test_a_networks_width_is_twice_its_values():
+def test_width_must_be_twice_value_channels():
     narrow = ModelConfig(width=64, value_channels=32)
     assert validate(Config(model=narrow)).model.width == 64
     with pytest.raises(ConfigError, match="model.width.*twice model.value_channels"):

@@ -1,4 +1,4 @@
-"""Masks that teach nothing: told before a run begins, and no score comes of them."""
+"""Unusable masks: reported before a run starts, and never scored."""
 
 import json
 import math
@@ -30,7 +30,7 @@ COLORS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
 
 
 def write(root, change=None, names=("one", "two"), classes=None):
-    """Two videos of 3 frames whose masks are `change(label, frame)`."""
+    """Writes videos of 3 frames, with masks `change(label, frame)`."""
     write_videos(root, frames=3, names=names)
     (root / "classes.json").unlink()
     if classes:
@@ -48,15 +48,15 @@ def config(root, **changes):
     return DataConfig(dataset="folder", root=str(root), size=(64, 64), **values)
 
 
-def looked_at(root, **changes):
+def check(root, **changes):
     data = config(root, **changes)
     train, val = open_split(data)
     return train, check_masks(data, train, val)
 
 
-def refused(root, **changes):
+def error_of(root, **changes):
     with pytest.raises(ValueError) as error:
-        looked_at(root, **changes)
+        check(root, **changes)
     return str(error.value)
 
 
@@ -65,125 +65,125 @@ def white(label, frame):
 
 
 @pytest.mark.parametrize("values", ["class", "binary"])
-def test_masks_of_0_and_255_alone_are_binary_and_it_is_said(tmp_path, caplog, values):
+def test_masks_of_0_and_255_are_read_as_binary_with_a_note(tmp_path, caplog, values):
     root = write(tmp_path, white)
-    train, notes = looked_at(root, mask_values=values)
+    train, notes = check(root, mask_values=values)
     assert not notes
     np.testing.assert_array_equal(train.label(0, 1), picture(1)[1] > 0)
-    (_, _, said), *_ = caplog.record_tuples or [("", 0, "")]
-    assert ("255 is read as class 1" in said and "6 masks" in said) == (
+    (_, _, note), *_ = caplog.record_tuples or [("", 0, "")]
+    assert ("255 is read as class 1" in note and "6 masks" in note) == (
         values == "class"
     )
 
 
-def test_what_255_means_is_decided_by_the_whole_tree(tmp_path):
-    """By videos that are not used, too; where it is not plain, it is refused."""
+def test_the_meaning_of_255_depends_on_all_videos(tmp_path):
+    """Unused videos count too; ambiguous masks are rejected."""
     root = write(tmp_path, white, names=("one", "two", "three"))
     label = picture(0)[1].clip(0, 1)
     Image.fromarray(label).save(root / "three" / "masks" / "0.png")
-    report = refused(root)
+    report = error_of(root)
     for part in ("training video one", "validation video two"):
         assert f"{part}: the only foreground of its masks is 255" in report
     assert "3 of 3 masks" in report and "--data.mask-values binary" in report
-    # Nor is it plain where there are more classes.
+    # With more than two classes, 255 is ambiguous as well.
     Image.fromarray(white(label, 0)).save(root / "three" / "masks" / "0.png")
-    assert "only foreground of its masks is 255" in refused(root, num_classes=3)
+    assert "only foreground of its masks is 255" in error_of(root, num_classes=3)
 
 
 def test_binary_masks_may_be_rgb_or_one_bit_but_not_smoothed(tmp_path):
-    def kinds(label, frame):
-        shown = white(label, frame)
-        return [shown > 0, np.dstack([shown] * 3), shown][frame]
+    def modes(label, frame):
+        mask = white(label, frame)
+        return [mask > 0, np.dstack([mask] * 3), mask][frame]
 
-    root = write(tmp_path, kinds)
-    train, _ = looked_at(root, mask_values="binary")
+    root = write(tmp_path, modes)
+    train, _ = check(root, mask_values="binary")
     for frame in range(3):
         np.testing.assert_array_equal(train.label(0, frame), picture(frame)[1] > 0)
     smooth = white(picture(0)[1], 0)
     smooth[3, 4] = 128
     Image.fromarray(smooth).save(root / "two" / "masks" / "1.png")
-    report = refused(root, mask_values="binary")
+    report = error_of(root, mask_values="binary")
     assert "two/masks/1.png: mask value 128 at row 3, column 4" in report
 
 
 def test_rgb_masks_are_read_by_the_colors_of_classes_json(tmp_path):
-    named = {f"c{i}": color.tolist() for i, color in enumerate(COLORS)}
-    root = write(tmp_path, lambda label, _: COLORS[label], classes=named)
-    report = refused(root, num_classes=3)
-    # All masks of both videos, a line each, and how to read them.
+    classes = {f"c{i}": color.tolist() for i, color in enumerate(COLORS)}
+    root = write(tmp_path, lambda label, _: COLORS[label], classes=classes)
+    report = error_of(root, num_classes=3)
+    # The report has a line for every mask of both videos, and the option to use.
     for name in ("one", "two"):
         for frame in range(3):
             assert f"{name}/masks/{frame}.png: colour" in report
     assert "--data.mask-values" in report.splitlines()[-1]
-    train, _ = looked_at(root, num_classes=3, mask_values="colors")
+    train, _ = check(root, num_classes=3, mask_values="colors")
     np.testing.assert_array_equal(train.label(0, 2), picture(2)[1])
     odd = COLORS[picture(0)[1]]
     odd[5, 6] = (1, 2, 3)
     Image.fromarray(odd).save(root / "one" / "masks" / "0.png")
-    report = refused(root, num_classes=3, mask_values="colors")
+    report = error_of(root, num_classes=3, mask_values="colors")
     assert "0.png: color (1, 2, 3) at row 5, column 6 is no class's" in report
     (root / "classes.json").unlink()
-    report = refused(root, num_classes=3, mask_values="colors")
+    report = error_of(root, num_classes=3, mask_values="colors")
     assert "classes.json: missing" in report
 
 
-def test_values_above_the_class_count_and_absent_classes_come_in_one_report(tmp_path):
+def test_invalid_values_and_absent_classes_are_in_one_report(tmp_path):
     root = write(tmp_path, names=("one", "two"))
-    report = refused(root)
+    report = error_of(root)
     assert report.count("mask value 2") == 6
     assert "class 1" not in report
-    report = refused(root, num_classes=5)
+    report = error_of(root, num_classes=5)
     assert "no training mask has a pixel of class 3 (class_3), 4 (class_4)" in report
     assert "data.num_classes" in report and "--data.absent-classes accept" in report
-    _, notes = looked_at(root, num_classes=5, absent_classes="accept")
+    _, notes = check(root, num_classes=5, absent_classes="accept")
     assert notes == [
         "no training mask has a pixel of class 3 (class_3), 4 (class_4); it will "
         "never be predicted"
     ]
-    # A fault of a mask, of a class and of the other part, all at once.
+    # Faults of a mask, a class and the validation videos are in one report.
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(root / "one/masks/0.png")
     for frame in range(3):
         blank = Image.fromarray(np.zeros((64, 64), np.uint8))
         blank.save(root / "two" / "masks" / f"{frame}.png")
-    report = refused(root, num_classes=4)
+    report = error_of(root, num_classes=4)
     for part in ("one/masks/0.png: mask value 7", "class 3", "validation videos two"):
         assert part in report
 
 
-def test_pictures_that_cannot_be_read_are_in_the_report(tmp_path):
+def test_unreadable_images_are_in_the_report(tmp_path):
     root = write(tmp_path, lambda label, _: label.clip(0, 1))
     for name in ("one", "two"):
         path = root / name / "frames" / "1.png"
         path.write_bytes(path.read_bytes()[:-60])
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(root / "one/masks/1.png")
-    report = refused(root)
+    report = error_of(root)
     for part in ("one/frames/1.png: damaged", "two/frames/1.png: damaged"):
         assert part in report
     assert "one/masks/1.png: mask value 9" in report
     deep = np.full((64, 64), 700, np.uint16)
     for frame in range(2):
         Image.fromarray(deep).save(root / "two" / "frames" / f"{frame}.png")
-    report = refused(root)
+    report = error_of(root)
     assert report.count("16 bits a channel") == 2 and "two/frames/0.png" in report
 
 
-def test_a_few_masks_of_255_alone_are_told(tmp_path):
+def test_a_few_masks_with_255_only_give_a_note(tmp_path):
     def one_white(label, frame):
         return white(label, frame) if frame == 1 else label.clip(0, 1)
 
-    _, notes = looked_at(write(tmp_path, one_white))
+    _, notes = check(write(tmp_path, one_white))
     assert notes == [
         "1 of the 3 masks of one have no foreground but 255, which is not scored"
     ]
 
 
-def test_black_masks_are_refused(tmp_path):
+def test_black_masks_are_rejected(tmp_path):
     root = write(tmp_path, lambda label, _: np.zeros_like(label))
-    report = refused(root)
+    report = error_of(root)
     assert "none of the 3 masks has a pixel of a class but background" in report
 
 
-def test_train_tells_it_before_there_is_a_run(tmp_path, capsys):
+def test_train_reports_faults_before_it_creates_a_run(tmp_path, capsys):
     root = write(tmp_path / "data", white)
     Image.fromarray(picture(0)[1].clip(0, 1)).save(root / "one" / "masks" / "0.png")
     arguments = [
@@ -203,7 +203,7 @@ def test_masks_of_0_and_255_train_and_are_scored(tmp_path):
     first, last = map(RECIPE.index, ('StageConfig("first"', 'StageConfig("third"'))
     (tmp_path / "tiny.py").write_text(RECIPE[:first] + RECIPE[last:])
     more = ["--data.num-classes", "2"]
-    with shallow(), everywhere():  # little is optimized: it trains for two steps
+    with shallow(), everywhere():  # two steps do not need optimized programs
         assert train([*train_arguments(tmp_path, "runs"), *more]) == 0
     assert root.is_dir()
     results = json.loads((tmp_path / "runs" / RUN / "results.json").read_text())
@@ -212,7 +212,7 @@ def test_masks_of_0_and_255_train_and_are_scored(tmp_path):
     assert labeled["iou"] is not None
 
 
-def test_prepare_refuses_them_and_has_the_option(tmp_path, capsys):
+def test_prepare_rejects_ambiguous_masks_and_has_the_option(tmp_path, capsys):
     root = write(tmp_path / "raw", white)
     command = ["--dataset", "folder", "--raw", str(root)]
     assert prepare([*command, "--out", f"{tmp_path}/plain"]) == 0
@@ -226,43 +226,43 @@ def test_prepare_refuses_them_and_has_the_option(tmp_path, capsys):
     assert prepare([*command, "--mask-values", "binary"]) == 0
     source = open_prepared(tmp_path / "out")
     np.testing.assert_array_equal(source.label(0, 1), picture(1)[1] > 0)
-    # Prepared masks are classes: a run needs no option, and may not ask for another.
-    assert not looked_at(tmp_path / "out", mask_values="class")[1]
-    assert "--mask-values binary" in refused(tmp_path / "out", mask_values="colors")
+    # Prepared masks contain classes: a run needs no option and rejects other ones.
+    assert not check(tmp_path / "out", mask_values="class")[1]
+    assert "--mask-values binary" in error_of(tmp_path / "out", mask_values="colors")
 
 
-def test_what_a_run_does_not_use_does_not_stop_it(tmp_path):
+def test_faults_of_unused_videos_are_ignored(tmp_path):
     root = write(tmp_path, lambda label, _: label.clip(0, 1))
     (root / "unlabeled" / "frames").mkdir(parents=True)
     Image.new("RGB", (64, 64)).save(root / "unlabeled" / "frames" / "0.png")
     (root / "empty" / "frames").mkdir(parents=True)
     (root / "__MACOSX" / "frames").mkdir(parents=True)
-    assert not looked_at(root)[1]
+    assert not check(root)[1]
     assert open_videos(config(root), ["two"]).videos[0].name == "two"
-    report = refused(root, train=("one", "unlabeled"))
+    report = error_of(root, train=("one", "unlabeled"))
     assert "prepare --allow-missing" in report
-    report = refused(root, train=(), val=())
+    report = error_of(root, train=(), val=())
     assert "must name the videos; there are empty, one, two, unlabeled" in report
 
 
-def test_a_frame_without_a_mask_says_what_sparse_masks_need(tmp_path, capsys):
+def test_the_error_for_a_missing_mask_names_the_option_for_sparse_masks(tmp_path):
     root = write(tmp_path / "raw", lambda label, _: label.clip(0, 1))
     (root / "one" / "masks" / "1.png").unlink()
-    report = refused(root)
+    report = error_of(root)
     assert "\n" not in report and "prepare --allow-missing" in report
     command = ["--dataset", "folder", "--raw", str(root), "--out", f"{tmp_path}/out"]
     assert prepare([*command, "--allow-missing"]) == 0
-    assert not looked_at(tmp_path / "out")[1]
+    assert not check(tmp_path / "out")[1]
 
 
-def test_a_score_without_a_labelled_class_is_a_number_nowhere(tmp_path):
+def test_scores_without_labeled_classes_are_undefined(tmp_path):
     whole = evaluated()
-    counts, labelled = whole.counts.copy(), np.zeros(len(whole.counts), bool)
-    # The second video is background alone, wrongly predicted; then the first one too.
-    for blank in (whole.videos == "video1", ~labelled):
+    counts, everything = whole.counts.copy(), np.ones(len(whole.counts), bool)
+    # First the second video, then both, have no labeled foreground.
+    for blank in (whole.videos == "video1", everything):
         counts[blank, 1:, [0]] = counts[blank, 1:, [2]] = 0
-        found = whole._replace(counts=counts)
-        results = write_results(tmp_path, found, SOURCE.classes, ABOUT)
+        evaluation = whole._replace(counts=counts)
+        results = write_results(tmp_path, evaluation, SOURCE.classes, ABOUT)
         stored = json.loads((tmp_path / "results.json").read_text())
         assert set(stored["protocols"]) == set(PROTOCOLS)
         for protocol in stored["protocols"].values():
@@ -273,6 +273,6 @@ def test_a_score_without_a_labelled_class_is_a_number_nowhere(tmp_path):
         for kind in ("surface_distance", "flicker"):
             video = stored[kind]["videos"]["video1"]
             assert (video["mean"] if isinstance(video, dict) else video) is None
-    text = tables(found, SOURCE.classes)
+    text = tables(evaluation, SOURCE.classes)
     assert "1.0000" not in text and "n/a" in text
     assert math.isnan(results["curiosities"]["ternaus_validation"]["iou"])

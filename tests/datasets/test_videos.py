@@ -1,4 +1,4 @@
-"""From the data part of a config to videos, and one clear line for each mistake."""
+"""Videos of a data configuration, and one-line errors for invalid ones."""
 
 import shutil
 from dataclasses import replace
@@ -21,7 +21,7 @@ from dmnet_jax.config import (
     TrainConfig,
 )
 from dmnet_jax.datasets import open_dataset, open_split, open_videos, split_names
-from dmnet_jax.training.stages import stage_loaders
+from dmnet_jax.training.stages import build_stages
 from tests.support.tiny_run import CLASSES, picture, write_videos
 
 SYNTHETIC = SyntheticConfig(sequences=(1, 2, 3), frames=2, size=(64, 80))
@@ -53,8 +53,8 @@ def names(source):
     return [video.name for video in source.videos]
 
 
-def refused(call, *arguments):
-    """The single line of a mistake."""
+def error_of(call, *arguments):
+    """Makes a call that fails; returns its one-line error."""
     with pytest.raises((ValueError, FileNotFoundError)) as error:
         call(*arguments)
     message = str(error.value)
@@ -62,7 +62,7 @@ def refused(call, *arguments):
     return message
 
 
-def test_a_folder_opens_at_the_networks_size_with_stored_labels(folder):
+def test_images_have_the_networks_size_and_labels_the_stored_size(folder):
     train, val = open_split(folder)
     assert names(train) == ["c", "a"] and names(val) == ["b"]
     assert [info.name for info in train.classes] == list(CLASSES)
@@ -100,7 +100,7 @@ def test_endovis17_is_split_by_its_folds(endovis17):
     assert names(train) == ["instrument_dataset_2"]
     assert val.image(0, 1).shape == (64, 96, 3)
     assert val.label(0, 1).shape == (64, 80)
-    # Named videos win over the fold.
+    # Names of videos take precedence over the fold.
     chosen = replace(endovis17, train=(names(val)[0],), val=(names(train)[0],))
     assert [names(source) for source in open_split(chosen)] == [
         ["instrument_dataset_1"],
@@ -108,7 +108,7 @@ def test_endovis17_is_split_by_its_folds(endovis17):
     ]
 
 
-def test_synthetic_video_is_rendered_once_and_is_the_same(endovis17, tmp_path):
+def test_synthetic_video_is_rendered_once_and_reproducible(endovis17, tmp_path):
     data = replace(
         endovis17, dataset="synthetic", root=str(tmp_path), synthetic=SYNTHETIC
     )
@@ -123,12 +123,12 @@ def test_synthetic_video_is_rendered_once_and_is_the_same(endovis17, tmp_path):
         np.testing.assert_array_equal(read.label(2, 1), original.label(2, 1))
 
 
-def test_named_videos_open_in_the_order_asked_for(folder):
+def test_named_videos_are_opened_in_the_given_order(folder):
     assert names(open_videos(folder, ["b", "c"])) == ["b", "c"]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "parts"),
     [
         ({"num_classes": 4}, ("data.num_classes is 4", "3: background, shaft, tip")),
         ({"root": ""}, ("data.root is not set", "--data.root DIR")),
@@ -139,38 +139,38 @@ def test_named_videos_open_in_the_order_asked_for(folder):
         ({"masks": "parts"}, ("no folder 'parts'", "masks")),
     ],
 )
-def test_mistakes_about_a_folder(folder, change, said):
+def test_errors_of_a_folder(folder, change, parts):
     if "masks" in change:
-        # One video, or the same fault is told of each.
+        # A single video, because the fault is reported for each video.
         change = {**change, "root": f"{folder.root}/only"}
         write_videos(Path(change["root"]), names=("a",))
-    message = refused(open_split, replace(folder, **change))
-    for part in said:
+    message = error_of(open_split, replace(folder, **change))
+    for part in parts:
         assert part in message
 
 
 @pytest.mark.parametrize("dataset", ["folder", "endovis15", "endovis17"])
-def test_every_kind_says_which_folder_is_missing(dataset):
+def test_the_error_names_the_missing_folder(dataset):
     data = DataConfig(dataset=dataset, root="/none/there")
-    assert "/none/there: no such folder" in refused(open_dataset, data)
+    assert "/none/there: no such folder" in error_of(open_dataset, data)
     data = DataConfig(dataset=dataset)
-    assert f"give the {dataset} folder" in refused(open_dataset, data)
+    assert f"give the {dataset} folder" in error_of(open_dataset, data)
 
 
-def test_folds_whose_videos_are_not_there(endovis17):
+def test_folds_with_missing_videos_are_rejected(endovis17):
     source = open_dataset(endovis17)
-    message = refused(split_names, replace(endovis17, fold=2), source)
+    message = error_of(split_names, replace(endovis17, fold=2), source)
     missing = ", ".join(f"instrument_dataset_{k}" for k in (5, 6, 7, 4, 8))
     assert f"fold 2 lacks {missing}; there are" in message
-    assert "no 'fold 4': use one of fold 0," in refused(
+    assert "no 'fold 4': use one of fold 0," in error_of(
         split_names, replace(endovis17, fold=4), source
     )
-    # Of rendered videos a few will do, if both sides have one.
+    # Of the rendered dataset, some videos may be missing if both parts have one.
     few = replace(endovis17, dataset="synthetic", fold=3)
-    assert "data.synthetic.sequences" in refused(split_names, few, source)
+    assert "data.synthetic.sequences" in error_of(split_names, few, source)
 
 
-def test_endovis18_is_split_by_the_name_of_a_division(tmp_path):
+def test_endovis18_is_split_by_its_published_divisions(tmp_path):
     rng = np.random.default_rng(0)
     for root, sequences in (("train", SEQUENCES), ("test", (1, 2, 3, 4))):
         for k in sequences:
@@ -190,25 +190,27 @@ def test_endovis18_is_split_by_the_name_of_a_division(tmp_path):
     assert names(val) == ["seq_5", "seq_9", "seq_15"] and len(names(train)) == 12
     assert len(names(open_split(replace(data, split="isinet"))[0])) == 11
     data = replace(data, split="challenge")
-    assert "--data.test-root DIR" in refused(open_split, data)
+    assert "--data.test-root DIR" in error_of(open_split, data)
     data = replace(data, test_root=str(tmp_path / "test"))
     train, val = open_split(data)
     assert len(names(train)) == 15
     assert names(val) == [f"test_seq_{k}" for k in (1, 2, 3, 4)]
     assert names(open_videos(data, ["test_seq_2"])) == ["test_seq_2"]
     # The test archive's seq_1 would be mistaken for another operation's.
-    assert "seq_5" in refused(open_split, replace(data, root=data.test_root))
+    assert "seq_5" in error_of(open_split, replace(data, root=data.test_root))
 
 
-def test_prepared_data_of_another_task_are_refused(endovis17, tmp_path):
+def test_prepared_data_of_another_task_are_rejected(endovis17, tmp_path):
     request = Request("endovis17", task="types", size=(32, 40))
     prepare([endovis17.root], tmp_path / "out", request, log=lambda line: None)
     data = replace(endovis17, root=str(tmp_path / "out"))
-    assert "prepared with task types; data.task is parts" in refused(open_dataset, data)
+    assert "prepared with task types; data.task is parts" in error_of(
+        open_dataset, data
+    )
     assert open_dataset(replace(data, task="types")).videos
 
 
-def test_a_frame_on_both_sides_is_refused(folder, tmp_path):
+def test_a_frame_in_both_parts_is_rejected(folder, tmp_path):
     root = write_videos(tmp_path, names=("b", "a", "c"))
     shutil.copytree(root / "b", root / "d")
     data = replace(folder, root=str(root), train=("a", "d"))
@@ -216,12 +218,12 @@ def test_a_frame_on_both_sides_is_refused(folder, tmp_path):
         open_split(data)
 
 
-def test_wrong_task_for_the_class_count(endovis17):
-    message = refused(open_split, replace(endovis17, task="binary"))
+def test_a_task_with_another_number_of_classes_is_rejected(endovis17):
+    message = error_of(open_split, replace(endovis17, task="binary"))
     assert "data.num_classes is 4, but the dataset has 2: background" in message
 
 
-def test_stages_follow_each_other_with_their_own_clips(folder):
+def test_stages_are_consecutive_and_have_their_own_clips(folder):
     train, _ = open_split(folder)
     config = Config(
         data=replace(folder, frame_step=2),
@@ -234,8 +236,8 @@ def test_stages_follow_each_other_with_their_own_clips(folder):
             ),
         ),
     )
-    first, second = stage_loaders(train, config)
-    # Every other of 2 x 6 frames in batches of 4: two steps an epoch.
+    first, second = build_stages(train, config)
+    # Every other one of 2 * 6 frames in batches of 4: two steps per epoch.
     assert [(s.begin, s.end) for s in (first, second)] == [(0, 4), (4, 6)]
     assert (second.name, second.part, second.lr_scale) == ("two", "memory", 0.1)
     assert first.loader.batch(0)["frames"].shape == (4, 1, 32, 64, 3)
@@ -252,9 +254,9 @@ def test_stages_follow_each_other_with_their_own_clips(folder):
         ({"local": "none", "global_memory": False}, 1, 0),
     ],
 )
-def test_clips_hold_no_frame_that_no_memory_reads(folder, model, frames, past):
+def test_clips_contain_only_frames_that_a_memory_reads(folder, model, frames, past):
     train, _ = open_split(folder)
     config = Config(data=folder, model=ModelConfig(**model))
-    (stage,) = stage_loaders(train, config)
+    (stage,) = build_stages(train, config)
     assert stage.loader.spec.length == frames
     assert stage.loader.spec.num_past == past

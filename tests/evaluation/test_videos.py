@@ -24,7 +24,7 @@ from dmnet_jax.metrics import (
     summarize,
 )
 from dmnet_jax.models.protocol import Output, VideoSegmenter
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 from tests.support.tiny_run import Videos, network, picture, shallow
 
 
@@ -71,7 +71,7 @@ def streamed(step, variables, video, length, *, seed=0, key_of=None):
 def assert_streams_equal(results, outputs):
     assert [r.frame for r in results] == list(range(len(outputs)))
     for result, output in zip(results, outputs, strict=True):
-        label = np.asarray(enlarge(output.logits, (64, 64))[0].argmax(-1))
+        label = np.asarray(resize(output.logits, (64, 64))[0].argmax(-1))
         assert result.label.dtype == np.uint8
         # Rounding may decide a pixel that lies exactly between two classes.
         assert (result.label != label).mean() < 2e-3
@@ -208,7 +208,7 @@ def test_bilinear_is_the_default_and_other_than_nearest():
     assert 0 < (smooth != near).mean() < 0.3
     _, output = Brightness().apply({}, jnp.zeros(1), source.image(0, 0)[None, None])
     np.testing.assert_array_equal(
-        smooth, enlarge(output.logits[0], (192, 192))[0].argmax(-1)
+        smooth, resize(output.logits[0], (192, 192))[0].argmax(-1)
     )
 
 

@@ -88,7 +88,7 @@ def test_cells_are_planned_seed_by_seed_in_folders_of_their_own(tmp_path):
         assert {*cell.config.data.train} == {"x", "y", "z"} - {cell.division}
         assert cell.config.train.seed == cell.seed
     alone = next(p.config for p in planned if p.recipe == SINGLE_FRAME)
-    assert not alone.model.remembers
+    assert not alone.model.has_memory
     epochs = sum(stage.epochs for stage in config.resolved_stages)
     assert alone.resolved_stages == (
         StageConfig("single frame", epochs, train="single_frame"),

@@ -15,7 +15,7 @@ from dmnet_jax.nn.attention import softmax
 from dmnet_jax.nn.layers import relu6
 from dmnet_jax.nn.operators import Window, convolve, depthwise_3x3, matmul
 from dmnet_jax.nn.pooling import max_pool_2x2, max_pool_3x3, max_pool_5x5
-from dmnet_jax.nn.resizing import enlarge, likeliest, upsample_2x
+from dmnet_jax.nn.resizing import resize, resized_argmax, upsample_2x
 from dmnet_jax.streaming.program import Interface
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -157,7 +157,7 @@ def test_layers_of_maps():
             *(relu6(y), convolve(x, KERNEL, Window(((0, 1), (0, 1)), stride=2))),
             *(depthwise_3x3(x, DEPTHWISE, PADDED), matmul(x, DENSE) * y),
             *(max_pool_5x5(x), max_pool_2x2(x), max_pool_3x3(x), upsample_2x(x)),
-            *(enlarge(x, (12, 16)), x.mean((1, 2)), y.sum(3), y.max((1, 3)), y.sum(1)),
+            *(resize(x, (12, 16)), x.mean((1, 2)), y.sum(3), y.max((1, 3)), y.sum(1)),
             *(y.transpose(0, 3, 1, 2), y.reshape(1, -1), y[:, 1:3, :, :2]),
             *(y + y[:, :1], jnp.concatenate([x, y], -1)),
             jnp.pad(y, ((0, 0), (1, 1), (0, 0), (0, 0))),
@@ -167,7 +167,7 @@ def test_layers_of_maps():
         )
 
     check(fn, *given(MAP))
-    check(lambda x: likeliest(x, (12, 16)), *given(MAP))
+    check(lambda x: resized_argmax(x, (12, 16)), *given(MAP))
     check(lambda x: jnp.stack(jnp.split(matmul(x, DENSE), 5, -1)), *given(MAP))
     check(lambda x, k: convolve(x, k, PADDED), *given(MAP, KERNEL.shape))
 

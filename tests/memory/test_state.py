@@ -1,4 +1,4 @@
-"""A gated state against plain arithmetic."""
+"""The gated state compared with plain arithmetic."""
 
 import chex
 import jax
@@ -21,12 +21,12 @@ def item(seed):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), max_size=6))
-def test_a_state_is_the_running_mean_it_says(frames):
+def test_a_state_is_a_weighted_mean(frames):
     state, expected, count = mem.init_state(LIKE), None, 0
-    for seed, (trust, there) in enumerate(frames):
+    for seed, (trust, present) in enumerate(frames):
         new = item(seed)
-        state = blend(state, new, trust, where=there)
-        if there:
+        state = blend(state, new, trust, where=present)
+        if present:
             count += 1
             expected = (
                 new
@@ -34,8 +34,8 @@ def test_a_state_is_the_running_mean_it_says(frames):
                 else {n: trust * new[n] + (1 - trust) * expected[n] for n in new}
             )
     assert int(state.count) == count
-    wanted = {n: np.zeros(x.shape) for n, x in LIKE.items()}
-    chex.assert_trees_all_close(state.value, expected or wanted, atol=1e-6)
+    empty = {n: np.zeros(x.shape) for n, x in LIKE.items()}
+    chex.assert_trees_all_close(state.value, expected or empty, atol=1e-6)
 
 
 def test_trust_is_per_element():
@@ -48,19 +48,19 @@ def test_trust_is_per_element():
 
 
 @pytest.mark.parametrize("broken", ["new", "trust"])
-def test_what_is_not_finite_leaves_the_state_as_it_is(broken):
+def test_values_that_are_not_finite_do_not_change_the_state(broken):
     state = blend(mem.init_state(LIKE), item(0), 1.0)
     new, trust = item(1), np.full(3, 0.5, np.float32)
     (new["a"] if broken == "new" else trust)[1] = np.nan
     chex.assert_trees_all_equal(blend(state, new, trust), state)
 
 
-def test_a_misfit_is_named():
+def test_the_error_names_the_leaf_that_does_not_match():
     with pytest.raises(ValueError, match=r"new\['b'\] is missing"):
         mem.blend(mem.init_state(LIKE), {"a": jnp.zeros(3)}, 1.0)
 
 
-def test_a_dual_memory_carries_it_and_forgets_it_with_the_recent():
+def test_a_dual_memory_resets_the_state_with_the_local_memory():
     state = mem.init_state(LIKE)
     memory = mem.init_dual(
         jnp.zeros(2), local_size=1, global_size=1, key=jax.random.key(0), state=state

@@ -20,7 +20,7 @@ from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.models.tapnet import TAPNet, flow_between, moved
 from dmnet_jax.models.tdnet import TDNet
 from dmnet_jax.models.ternausnet import TernausNet
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 from dmnet_jax.training import create_state, train_step
 from dmnet_jax.training.losses import cross_entropy_loss
 from tests.support.drawn import drawn, quick_jit
@@ -150,7 +150,7 @@ def test_other_sizes_are_padded_and_cut_back(small, name):
     output = network.stream(frames)
     assert output.logits.shape == (2, 1, 50, 60, 3)
     padded = np.pad(frames, ((0, 0), (0, 0), (0, 14), (0, 4), (0, 0)), mode="edge")
-    whole = enlarge(network.stream(padded).logits[:, 0], SIZE)
+    whole = resize(network.stream(padded).logits[:, 0], SIZE)
     close(output.logits[:, 0], whole[:, :50, :60])
 
 
@@ -171,7 +171,7 @@ def test_gradients_are_finite_and_the_loss_falls_on_two_clips(small, name):
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        logits = enlarge(output.logits, SIZE)
+        logits = resize(output.logits, SIZE)
         return cross_entropy_loss(logits, labels), updates.get("batch_stats", {})
 
     @quick_jit

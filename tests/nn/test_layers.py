@@ -154,15 +154,15 @@ def test_upsample_is_aligned_corner_interpolation(size):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (50, 20)])
-def test_likeliest_is_the_largest_of_the_enlarged(size):
+def test_resized_argmax_equals_argmax_of_resized_logits(size):
     logits = jax.random.normal(jax.random.key(0), (2, 16, 24, 5))
-    enlarged = resizing.enlarge(logits, size)
-    best = jnp.sort(enlarged, -1)
+    resized = resizing.resize(logits, size)
+    best = jnp.sort(resized, -1)
     clear = best[..., -1] - best[..., -2] > 1e-5
-    label = jax.jit(resizing.likeliest, static_argnums=1)(logits, size)
+    label = jax.jit(resizing.resized_argmax, static_argnums=1)(logits, size)
     assert label.dtype == jnp.uint8 and label.shape == (2, *size)
     assert clear.mean() > 0.99
-    assert (label == enlarged.argmax(-1))[clear].all()
+    assert (label == resized.argmax(-1))[clear].all()
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_bfloat16_is_near_float32(module):
     np.testing.assert_allclose(rounded.astype(jnp.float32), exact, atol=0.05)
 
 
-def test_pooling_and_enlarging_keep_bfloat16():
+def test_pooling_and_upsampling_keep_bfloat16():
     x = jnp.asarray(normal(0, 1, 6, 6, 4), jnp.bfloat16)
-    pool, enlarge = jax.jit(pooling.max_pool_5x5), jax.jit(resizing.upsample_2x)
-    assert pool(x).dtype == enlarge(x).dtype == jnp.bfloat16
+    pool, upsample = jax.jit(pooling.max_pool_5x5), jax.jit(resizing.upsample_2x)
+    assert pool(x).dtype == upsample(x).dtype == jnp.bfloat16
     exact = x.astype(jnp.float32)
     np.testing.assert_array_equal(pool(x).astype(jnp.float32), pool(exact))
     np.testing.assert_allclose(
-        enlarge(x).astype(jnp.float32), enlarge(exact), atol=0.05
+        upsample(x).astype(jnp.float32), upsample(exact), atol=0.05
     )
 
 

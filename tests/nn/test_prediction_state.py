@@ -1,4 +1,4 @@
-"""The prediction state: nothing at its start, and what its equations say."""
+"""The prediction state: no effect when untrained, and its equations."""
 
 from functools import partial
 
@@ -10,7 +10,12 @@ import pytest
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
-from dmnet_jax.nn.prediction_state import GAIN_SCALE, HORIZON, LEAST, TRUST_BIAS
+from dmnet_jax.nn.prediction_state import (
+    GAIN_SCALE,
+    HORIZON,
+    MIN_PROBABILITY,
+    TRUST_BIAS,
+)
 from tests.support.drawn import drawn, quick_jit
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
@@ -27,15 +32,14 @@ def variables():
 
 
 def with_fresh_state(variables):
-    """The parameters that an untrained state starts from."""
-    fresh = dict(variables["params"])
+    """Returns the variables with an untrained prediction state."""
+    params = dict(variables["params"])
     zero = ("trust_score", "gain")
-    own = fresh["prediction_state"]
-    fresh["prediction_state"] = {
+    params["prediction_state"] = {
         name: jax.tree.map(jnp.zeros_like, part) if name in zero else part
-        for name, part in own.items()
+        for name, part in params["prediction_state"].items()
     }
-    return {**variables, "params": fresh}
+    return {**variables, "params": params}
 
 
 def roll(model, variables, frames=FRAMES):
@@ -50,31 +54,39 @@ def test_an_untrained_state_changes_nothing(variables):
     assert not state["trust_score"]["kernel"].any() and state["gain"] == 0
     fresh = with_fresh_state(variables)
     _, alone = roll(WITH.single_frame(), fresh)
-    memory, found = roll(WITH, fresh)
-    np.testing.assert_array_equal(found.logits, alone.logits)
+    memory, output = roll(WITH, fresh)
+    np.testing.assert_array_equal(output.logits, alone.logits)
     for part in vars(memory.state).values():
         assert part.count.tolist() == [4, 4]
-    # 0.95 of each frame is trusted: a place's age is 0.05 (1 + 0.05 (1 + ...)).
-    rest = float(jax.nn.sigmoid(-TRUST_BIAS))
-    expected = rest + rest**2 + rest**3
+    # Each frame is trusted by 0.95, so the age is 0.05 (1 + 0.05 (1 + ...)).
+    doubt = float(jax.nn.sigmoid(-TRUST_BIAS))
+    expected = doubt + doubt**2 + doubt**3
     np.testing.assert_allclose(memory.state.age.value, expected, rtol=1e-4)
 
 
-def test_no_place_is_distrusted_for_good(variables):
-    """However sure the network is that a frame is disturbed, in the end it is seen."""
-    own = dict(variables["params"]["prediction_state"])
-    own["trust_score"] = jax.tree.map(jnp.zeros_like, own["trust_score"])
-    own["trust_fine"] = {**own["trust_fine"], "bias": own["trust_fine"]["bias"] + 1e3}
-    kernel = own["trust_score"]["kernel"] - 1e-2 / 32  # 1 / (1 + e^7) at first
-    own["trust_score"] = {"kernel": kernel}
-    given = {**variables, "params": {**variables["params"], "prediction_state": own}}
-    seen = quick_jit(partial(WITH.apply, method="step"))
+def test_no_position_is_distrusted_forever(variables):
+    """Trust grows even if the parameters always report a disturbance."""
+    params = dict(variables["params"]["prediction_state"])
+    params["trust_score"] = jax.tree.map(jnp.zeros_like, params["trust_score"])
+    params["trust_fine"] = {
+        **params["trust_fine"],
+        "bias": params["trust_fine"]["bias"] + 1e3,
+    }
+    kernel = params["trust_score"]["kernel"] - 1e-2 / 32  # trust 1 / (1 + e^7) at first
+    params["trust_score"] = {"kernel": kernel}
+    variables = {
+        **variables,
+        "params": {**variables["params"], "prediction_state": params},
+    }
+    step = quick_jit(partial(WITH.apply, method="step"))
     memory, trusts = WITH.init_memory(1, SIZE, KEY), []
     for _ in range(60):
-        memory, output = seen(given, memory, FRAMES[:1, 0])
+        memory, output = step(variables, memory, FRAMES[:1, 0])
         trusts.append(float(output.trust.mean()))
     first = trusts[1 : int(HORIZON)]
-    assert max(first) < 0.02 and np.ptp(first) < 1e-4  # as good as seen
+    assert (
+        max(first) < 0.02 and np.ptp(first) < 1e-4
+    )  # the state still counts as recent
     later = trusts[int(HORIZON) + 2 :]
     assert np.all(np.diff(later) > 0) and later[-1] > 20 * first[0]
 
@@ -82,11 +94,10 @@ def test_no_place_is_distrusted_for_good(variables):
 def test_each_part_can_be_left_out(variables):
     for parts in PARTS:
         model = WITH.clone(state_parts=parts)
-        own = model.init_memory(1, SIZE, KEY).state
-        kept = {"features": "jump", "age": "age"}
-        for field, part in kept.items():
-            held = bool(jax.tree.leaves(getattr(own, field).value))
-            assert held == (part in parts), (parts, field)
+        state = model.init_memory(1, SIZE, KEY).state
+        for field, part in {"features": "jump", "age": "age"}.items():
+            stored = bool(jax.tree.leaves(getattr(state, field).value))
+            assert stored == (part in parts), (parts, field)
         shapes = jax.eval_shape(
             model.init, KEY, model.init_memory(1, SIZE, KEY), FRAMES[:1, :1]
         )
@@ -94,32 +105,32 @@ def test_each_part_can_be_left_out(variables):
         assert ("trust_change" in names) == ("jump" in parts)
 
 
-def test_a_trained_state_says_what_its_equations_say(variables):
-    memory, found = roll(WITH, variables)
+def test_a_trained_state_follows_its_equations(variables):
+    memory, output = roll(WITH, variables)
     _, alone = roll(WITH.single_frame(), variables)
-    # A video's first frame has nothing to be corrected by.
+    # The first frame of a video is not corrected.
     scale = np.abs(alone.logits).max()
-    first = found.logits[:, 0], alone.logits[:, 0]
+    first = output.logits[:, 0], alone.logits[:, 0]
     np.testing.assert_allclose(*first, atol=1e-5 * scale)
-    assert np.abs(found.logits[:, 1:] - alone.logits[:, 1:]).max() > 1e-3 * scale
+    assert np.abs(output.logits[:, 1:] - alone.logits[:, 1:]).max() > 1e-3 * scale
     assert (np.abs(memory.state.probabilities.value.sum(-1) - 1) < 1e-5).all()
-    own = variables["params"]["prediction_state"]
-    assert alone.trust is None and (found.trust[:, 0] == 1).all()
-    assert found.trust.shape == found.logits.shape[:-1]
+    gain = variables["params"]["prediction_state"]["gain"]
+    assert alone.trust is None and (output.trust[:, 0] == 1).all()
+    assert output.trust.shape == output.logits.shape[:-1]
     encode = quick_jit(partial(WITH.apply, method="encode"))
     top = encode(variables, FRAMES.reshape(-1, *SIZE, 3)).top.reshape(2, 4, 1, 2, -1)
     state, carried = jax.nn.softmax(alone.logits[:, 0]), top[:, 0]
     age = np.zeros((2, 4, 8, 1))
     for t in range(1, 4):
-        trust = found.trust[:, t, ..., None]
+        trust = output.trust[:, t, ..., None]
         assert ((trust > 0) & (trust < 1)).all() and trust.std() > 0
         logits = alone.logits[:, t]
-        before = np.log(np.maximum(state, LEAST))
+        before = np.log(np.maximum(state, MIN_PROBABILITY))
         change = (1 - trust) * (before - jax.nn.log_softmax(logits))
-        change = np.tanh(GAIN_SCALE * own["gain"]) * change
+        change = np.tanh(GAIN_SCALE * gain) * change
         expected = logits + change
         limit = 1e-4 * np.abs(expected).max()
-        np.testing.assert_allclose(found.logits[:, t], expected, atol=limit)
+        np.testing.assert_allclose(output.logits[:, t], expected, atol=limit)
         state = trust * jax.nn.softmax(logits) + (1 - trust) * state
         coarse = np.asarray(trust).reshape(2, 1, 8, 2, 8, 1).mean((2, 4))
         carried += coarse * (top[:, t] - carried)
@@ -131,7 +142,7 @@ def test_a_trained_state_says_what_its_equations_say(variables):
     np.testing.assert_allclose(memory.state.age.value, age, atol=1e-4)
 
 
-def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
+def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
     step = quick_jit(partial(WITH.apply, method="step"))
     memory, _ = step(variables, WITH.init_memory(2, SIZE, KEY), FRAMES[:, 0])
     broken = jnp.asarray(FRAMES[:, 1], jnp.float32).at[0, 3, 3].set(jnp.nan)
@@ -145,28 +156,28 @@ def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
         assert part.count.tolist() == [1, 0]
 
 
-def test_gradients_reach_all_of_it_through_time(variables):
+def test_gradients_reach_all_parameters_through_time(variables):
     fresh = with_fresh_state(variables)
     target = np.random.default_rng(1).integers(0, CLASSES, (2, 8, 16))
     maps = features(fresh)
 
-    def loss(own):
-        params = {**fresh["params"], "prediction_state": own}
+    def loss(state_params):
+        params = {**fresh["params"], "prediction_state": state_params}
         memory, total = WITH.init_memory(2, SIZE, KEY), 0.0
         for t in range(3):
-            seen = jax.tree.map(lambda x, t=t: x[:, t], maps)
+            frame = jax.tree.map(lambda x, t=t: x[:, t], maps)
             memory, output = WITH.apply(
-                {**fresh, "params": params}, memory, seen, method="update"
+                {**fresh, "params": params}, memory, frame, method="update"
             )
-            chosen = jax.nn.log_softmax(output.logits)
-            total -= jnp.take_along_axis(chosen, target[..., None], -1).mean()
+            log_p = jax.nn.log_softmax(output.logits)
+            total -= jnp.take_along_axis(log_p, target[..., None], -1).mean()
         return total
 
-    own = fresh["params"]["prediction_state"]
-    gradient = quick_jit(jax.grad(loss))(own)
-    # Trust cannot move before the gain does.
+    state_params = fresh["params"]["prediction_state"]
+    gradient = quick_jit(jax.grad(loss))(state_params)
+    # With a gain of 0, the gradient of trust is 0 as well.
     assert abs(gradient["gain"]) > 0
-    moved = jax.tree.map(lambda x: x + 0.01, own)
+    moved = jax.tree.map(lambda x: x + 0.01, state_params)
     for path, x in jax.tree_util.tree_leaves_with_path(
         quick_jit(jax.grad(loss))(moved)
     ):
@@ -175,5 +186,5 @@ def test_gradients_reach_all_of_it_through_time(variables):
 
 def features(variables):
     flat = FRAMES.reshape(-1, *SIZE, 3)
-    found = quick_jit(partial(WITH.apply, method="encode"))(variables, flat)
-    return Features(*(x.reshape(2, 4, *x.shape[1:]) for x in jax.tree.leaves(found)))
+    maps = quick_jit(partial(WITH.apply, method="encode"))(variables, flat)
+    return Features(*(x.reshape(2, 4, *x.shape[1:]) for x in jax.tree.leaves(maps)))

@@ -1,4 +1,4 @@
-"""Prediction of whole sources on a tiny network: files, exactness, interruptions."""
+"""Prediction of one source with a tiny network: files, labels and interruptions."""
 
 import errno
 import json
@@ -39,11 +39,11 @@ def trained():
 
 @pytest.fixture(autouse=True)
 def one_network(trained, monkeypatch):
-    def compiled_once(model, variables, size, label_size):
+    def cached_program(model, variables, size, label_size):
         return tiny_run.program(label_size)
 
     monkeypatch.setattr(streaming, "load_run", lambda run, which, **_: trained)
-    monkeypatch.setattr(networks, "compile", compiled_once)
+    monkeypatch.setattr(networks, "compile", cached_program)
 
 
 def frame(index):
@@ -52,11 +52,11 @@ def frame(index):
 
 @pytest.fixture
 def folder(tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for index in range(FRAMES):
-        Image.fromarray(frame(index)).save(pictures / f"{index}.png")
-    return pictures
+        Image.fromarray(frame(index)).save(images / f"{index}.png")
+    return images
 
 
 def predict(source, out, *more):
@@ -72,7 +72,7 @@ def lines_of(out):
 
 
 class Evaluated:
-    """The frames as `evaluate.py` has them."""
+    """The frames as a source for the evaluation."""
 
     classes = ()
     videos = (Video("video", tuple(str(i) for i in range(FRAMES))),)
@@ -84,7 +84,7 @@ class Evaluated:
         return np.zeros(SIZE, np.uint8)
 
 
-def test_offline_is_every_frame_with_the_labels_of_evaluation(
+def test_offline_segments_every_frame_like_the_evaluation(
     trained, folder, tmp_path, capsys
 ):
     out = tmp_path / "out"
@@ -94,31 +94,31 @@ def test_offline_is_every_frame_with_the_labels_of_evaluation(
     assert [line["frame"] for line in lines] == [str(i) for i in range(FRAMES)]
     assert {line["status"] for line in lines} == {"ok"}
     different = 0
-    for wanted in evaluation.predict_video(*trained[:2], Evaluated(), 0):
-        line = lines[wanted.frame]
-        mask = Image.open(out / "masks" / f"{wanted.frame}.png")
+    for expected in evaluation.predict_video(*trained[:2], Evaluated(), 0):
+        line = lines[expected.frame]
+        mask = Image.open(out / "masks" / f"{expected.frame}.png")
         assert mask.mode == "P"
         label = np.asarray(mask)
-        different += (label != wanted.label).sum()
-        assert line["confidence"] == pytest.approx(wanted.confidence, rel=1e-3)
-        assert line["admitted"] == wanted.admitted
-        pixels = {name: found["pixels"] for name, found in line["classes"].items()}
+        different += (label != expected.label).sum()
+        assert line["confidence"] == pytest.approx(expected.confidence, rel=1e-3)
+        assert line["admitted"] == expected.admitted
+        pixels = {name: area["pixels"] for name, area in line["classes"].items()}
         assert sum(pixels.values()) == np.count_nonzero(label)
     assert different < 1e-3 * FRAMES * label.size
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames_written"] == summary["session"]["frames"] == FRAMES
 
 
-def test_overlay_video_has_a_legend_below(folder, tmp_path):
+def test_the_overlay_video_has_a_legend(folder, tmp_path):
     av = pytest.importorskip("av", reason='needs PyAV: pip install -e ".[video]"')
     predict(folder, tmp_path / "out")
     with av.open(str(tmp_path / "out" / "overlay.mp4")) as video:
-        shown = [shown.to_ndarray(format="rgb24") for shown in video.decode(video=0)]
-    assert len(shown) == FRAMES and shown[0].shape[0] > SIZE[0]
-    assert shown[0].shape[1] == SIZE[1]
+        frames = [image.to_ndarray(format="rgb24") for image in video.decode(video=0)]
+    assert len(frames) == FRAMES and frames[0].shape[0] > SIZE[0]
+    assert frames[0].shape[1] == SIZE[1]
 
 
-def test_folders_need_no_pyav(folder, tmp_path, monkeypatch):
+def test_folders_do_not_need_pyav(folder, tmp_path, monkeypatch):
     from dmnet_jax.video import pyav as video
 
     def missing():
@@ -140,7 +140,7 @@ def test_live_takes_the_latest_frame_and_counts_the_rest(folder, tmp_path, capsy
 
 
 class Camera:
-    """Gives black and damaged frames among others, then is gone for good."""
+    """Yields a regular, a damaged and a black frame, then stays disconnected."""
 
     rate, live, opened = 25.0, True, 0
 
@@ -153,7 +153,7 @@ class Camera:
         yield Captured(np.zeros_like(frame(0)), 0.0, "")
 
 
-def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
+def test_unused_frames_have_no_mask_and_a_lost_camera_gives_status_1(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(prediction, "OFFLINE", prediction.LIVE)
@@ -172,7 +172,7 @@ def test_withheld_frames_have_no_mask_and_a_lost_camera_ends_in_1(
 
 
 class Interrupted:
-    """Frames without end; Ctrl-C comes while one is read, some having been written."""
+    """Yields frames endlessly and sends Ctrl-C while a frame is read."""
 
     rate, live = 25.0, False
 
@@ -190,15 +190,15 @@ def test_ctrl_c_leaves_complete_files(tmp_path, monkeypatch):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames_written"] == len(lines_of(out)) > 0
     if (out / "overlay.mp4").exists():
-        shown = list(open_source(str(out / "overlay.mp4")))
-        assert len(shown) == summary["frames_written"]
+        frames = list(open_source(str(out / "overlay.mp4")))
+        assert len(frames) == summary["frames_written"]
 
 
-def test_a_picture_that_cannot_be_read_is_told_and_the_others_go_on(
+def test_an_unreadable_image_is_reported_and_the_others_are_segmented(
     folder, tmp_path, capsys
 ):
     (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
-    (folder / "._4.png").write_bytes(b"of a Mac")
+    (folder / "._4.png").write_bytes(b"metadata file of macOS")
     out = tmp_path / "out"
     assert predict(folder, out) == 0
     lines = lines_of(out)
@@ -210,22 +210,22 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("size", [(1, 30_000), (30_000, 1)])
-def test_a_strip_of_a_picture_is_refused_in_a_line(size, tmp_path, capsys):
-    (tmp_path / "pictures").mkdir()
-    Image.new("RGB", size[::-1]).save(tmp_path / "pictures" / "a.png")
+def test_a_very_narrow_image_is_rejected(size, tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", size[::-1]).save(tmp_path / "images" / "a.png")
     with pytest.raises(SystemExit) as stop:
-        predict(tmp_path / "pictures", tmp_path / "out")
+        predict(tmp_path / "images", tmp_path / "out")
     err = capsys.readouterr().err
     assert stop.value.code == 2 and f"{size[1]}x{size[0]}" in err
     assert err.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_frames_too_large_when_padded_are_refused_before_anything_is_made():
+def test_frames_that_are_too_large_when_padded_are_rejected():
     with pytest.raises(ValueError, match="padded to the network's aspect"):
         networks.check_frames((16_000, 1_500), tiny_run.tiny_config().data.size)
 
 
-def test_a_full_disk_is_named_and_what_was_complete_is_kept(
+def test_a_full_disk_is_reported_and_complete_files_are_kept(
     folder, tmp_path, monkeypatch, capsys
 ):
     save, out = formats.save_indexed_png, tmp_path / "out"
@@ -247,23 +247,23 @@ def test_a_full_disk_is_named_and_what_was_complete_is_kept(
     assert json.loads((out / "summary.json").read_text())["frames_written"] == 3
 
 
-def test_the_memory_can_be_left_out_but_not_of_an_exported_file(monkeypatch):
-    asked = []
+def test_the_memory_can_be_turned_off_except_in_an_exported_file(monkeypatch):
+    calls = []
 
     def load(checkpoint, which, *, memory):
-        asked.append(memory)
-        raise ValueError("seen")
+        calls.append(memory)
+        raise ValueError("called")
 
     monkeypatch.setattr("dmnet_jax.streaming.load_run", load)
     for memory in (True, False):
-        with pytest.raises(ValueError, match="seen"):
+        with pytest.raises(ValueError, match="called"):
             networks.load_network("RUN", memory=memory)
-    assert asked == [True, False]
-    with pytest.raises(ValueError, match="model.onnx: an exported file keeps"):
+    assert calls == [True, False]
+    with pytest.raises(ValueError, match="model.onnx: an exported file always uses"):
         networks.load_network("model.onnx", memory=False)
 
 
-def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
+def test_a_network_without_memory_admits_no_frames(folder, tmp_path):
     program = tiny_run.program(SIZE)
     without = Program(
         program.interface,
@@ -278,7 +278,7 @@ def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "--source is missing"),
         (["--checkpoint", "RUN", "--source", "x.mp4"], "--out is missing"),
@@ -287,8 +287,8 @@ def test_a_network_without_memory_is_not_shown_as_remembering(folder, tmp_path):
         (["--mode", "fast"], "invalid choice"),
     ],
 )
-def test_mistakes_are_one_line(arguments, told, capsys):
+def test_errors_are_one_line(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
-    message = capsys.readouterr().err.strip()
-    assert stop.value.code == 2 and told in message and "\n" not in message
+    error = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and message in error and "\n" not in error

@@ -34,7 +34,7 @@ def main() -> None:
     for number, batch in enumerate(two_batches()):
         mine = {n: x[process * rows :][:rows] for n, x in batch.items()}
         state, metrics = step(state, parallel.shard_batch(mine))
-        answer = parallel.ask_all(lambda number=number: process == number == 1)
+        answer = parallel.any_process(lambda number=number: process == number == 1)
         assert answer() == (number == 1), "all know when one of them is asked to stop"
         found |= {f"metrics{number}/{k}": v for k, v in metrics.items()}
     if process == 0:

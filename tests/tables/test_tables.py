@@ -22,7 +22,7 @@ from dmnet_jax.tables import tables
 from dmnet_jax.tables.__main__ import main
 from dmnet_jax.tables.rows import TABLES, cell_config, chosen, encoder_start, parts
 from dmnet_jax.tables.timing import frame_times, summary
-from dmnet_jax.training.cross_validation import SeriesFlags
+from dmnet_jax.training.cross_validation import RunFlags
 from tests.training.test_cross_validation import result
 
 ROW = {row.key: row for row in TABLES["table1"]}
@@ -94,12 +94,12 @@ def test_unknown_rows_are_named():
 
 
 def test_what_is_finished_is_not_trained_again(tmp_path, trained):
-    row, flags = ROW["lwanet"], SeriesFlags(fold="all")
+    row, flags = ROW["lwanet"], RunFlags(fold="all")
     cell = cell_config(recipe(tmp_path), row)
     assert tables.scores_of(cell, row, flags) == {}
     assert tables.train_row(cell, row, flags, tmp_path) == 0
     assert trained.asked == [("x_lwanet", fold, 0) for fold in range(4)]
-    assert tables.train_row(cell, row, SeriesFlags(fold="all", repeat=2), tmp_path) == 0
+    assert tables.train_row(cell, row, RunFlags(fold="all", repeat=2), tmp_path) == 0
     assert trained.asked[4:] == [("x_lwanet", fold, 1) for fold in range(4)]
     scores = tables.scores_of(cell, row, flags)
     assert scores["runs"] == 4
@@ -114,7 +114,7 @@ def test_rows_with_memories_share_the_single_frame_stage(tmp_path, trained):
     )
     config = dataclasses.replace(recipe(tmp_path), train=TrainConfig(stages=stages))
     for row in TABLES["table2a"]:
-        cell, flags = cell_config(config, row), SeriesFlags(repeat=2)
+        cell, flags = cell_config(config, row), RunFlags(repeat=2)
         assert tables.train_row(cell, row, flags, tmp_path) == 0
         assert tables.scores_of(cell, row, flags)["runs"] == 2
     names = ["x_base", "x_single_frame", "x_ela", "x_aga", "x_dmnet"]
@@ -135,7 +135,7 @@ def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
     row = ROW["lwanet"]
     trained.status = 2
     cell = cell_config(recipe(tmp_path), row)
-    assert tables.train_row(cell, row, SeriesFlags(fold="all"), tmp_path) == 2
+    assert tables.train_row(cell, row, RunFlags(fold="all"), tmp_path) == 2
     assert len(trained.asked) == 1
 
 

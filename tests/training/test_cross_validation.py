@@ -10,11 +10,11 @@ import pytest
 from dmnet_jax.config import Config, DataConfig
 from dmnet_jax.config.serialization import ConfigError
 from dmnet_jax.training.cross_validation import (
-    SeriesFlags,
+    RunFlags,
     average,
     average_tables,
-    finished,
-    planned,
+    is_finished,
+    plan_runs,
     write_average,
 )
 
@@ -25,53 +25,53 @@ def keys(runs):
     return [(run.data.fold, run.train.seed) for run in runs]
 
 
-def test_flags_say_which_runs():
-    assert planned(RECIPE, SeriesFlags()) == [RECIPE]
-    assert keys(planned(RECIPE, SeriesFlags(fold=2))) == [(2, 0)]
-    assert keys(planned(RECIPE, SeriesFlags(fold="all"))) == [(k, 0) for k in range(4)]
-    assert keys(planned(RECIPE, SeriesFlags(repeat=3))) == [(0, 0), (0, 1), (0, 2)]
-    runs = planned(RECIPE, SeriesFlags(fold="all", repeat=5))
+def test_flags_select_the_runs():
+    assert plan_runs(RECIPE, RunFlags()) == [RECIPE]
+    assert keys(plan_runs(RECIPE, RunFlags(fold=2))) == [(2, 0)]
+    assert keys(plan_runs(RECIPE, RunFlags(fold="all"))) == [(k, 0) for k in range(4)]
+    assert keys(plan_runs(RECIPE, RunFlags(repeat=3))) == [(0, 0), (0, 1), (0, 2)]
+    runs = plan_runs(RECIPE, RunFlags(fold="all", repeat=5))
     assert sorted(keys(runs)) == [(k, s) for k in range(4) for s in range(5)]
     assert len({run.run_directory for run in runs}) == 20
     direct = dataclasses.replace(RECIPE.data, fold=2)
-    assert planned(RECIPE, SeriesFlags(fold=2))[0].data == direct
+    assert plan_runs(RECIPE, RunFlags(fold=2))[0].data == direct
 
 
 @pytest.mark.parametrize(
-    ("data", "flags", "said"),
+    ("data", "flags", "message"),
     [
-        (RECIPE.data, SeriesFlags(fold=4), "--fold 4: folds are 0 to 3, or all"),
-        (RECIPE.data, SeriesFlags(fold=-1), "--fold -1: folds are"),
-        (RECIPE.data, SeriesFlags(repeat=0), "--repeat is 0"),
-        (DataConfig(dataset="endovis18"), SeriesFlags(fold="all"), "has no folds"),
+        (RECIPE.data, RunFlags(fold=4), "--fold 4: folds are 0 to 3, or all"),
+        (RECIPE.data, RunFlags(fold=-1), "--fold -1: folds are"),
+        (RECIPE.data, RunFlags(repeat=0), "--repeat is 0"),
+        (DataConfig(dataset="endovis18"), RunFlags(fold="all"), "has no folds"),
         (
             DataConfig(train=("a",), val=("b",)),
-            SeriesFlags(fold="all"),
+            RunFlags(fold="all"),
             "the recipe names its videos",
         ),
     ],
 )
-def test_runs_that_cannot_be(data, flags, said):
-    with pytest.raises(ValueError, match=said):
-        planned(Config(data=data), flags)
+def test_invalid_flags_are_rejected(data, flags, message):
+    with pytest.raises(ValueError, match=message):
+        plan_runs(Config(data=data), flags)
 
 
-def test_a_run_is_finished_when_its_results_are_of_this_recipe(tmp_path):
+def test_a_run_is_finished_if_its_results_are_of_its_config(tmp_path):
     config = dataclasses.replace(RECIPE, workdir=str(tmp_path))
     config.run_directory.mkdir(parents=True)
-    assert not finished(config)
+    assert not is_finished(config)
     path = config.run_directory / "results.json"
     path.write_text('{"about": {"conf')
-    assert not finished(config)
+    assert not is_finished(config)
     path.write_text(json.dumps({"about": {"config": dataclasses.asdict(config)}}))
-    assert finished(config)
+    assert is_finished(config)
     moved = dataclasses.replace(config.data, root="elsewhere")
-    assert finished(dataclasses.replace(config, data=moved))
+    assert is_finished(dataclasses.replace(config, data=moved))
     longer = dataclasses.replace(config.train, epochs=200)
-    assert not finished(dataclasses.replace(config, train=longer))
+    assert not is_finished(dataclasses.replace(config, train=longer))
     other = dataclasses.replace(config.optim, lr=0.5)
     with pytest.raises(ConfigError, match=r"optim.lr was 0.0001, now 0.5"):
-        finished(dataclasses.replace(config, optim=other))
+        is_finished(dataclasses.replace(config, optim=other))
 
 
 def result(fold, seed, iou, *, wrist: float | None = 0.25, **changed):
@@ -95,7 +95,7 @@ def result(fold, seed, iou, *, wrist: float | None = 0.25, **changed):
     } | changed
 
 
-def test_averages_are_those_of_the_table():
+def test_averages_equal_those_of_the_table():
     rng = np.random.default_rng(0)
     table = rng.random((3, 4))  # [seed, fold]
     runs = [
@@ -103,26 +103,26 @@ def test_averages_are_those_of_the_table():
         for seed in range(3)
         for fold in range(4)
     ]
-    found = average(runs)
-    iou = found["protocols"]["ternaus"]["iou"]
+    summary = average(runs)
+    iou = summary["protocols"]["ternaus"]["iou"]
     np.testing.assert_allclose(iou["folds"], table.mean(0))
     np.testing.assert_allclose(iou["seeds"], table.mean(1))
     np.testing.assert_allclose(iou["mean"], table.mean())
     np.testing.assert_allclose(iou["deviation_over_folds"], table.mean(0).std(ddof=1))
     np.testing.assert_allclose(iou["deviation_over_seeds"], table.mean(1).std(ddof=1))
-    np.testing.assert_allclose(found["flicker"]["mean"], 1 - table.mean())
-    # A class that no frame of a fold has is left out of the mean, not counted 0.
-    wrist = found["protocols"]["global"]["iou_per_class"]["wrist"]
+    np.testing.assert_allclose(summary["flicker"]["mean"], 1 - table.mean())
+    # A class without a score in a fold is left out of the mean, not counted as 0.
+    wrist = summary["protocols"]["global"]["iou_per_class"]["wrist"]
     assert wrist["mean"] == 0.25 and math.isnan(wrist["folds"][1])
     # The order of runs does not matter.
     again = average([runs[0], *runs[:0:-1]])
     np.testing.assert_allclose(
         again["protocols"]["global"]["dice"]["mean"],
-        found["protocols"]["global"]["dice"]["mean"],
+        summary["protocols"]["global"]["dice"]["mean"],
     )
 
 
-def test_summary_on_disk_and_in_print(tmp_path):
+def test_the_summary_is_saved_and_returned(tmp_path):
     folders = []
     for fold, iou in enumerate((0.5, 0.7)):
         folders.append(tmp_path / f"fold{fold}-seed0")
@@ -143,17 +143,17 @@ def test_summary_on_disk_and_in_print(tmp_path):
         write_average(tmp_path, folders)
 
 
-def test_seeds_alone_have_a_column_each():
+def test_runs_of_one_fold_have_a_column_per_seed():
     text = average_tables(average([result(0, 0, 0.5), result(0, 1, 0.7)]))
     assert "seed 0 | seed 1 |   mean | ± seeds |" in text
 
 
-def test_what_cannot_be_averaged():
+def test_runs_that_cannot_be_averaged_are_rejected():
     one = result(0, 0, 0.5)
-    with pytest.raises(ValueError, match="one of each fold and seed"):
+    with pytest.raises(ValueError, match="expected one run per fold and seed"):
         average([one, one])
-    with pytest.raises(ValueError, match="one of each fold and seed"):
+    with pytest.raises(ValueError, match="expected one run per fold and seed"):
         average([one, result(1, 0, 0.5), result(1, 1, 0.5)])
     other = result(1, 0, 0.5, scoring={"score_at": "input", "tolerance_px": 5.0})
-    with pytest.raises(ValueError, match=r"runs differ: .*label.* and .*input"):
+    with pytest.raises(ValueError, match=r"different scoring .*label.* and .*input"):
         average([one, other])

@@ -1,4 +1,4 @@
-"""Cached features are the loader's clips, encoded."""
+"""Cached features equal the loader's clips after encoding."""
 
 from functools import partial
 
@@ -49,13 +49,13 @@ def cache(folder, augment=None, views=1):
     )
 
 
-def test_one_view_is_the_clips_encoded(tmp_path):
+def test_one_view_equals_the_encoded_clips(tmp_path):
     model, variables = network()
-    made, plain = cache(tmp_path), loader()
+    cached, frames = cache(tmp_path), loader()
     encode = jax.jit(lambda x: model.apply(variables, x, method=DMNet.encode))
-    assert made.steps_per_epoch == plain.steps_per_epoch
-    for step, batch in enumerate(made.iterate(0, 3)):
-        clip = plain.batch(step)
+    assert cached.steps_per_epoch == frames.steps_per_epoch
+    for step, batch in enumerate(cached.iterate(0, 3)):
+        clip = frames.batch(step)
         features = encode(clip["frames"][:, -1])
         for name in FEATURES:
             np.testing.assert_allclose(
@@ -77,40 +77,42 @@ def test_a_step_on_features_equals_the_step_on_frames(tmp_path):
     from tests.support.tiny_run import linear
 
     state = create_state(network()[1], linear(), key=jax.random.key(3))
-    plain = quick_jit(step_of("memory"))
-    cached = quick_jit(step_of("memory", forward=forward.features))
-    after, metrics = plain(state, loader().batch(0))
-    again, measured = cached(state, cache(tmp_path).batch(0))
-    assert float(metrics["loss"]) == pytest.approx(float(measured["loss"]), rel=1e-5)
+    step_on_frames = quick_jit(step_of("memory"))
+    step_on_features = quick_jit(step_of("memory", forward=forward.features))
+    expected, expected_metrics = step_on_frames(state, loader().batch(0))
+    result, metrics = step_on_features(state, cache(tmp_path).batch(0))
+    assert float(metrics["loss"]) == pytest.approx(
+        float(expected_metrics["loss"]), rel=1e-5
+    )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-        after.variables["params"],
-        again.variables["params"],
+        result.variables["params"],
+        expected.variables["params"],
     )
 
 
-def test_views_differ_and_are_the_same_in_every_run(tmp_path):
+def test_views_differ_and_are_reproducible(tmp_path):
     augment = Augment(photometric=0.3)
-    made = cache(tmp_path, augment, views=3)
-    batches = [made.batch(step) for step in range(3)]
+    first = cache(tmp_path, augment, views=3)
+    batches = [first.batch(step) for step in range(3)]
     again = cache(tmp_path, augment, views=3)
     for step, batch in enumerate(batches):
         for name, value in again.batch(step).items():
             np.testing.assert_array_equal(value, batch[name])
-    plain = cache(tmp_path / "plain")
+    unaugmented = cache(tmp_path / "unaugmented")
     same = [
-        (batches[step]["label"][row] == plain.batch(step)["label"][row]).all()
+        (batches[step]["label"][row] == unaugmented.batch(step)["label"][row]).all()
         for step in range(3)
         for row in range(4)
     ]
     assert 0 < sum(same) < len(same)
     assert all((batch["label"] != IGNORE).any() for batch in batches)
-    made.remove()
+    first.remove()
     assert not (tmp_path / "features").exists()
 
 
-def sequences(folder, probability, corrupted=1, stride=1, views=1, given=None):
-    model, variables = given or network()
+def sequences(folder, probability, corrupted=1, stride=1, views=1, trained=None):
+    model, variables = trained or network()
     source = ClipLoader(
         Videos((9, 7), frozenset({1})),
         ClipSpec(local_size=3, num_past=0, stride=stride, score_all=True),
@@ -118,7 +120,7 @@ def sequences(folder, probability, corrupted=1, stride=1, views=1, given=None):
         seed=7,
         corruption=Corruption(probability, ("black", "defocus")),
     )
-    made = SequenceCache(
+    cached = SequenceCache(
         folder / "features",
         source,
         views=views,
@@ -127,35 +129,36 @@ def sequences(folder, probability, corrupted=1, stride=1, views=1, given=None):
         variables=variables,
         log=lambda line: None,
     )
-    return made, source
+    return cached, source
 
 
-def test_sequences_are_the_loaders_own_where_nothing_is_corrupted(tmp_path):
+def test_sequences_without_corruption_equal_the_encoded_clips(tmp_path):
     model, variables = network()
-    made, source = sequences(tmp_path, probability=0.0)
+    cached, source = sequences(tmp_path, probability=0.0)
     encode = jax.jit(lambda x: model.apply(variables, x, method=DMNet.encode))
     for step in range(2):
-        batch, clip = made.batch(step), source.batch(step)
+        batch, clip = cached.batch(step), source.batch(step)
         np.testing.assert_array_equal(batch["frames_mask"], clip["frames_mask"])
         np.testing.assert_array_equal(batch["label"], clip["label"])
         features = encode(clip["frames"].reshape(-1, *clip["frames"].shape[2:]))
         for name in FEATURES:
-            wanted = getattr(features, name).reshape(batch[name].shape)
+            expected = getattr(features, name).reshape(batch[name].shape)
             mask = clip["frames_mask"]
             assert batch[name].dtype == np.float16
-            np.testing.assert_allclose(batch[name][mask], wanted[mask], atol=4e-3)
+            np.testing.assert_allclose(batch[name][mask], expected[mask], atol=4e-3)
 
 
-def test_bursts_are_runs_of_a_corrupted_version_behind_a_clean_first_frame(tmp_path):
-    made, _ = sequences(tmp_path, probability=1.0)
+def test_bursts_are_consecutive_frames_after_a_clean_first_frame(tmp_path):
+    corrupted, _ = sequences(tmp_path, probability=1.0)
     clean, _ = sequences(tmp_path / "clean", probability=0.0)
     runs = set()
     for step in range(6):
-        batch, plain = made.batch(step), clean.batch(step)
-        np.testing.assert_array_equal(batch["label"], plain["label"])
+        batch, expected = corrupted.batch(step), clean.batch(step)
+        np.testing.assert_array_equal(batch["label"], expected["label"])
         for row in range(4):
             same = [
-                (batch["top"][row, t] == plain["top"][row, t]).all() for t in range(4)
+                (batch["top"][row, t] == expected["top"][row, t]).all()
+                for t in range(4)
             ]
             assert same[0] and not all(same)
             changed = [t for t in range(4) if not same[t]]
@@ -164,36 +167,36 @@ def test_bursts_are_runs_of_a_corrupted_version_behind_a_clean_first_frame(tmp_p
     assert len(runs) > 2
 
 
-def test_distances_between_frames_of_a_sequence_vary(tmp_path):
-    made, _ = sequences(tmp_path, probability=0.0, corrupted=0, stride=3)
-    masks = [mask for step in range(6) for mask in made.batch(step)["frames_mask"]]
+def test_strides_of_sequences_vary_and_are_reproducible(tmp_path):
+    first, _ = sequences(tmp_path, probability=0.0, corrupted=0, stride=3)
+    masks = [mask for step in range(6) for mask in first.batch(step)["frames_mask"]]
     lengths = {int(mask.sum()) for mask in masks}
     assert len(lengths) > 1
     again, _ = sequences(tmp_path / "again", probability=0.0, corrupted=0, stride=3)
     for name, value in again.batch(3).items():
-        np.testing.assert_array_equal(value, made.batch(3)[name])
+        np.testing.assert_array_equal(value, first.batch(3)[name])
 
 
-def test_frames_are_decoded_where_the_state_is_the_only_memory(tmp_path):
-    own = DMNet.tiny(
+def test_frames_are_decoded_if_the_state_is_the_only_memory(tmp_path):
+    model = DMNet.tiny(
         network()[0].num_classes, local="none", global_memory=False, state=True
     )
-    memory = own.init_memory(1, (64, 64), KEY)
+    memory = model.init_memory(1, (64, 64), KEY)
     frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), np.uint8)
-    variables = drawn(jax.eval_shape(own.init, KEY, memory, frames))
-    made, source = sequences(tmp_path, probability=0.0, given=(own, variables))
-    assert made.recipe == "decoded_sequences"
-    batch, clip = made.batch(0), source.batch(0)
+    variables = drawn(jax.eval_shape(model.init, KEY, memory, frames))
+    cached, source = sequences(tmp_path, probability=0.0, trained=(model, variables))
+    assert cached.recipe == "decoded_sequences"
+    batch, clip = cached.batch(0), source.batch(0)
     assert set(DECODED) < set(batch) and not {"quarter", "eighth"} & set(batch)
-    roll = quick_jit(partial(own.apply, method=forward.rollout, truncate=2))
-    found = quick_jit(partial(own.apply, method=forward.decoded_sequences))(
+    roll = quick_jit(partial(model.apply, method=forward.rollout, truncate=2))
+    result = quick_jit(partial(model.apply, method=forward.decoded_sequences))(
         variables, batch, KEY
     )
     expected = roll(variables, clip, KEY)
-    there = clip["frames_mask"]
+    mask = clip["frames_mask"]
     scale = np.abs(expected.logits).max()
     for name, atol in (("logits", 4e-3 * scale), ("trust", 4e-3)):
-        pair = (np.asarray(getattr(x, name))[there] for x in (found, expected))
+        pair = (np.asarray(getattr(x, name))[mask] for x in (result, expected))
         np.testing.assert_allclose(*pair, atol=atol)
-    assert not found.admitted.any()
-    assert (found.trust[:, 1:] < 1).any() and there[:, 1:].any()
+    assert not result.admitted.any()
+    assert (result.trust[:, 1:] < 1).any() and mask[:, 1:].any()

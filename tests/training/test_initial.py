@@ -1,4 +1,4 @@
-"""Initial variables: what is taken from the shipped network."""
+"""Initial variables that are copied from the shipped network."""
 
 import numpy as np
 
@@ -7,19 +7,19 @@ from dmnet_jax.training.initial import _from_rendered
 from dmnet_jax.weights.rendered import read_rendered
 
 
-def test_a_start_from_the_shipped_network_takes_all_but_its_state_and_classifier():
+def test_the_shipped_networks_state_and_classifier_are_not_copied():
     saved = read_rendered()[0]["params"]
     assert float(saved["prediction_state"]["gain"]) != 0
     kernel = saved["decoder"]["classifier"]["kernel"]
-    own = {
+    initial = {
         "params": {
             "lateral7": {"kernel": np.zeros_like(saved["lateral7"]["kernel"])},
             "prediction_state": {"gain": np.zeros(())},
             "decoder": {"classifier": {"kernel": np.zeros((*kernel.shape[:3], 9))}},
         }
     }
-    taken = _from_rendered(own, Config(model=ModelConfig(pretrained="rendered")))
-    params = taken["params"]
+    config = Config(model=ModelConfig(pretrained="rendered"))
+    params = _from_rendered(initial, config)["params"]
     assert (params["lateral7"]["kernel"] == saved["lateral7"]["kernel"]).all()
     assert params["prediction_state"]["gain"] == 0
     assert not np.any(params["decoder"]["classifier"]["kernel"])

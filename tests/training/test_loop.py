@@ -1,4 +1,4 @@
-"""A run as a whole, on a toy network: stops, goes on, gives up, and what it shows."""
+"""Complete runs of a toy network: stops, resumes, divergence, and progress."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ import pytest
 from data_pipelines.loading.loader import ClipLoader
 from dmnet_jax import evaluation
 from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata
-from dmnet_jax.checkpoint.folder import listed, read_body
+from dmnet_jax.checkpoint.folder import list_steps, read_body
 from dmnet_jax.evaluation import results
 from dmnet_jax.training.loop import progress_text
 from dmnet_jax.training.run_log import RunLog
@@ -25,7 +25,7 @@ from tests.support.tiny_run import RECIPE, ROOT, RUN, train_arguments, write_vid
 
 
 def main(folder: Path, name: str, *more: str) -> int:
-    """train.py in this process, on four devices, with the toy."""
+    """Runs train.py in this process, on four devices, with the toy network."""
     spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -35,9 +35,9 @@ def main(folder: Path, name: str, *more: str) -> int:
 
 
 def everything(folder: Path, name: str) -> tuple:
-    """Digests of the newest state's leaves, records and results of a run."""
+    """Returns the digests of the newest state, the records and results of a run."""
     run = folder / name / RUN
-    step = max(listed(run / "checkpoints"))
+    step = max(list_steps(run / "checkpoints"))
     load_variables(run, step)
     leaves = read_body(run / "checkpoints", step)["leaves"]
     scores = json.loads((run / "results.json").read_text())["protocols"]
@@ -45,8 +45,8 @@ def everything(folder: Path, name: str) -> tuple:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs(tmp_path_factory):
-    """Compiled once for all runs of this file."""
+def compilation_cache(tmp_path_factory):
+    """Compiles programs once for all runs of this file."""
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -59,24 +59,24 @@ def programs(tmp_path_factory):
         jax.config.update(name, value)
 
 
-def made(place: Path, recipe: str) -> Path:
-    write_videos(place / "videos")
-    (place / "tiny.py").write_text(recipe)
-    return place
+def make_folder(path: Path, recipe: str) -> Path:
+    write_videos(path / "videos")
+    (path / "tiny.py").write_text(recipe)
+    return path
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return made(tmp_path_factory.mktemp("toy"), RECIPE)
+    return make_folder(tmp_path_factory.mktemp("toy"), RECIPE)
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory):
-    """One stage of four steps."""
+    """A recipe with one stage of four steps."""
     begin, end = RECIPE.index("StageConfig("), RECIPE.index("),\n        ),\n    )")
     stage = 'StageConfig("first", 2),\n            '
     recipe = RECIPE[:begin] + stage + RECIPE[end:]
-    return made(tmp_path_factory.mktemp("short"), recipe)
+    return make_folder(tmp_path_factory.mktemp("short"), recipe)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def whole(folder):
 
 
 def interrupt(monkeypatch, owner, name: str, call: int) -> None:
-    """Sends SIGTERM to this process at the n-th call of a function."""
+    """Sends SIGTERM to this process at the given call of a function."""
     original, calls = getattr(owner, name), []
 
     def interrupted(*arguments, **keywords):
@@ -116,15 +116,15 @@ def test_a_stop_anywhere_changes_nothing(
     with monkeypatch.context() as patch:
         interrupt(patch, owner, name, call)
         assert main(folder, run) == 143
-    assert "stopped; the same command goes on" in capsys.readouterr().out
+    assert "stopped; run the same command again" in capsys.readouterr().out
     assert not (folder / run / RUN / "results.json").exists()
     assert main(folder, run) == 0
-    assert "going on at step" in capsys.readouterr().out
+    assert "resuming at step" in capsys.readouterr().out
     assert everything(folder, run) == whole
 
 
 class Killed(BaseException):
-    """As far as files can tell, a SIGKILL."""
+    """Stands for SIGKILL: leaves the same files."""
 
 
 @pytest.mark.parametrize(
@@ -160,18 +160,18 @@ def test_a_finished_run_stays_as_it_is(folder, whole, capsys):
     assert everything(folder, "whole") == whole
 
 
-def test_progress_tells_what_matters(short, capsys):
-    assert main(short, "told") == 0
+def test_the_progress_line(short, capsys):
+    assert main(short, "progress") == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert re.fullmatch(
-        r"step 1/4 · first · loss 1\.\d{4} · rate 1\.0e-03 · \|grad\| \d+\.\d\d · "
+        r"step 1/4 · first · loss 1\.\d{4} · lr 1\.0e-03 · \|grad\| \d+\.\d\d · "
         r"admitted \d+% · data wait \d+% · \d+\.\d clips/s · \d+:\d\d left",
         line,
     )
 
 
-def test_nothing_finite_is_given_up_with_its_batch(short, capsys):
-    """A rate that makes the first step's weights infinite."""
+def test_divergence_ends_the_run_and_saves_the_batch(short, capsys):
+    """Uses a learning rate that makes the weights infinite in the first step."""
     with pytest.raises(SystemExit) as stopped:
         main(short, "diverged", "--optim.lr", "1e38", "--train.max-skipped", "3")
     assert stopped.value.code == 2
@@ -186,7 +186,7 @@ def test_nothing_finite_is_given_up_with_its_batch(short, capsys):
         assert {"label", "frame", "past", "frames_mask"} <= set(dump)
 
 
-def test_tensorboard_gets_scalars_and_pictures(short, monkeypatch, capsys):
+def test_tensorboard_gets_scalars_and_images(short, monkeypatch, capsys):
     pytest.importorskip("tensorboardX")
     assert main(short, "board", "--train.tensorboard") == 0
     (events,) = (short / "board" / RUN / "tensorboard").iterdir()
@@ -200,10 +200,12 @@ def test_tensorboard_gets_scalars_and_pictures(short, monkeypatch, capsys):
     assert 'pip install -e ".[tb]"' in capsys.readouterr().err
 
 
-def test_another_machine_is_warned_of_and_other_data_refused(short, capsys, caplog):
+def test_resuming_warns_of_another_machine_and_rejects_other_data(
+    short, capsys, caplog
+):
     run = short / "moved" / RUN
     assert main(short, "moved") == 0
-    step = max(listed(run / "checkpoints"))
+    step = max(list_steps(run / "checkpoints"))
     with Checkpoints(run) as checkpoints:
         about = read_metadata(run)
         state = {"variables": load_variables(run, step)[0]}
@@ -212,7 +214,7 @@ def test_another_machine_is_warned_of_and_other_data_refused(short, capsys, capl
     with caplog.at_level(logging.WARNING), pytest.raises(SystemExit):
         main(short, "moved")
     assert "jax was 0.1, now" in caplog.text and "CPU cores was 96, now" in caplog.text
-    assert "not bit for bit" in caplog.text
+    assert "not be bit-identical" in caplog.text
     with Checkpoints(run) as checkpoints:
         about["val_videos"] = ["three"]
         checkpoints.save(step + 2, state, metadata=about)
@@ -222,8 +224,10 @@ def test_another_machine_is_warned_of_and_other_data_refused(short, capsys, capl
     assert "has the val videos three; the data now have two" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("norm", "told"), [(1e-7, True), (0.01, False), (20.0, False)])
-def test_a_gradient_that_has_vanished_is_told(norm, told):
+@pytest.mark.parametrize(
+    ("norm", "vanished"), [(1e-7, True), (0.01, False), (20.0, False)]
+)
+def test_a_vanished_gradient_is_reported(norm, vanished):
     values = {"loss": 0.23, "lr": 1e-4, "grad_norm": norm, "skipped": 0}
     text = progress_text("all", values, 8.0, 0.0)
-    assert ("raise optim.cross_entropy_weight" in text) == told
+    assert ("raise optim.cross_entropy_weight" in text) == vanished

@@ -35,15 +35,15 @@ def softmax(values):
 
 def loop_dice(logits, labels, *, smooth, first):
     losses = []
-    for picture, truth in zip(logits.astype(np.float64), labels, strict=True):
+    for image, truth in zip(logits.astype(np.float64), labels, strict=True):
         for k in range(first, CLASSES):
             both = predicted = actual = 0.0
-            for place in np.ndindex(truth.shape):
-                if truth[place] == 255:
+            for pixel in np.ndindex(truth.shape):
+                if truth[pixel] == 255:
                     continue
-                p = softmax(picture[place])[k]
+                p = softmax(image[pixel])[k]
                 predicted += p
-                if truth[place] == k:
+                if truth[pixel] == k:
                     both += p
                     actual += 1
             losses.append(1 - (2 * both + smooth) / (predicted + actual + smooth))
@@ -52,40 +52,40 @@ def loop_dice(logits, labels, *, smooth, first):
 
 def loop_cross_entropy(logits, labels):
     losses = []
-    for picture, truth in zip(logits.astype(np.float64), labels, strict=True):
-        pixels = [
-            -np.log(softmax(picture[place])[truth[place]])
-            for place in np.ndindex(truth.shape)
-            if truth[place] != 255
+    for image, truth in zip(logits.astype(np.float64), labels, strict=True):
+        terms = [
+            -np.log(softmax(image[pixel])[truth[pixel]])
+            for pixel in np.ndindex(truth.shape)
+            if truth[pixel] != 255
         ]
-        losses.append(np.mean(pixels) if pixels else 0.0)
+        losses.append(np.mean(terms) if terms else 0.0)
     return np.mean(losses)
 
 
 @pytest.mark.parametrize("include_background", [True, False])
 @pytest.mark.parametrize("smooth", [1.0, 0.1])
-def test_dice_is_the_loop(include_background, smooth):
+def test_dice_equals_a_loop_over_pixels(include_background, smooth):
     logits, labels = make_batch(0)
     labels[1] = 255
     labels[2] = 2
     loss = dice_loss(
         logits, labels, include_background=include_background, smooth=smooth
     )
-    want = loop_dice(
+    expected = loop_dice(
         logits, labels, smooth=smooth, first=0 if include_background else 1
     )
-    np.testing.assert_allclose(loss, want, rtol=2e-6)
+    np.testing.assert_allclose(loss, expected, rtol=2e-6)
 
 
-def test_dice_is_optax_where_both_are_defined():
+def test_dice_equals_that_of_optax_without_ignored_pixels():
     logits, labels = make_batch(1, ignored=0)
-    theirs = optax.losses.dice_loss(
+    optax_loss = optax.losses.dice_loss(
         jnp.asarray(logits), jax.nn.one_hot(labels, CLASSES), smooth=0.5
     )
-    np.testing.assert_allclose(dice_loss(logits, labels), theirs.mean(), rtol=2e-6)
+    np.testing.assert_allclose(dice_loss(logits, labels), optax_loss.mean(), rtol=2e-6)
 
 
-def test_cross_entropy_is_the_loop():
+def test_cross_entropy_equals_a_loop_over_pixels():
     logits, labels = make_batch(2)
     labels[3] = 255
     np.testing.assert_allclose(
@@ -96,7 +96,7 @@ def test_cross_entropy_is_the_loop():
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_mean_over_equal_shards_is_the_batch(loss):
+def test_mean_over_equal_shards_is_the_loss_of_the_batch(loss):
     logits, labels = make_batch(3, rows=8)
     labels[:3, :4] = 255
     shards = [
@@ -106,7 +106,7 @@ def test_mean_over_equal_shards_is_the_batch(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_ignored_pixels_have_no_say(loss):
+def test_ignored_pixels_have_no_influence(loss):
     logits, labels = make_batch(4)
     changed = np.where((labels == 255)[..., None], -7 * logits + 1, logits)
     assert not np.allclose(changed, logits)
@@ -117,7 +117,7 @@ def test_ignored_pixels_have_no_say(loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_batch_without_a_scored_pixel_costs_nothing(loss):
+def test_a_batch_without_scored_pixels_has_no_loss(loss):
     logits, labels = make_batch(5)
     value, gradient = jax.value_and_grad(loss)(logits, np.full_like(labels, 255))
     assert value == 0
@@ -130,74 +130,76 @@ def one_class_everywhere(class_id, size=(16, 16), strength=30.0):
     return logits
 
 
-def true_probabilities(picture, truth):
-    """Of scored pixels, in float64."""
-    places = [place for place in np.ndindex(truth.shape) if truth[place] != 255]
-    return np.array([softmax(np.float64(picture[p]))[truth[p]] for p in places])
+def true_probabilities(image, truth):
+    """Returns the probabilities of the true class at scored pixels, in float64."""
+    pixels = [pixel for pixel in np.ndindex(truth.shape) if truth[pixel] != 255]
+    return np.array([softmax(np.float64(image[p]))[truth[p]] for p in pixels])
 
 
-def test_log_jaccard_is_the_loop():
+def test_log_jaccard_equals_a_loop_over_samples():
     logits, labels = make_batch(11)
     losses = []
-    for picture, truth in zip(logits, labels, strict=True):
+    for image, truth in zip(logits, labels, strict=True):
         scored = truth != 255
-        p = np.apply_along_axis(softmax, -1, np.float64(picture))[scored]
+        p = np.apply_along_axis(softmax, -1, np.float64(image))[scored]
         g = np.eye(CLASSES)[truth[scored]]
         both = (p * g).sum(0)
         losses.append(-np.log((both + 1) / ((p + g).sum(0) - both + 1)))
     np.testing.assert_allclose(log_jaccard_loss(logits, labels), np.mean(losses), 1e-5)
 
 
-def test_focal_and_ohem_are_the_loops():
+def test_focal_and_ohem_equal_loops_over_samples():
     logits, labels = make_batch(12)
     focal, ohem, hardest = [], [], []
-    for picture, truth in zip(logits, labels, strict=True):
-        p = true_probabilities(picture, truth)
+    for image, truth in zip(logits, labels, strict=True):
+        p = true_probabilities(image, truth)
         focal.append(np.mean(-((1 - p) ** 6) * np.log(p)))
         ohem.append(np.mean(-np.log(p[p < 0.7])))
         hardest.append(np.mean(-np.log(np.sort(p)[:15])))
     np.testing.assert_allclose(focal_loss(logits, labels), np.mean(focal), 1e-5)
     np.testing.assert_allclose(ohem_loss(logits, labels), np.mean(ohem), 1e-5)
-    # None is below this threshold, so half of the 30 pixels are taken.
-    found = ohem_loss(logits, labels, threshold=1e-12, kept=0.5)
-    np.testing.assert_allclose(found, np.mean(hardest), 1e-5)
+    # No pixel is below this threshold, so half of the 30 pixels are used.
+    loss = ohem_loss(logits, labels, threshold=1e-12, min_fraction=0.5)
+    np.testing.assert_allclose(loss, np.mean(hardest), 1e-5)
 
 
-def test_absent_class_is_free_unless_predicted():
+def test_absent_class_has_no_loss_unless_predicted():
     labels = np.zeros((1, 16, 16), np.uint8)
-    # All background, and so predicted: three absent classes cost nothing.
+    # Everything is background and predicted as such: the absent classes cost nothing.
     assert dice_loss(one_class_everywhere(0), labels) < 1e-5
-    # All taken for class 1: background and class 1 are wrong, the others still free.
+    # Everything is predicted as class 1: only background and class 1 have a loss.
     loss = dice_loss(one_class_everywhere(1), labels)
     np.testing.assert_allclose(loss, 2 * (1 - 1 / 257) / CLASSES, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mass", [1e-3, 1.0, 30.0, 200.0])
-def test_absent_class_cannot_drown_the_others(mass):
+def test_the_gradient_of_an_absent_class_is_bounded(mass):
     labels = np.zeros((1, 16, 16), np.uint8)
     share = mass / 256
     logits = np.full((1, 16, 16, CLASSES), -30.0, np.float32)
     logits[..., 0], logits[..., 1] = np.log1p(-share), np.log(share)
 
-    # Background left out, the foreground classes are all absent: the term alone.
+    # Without background, all classes are absent, so this is the term alone.
     gradient = jax.grad(
         lambda x: dice_loss(x, labels, include_background=False) * (CLASSES - 1)
     )(jnp.asarray(logits))
     pull = np.asarray(gradient)[..., 1].sum()
     assert np.all(np.asarray(gradient)[..., 1] > 0)
-    want = mass * (1 - share) / (mass + 1) ** 2
-    np.testing.assert_allclose(pull, want, rtol=1e-4)
+    expected = mass * (1 - share) / (mass + 1) ** 2
+    np.testing.assert_allclose(pull, expected, rtol=1e-4)
     assert pull <= 0.25
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-def test_loss_is_float32_and_computed_so(dtype):
+def test_loss_is_computed_in_float32(dtype):
     logits, labels = make_batch(6, size=(64, 80), rows=1)
     low = jnp.asarray(logits, dtype)
     loss = combined_loss(low, labels, dice=1.0, cross_entropy=0.5)
     assert loss.dtype == jnp.float32
-    want = combined_loss(low.astype(jnp.float32), labels, dice=1.0, cross_entropy=0.5)
-    assert loss == want
+    expected = combined_loss(
+        low.astype(jnp.float32), labels, dice=1.0, cross_entropy=0.5
+    )
+    assert loss == expected
     assert jax.grad(combined_loss)(low, labels).dtype == dtype
 
 
@@ -208,7 +210,7 @@ def test_extreme_logits_have_finite_gradients(loss):
     assert np.isfinite(gradient).all()
 
 
-def test_combined_is_the_weighted_sum():
+def test_combined_loss_is_the_weighted_sum():
     logits, labels = make_batch(8)
     both = combined_loss(logits, labels, dice=0.7, cross_entropy=0.3)
     parts = 0.7 * dice_loss(logits, labels) + 0.3 * cross_entropy_loss(logits, labels)
@@ -216,25 +218,26 @@ def test_combined_is_the_weighted_sum():
     np.testing.assert_array_equal(
         combined_loss(logits, labels), dice_loss(logits, labels)
     )
-    # A masked class has an infinite cross-entropy, which a weight of 0 must not meet.
+    # The cross-entropy of a masked class is infinite: a term of weight 0 must not be
+    # computed.
     masked = logits.copy()
     masked[..., 1] = -np.inf
     assert np.isfinite(combined_loss(masked, labels))
 
 
-def test_descending_the_loss_finds_the_label():
+def test_gradient_descent_finds_the_labels():
     _, labels = make_batch(9, rows=2)
     logits = jnp.zeros((*labels.shape, CLASSES))
     step = jax.jit(lambda x: x - 20 * jax.grad(dice_loss)(x, labels))
     for _ in range(100):
         logits = step(logits)
-    found = np.asarray(logits.argmax(-1))
-    np.testing.assert_array_equal(found[labels != 255], labels[labels != 255])
+    predicted = np.asarray(logits.argmax(-1))
+    np.testing.assert_array_equal(predicted[labels != 255], labels[labels != 255])
 
 
-def test_mistakes_are_told():
+def test_invalid_arguments_are_rejected():
     logits, labels = make_batch(10)
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         dice_loss(logits, labels[:, ::2])
     with pytest.raises(ValueError, match="integers"):
         cross_entropy_loss(logits, labels.astype(np.float32))
@@ -242,12 +245,12 @@ def test_mistakes_are_told():
         dice_loss(logits, labels, smooth=0)
     with pytest.raises(ValueError, match="no foreground"):
         dice_loss(logits[..., :1], labels, include_background=False)
-    with pytest.raises(ValueError, match="nothing to train"):
+    with pytest.raises(ValueError, match="at least one must be positive"):
         combined_loss(logits, labels, dice=0)
 
 
 @pytest.mark.parametrize("loss", [*LOSSES, combined_loss])
-def test_shapes_are_as_annotated_and_others_refused(loss, monkeypatch):
+def test_annotated_shapes_are_checked(loss, monkeypatch):
     checked = shapes.checked(monkeypatch, [losses], [loss])
     (call,) = vars(checked).values()
     logits, labels = make_batch(0)

@@ -1,4 +1,4 @@
-"""The record of a run, without what is done again, and the line for people."""
+"""The records of a run across resumes, and the progress line."""
 
 import io
 import json
@@ -10,7 +10,7 @@ from dmnet_jax.training.run_log import RunLog
 
 
 def strict(text):
-    """JSON without NaN and the like."""
+    """Parses JSON that must not contain NaN or infinity."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(name))
 
 
@@ -19,14 +19,14 @@ def open_log(folder, step, scored=True):
     return RunLog(folder, step=step, scored=scored, total_steps=10, stream=stream)
 
 
-def test_a_resumed_log_forgets_what_is_done_again(tmp_path):
+def test_a_resumed_log_drops_the_records_of_repeated_steps(tmp_path):
     log = open_log(tmp_path, 0)
     for step in (1, 2, 3, 4):
         log.record(step, loss=step / 2)
     log.record(3, val_iou=0.5)
     log.close()
     path = tmp_path / "metrics.jsonl"
-    # A kill in the middle of a line.
+    # A line that a kill cut short.
     path.write_text(path.read_text() + '{"step": 2, "lo')
     log = open_log(tmp_path, 2)
     log.record(3, loss=7.0)
@@ -38,7 +38,7 @@ def test_a_resumed_log_forgets_what_is_done_again(tmp_path):
     ]
 
 
-def test_records_are_on_disk_at_once_and_hold_no_nan(tmp_path):
+def test_records_are_written_immediately_and_without_nan(tmp_path):
     log = open_log(tmp_path, 0)
     log.record(1, loss=float("nan"), grad_norm=float("inf"), stage="all")
     text = (tmp_path / "metrics.jsonl").read_text()
@@ -46,7 +46,7 @@ def test_records_are_on_disk_at_once_and_hold_no_nan(tmp_path):
     log.close()
 
 
-def test_progress_tells_steps_and_time_left(tmp_path, monkeypatch):
+def test_progress_shows_steps_and_remaining_time(tmp_path, monkeypatch):
     now = iter([100.0, 130.0])
     monkeypatch.setattr("dmnet_jax.training.run_log.time.monotonic", lambda: next(now))
     stream = io.StringIO()
@@ -65,14 +65,14 @@ def test_a_validation_that_is_due_is_recorded_once(tmp_path, scored):
     log.record(2, val_iou=0.5)
     log.close()
     open_log(tmp_path, 2, scored).close()
-    kept = [
+    records = [
         strict(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
     ]
-    assert kept[:2] == [{"step": 1, "val_iou": 0.1}, {"step": 2, "loss": 1.0}]
-    assert kept[2:] == [{"step": 2, "val_iou": 0.5}] * scored
+    assert records[:2] == [{"step": 1, "val_iou": 0.1}, {"step": 2, "loss": 1.0}]
+    assert records[2:] == [{"step": 2, "val_iou": 0.5}] * scored
 
 
-def test_records_survive_a_kill_while_they_are_sorted_out(tmp_path, monkeypatch):
+def test_records_survive_a_kill_while_they_are_filtered(tmp_path, monkeypatch):
     log = open_log(tmp_path, 0)
     log.record(1, loss=1.0)
     log.close()
@@ -88,8 +88,8 @@ def test_records_survive_a_kill_while_they_are_sorted_out(tmp_path, monkeypatch)
     assert path.read_bytes() == before
 
 
-def test_a_line_that_is_no_record_is_named(tmp_path):
+def test_the_error_names_a_line_that_is_not_a_record(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\nnonsense\n')
-    with pytest.raises(ValueError, match=re.escape(f"{path}: line 2 is no record")):
+    with pytest.raises(ValueError, match=re.escape(f"{path}: line 2 is not a record")):
         open_log(tmp_path, 1)

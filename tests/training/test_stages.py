@@ -1,4 +1,4 @@
-"""Stages: which loader each gets."""
+"""The data loaders of training stages."""
 
 from dataclasses import replace
 
@@ -9,15 +9,15 @@ from data_pipelines.loading.loader import ClipLoader
 from data_pipelines.loading.rendered import SceneStream
 from data_pipelines.sources.rendered import RenderedVideos
 from dmnet_jax.config import StageConfig, load_config
-from dmnet_jax.training.stages import stage_loaders, with_cuts
+from dmnet_jax.training.stages import build_stages, with_cuts
 
 SIZE = (64, 96)
 
 
 def stages(cached: int, cuts: float = 0.0):
     config = load_config("pretrain_state")
-    made = replace(config.data.synthetic, cached_scenes=2, cached_frames=3)
-    data = replace(config.data, size=SIZE, synthetic=made, cuts=cuts)
+    synthetic = replace(config.data.synthetic, cached_scenes=2, cached_frames=3)
+    data = replace(config.data, size=SIZE, synthetic=synthetic, cuts=cuts)
     state = StageConfig(
         "state", 1, train="memory", recipe="rollout", cached_views=cached
     )
@@ -26,7 +26,7 @@ def stages(cached: int, cuts: float = 0.0):
         config, data=data, train=replace(config.train, stages=(first, state))
     )
     source = RenderedVideos(0, 1, 2, SIZE)
-    return config, stage_loaders(source, config)
+    return config, build_stages(source, config)
 
 
 def test_rendered_scenes_are_a_stream_unless_their_frames_are_cached():
@@ -38,7 +38,7 @@ def test_rendered_scenes_are_a_stream_unless_their_frames_are_cached():
     assert isinstance(state.loader, ClipLoader)
     videos = state.loader.source.videos
     assert [len(video.frames) for video in videos] == [3, 3]
-    # Of the scenes that the stream shows, not of those that validate.
+    # The scenes are those of the stream, not the validation scenes.
     validation = RenderedVideos(0, 1, 3, SIZE)
     trained = state.loader.source.image(0, 1)
     assert (trained != validation.image(0, 1)).any()

@@ -1,4 +1,4 @@
-"""One training step: what it changes, what it must not, and what it measures."""
+"""The training step: parameters it changes, parameters it keeps, and its metrics."""
 
 import jax
 import numpy as np
@@ -12,13 +12,13 @@ from dmnet_jax.training import (
     create_state,
     make_optimizer,
     pixel_counts,
-    readable,
     split_params,
+    summarize_metrics,
 )
 from tests.support.tiny_run import clips, linear, network, plain_step, shallow, stage
 
-# Of the memory modules those that the tiny network has: all of the paper's.
-PAPERS = set(MEMORY_MODULES) - {"prediction_state"}
+# The memory modules of the tiny network: all of the paper's.
+PAPER_MODULES = set(MEMORY_MODULES) - {"prediction_state"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +37,7 @@ def flat(tree):
 
 
 def changed(before, after):
-    """Names of the leaves that are not bit-equal."""
+    """Returns the names of the leaves that are not bit-identical."""
     before, after = flat(before), flat(after)
     assert before.keys() == after.keys()
     return {name for name in before if before[name].tobytes() != after[name].tobytes()}
@@ -47,35 +47,35 @@ def test_steps_lower_the_loss_of_a_fixed_batch():
     state, step, losses = fresh(), plain_step("all"), []
     for _ in range(5):
         state, metrics = step(state, clips())
-        losses.append(readable(jax.device_get(metrics))["loss"])
+        losses.append(summarize_metrics(jax.device_get(metrics))["loss"])
     assert int(state.step) == 5 and int(state.skipped) == 0
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_every_parameter_is_trained_by_all():
+def test_part_all_trains_every_parameter():
     state = fresh()
     after, metrics = plain_step("all")(state, clips())
     assert float(metrics["grad_norm"]) > 0
-    left = flat(state.variables["params"]).keys() - changed(
+    unchanged = flat(state.variables["params"]).keys() - changed(
         state.variables["params"], after.variables["params"]
     )
-    assert not left
+    assert not unchanged
     assert changed(state.variables["batch_stats"], after.variables["batch_stats"])
     assert not changed(state.variables["thresholds"], after.variables["thresholds"])
 
 
 @pytest.mark.parametrize("part", ["memory", "single_frame"])
-def test_frozen_parts_stay_bit_equal(part):
+def test_frozen_parts_stay_bit_identical(part):
     state = fresh()
-    # Two steps, so that a decayed or momentum-driven parameter would show.
+    # Two steps, to reveal parameters that weight decay or momentum would change.
     after = state
     for _ in range(2):
         after, metrics = plain_step(part)(after, clips())
     assert np.isfinite(float(metrics["loss"])) and int(after.skipped) == 0
-    before, now = state.variables["params"], after.variables["params"]
-    moved = {name for name in before if changed(before[name], now[name])}
+    before, new = state.variables["params"], after.variables["params"]
+    moved = {name for name in before if changed(before[name], new[name])}
     inside = {name for name in before if name in MEMORY_MODULES}
-    assert inside == PAPERS
+    assert inside == PAPER_MODULES
     assert moved == (inside if part == "memory" else before.keys() - inside)
     statistics = changed(state.variables["batch_stats"], after.variables["batch_stats"])
     assert bool(statistics) == (part == "single_frame")
@@ -87,11 +87,11 @@ def test_split_params_covers_and_never_overlaps():
         trained, frozen = split_params(params, part)
         assert {**trained, **frozen} == dict(params)
         assert not trained.keys() & frozen.keys()
-        expected = {"all": set(), "memory": params.keys() - PAPERS}
-        assert frozen.keys() == expected.get(part, PAPERS)
+        expected = {"all": set(), "memory": params.keys() - PAPER_MODULES}
+        assert frozen.keys() == expected.get(part, PAPER_MODULES)
 
 
-def test_a_loss_that_is_not_finite_changes_nothing_but_counters():
+def test_a_loss_that_is_not_finite_changes_only_counters():
     state = fresh()
     params = dict(state.variables["params"])
     params["decoder"] = jax.tree.map(lambda x: x * np.nan, params["decoder"])
@@ -104,12 +104,12 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_counters():
     again, _ = plain_step("all")(after, clips())
     assert (int(again.step), int(again.skipped)) == (2, 2)
     assert int(again.skipped_in_a_row) == 2
-    mended = again.replace(variables=fresh().variables)
-    healthy, metrics = plain_step("all")(mended, clips())
+    repaired = again.replace(variables=fresh().variables)
+    healthy, metrics = plain_step("all")(repaired, clips())
     assert (int(healthy.skipped), int(metrics["skipped_in_a_row"])) == (2, 0)
 
 
-def test_ignored_pixels_cost_nothing_and_teach_nothing():
+def test_ignored_pixels_have_no_loss_and_no_gradient():
     state, batch = fresh(), clips()
     batch["label"] = np.full_like(batch["label"], 255)
     _, metrics = plain_step("all")(state, batch)
@@ -125,7 +125,7 @@ def test_ignored_pixels_cost_nothing_and_teach_nothing():
         assert counts[c, 2] == (batch["label"] == c).sum()
 
 
-def test_pixel_counts_are_the_metrics_counts():
+def test_pixel_counts_equal_those_of_the_metrics():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(3, 8, 9, 4)).astype(np.float32)
     labels = rng.choice([0, 1, 2, 3, 255], (3, 8, 9)).astype(np.uint8)
@@ -136,17 +136,17 @@ def test_pixel_counts_are_the_metrics_counts():
     np.testing.assert_array_equal(pixel_counts(logits, labels), expected)
 
 
-def test_readable_means_over_rows_and_present_foreground():
+def test_summaries_are_means_over_rows_and_present_foreground():
     counts = np.array([[90, 95, 92], [4, 6, 8], [0, 3, 0]])
     metrics = {"loss": 6.0, "rows": 4.0, "counts": counts, "grad_norm": 2.0}
     metrics |= {"lr": 0.5, "skipped": 1, "admitted": np.array([3, 4])}
     values = {"loss": 1.5, "lr": 0.5, "grad_norm": 2.0, "batch_iou": 0.4, "skipped": 1}
-    assert readable(metrics) == {**values, "admitted": 0.75}
-    assert readable({**metrics, "admitted": np.array([0, 0])}) == values
+    assert summarize_metrics(metrics) == {**values, "admitted": 0.75}
+    assert summarize_metrics({**metrics, "admitted": np.array([0, 0])}) == values
 
 
 def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():
-    """Against torch.optim.Adam's rule, its schedule and warm-up, in float64."""
+    """Compares with torch.optim.Adam's rule, schedule and warm-up in float64."""
     optim = OptimConfig(
         lr=1e-2,
         weight_decay=0.3,
@@ -166,8 +166,8 @@ def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():
     state, update = tx.init(params), jax.jit(tx.update)
     for t in range(10):
         gradient = {name: rng.normal(size=5) for name in expected}
-        rate = 0.5e-2 * min(1, (t + 1) / 3) * (0.1 if t >= 4 else 1)
-        rate *= 0.1 if t >= 8 else 1
+        lr = 0.5e-2 * min(1, (t + 1) / 3) * (0.1 if t >= 4 else 1)
+        lr *= 0.1 if t >= 8 else 1
         for name, g in gradient.items():
             if name == "kernel":
                 g = g + 0.3 * expected[name]
@@ -175,11 +175,11 @@ def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():
             second[name] = 0.999 * second[name] + 0.001 * g * g
             mean = first[name] / (1 - 0.9 ** (t + 1))
             square = second[name] / (1 - 0.999 ** (t + 1))
-            expected[name] -= rate * mean / (np.sqrt(square) + 1e-8)
-        given = jax.tree.map(np.float32, {"layer": gradient})
-        updates, state = update(given, state, params)
-        shown = optax.tree.get(state[-1].hyperparams, "learning_rate")
-        np.testing.assert_allclose(shown, rate, rtol=1e-6)
+            expected[name] -= lr * mean / (np.sqrt(square) + 1e-8)
+        gradient = jax.tree.map(np.float32, {"layer": gradient})
+        updates, state = update(gradient, state, params)
+        stored = optax.tree.get(state[-1].hyperparams, "learning_rate")
+        np.testing.assert_allclose(stored, lr, rtol=1e-6)
         params = optax.apply_updates(params, updates)
         for name in expected:
             np.testing.assert_allclose(
@@ -187,7 +187,7 @@ def test_optimizer_is_adam_with_l2_on_kernels_in_the_gradient():
             )
 
 
-def test_clipping_bounds_the_gradient_before_the_decay():
+def test_the_gradient_is_clipped_before_weight_decay():
     optim = OptimConfig(lr=1.0, weight_decay=0.0, clip_norm=1.0)
     params = {"layer": {"kernel": np.zeros(2, np.float32)}}
     tx = make_optimizer(optim, stage())

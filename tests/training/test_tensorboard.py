@@ -1,4 +1,4 @@
-"""TensorBoard's writer when its thread has ended: told, and never waited for."""
+"""TensorBoard logging after its writer thread has ended: an error, not a hang."""
 
 import errno
 import time
@@ -19,10 +19,10 @@ def test_a_full_disk_ends_the_run_and_does_not_hang_it(tmp_path, monkeypatch):
     board.scalars(1, {"loss": 1.0, "nothing": float("nan"), "name": "x"})
     full = OSError(errno.ENOSPC, "No space left on device")
 
-    def fails(self, event):
+    def fail(self, event):
         raise full
 
-    monkeypatch.setattr(EventsWriter, "write_event", fails)
+    monkeypatch.setattr(EventsWriter, "write_event", fail)
     deadline = time.monotonic() + 10
     with pytest.raises(WriteError, match="tensorboard: cannot be written"):
         while time.monotonic() < deadline:

@@ -26,7 +26,7 @@ from dmnet_jax.evaluation.bursts.controls import is_empty, shuffled
 from dmnet_jax.evaluation.videos import Scoring, check_scoring
 from dmnet_jax.metrics import frame_counts
 from dmnet_jax.models.protocol import VideoSegmenter
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 
 NETWORK, SINGLE = "network", "single frame"
 FOREIGN, SHUFFLED, EMPTIED, CURRENT = (
@@ -309,4 +309,4 @@ def _see(
 
 @partial(jax.jit, static_argnames=("size", "method"))
 def _label(scores: Array, *, size: tuple[int, int], method: str) -> Array:
-    return jnp.argmax(enlarge(scores, size, method)[0], -1).astype(jnp.uint8)
+    return jnp.argmax(resize(scores, size, method)[0], -1).astype(jnp.uint8)

@@ -21,10 +21,10 @@ from dmnet_jax.evaluation.bursts.benchmark import (
 from dmnet_jax.evaluation.bursts.summary import summarized
 from dmnet_jax.evaluation.videos import Scoring
 from dmnet_jax.models.protocol import VideoSegmenter
-from dmnet_jax.process import waiting
+from dmnet_jax.process import heartbeat
 
 
-class Asked(NamedTuple):
+class BurstOptions(NamedTuple):
     """The settings of a run.
 
     Attributes:
@@ -45,7 +45,7 @@ def run(
     variables: Any,
     videos: FrameSource,
     others: FrameSource | None,
-    asked: Asked,
+    options: BurstOptions,
     scoring: Scoring,
     about: Mapping[str, Any],
     out: Path,
@@ -57,7 +57,7 @@ def run(
         variables: variables of the network.
         videos: videos at the network's size.
         others: videos that provide the other video's memory. None: `videos`.
-        asked: the settings.
+        options: the settings.
         scoring: the scoring rules.
         about: provenance of the weights.
         out: the output folder.
@@ -68,26 +68,31 @@ def run(
     Raises:
         ValueError: a setting is invalid, or nothing can be scored.
     """
-    for flag, value, least in (("seed", asked.seed, 0), ("passes", asked.passes, 1)):
+    for flag, value, least in (
+        ("seed", options.seed, 0),
+        ("passes", options.passes, 1),
+    ):
         if not least <= value < 2**63:
             raise ValueError(f"--corrupt-{flag} is {value}; it must be {least} or more")
-    kinds = asked.kinds or corruption.KINDS
+    kinds = options.kinds or corruption.KINDS
     lengths = [len(info.frames) for info in videos.videos]
-    plan = corruption.plan(lengths, seed=asked.seed, passes=asked.passes, kinds=kinds)
-    with waiting(partial(print, file=sys.stderr, flush=True), "scoring bursts"):
+    plan = corruption.plan(
+        lengths, seed=options.seed, passes=options.passes, kinds=kinds
+    )
+    with heartbeat(partial(print, file=sys.stderr, flush=True), "scoring bursts"):
         scored = run_bursts(
             model,
             variables,
             videos,
             plan,
-            controls=asked.controls,
+            controls=options.controls,
             others=others,
             scoring=scoring,
         )
     rows = summarized(scored)
     bursts = [burst for schedules in plan for each in schedules for burst in each]
     settings = {
-        **asked._asdict(),
+        **options._asdict(),
         "kinds": list(kinds),
         "trained_kinds": list(corruption.TRAINED),
         "unseen_kinds": list(corruption.UNSEEN),
@@ -103,12 +108,12 @@ def run(
     }
     report.write(out, scored, rows, videos, {"bursts": settings, **network})
     notes = [
-        f"{len(bursts)} bursts in {asked.passes} passes over "
-        f"{', '.join(settings['videos'])}; seed {asked.seed}"
+        f"{len(bursts)} bursts in {options.passes} passes over "
+        f"{', '.join(settings['videos'])}; seed {options.seed}"
     ]
-    if asked.controls and SINGLE not in rows:
+    if options.controls and SINGLE not in rows:
         notes.append("This network has no memory: it equals the single-frame row.")
-    elif asked.controls and FOREIGN not in rows:
+    elif options.controls and FOREIGN not in rows:
         notes.append("There is no other video whose memory could be used.")
     return "\n".join([report.tables(rows), "", *notes])
 

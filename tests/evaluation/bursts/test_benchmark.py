@@ -13,7 +13,7 @@ from dmnet_jax.evaluation.bursts.benchmark import run_bursts
 from dmnet_jax.evaluation.bursts.controls import is_empty, shuffled
 from dmnet_jax.metrics import frame_counts
 from dmnet_jax.models.protocol import Output, VideoSegmenter
-from dmnet_jax.nn.resizing import enlarge
+from dmnet_jax.nn.resizing import resize
 from tests.support.tiny_run import Videos, network
 
 SIZE, SMALL = (64, 64), (16, 16)
@@ -76,7 +76,7 @@ def plain_step(memory, image):
 
 
 def counted(scores, video, frame):
-    label = np.asarray(jnp.argmax(enlarge(jnp.asarray(scores)[None], SIZE)[0], -1))
+    label = np.asarray(jnp.argmax(resize(jnp.asarray(scores)[None], SIZE)[0], -1))
     return frame_counts(label, SOURCE.label(video, frame), 3)
 
 
