@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from data_pipelines.command_line import fail, parse_flags
-from data_pipelines.frames import FrameSource, cached, resized
+from data_pipelines.frames import FrameSource, cache_frames, resize_frames
 from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.loader import ClipLoader
 from data_pipelines.prepared import open_prepared
@@ -22,10 +22,10 @@ class Flags:
     """What to measure.
 
     Attributes:
-      data: Prepared folder.
-      threads: Number of reading threads.
-      batch_size: Clips of a batch.
-      seconds: Length of each measurement.
+        data: Prepared folder.
+        threads: Number of reading threads.
+        batch_size: Clips of a batch.
+        seconds: Length of each measurement.
     """
 
     data: str
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         source = open_prepared(args.data)
         size = source.manifest.frames[0].image_size
-        fitting = resized(source, size)
-        memory = cached(fitting)
+        fitting = resize_frames(source, size)
+        memory = cache_frames(fitting)
         for name, frames in (("decoded each time", fitting), ("in memory", memory)):
             if frames is memory:
                 _read_all(memory)

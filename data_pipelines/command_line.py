@@ -18,8 +18,8 @@ from tyro.constructors import (
     PrimitiveTypeInfo,
 )
 
-from data_pipelines.io.environment import program as program
-from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
+from data_pipelines.io.environment import program_name as program_name
+from data_pipelines.io.names import escape_unencodable_output, printable
 
 Flags = TypeVar("Flags")
 
@@ -52,7 +52,7 @@ def parse_flags(
             error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    escape_what_streams_cannot_hold()
+    escape_unencodable_output()
     given = dataclasses.is_dataclass(default) and not isinstance(default, type)
     kind: Any = type(default) if given else default
     kind = Annotated[kind, tyro.conf.OmitArgPrefixes]
@@ -84,7 +84,7 @@ def fail(error: Exception | str) -> int:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         error = f"{where}{error.strerror}"
-    print(f"error: {shown(error)}", file=sys.stderr)
+    print(f"error: {printable(error)}", file=sys.stderr)
     return 2
 
 

@@ -1,9 +1,10 @@
 """Videos as numbered frames: what a source of frames is, and views of sources.
 
-Every dataset is a `FrameSource`. The views here (`select`, `resized`, `cached`) take a
-source and give a source, so they stack in any order that makes sense::
+Every dataset is a `FrameSource`. The views defined here (`select_videos`,
+`resize_frames`, `cache_frames`) take a source and return a source, so they can be
+combined:
 
-    source = cached(resized(open_folder("videos"), size=(256, 320)))
+    source = cache_frames(resize_frames(open_folder("videos"), size=(256, 320)))
 
 Images are uint8 `[H, W, 3]` RGB, labels uint8 `[h, w]` class indices with `IGNORE`
 where a pixel is not scored. A label keeps the size at which it is stored, because
@@ -41,7 +42,7 @@ __all__ = [
     "Resized",
     "Selected",
     "Video",
-    "cached",
+    "cache_frames",
     "check",
     "read_gray",
     "read_image",
@@ -50,8 +51,8 @@ __all__ = [
     "read_size",
     "resize_image",
     "resize_label",
-    "resized",
-    "select",
+    "resize_frames",
+    "select_videos",
 ]
 
 
@@ -110,7 +111,7 @@ class RawSource(FrameSource, Protocol):
         """Label pixels that are no class's, known once the label was read.
 
         Returns:
-          For each label file that has any: pixels by value or color.
+            For each label file that has any: pixels by value or color.
         """
         ...
 
@@ -119,7 +120,7 @@ def check(source: FrameSource) -> None:
     """Decodes every image and label of `source`.
 
     Raises:
-      DataError: with the faults of all frames, in order.
+        DataError: with the faults of all frames, in order.
     """
     faults: list[str] = []
     for number, video in enumerate(source.videos):
@@ -215,11 +216,11 @@ class Cached:
         return self._labels[key]
 
 
-def select(source: FrameSource, names: Sequence[str]) -> Selected:
+def select_videos(source: FrameSource, names: Sequence[str]) -> Selected:
     """The videos called `names`, in that order.
 
     Raises:
-      DataError: a name is unknown or given twice.
+        DataError: a name is unknown or given twice.
     """
     known = [video.name for video in source.videos]
     faults = [
@@ -237,7 +238,7 @@ def select(source: FrameSource, names: Sequence[str]) -> Selected:
     return Selected(source, tuple(known.index(name) for name in names))
 
 
-def resized(source: FrameSource, size: tuple[int, int]) -> Resized:
+def resize_frames(source: FrameSource, size: tuple[int, int]) -> Resized:
     """`source` with its images at `size` = (height, width); labels stay as stored.
 
     Images are resized bilinearly, with an antialiasing filter when reducing.
@@ -247,11 +248,11 @@ def resized(source: FrameSource, size: tuple[int, int]) -> Resized:
     return Resized(source, (int(size[0]), int(size[1])))
 
 
-def cached(source: FrameSource) -> Cached:
+def cache_frames(source: FrameSource) -> Cached:
     """`source` kept in memory as it is read: 4 bytes a pixel of every labeled frame.
 
-    Put it outermost, over `resized`, so that the small images are the ones kept: 1800
-    frames of 512x640 take 2.4 GB.
+    Apply it after `resize_frames`, so that the small images are cached: 1800 frames of
+    512x640 take 2.4 GB.
     """
     return Cached(source)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tyro.conf import Positional
 
-from data_pipelines.command_line import fail, parse_flags, program
+from data_pipelines.command_line import fail, parse_flags, program_name
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepared import read_manifest, verify
 
@@ -16,7 +16,7 @@ class Flags:
     """What to verify.
 
     Attributes:
-      dir: Prepared folder.
+        dir: Prepared folder.
     """
 
     dir: Positional[str]
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags,
-        prog=program("python -m data_pipelines.verify"),
+        prog=program_name("python -m data_pipelines.verify"),
         description="Decode all prepared frames and compare them with the manifest. "
         "For research use; not a medical device.",
     )

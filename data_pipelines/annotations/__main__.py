@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from data_pipelines.annotations import coco, cvat, labelme
 from data_pipelines.annotations.pictures import Export
 from data_pipelines.annotations.writing import Empty, write_videos
-from data_pipelines.command_line import exit_with_error, parse_flags, program
+from data_pipelines.command_line import exit_with_error, parse_flags, program_name
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare import extract, is_archive
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m data_pipelines.annotations"),
+        prog=program_name("python -m data_pipelines.annotations"),
         description=__doc__ or "",
     )
     try:

@@ -37,7 +37,7 @@ def find_file(folder: Path) -> Path:
     """The instances file of an exported folder.
 
     Raises:
-      DataError: there is none, or several.
+        DataError: there is none, or several.
     """
     places = (folder, folder / "annotations")
     found = [path for place in places for path in sorted(place.glob("*.json"))]
@@ -58,12 +58,12 @@ def read(file: Path, images: Path | None = None) -> Export:
     """Reads an instances file; shapes are drawn when they are asked for.
 
     Args:
-      file: JSON.
-      images: folder of the pictures; if not given, that of the file, or the one above
-        where that is called annotations. Pictures may lie in folders below.
+        file: JSON.
+        images: folder of the pictures; if not given, that of the file, or the one above
+            where that is called annotations. Pictures may lie in folders below.
 
     Raises:
-      DataError: a line for every fault, without those of shapes.
+        DataError: a line for every fault, without those of shapes.
     """
     pycocotools()
     body, faults = _content(file), []
@@ -109,11 +109,11 @@ class Writer:
     """Collects labels as run lengths, an annotation for each class of a picture.
 
     Args:
-      folder: that exists; `annotations.json` is written there.
-      classes: background first; category ids are their indices.
+        folder: that exists; `annotations.json` is written there.
+        classes: background first; category ids are their indices.
 
     Raises:
-      DataError: pycocotools is not installed.
+        DataError: pycocotools is not installed.
     """
 
     def __init__(self, folder: Path, classes: Sequence[ClassInfo]) -> None:

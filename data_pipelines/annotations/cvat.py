@@ -21,7 +21,7 @@ from data_pipelines.annotations.pictures import (
     with_background,
 )
 from data_pipelines.frames import ClassInfo, DataError
-from data_pipelines.io.files import naming, write_text
+from data_pipelines.io.files import as_write_error, write_text
 from data_pipelines.io.pairs import MASKS
 from data_pipelines.sources.folder import read_mask
 
@@ -39,11 +39,11 @@ def read(folder: Path, images: Path | None = None) -> Export:
     """Reads an exported folder; masks are decoded when they are asked for.
 
     Args:
-      folder: as exported.
-      images: the pictures, if the export does not hold them; named as the masks are.
+        folder: as exported.
+        images: the pictures, if the export does not hold them; named as the masks are.
 
     Raises:
-      DataError: a line for every fault of its tree.
+        DataError: a line for every fault of its tree.
     """
     faults: list[str] = []
     classes = _classes(folder / "labelmap.txt", faults)
@@ -80,12 +80,12 @@ class Writer:
     """Writes labels as CVAT imports them.
 
     Args:
-      folder: that exists.
-      classes: background first; colors that differ.
+        folder: that exists.
+        classes: background first; colors that differ.
 
     Raises:
-      DataError: a name or color that a labelmap cannot hold.
-      WriteError: also by the methods: a file cannot be written.
+        DataError: a name or color that a labelmap cannot hold.
+        WriteError: also by the methods: a file cannot be written.
     """
 
     def __init__(self, folder: Path, classes: Sequence[ClassInfo]) -> None:
@@ -96,7 +96,7 @@ class Writer:
             raise DataError([f"class {wrong[0]!r}: CVAT's names hold no colon"])
         if len({info.color for info in classes}) < len(classes):
             raise DataError(["classes: two have one color; CVAT tells them by it"])
-        with naming(folder):
+        with as_write_error(folder):
             (folder / MASK_FOLDER).mkdir()
             (folder / "ImageSets" / "Segmentation").mkdir(parents=True)
         lines = ["# label:color_rgb:parts:actions"]
@@ -107,7 +107,7 @@ class Writer:
         """Writes the label, uint8 `[H, W]`, of the picture called `name`."""
         table = np.array([info.color for info in self._classes], np.uint8)
         path = self._folder / MASK_FOLDER / f"{name}.png"
-        with naming(path):
+        with as_write_error(path):
             Image.fromarray(table[label]).save(path)
         self._names.append(name)
 

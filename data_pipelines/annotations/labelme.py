@@ -39,11 +39,11 @@ def read(folder: Path, images: Path | None = None) -> Export:
     """Reads all files of a folder and those in it; classes by their first occurrence.
 
     Args:
-      folder: of the files.
-      images: folder of the pictures, if they are not beside the files.
+        folder: of the files.
+        images: folder of the pictures, if they are not beside the files.
 
     Raises:
-      DataError: a line for every fault, without those of shapes.
+        DataError: a line for every fault, without those of shapes.
     """
     faults: list[str] = []
     order: dict[str, None] = {}

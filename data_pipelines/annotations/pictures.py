@@ -16,11 +16,11 @@ class Annotated:
     """A picture and the classes of its pixels.
 
     Attributes:
-      video: the video's name; empty if the annotations do not tell it.
-      frame: the frame's name.
-      picture: its file.
-      label: reads the classes, uint8 `[H, W]`; `DataError` if they are wrong. None if
-        nothing was annotated in it.
+        video: the video's name; empty if the annotations do not tell it.
+        frame: the frame's name.
+        picture: its file.
+        label: reads the classes, uint8 `[H, W]`; `DataError` if they are wrong. None if
+            nothing was annotated in it.
     """
 
     video: str

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.frames import DataError
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from data_pipelines.io.images import size_fault
 
 
@@ -14,13 +14,13 @@ def pycocotools() -> Any:
     """The module `pycocotools.mask`.
 
     Raises:
-      DataError: it is not installed.
+        DataError: it is not installed.
     """
     try:
         from pycocotools import mask
     except ImportError as error:
         raise DataError(
-            [f"COCO needs pycocotools: {install('coco')} ({error})"]
+            [f"COCO needs pycocotools: {install_command('coco')} ({error})"]
         ) from error
     return mask
 
@@ -36,12 +36,12 @@ def draw(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """Where a segmentation is, bool `[H, W]`.
 
     Args:
-      segmentation: a list of polygons, each x1, y1, x2, y2, ...; or run lengths.
-      size: (H, W).
+        segmentation: a list of polygons, each x1, y1, x2, y2, ...; or run lengths.
+        size: (H, W).
 
     Raises:
-      ValueError: it is neither; says what is wrong.
-      DataError: pycocotools is not installed.
+        ValueError: it is neither; says what is wrong.
+        DataError: pycocotools is not installed.
     """
     if isinstance(segmentation, list) and segmentation:
         polygons = [_polygon(points, size) for points in segmentation]

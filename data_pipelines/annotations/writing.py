@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_pipelines.annotations.pictures import Annotated, Export
 from data_pipelines.frames import IGNORE, ClassInfo, DataError, read_size
-from data_pipelines.io.files import held, naming
+from data_pipelines.io.files import as_write_error, folder_lock
 from data_pipelines.io.names import name_fault, text_fault
 from data_pipelines.io.pairs import natural_key
 from data_pipelines.sources.folder import open_folder
@@ -33,17 +33,17 @@ def write_videos(
     Pictures are copied as they are; masks are palette PNGs whose value is the class.
 
     Args:
-      exports: by name; that is a video's name where an export does not tell it.
-      out: new or empty.
-      classes: in the order of their indices, background first; if not given, those of
-        the exports in theirs. The same name is the same class.
-      empty: what a picture without annotations is: background, or not labeled and
-        then without a mask; "ask" refuses such pictures.
-      log: called with lines of text.
+        exports: by name; that is a video's name where an export does not tell it.
+        out: new or empty.
+        classes: in the order of their indices, background first; if not given, those of
+            the exports in theirs. The same name is the same class.
+        empty: what a picture without annotations is: background, or not labeled and
+            then without a mask; "ask" refuses such pictures.
+        log: called with lines of text.
 
     Raises:
-      DataError: a line for every fault; nothing is written then.
-      WriteError: `out` cannot be written.
+        DataError: a line for every fault; nothing is written then.
+        WriteError: `out` cannot be written.
     """
     faults: list[str] = []
     table = list(classes or _union(exports.values()))
@@ -66,7 +66,7 @@ def write_videos(
     if faults:
         raise DataError(faults)
     work = out.with_name(f".{out.name}.partial")
-    with held(work) as ours, naming(out):
+    with folder_lock(work) as ours, as_write_error(out):
         if not ours:
             raise DataError([f"{out}: another process writes it; name another --out"])
         try:

@@ -20,8 +20,8 @@ class Corruption(NamedTuple):
     """How training clips are corrupted.
 
     Attributes:
-      probability: of a clip to be corrupted: a burst in it, or its only frame.
-      kinds: what may happen.
+        probability: of a clip to be corrupted: a burst in it, or its only frame.
+        kinds: what may happen.
     """
 
     probability: float
@@ -54,19 +54,19 @@ def corrupt_clip(
     """The clip with each run of chosen frames corrupted as one burst.
 
     Args:
-      frames: uint8 `[T, H, W, 3]` RGB, consecutive.
-      chosen: bool `[T]`, which frames are corrupted.
-      rng: kind, severity and look of each run are drawn from it.
-      kinds: what may happen. A run that begins the clip is never frozen: there is no
-        frame before it.
-      severities: how badly.
+        frames: uint8 `[T, H, W, 3]` RGB, consecutive.
+        chosen: bool `[T]`, which frames are corrupted.
+        rng: kind, severity and look of each run are drawn from it.
+        kinds: what may happen. A run that begins the clip is never frozen: there is no
+            frame before it.
+        severities: how badly.
 
     Returns:
-      A new array; frames that are not chosen are equal bit for bit.
+        A new array; frames that are not chosen are equal bit for bit.
 
     Raises:
-      ValueError: an unknown kind or severity, or only "frozen" for a run that begins
-        the clip.
+        ValueError: an unknown kind or severity, or only "frozen" for a run that begins
+            the clip.
     """
     check_kinds(tuple(kinds))
     if len(chosen) != len(frames):

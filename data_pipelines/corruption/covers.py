@@ -11,13 +11,13 @@ from PIL import Image, ImageFilter
 from data_pipelines.corruption.fields import (
     blend,
     clouds,
-    cut,
     distance,
-    rounded,
-    small,
-    warped,
+    field_size,
+    soft_threshold,
+    to_uint8,
+    warp,
 )
-from data_pipelines.synthetic.fields import Field, enlarge, generator, screen
+from data_pipelines.synthetic.fields import Field, generator, resize, screen
 
 Frame = NDArray[np.uint8]
 
@@ -29,7 +29,7 @@ _OCCLUDED = (0.08, 0.16, 0.27, 0.42, 0.60)
 
 def smoke(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     """Wisps of smoke that rise from a point, turn over and scatter the lamp's light."""
-    size, rng = small((frame.shape[0], frame.shape[1])), generator(seed, 0)
+    size, rng = field_size((frame.shape[0], frame.shape[1])), generator(seed, 0)
     way, y, x = rng.uniform(0, 6.3), rng.uniform(-0.2, 0.4), rng.uniform(-0.5, 0.5)
     pace = 0.018 * float(rng.uniform(0.7, 1.3))
     up = -pace * step, 0.5 * pace * step * math.cos(way)
@@ -39,7 +39,7 @@ def smoke(frame: Frame, severity: int, seed: int, step: int) -> Frame:
         for i in (1, 2)
     ]
     wisps = clouds(generator(seed, 3), size, cells=2, octaves=5, drift=(up, fast))
-    wisps = warped(wisps, 0.07 * turn[0], 0.07 * turn[1])
+    wisps = warp(wisps, 0.07 * turn[0], 0.07 * turn[1])
     source = np.exp(-1.2 * distance(size, y, x) ** 2)
     dense = _SMOKE[severity - 1]
     thick = np.clip(0.55 + 0.34 * wisps, 0.05, 1.3) * (0.45 + 0.75 * source)
@@ -49,7 +49,7 @@ def smoke(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     color = float(rng.uniform(180, 220)) + np.array([warmth, 0, -warmth])
     color = color.astype(np.float32)
     lit = 1.02 - 0.35 * distance(size, 0, 0) ** 2 + 0.06 * np.clip(wisps, -2, 2)
-    over = enlarge(lit.astype(np.float32), *frame.shape[:2])[..., None] * color
+    over = resize(lit.astype(np.float32), *frame.shape[:2])[..., None] * color
     blur = ImageFilter.BoxBlur(0.008 * dense * frame.shape[0])
     veiled = np.asarray(Image.fromarray(frame).filter(blur))
     return blend(veiled, over, cover.astype(np.float32))
@@ -57,14 +57,14 @@ def smoke(frame: Frame, severity: int, seed: int, step: int) -> Frame:
 
 def blood(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     """Drops and smears on the lens: near it, so out of focus; they creep a little."""
-    size = small((frame.shape[0], frame.shape[1]))
+    size = field_size((frame.shape[0], frame.shape[1]))
     creep = 0.003 * step
     field = _drops(seed, size, creep)
     # The level is that of the first frame: drops do not grow as they creep.
     still = _drops(seed, (32, round(32 * size[1] / size[0])), 0.0)
     share = _BLOOD[severity - 1]
-    drop = cut(field, share, 0.85, still)
-    core = cut(field, 0.6 * share, 1.5, still)
+    drop = soft_threshold(field, share, 0.85, still)
+    core = soft_threshold(field, 0.6 * share, 1.5, still)
     rng = generator(seed, 1)
     dark = np.float32(rng.uniform(0.8, 1.2))
     clots = clouds(rng, size, cells=5, octaves=3, drift=((creep, 0.0),))
@@ -77,7 +77,7 @@ def blood(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     )
     thick = np.array([64, 5, 8], np.float32) * dark
     depth = np.clip((0.42 + 0.09 * severity) * core + 0.12 * clots * drop, 0, 1)
-    over = Image.fromarray(rounded(film + depth[..., None] * (thick - film)))
+    over = Image.fromarray(to_uint8(film + depth[..., None] * (thick - film)))
     over = over.resize((frame.shape[1], frame.shape[0]))
     return blend(frame, np.asarray(over), drop)
 
@@ -99,7 +99,7 @@ def _drops(seed: int, size: tuple[int, int], creep: float) -> Field:
 
 def occluder(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     """Something close to the lens moves past: tissue, gauze, a glove, a shaft."""
-    size, rng = small((frame.shape[0], frame.shape[1])), generator(seed, 0)
+    size, rng = field_size((frame.shape[0], frame.shape[1])), generator(seed, 0)
     side, turning = float(rng.uniform(0, 2 * math.pi)), float(rng.uniform(-1, 1))
     bow, pace = float(rng.uniform(-1.2, 1.2)), float(rng.uniform(0.6, 1.0))
     color = _COLORS[int(rng.integers(len(_COLORS)))] * rng.uniform(0.93, 1.07, 3)
@@ -116,13 +116,13 @@ def occluder(frame: Frame, severity: int, seed: int, step: int) -> Frame:
         moved = (-moved[0], -moved[1])
     bumps = clouds(generator(seed, 1), size, cells=1.6, octaves=3, drift=(moved,))
     field = across + 0.10 * bumps + np.float32(bow) * np.square(along - 0.2)
-    cover = cut(field, _OCCLUDED[severity - 1], 0.05, field)
+    cover = soft_threshold(field, _OCCLUDED[severity - 1], 0.05, field)
     # Shaded like something round: dark at the edge, lit towards the middle.
-    depth = cut(field, 0.8 * _OCCLUDED[severity - 1], 0.5, field)
+    depth = soft_threshold(field, 0.8 * _OCCLUDED[severity - 1], 0.5, field)
     folds = clouds(generator(seed, 2), size, cells=4, octaves=4, drift=(moved,))
     shade = 0.55 + 0.45 * depth + 0.13 * folds
     shade *= 1.1 - 0.5 * distance(size, 0, 0) ** 2
-    over = enlarge(shade.astype(np.float32), *frame.shape[:2])[..., None] * color
+    over = resize(shade.astype(np.float32), *frame.shape[:2])[..., None] * color
     return blend(frame, over, cover)
 
 

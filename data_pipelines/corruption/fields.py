@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.synthetic.fields import Field, enlarge, screen
+from data_pipelines.synthetic.fields import Field, resize, screen
 
 # Soft fields are computed at this many rows at most, then enlarged.
 ROWS = 128
 _LATTICE = 48
 
 
-def small(size: tuple[int, int]) -> tuple[int, int]:
+def field_size(size: tuple[int, int]) -> tuple[int, int]:
     """The size, (height, width), at which fields of frames of `size` are computed."""
     scale = min(1.0, ROWS / size[0])
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
@@ -33,17 +33,17 @@ def clouds(
     """Noise of several octaves that repeats only after `48 / cells` frame heights.
 
     Args:
-      rng: lattices are drawn from it, as many at every size.
-      size: (height, width) of the result.
-      cells: lattice cells per frame height of the coarsest octave.
-      octaves: how many, each with twice the cells; those finer than a pixel add
-        nothing.
-      gain: amplitude of an octave relative to the one before.
-      drift: (y, x) that each octave has moved by, in frame heights; the last one is
-        that of all further octaves.
+        rng: lattices are drawn from it, as many at every size.
+        size: (height, width) of the result.
+        cells: lattice cells per frame height of the coarsest octave.
+        octaves: how many, each with twice the cells; those finer than a pixel add
+            nothing.
+        gain: amplitude of an octave relative to the one before.
+        drift: (y, x) that each octave has moved by, in frame heights; the last one is
+            that of all further octaves.
 
     Returns:
-      float32 [height, width], mean about 0, deviation about 1.
+        float32 [height, width], mean about 0, deviation about 1.
     """
     total, power, amplitude = np.zeros(size, np.float32), 0.0, 1.0
     for octave in range(octaves):
@@ -69,10 +69,10 @@ def _window(
         index = np.arange(start, start + math.ceil(count) + 6)
         part = part.take(index, axis, mode="wrap")
     y, x = top - first[0], left - first[1]
-    return enlarge(part, height, width, (x, y, x + columns, y + rows))
+    return resize(part, height, width, (x, y, x + columns, y + rows))
 
 
-def warped(field: Field, y: Field, x: Field) -> Field:
+def warp(field: Field, y: Field, x: Field) -> Field:
     """`field` [H, W] read `y` and `x` [H, W] frame heights off, the edge repeated."""
     height, width = field.shape
     rows, columns = np.indices((height, width), dtype=np.float32)
@@ -81,16 +81,18 @@ def warped(field: Field, y: Field, x: Field) -> Field:
     return field[rows, columns]
 
 
-def cut(field: Field, share: float, softness: float, level_of: Field) -> Field:
+def soft_threshold(
+    field: Field, share: float, softness: float, level_of: Field
+) -> Field:
     """A soft mask of where `field` is greatest: 0..1, smooth over `softness`.
 
     Args:
-      field: float [H, W].
-      share: of `level_of` that the mask covers, 0..1; a larger share covers all that
-        a smaller one does.
-      softness: of the edge, in units of the field.
-      level_of: the field whose quantile the level is; one that does not change with
-        time keeps the level still.
+        field: float [H, W].
+        share: of `level_of` that the mask covers, 0..1; a larger share covers all that
+            a smaller one does.
+        softness: of the edge, in units of the field.
+        level_of: the field whose quantile the level is; one that does not change with
+            time keeps the level still.
     """
     level = np.float32(np.quantile(level_of, 1 - share))
     t = np.clip((field - level) / np.float32(softness) + np.float32(0.5), 0, 1)
@@ -108,11 +110,11 @@ def blend(
 ) -> NDArray[np.uint8]:
     """`frame` with `over` in front where `cover` [h, w], at any size, is 1."""
     height, width = frame.shape[:2]
-    share = np.clip(enlarge(cover, height, width), 0, 1)[..., None]
+    share = np.clip(resize(cover, height, width), 0, 1)[..., None]
     base = frame.astype(np.float32)
-    return rounded(base + share * (over - base))
+    return to_uint8(base + share * (over - base))
 
 
-def rounded(picture: Field) -> NDArray[np.uint8]:
+def to_uint8(picture: Field) -> NDArray[np.uint8]:
     """Levels in 0..255, rounded."""
     return np.clip(picture + np.float32(0.5), 0, 255).astype(np.uint8)

@@ -51,18 +51,18 @@ def corrupt(
     """One frame of a burst.
 
     Args:
-      frame: uint8 `[H, W, 3]` RGB, of any size.
-      kind: one of `KINDS`.
-      severity: 1..5, from slight to nearly all lost; ignored by `UNGRADED` kinds.
-      seed: of the burst, 0 <= seed < 2**64; all of a burst's frames share it.
-      step: which frame of the burst, from 0.
-      before: for "frozen", the last clean frame, which is shown again.
+        frame: uint8 `[H, W, 3]` RGB, of any size.
+        kind: one of `KINDS`.
+        severity: 1..5, from slight to nearly all lost; ignored by `UNGRADED` kinds.
+        seed: of the burst, 0 <= seed < 2**64; all of a burst's frames share it.
+        step: which frame of the burst, from 0.
+        before: for "frozen", the last clean frame, which is shown again.
 
     Returns:
-      A new uint8 `[H, W, 3]`; for "frozen", `before` itself.
+        A new uint8 `[H, W, 3]`; for "frozen", `before` itself.
 
     Raises:
-      ValueError: no such kind or severity, or a frozen frame without `before`.
+        ValueError: no such kind or severity, or a frozen frame without `before`.
     """
     check_kinds((kind,))
     if kind == "black":

@@ -11,12 +11,12 @@ from PIL import Image, ImageFilter
 from data_pipelines.corruption.fields import (
     blend,
     clouds,
-    cut,
     distance,
-    rounded,
-    small,
+    field_size,
+    soft_threshold,
+    to_uint8,
 )
-from data_pipelines.synthetic.fields import enlarge, generator
+from data_pipelines.synthetic.fields import generator, resize
 
 Frame = NDArray[np.uint8]
 
@@ -35,8 +35,8 @@ def low_light(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     light = _LIGHT[severity - 1] * float(rng.uniform(0.85, 1.15))
     light *= 1 + 0.12 * math.sin(0.6 * step + float(rng.uniform(0, 6)))
     size = frame.shape[:2]
-    lamp = light * (0.55 + 0.9 * np.exp(-3 * distance(small(size), y, x) ** 2))
-    lamp = enlarge(lamp.astype(np.float32), *size)[..., None]
+    lamp = light * (0.55 + 0.9 * np.exp(-3 * distance(field_size(size), y, x) ** 2))
+    lamp = resize(lamp.astype(np.float32), *size)[..., None]
     # Cold at low levels, as a dim lamp on a camera with fixed balance is.
     tint = np.array([0.95, 1.0, 1.08], np.float32)
     dark = frame * (lamp * tint)
@@ -47,7 +47,7 @@ def low_light(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     coarse = coarse.repeat(2, 0).repeat(2, 1)[: size[0], : size[1]]
     # Photons add noise with the root of the light, the sensor always the same.
     spread = np.float32(_NOISE[severity - 1]) * (0.4 + np.sqrt(dark / 255))
-    return rounded(dark + spread * (0.7 * fine + 0.5 * coarse))
+    return to_uint8(dark + spread * (0.7 * fine + 0.5 * coarse))
 
 
 def defocus(frame: Frame, severity: int, seed: int, step: int) -> Frame:
@@ -78,12 +78,12 @@ def motion(frame: Frame, severity: int, seed: int, step: int) -> Frame:
         moved += shift
     # Back to the middle, so that the scene stays where its label is.
     back = np.rint(-moved / 2).astype(int)
-    return rounded(_shifted(total, int(back[0]), int(back[1])))
+    return to_uint8(_shifted(total, int(back[0]), int(back[1])))
 
 
 def glare(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     """Wet tissue throws the lamp back: overexposed, burnt out where it is brightest."""
-    size, rng = small((frame.shape[0], frame.shape[1])), generator(seed, 0)
+    size, rng = field_size((frame.shape[0], frame.shape[1])), generator(seed, 0)
     y, x, way = rng.uniform(-0.3, 0.3), rng.uniform(-0.4, 0.4), rng.uniform(0, 6.3)
     y += 0.012 * step * math.sin(way)
     x += 0.012 * step * math.cos(way)
@@ -95,14 +95,14 @@ def glare(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     drift = ((y, x), (0.5 * y, 0.5 * x))
     wet = clouds(generator(seed, 1), size, cells=4, octaves=4, drift=drift)
     field = 0.35 * wet + 2.2 * luma - 2.6 * away
-    burnt = cut(field, share, 0.9, field)
+    burnt = soft_threshold(field, share, 0.9, field)
     halo = np.exp(-(away**2) / (0.05 + 0.9 * share))
     # The light that lens and sensor scatter around what is burnt out.
     wide = Image.fromarray((255 * burnt).astype(np.uint8))
     wide = wide.filter(ImageFilter.BoxBlur(0.07 * size[0]))
     bloom = np.asarray(wide.filter(ImageFilter.BoxBlur(0.05 * size[0])), np.float32)
     veil = 0.35 * bloom / 255 + (0.04 + 0.05 * severity) * halo
-    gain = enlarge((1 + 0.35 * severity * halo).astype(np.float32), *frame.shape[:2])
+    gain = resize((1 + 0.35 * severity * halo).astype(np.float32), *frame.shape[:2])
     cover = 1 - (1 - burnt) * (1 - np.minimum(veil, 0.9))
     lit = np.minimum(frame * gain[..., None], 255)
     return blend(lit, np.array([255, 253, 247], np.float32), cover)

@@ -21,11 +21,11 @@ class Burst(NamedTuple):
     """A run of corrupted frames.
 
     Attributes:
-      kind: one of `KINDS`.
-      severity: 1..5; 0 for kinds of `UNGRADED`.
-      start: index of its first frame.
-      length: how many frames.
-      seed: of what it looks like.
+        kind: one of `KINDS`.
+        severity: 1..5; 0 for kinds of `UNGRADED`.
+        start: index of its first frame.
+        length: how many frames.
+        seed: of what it looks like.
     """
 
     kind: str
@@ -59,18 +59,18 @@ def bursts(
     many videos.
 
     Args:
-      length: frames of the video.
-      seed: 0 <= seed < 2**64.
-      kinds: what may happen.
-      severities: how badly.
-      lengths: for how many frames.
-      first: how many bursts of the sequence others have taken; `plan` counts.
+        length: frames of the video.
+        seed: 0 <= seed < 2**64.
+        kinds: what may happen.
+        severities: how badly.
+        lengths: for how many frames.
+        first: how many bursts of the sequence others have taken; `plan` counts.
 
     Returns:
-      Bursts in order of time, none for a video of fewer than 10 frames.
+        Bursts in order of time, none for a video of fewer than 10 frames.
 
     Raises:
-      ValueError: an unknown kind, severity or length.
+        ValueError: an unknown kind, severity or length.
     """
     kinds, severities, lengths = tuple(kinds), tuple(severities), tuple(lengths)
     check_kinds(kinds)
@@ -101,15 +101,15 @@ def plan(
     """The bursts of several videos, each seen several times.
 
     Args:
-      lengths: frames of each video.
-      seed: 0 <= seed < 2**64.
-      passes: how often each video is seen, with other bursts each time.
-      kinds: as in `bursts`.
-      severities: as in `bursts`.
-      burst_lengths: as in `bursts`.
+        lengths: frames of each video.
+        seed: 0 <= seed < 2**64.
+        passes: how often each video is seen, with other bursts each time.
+        kinds: as in `bursts`.
+        severities: as in `bursts`.
+        burst_lengths: as in `bursts`.
 
     Returns:
-      For each pass, for each video, its bursts.
+        For each pass, for each video, its bursts.
     """
     taken, plans = 0, []
     for _ in range(passes):

@@ -18,11 +18,11 @@ class Corrupted:
     them: put it over `resized`. All other frames are the source's own.
 
     Args:
-      source: of clean frames.
-      schedules: for each video, its bursts.
+        source: of clean frames.
+        schedules: for each video, its bursts.
 
     Raises:
-      ValueError: the schedules do not fit the videos.
+        ValueError: the schedules do not fit the videos.
     """
 
     def __init__(self, source: FrameSource, schedules: Sequence[Sequence[Burst]]):

@@ -15,7 +15,7 @@ _ROOT = Path(__file__).parents[2]
 """The checkout, or the site-packages that a wheel was installed into."""
 
 
-def install(extra: str) -> str:
+def install_command(extra: str) -> str:
     """The command that installs an extra of pyproject.toml.
 
     It is run in the checkout, or in the folder of the wheel: the project is not on a
@@ -26,7 +26,7 @@ def install(extra: str) -> str:
     return f'pip install "dmnet_jax-VERSION-py3-none-any.whl[{extra}]"'
 
 
-def program(script: str) -> str:
+def program_name(script: str) -> str:
     """How the user called the command: `script`, or an installed `dmnet-...`."""
     name = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
     return name if name.startswith("dmnet-") else script
@@ -48,7 +48,7 @@ def end_with_parent() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def tell_missing_modules() -> None:
+def report_missing_modules() -> None:
     """Makes a command that lacks a module end with one line instead of a traceback.
 
     Most often the environment is not activated. Programs that import the project as a

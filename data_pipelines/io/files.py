@@ -13,21 +13,21 @@ class WriteError(ValueError):
 
 
 @contextmanager
-def replaced(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A place to write a file to, which then takes the place of `path`.
 
-        with replaced(folder / "results.json") as fresh:
+        with atomic_write(folder / "results.json") as fresh:
             fresh.write_text(text, encoding="utf-8")
 
     What was at `path` stays until the new file is on the disk, and if anything goes
     wrong.
 
     Raises:
-      WriteError: it cannot be written: no space, no permission, no folder.
+        WriteError: it cannot be written: no space, no permission, no folder.
     """
     path = Path(path)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with naming(path):
+    with as_write_error(path):
         try:
             yield fresh
             with fresh.open("rb") as file:
@@ -41,9 +41,9 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes a UTF-8 file, complete or not at all.
 
     Raises:
-      WriteError: as `replaced`.
+        WriteError: as `atomic_write`.
     """
-    with replaced(path) as fresh:
+    with atomic_write(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
 
 
@@ -51,13 +51,13 @@ def make_folder(path: str | Path) -> None:
     """Makes a folder and those above it, if they are not there.
 
     Raises:
-      WriteError: it cannot be made.
+        WriteError: it cannot be made.
     """
-    with naming(path):
+    with as_write_error(path):
         Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def check_plain(path: str | Path) -> None:
+def check_not_special(path: str | Path) -> None:
     """Before a file that others made is opened: reading a pipe may never end.
 
     Raises:
@@ -69,25 +69,25 @@ def check_plain(path: str | Path) -> None:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def as_write_error(path: str | Path) -> Iterator[None]:
     """Inside, what the system refuses is a `WriteError` that names the file."""
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
+        raise WriteError(f"{path}: cannot be written ({error_text(error)})") from error
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
+def folder_lock(folder: Path) -> Iterator[bool]:
     """Holds a folder, which is made, for one process; the system frees it.
 
     Yields:
-      Whether it is held; False if another process holds it.
+        Whether it is held; False if another process holds it.
 
     Raises:
-      WriteError: it cannot be made.
+        WriteError: it cannot be made.
     """
-    with naming(folder):
+    with as_write_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
         place = os.open(folder, os.O_RDONLY)
     try:
@@ -102,12 +102,12 @@ def held(folder: Path) -> Iterator[bool]:
         os.close(place)
 
 
-def unwritable(error: BaseException) -> str:
+def write_failure(error: BaseException) -> str:
     """The system's reason, if that is why a library failed in writing; else empty."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:
-            return reason(seen)
+            return error_text(seen)
         for number in _UNWRITABLE:
             if os.strerror(number) in str(seen):
                 return os.strerror(number)
@@ -118,6 +118,6 @@ def unwritable(error: BaseException) -> str:
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-def reason(error: OSError) -> str:
+def error_text(error: OSError) -> str:
     """The system's reason in words, "No space left on device", without a number."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from data_pipelines.io.files import check_plain
+from data_pipelines.io.files import check_not_special
 
 IGNORE = 255
 """Label value of a pixel that is neither trained on nor scored."""
@@ -93,9 +93,9 @@ def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
     Of the upright image, as `read_image` gives it.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it is none of `FORMATS`, has more than 8 bits a channel, or
-        `size_fault` finds a fault.
+        FileNotFoundError: there is no such file.
+        DataError: it is none of `FORMATS`, has more than 8 bits a channel, or
+            `size_fault` finds a fault.
     """
     with _open(path, max_pixels) as image:
         _check_depth(image, path)
@@ -104,7 +104,7 @@ def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]
         return (width, height) if on_side else (height, width)
 
 
-def is_turned(path: str | Path) -> bool:
+def has_orientation_tag(path: str | Path) -> bool:
     """Whether an EXIF tag turns or mirrors the image; False if it cannot be read."""
     try:
         with _open(path, MAX_PIXELS) as image:
@@ -119,9 +119,9 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     An alpha channel is dropped; an EXIF orientation tag is applied.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it cannot be decoded, is cut short, has more than 8 bits a channel, or
-        `size_fault` finds a fault.
+        FileNotFoundError: there is no such file.
+        DataError: it cannot be decoded, is cut short, has more than 8 bits a channel,
+            or `size_fault` finds a fault.
     """
     with _open(path, max_pixels) as image:
         _check_depth(image, path)
@@ -135,9 +135,9 @@ def read_gray(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     the three channels agree everywhere.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: its format loses values (JPEG), it cannot be decoded, has more than 8
-        bits a channel, or its pixels are not single values.
+        FileNotFoundError: there is no such file.
+        DataError: its format loses values (JPEG), it cannot be decoded, has more than 8
+            bits a channel, or its pixels are not single values.
     """
     with _open(path, max_pixels) as image:
         _check_lossless(image, path)
@@ -172,7 +172,7 @@ def read_mask_colors(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarr
     """Decodes a mask to its colors, uint8 `[H, W, 3]` RGB, upright.
 
     Raises:
-      FileNotFoundError, DataError: as `read_image`; also for a JPEG.
+        FileNotFoundError, DataError: as `read_image`; also for a JPEG.
     """
     with _open(path, max_pixels) as image:
         _check_lossless(image, path)
@@ -183,12 +183,12 @@ def decode(data: bytes, name: str, mode: str) -> np.ndarray:
     """Decodes the bytes of a PNG or JPEG as they are stored, whatever its tags say.
 
     Args:
-      data: the file's bytes.
-      name: what errors call it.
-      mode: "RGB" for uint8 `[H, W, 3]`, "L" for uint8 `[H, W]`.
+        data: the file's bytes.
+        name: what errors call it.
+        mode: "RGB" for uint8 `[H, W, 3]`, "L" for uint8 `[H, W]`.
 
     Raises:
-      DataError: as `read_image`.
+        DataError: as `read_image`.
     """
     with _open(name, MAX_PIXELS, data, ("PNG", "JPEG")) as image:
         _check_depth(image, name)
@@ -205,13 +205,14 @@ def read_label(
     """Reads a mask whose values are class indices, uint8 `[h, w]`.
 
     Args:
-      path: palette or grey image.
-      num_classes: C; allowed values are 0..C-1 and `IGNORE`.
-      ignore: values that become `IGNORE`.
-      max_pixels: as in `read_image`.
+        path: palette or grey image.
+        num_classes: C; allowed values are 0..C-1 and `IGNORE`.
+        ignore: values that become `IGNORE`.
+        max_pixels: as in `read_image`.
 
     Raises:
-      FileNotFoundError, DataError: as `read_gray`, and for a value that is not allowed.
+        FileNotFoundError, DataError: as `read_gray`, and for a value that is not
+            allowed.
     """
     table = np.arange(256, dtype=np.uint8)
     table[list(ignore)] = IGNORE
@@ -256,10 +257,10 @@ def difference_hash(image: np.ndarray) -> str:
     A bit tells whether the grey level rises between neighbours in a row, at 16x17.
 
     Args:
-      image: uint8 `[H, W, 3]`.
+        image: uint8 `[H, W, 3]`.
 
     Returns:
-      64 hexadecimal digits.
+        64 hexadecimal digits.
     """
     grey = Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX)
     levels = np.array(grey, np.int16)
@@ -274,7 +275,7 @@ def _open(
 ) -> ImageFile.ImageFile:
     try:
         if data is None:
-            check_plain(path)
+            check_not_special(path)
         file = path if data is None else io.BytesIO(data)
         image = Image.open(file, formats=formats)
     except FileNotFoundError:

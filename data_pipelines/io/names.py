@@ -54,7 +54,7 @@ def name_fault(name: str) -> str:
     return ""
 
 
-def shown(text: object) -> str:
+def printable(text: object) -> str:
     """Text with what a terminal cannot show, or would obey, written as escapes."""
     return "".join(
         letter
@@ -64,7 +64,7 @@ def shown(text: object) -> str:
     )
 
 
-def escape_what_streams_cannot_hold() -> None:
+def escape_unencodable_output() -> None:
     """From here on, a letter that a terminal or a log lacks is printed as an escape.
 
     A name in another script must not end a run that prints it.

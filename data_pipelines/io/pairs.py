@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_pipelines.io.images import DataError, is_turned, read_size
+from data_pipelines.io.images import DataError, has_orientation_tag, read_size
 from data_pipelines.io.names import name_fault
 
 MASKS = (".png", ".bmp", ".tif", ".tiff")
@@ -28,13 +28,13 @@ def is_skipped(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def listed(folder: Path, suffixes: tuple[str, ...] = PICTURES) -> list[Path]:
+def list_files(folder: Path, suffixes: tuple[str, ...] = PICTURES) -> list[Path]:
     """A folder's files of these suffixes in natural order, skipped ones left out.
 
     The one rule by which training, prediction and the live view see a folder.
 
     Raises:
-      OSError: the folder cannot be listed.
+        OSError: the folder cannot be listed.
     """
     found = [
         path
@@ -60,23 +60,21 @@ def files_by_stem(
     A name that cannot be written elsewhere is a fault; so is a stem that is there
     twice, and a folder without any.
     """
-    files = _by_stem(listed(folder, suffixes) if folder.is_dir() else [], faults)
+    files = _by_stem(list_files(folder, suffixes) if folder.is_dir() else [], faults)
     if not files:
         kinds = ", ".join(suffix[1:] for suffix in suffixes)
         faults.append(f"{folder}: missing or empty; put the files ({kinds}) there")
     return files
 
 
-def with_frames_stems(
-    frames: Iterable[str], masks: Mapping[str, Path]
-) -> dict[str, Path]:
+def masks_by_frame(frames: Iterable[str], masks: Mapping[str, Path]) -> dict[str, Path]:
     """Masks by the stems of their frames, where masks add an ending to these.
 
     f1_mask.png is the mask of f1.png if no mask is called as a frame is.
 
     Args:
-      frames: their stems.
-      masks: by their own stems.
+        frames: their stems.
+        masks: by their own stems.
     """
     known = set(frames)
     ending = "" if known.intersection(masks) else _ending(masks, known)
@@ -92,9 +90,9 @@ def frames_and_masks(
     ending may be any that holds no digit.
 
     Returns:
-      Two empty dicts if the folder's pictures are no such pairs.
+        Two empty dicts if the folder's pictures are no such pairs.
     """
-    files = listed(folder)
+    files = list_files(folder)
     lossy = [path for path in files if path.suffix.lower() not in MASKS]
     lossless = [path for path in files if path.suffix.lower() in MASKS]
     if {path.stem for path in lossy} & {path.stem for path in lossless}:
@@ -155,7 +153,7 @@ def pairing_faults(
     """Frames without a mask in `folder`, and masks without a frame, by stem.
 
     Args:
-      every: whether each frame must have one.
+        every: whether each frame must have one.
     """
     # An empty folder is one fault already, not one for each frame.
     if not frames or not masks:
@@ -176,7 +174,7 @@ def size_faults(files: Iterable[Path]) -> list[str]:
     """Files whose size, by their headers, is not most files', or that have no header.
 
     Args:
-      files: frames and masks of one video.
+        files: frames and masks of one video.
     """
     faults: list[str] = []
     sizes: dict[Path, tuple[int, int]] = {}
@@ -193,7 +191,7 @@ def size_faults(files: Iterable[Path]) -> list[str]:
     example = next(path for path, size in sizes.items() if size == usual)
     for path, size in sizes.items():
         if size != usual:
-            tag = is_turned(path) or is_turned(example)
+            tag = has_orientation_tag(path) or has_orientation_tag(example)
             faults.append(
                 f"{path}: {_text(size)} but {example.name} is {_text(usual)}; a video "
                 "and its masks have one size: replace the file"

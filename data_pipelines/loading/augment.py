@@ -18,14 +18,14 @@ class Augment:
     """What may be changed, and how far.
 
     Attributes:
-      flip_horizontal: mirror left and right for half of the clips.
-      flip_vertical: mirror top and bottom for half of the clips.
-      scale: least and greatest scale, drawn uniformly; the centre of scaling is drawn
-        uniformly over the frame. Below 1 the border is filled by reflection, in images
-        and label alike.
-      photometric: strength in 0..1 of changes of brightness, contrast, gamma, channel
-        gains, saturation and channel mixing; above 0.5 some clips are also blurred or
-        noisy. 0 changes no colour.
+        flip_horizontal: mirror left and right for half of the clips.
+        flip_vertical: mirror top and bottom for half of the clips.
+        scale: least and greatest scale, drawn uniformly; the centre of scaling is drawn
+            uniformly over the frame. Below 1 the border is filled by reflection, in
+            images and label alike.
+        photometric: strength in 0..1 of changes of brightness, contrast, gamma, channel
+            gains, saturation and channel mixing; above 0.5 some clips are also blurred
+            or noisy. 0 changes no colour.
     """
 
     flip_horizontal: bool = True
@@ -41,11 +41,11 @@ class Augment:
         if not 0 <= self.photometric <= 1:
             raise ValueError(f"photometric={self.photometric}: must be within 0..1")
 
-    def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> "Drawn":
+    def draw(self, rng: np.random.Generator, size: tuple[int, int]) -> "Transform":
         """Draws the changes of one clip with frames of `size` (H, W)."""
         flips, (scale, y, x) = rng.random(2) < 0.5, rng.random(3)
         low, high = self.scale
-        return Drawn(
+        return Transform(
             flip_horizontal=self.flip_horizontal and bool(flips[0]),
             flip_vertical=self.flip_vertical and bool(flips[1]),
             scale=low + (high - low) * scale,
@@ -59,12 +59,12 @@ class Augment:
         """Changes a clip, as a pure function of the generator's state.
 
         Args:
-          rng: for instance `Generator(Philox(key=[seed, sample]))`.
-          frames: uint8 `[T, H, W, 3]`.
-          label: uint8 `[H, W]`.
+            rng: for instance `Generator(Philox(key=[seed, sample]))`.
+            frames: uint8 `[T, H, W, 3]`.
+            label: uint8 `[H, W]`.
 
         Returns:
-          New arrays of the same shapes and dtypes.
+            New arrays of the same shapes and dtypes.
         """
         drawn = self.draw(rng, label.shape)
         changed = [drawn.image(frame, number) for number, frame in enumerate(frames)]
@@ -72,14 +72,14 @@ class Augment:
 
 
 @dataclass(frozen=True)
-class Color:
+class ColorTransform:
     """The photometric changes of one clip.
 
     Attributes:
-      matrix: float `[3, 3]`, new RGB from old; rows sum to 1, so grey stays grey.
-      curves: 768 values, the new level for each old one, for R, then G, then B.
-      blur: radius of a box blur, pixels.
-      noise: int16 `[H, W, 3]` added to the image, moved along from frame to frame.
+        matrix: float `[3, 3]`, new RGB from old; rows sum to 1, so grey stays grey.
+        curves: 768 values, the new level for each old one, for R, then G, then B.
+        blur: radius of a box blur, pixels.
+        noise: int16 `[H, W, 3]` added to the image, moved along from frame to frame.
     """
 
     matrix: np.ndarray
@@ -103,22 +103,22 @@ class Color:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Transform:
     """The changes drawn for one clip.
 
     Attributes:
-      flip_horizontal: mirror left and right.
-      flip_vertical: mirror top and bottom.
-      scale: enlargement.
-      centre: the point that scaling leaves in place, (y, x) as shares of the frame.
-      color: the photometric changes, if any.
+        flip_horizontal: mirror left and right.
+        flip_vertical: mirror top and bottom.
+        scale: enlargement.
+        centre: the point that scaling leaves in place, (y, x) as shares of the frame.
+        color: the photometric changes, if any.
     """
 
     flip_horizontal: bool
     flip_vertical: bool
     scale: float
     centre: tuple[float, float]
-    color: Color | None
+    color: ColorTransform | None
 
     def image(self, image: np.ndarray, number: int = 0) -> np.ndarray:
         """Frame `number` of the clip changed, uint8 `[H, W, 3]`."""
@@ -158,7 +158,7 @@ class Drawn:
 
 def draw_color(
     rng: np.random.Generator, size: tuple[int, int], strength: float
-) -> Color:
+) -> ColorTransform:
     """Draws the photometric changes of a clip at `strength` in 0..1.
 
     The ranges at strength 1 are wider than what lamps and cameras differ by in
@@ -187,7 +187,7 @@ def draw_color(
     if degraded[1]:
         values = 8 * amount[1] * rng.standard_normal((*size, 3), dtype=np.float32)
         noise = np.rint(values).astype(np.int16)
-    return Color(
+    return ColorTransform(
         matrix=matrix,
         curves=tuple(curves.ravel().tolist()),
         blur=float(degraded[0] * amount[0] * 1.5 * size[0] / 256),

@@ -19,10 +19,10 @@ class ClipSpec:
     """Shape of a clip, in frames.
 
     Attributes:
-      local_size: frames of the local window before the current one (the paper's tau).
-      num_past: frames drawn from all previous ones (the paper's n).
-      stride: distance between neighbours in the local window.
-      score_all: every frame of the window is scored, not only the current one.
+        local_size: frames of the local window before the current one (the paper's tau).
+        num_past: frames drawn from all previous ones (the paper's n).
+        stride: distance between neighbours in the local window.
+        score_all: every frame of the window is scored, not only the current one.
     """
 
     local_size: int = 4
@@ -46,10 +46,10 @@ class Clip(NamedTuple):
     """Frame indices of one clip. A slot whose mask is False holds index 0, unused.
 
     Attributes:
-      frames: int64 `[T]`, the local window, oldest first, the current frame last.
-      frames_mask: bool `[T]`, False before the video's start.
-      past: int64 `[n]`, distinct previous frames in time order.
-      past_mask: bool `[n]`, False where the past is shorter than n.
+        frames: int64 `[T]`, the local window, oldest first, the current frame last.
+        frames_mask: bool `[T]`, False before the video's start.
+        past: int64 `[n]`, distinct previous frames in time order.
+        past_mask: bool `[n]`, False where the past is shorter than n.
     """
 
     frames: np.ndarray
@@ -71,7 +71,7 @@ def sample_clip(
     among them, as the paper draws it. Where there are not n, all of them are taken.
 
     Raises:
-      IndexError: the video has no such frame.
+        IndexError: the video has no such frame.
     """
     length = len(videos[video].frames)
     if not 0 <= frame < length:

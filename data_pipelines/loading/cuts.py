@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from data_pipelines.frames import FrameSource
 from data_pipelines.loading.loader import Batch, Batches, generator
 
-FEW = 2
+FEW_CUTS = 2
 """Cuts in half of the sequences that are cut, at most; in the others any number."""
 _STREAM = 5 << 60
 
@@ -21,10 +21,10 @@ class WithCuts:
     The batch of a step is a function of seed and step, as the loader's is.
 
     Args:
-      loader: batches of sequences `[b, T, ...]` of which every frame is scored.
-      probability: of a row to be cut: half of those once to `FEW` times, as video is,
-        the others up to once a frame, as a folder of pictures.
-      seed: 0 <= seed < 2**63.
+        loader: batches of sequences `[b, T, ...]` of which every frame is scored.
+        probability: of a row to be cut: half of those once to `FEW_CUTS` times, as
+            video is, the others up to once a frame, as a folder of pictures.
+        seed: 0 <= seed < 2**63.
     """
 
     def __init__(self, loader: Batches, probability: float, seed: int):
@@ -70,15 +70,15 @@ def cut_rows(
     After its n-th cut, a row shows the frames of the n-th row after it.
 
     Args:
-      rng: decides which rows are cut, and where; never before the first frame.
-      rows: in the batch. A batch of one row has no cuts.
-      length: frames of a sequence.
-      probability: of a row to be cut.
+        rng: decides which rows are cut, and where; never before the first frame.
+        rows: in the batch. A batch of one row has no cuts.
+        length: frames of a sequence.
+        probability: of a row to be cut.
     """
     shift = np.zeros((rows, length), np.intp)
     for row in range(rows):
         if rng.random() < probability and length > 1:
-            most = length - 1 if rng.random() < 0.5 else min(FEW, length - 1)
+            most = length - 1 if rng.random() < 0.5 else min(FEW_CUTS, length - 1)
             count = int(rng.integers(1, most + 1))
             starts = 1 + rng.choice(length - 1, count, replace=False)
             shift[row] = (np.arange(length)[:, None] >= starts).sum(1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from data_pipelines.io.images import DataError
 
 
@@ -37,5 +37,7 @@ def require_opencv() -> Any:
     try:
         import cv2
     except ImportError:
-        raise DataError([f"optical flow needs OpenCV: {install('flow')}"]) from None
+        raise DataError(
+            [f"optical flow needs OpenCV: {install_command('flow')}"]
+        ) from None
     return cv2

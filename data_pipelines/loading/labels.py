@@ -15,14 +15,14 @@ from data_pipelines.frames import IGNORE, DataError, FrameSource
 
 
 @dataclass(frozen=True)
-class Tally:
+class LabelCounts:
     """The masks of one video.
 
     Attributes:
-      video: its name.
-      masks: how many could be read.
-      pixels: int64 `[C]`, pixels of each class over all of them.
-      only_ignored: masks whose only foreground is `IGNORE`.
+        video: its name.
+        masks: how many could be read.
+        pixels: int64 `[C]`, pixels of each class over all of them.
+        only_ignored: masks whose only foreground is `IGNORE`.
     """
 
     video: str
@@ -31,16 +31,16 @@ class Tally:
     only_ignored: int
 
 
-def tally(
+def count_labels(
     source: FrameSource, faults: list[str], *, threads: int = 1
-) -> tuple[Tally, ...]:
+) -> tuple[LabelCounts, ...]:
     """Reads every picture and mask of `source` once.
 
     Args:
-      source: its labels as they are stored. A `Cached` one keeps the pictures, so
-        reading them here costs a run nothing.
-      faults: what is wrong with files is appended here, in the frames' order.
-      threads: frames read at a time.
+        source: its labels as they are stored. A `Cached` one keeps the pictures, so
+            reading them here costs a run nothing.
+        faults: what is wrong with files is appended here, in the frames' order.
+        threads: frames read at a time.
     """
     classes = len(source.classes)
 
@@ -70,7 +70,7 @@ def tally(
             table = np.array(counts, np.int64).reshape(-1, 256)
             blank = ~table[:, 1:IGNORE].any(axis=1) & (table[:, IGNORE] > 0)
             pixels = table[:, :classes].sum(axis=0)
-            found.append(Tally(video.name, len(table), pixels, int(blank.sum())))
+            found.append(LabelCounts(video.name, len(table), pixels, int(blank.sum())))
     return tuple(found)
 
 
@@ -84,21 +84,21 @@ def check_labels(
     """Refuses frames that cannot be read, and masks that teach or score nothing.
 
     Args:
-      train: the training videos; None if nothing is trained.
-      val: the videos that are scored.
-      every_class: whether a class without a pixel in training is a fault.
-      threads: masks read at a time.
+        train: the training videos; None if nothing is trained.
+        val: the videos that are scored.
+        every_class: whether a class without a pixel in training is a fault.
+        threads: masks read at a time.
 
     Returns:
-      Lines that tell what is unusual and no fault.
+        Lines that tell what is unusual and no fault.
 
     Raises:
-      DataError: a line for every fault, of all masks.
+        DataError: a line for every fault, of all masks.
     """
     faults: list[str] = []
     notes: list[str] = []
     if train is not None:
-        found = tally(train, faults, threads=threads)
+        found = count_labels(train, faults, threads=threads)
         notes += [
             f"{video.only_ignored} of the {video.masks} masks of {video.video} have no "
             f"foreground but {IGNORE}, which is not scored"
@@ -122,13 +122,13 @@ def check_labels(
                 )
             elif pixels[1:].any():
                 notes.append(f"{text}; it will never be predicted")
-    faults += _empty("validation", tally(val, faults, threads=threads))
+    faults += _empty("validation", count_labels(val, faults, threads=threads))
     if faults:
         raise DataError(dict.fromkeys(faults))
     return notes
 
 
-def _empty(part: str, found: Sequence[Tally]) -> list[str]:
+def _empty(part: str, found: Sequence[LabelCounts]) -> list[str]:
     """Videos, or all of them, whose masks have no foreground."""
     faults = [
         f"{part} video {video.video}: the only foreground of its masks is {IGNORE}, "

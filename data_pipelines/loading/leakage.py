@@ -22,11 +22,11 @@ def check_disjoint(train: Selected, val: Selected) -> None:
     """Holds the training against the validation videos.
 
     Args:
-      train: videos selected from prepared or raw data.
-      val: the same, from these data or others.
+        train: videos selected from prepared or raw data.
+        val: the same, from these data or others.
 
     Raises:
-      DataError: names the videos, or the first few frames, that are in both.
+        DataError: names the videos, or the first few frames, that are in both.
     """
     names = {video.name for video in train.videos}
     twice = [video.name for video in val.videos if video.name in names]
@@ -63,8 +63,8 @@ def _fingerprints(
     """Hashes of the frames, each with the frame's place in words.
 
     Args:
-      part: selected videos.
-      lengths: bytes of the picture files that need hashing; None: all.
+        part: selected videos.
+        lengths: bytes of the picture files that need hashing; None: all.
     """
     for number, frame, place in _frames(part):
         if isinstance(part.source, Prepared):

@@ -19,7 +19,7 @@ import numpy as np
 
 from data_pipelines.corruption import Corruption, corrupt_clip
 from data_pipelines.frames import IGNORE, Cached, DataError, FrameSource, resize_label
-from data_pipelines.loading.augment import Augment, Drawn
+from data_pipelines.loading.augment import Augment, Transform
 from data_pipelines.loading.clips import Clip, ClipSpec, sample_clip
 
 Batch = dict[str, np.ndarray]
@@ -51,24 +51,25 @@ class ClipLoader:
     """Batches of clips from a source.
 
     Args:
-      source: the frames, all of one size; `cached(resized(...))` is the fast one.
-      spec: shape of a clip.
-      batch_size: B, clips a step, over all processes.
-      seed: 0 <= seed < 2**63; decides order, clips and augmentation.
-      augment: random changes of a clip; none if not given.
-      corruption: which of its frames are corrupted, after that; none if not given.
-        `past` is never corrupted.
-      threads: threads that fill batches ahead in `iterate`; 0 fills them on demand.
-      labeled_only: clips end at labeled frames only. Otherwise at any frame, and the
-        label of one without a mask is `IGNORE` everywhere.
-      frame_step: clips end at every so many-th frame of a video only, from its first.
-      process_index: this process, of several that train together. It reads rows
-        `process_index * B/P` onward of the batch, B/P of them.
-      process_count: P, processes that train together.
+        source: the frames, all of one size; `cache_frames(resize_frames(...))` is the
+            fast one.
+        spec: shape of a clip.
+        batch_size: B, clips a step, over all processes.
+        seed: 0 <= seed < 2**63; decides order, clips and augmentation.
+        augment: random changes of a clip; none if not given.
+        corruption: which of its frames are corrupted, after that; none if not given.
+            `past` is never corrupted.
+        threads: threads that fill batches ahead in `iterate`; 0 fills them on demand.
+        labeled_only: clips end at labeled frames only. Otherwise at any frame, and the
+            label of one without a mask is `IGNORE` everywhere.
+        frame_step: clips end at every so many-th frame of a video only, from its first.
+        process_index: this process, of several that train together. It reads rows
+            `process_index * B/P` onward of the batch, B/P of them.
+        process_count: P, processes that train together.
 
     Raises:
-      ValueError: a number is out of its range, or B does not divide by P.
-      DataError: there is no frame to train on.
+        ValueError: a number is out of its range, or B does not divide by P.
+        DataError: there is no frame to train on.
     """
 
     def __init__(
@@ -125,16 +126,16 @@ class ClipLoader:
         """The batch of a step, in new arrays; b = B/P rows, this process's.
 
         Returns:
-          `frames` uint8 `[b, T, H, W, 3]`, oldest first, and `frames_mask` bool
-          `[b, T]`; `past` uint8 `[b, n, H, W, 3]` and `past_mask` bool `[b, n]`;
-          `label` uint8 `[b, H, W]` of the last of `frames`, or `[b, T, H, W]` of all of
-          them if `spec.score_all`; `video` and `frame` int32
-          `[b]`, the indices of that frame in the source. Where a mask is False the
-          picture is the video's first frame and means nothing.
+            `frames` uint8 `[b, T, H, W, 3]`, oldest first, and `frames_mask` bool `[b,
+            T]`; `past` uint8 `[b, n, H, W, 3]` and `past_mask` bool `[b, n]`; `label`
+            uint8 `[b, H, W]` of the last of `frames`, or `[b, T, H, W]` of all of them
+            if `spec.score_all`; `video` and `frame` int32 `[b]`, the indices of that
+            frame in the source. Where a mask is False the picture is the video's first
+            frame and means nothing.
 
         Raises:
-          DataError: an image or mask is at fault; names video and frame.
-          RuntimeError: the source failed otherwise; names video and frame.
+            DataError: an image or mask is at fault; names video and frame.
+            RuntimeError: the source failed otherwise; names video and frame.
         """
         batch = BufferPool(self._layout()).take()
         for row in range(self.rows):
@@ -150,7 +151,7 @@ class ClipLoader:
         once even where the iterator itself is still referred to.
 
         Raises:
-          DataError, RuntimeError: as `batch`, when the faulty batch's turn comes.
+            DataError, RuntimeError: as `batch`, when the faulty batch's turn comes.
         """
         if self.threads == 0:
             for step in range(start_step, stop_step):
@@ -206,7 +207,7 @@ class ClipLoader:
         """What a row of a step's batch shows, before anything is read.
 
         Returns:
-          Video, frame, clip, and the generator of the rest: the augmentation.
+            Video, frame, clip, and the generator of the rest: the augmentation.
         """
         number = step * self.batch_size + self._first_row + row
         epoch, position = divmod(number, len(self.samples))
@@ -244,7 +245,7 @@ class ClipLoader:
         batch["video"][row], batch["frame"][row] = video, frame
 
     def image(
-        self, video: int, frame: int, drawn: Drawn | None, place: int
+        self, video: int, frame: int, drawn: Transform | None, place: int
     ) -> np.ndarray:
         """A frame's picture with the changes drawn, as frame `place` of its clip."""
         with _naming(self.source, video, frame):
@@ -253,12 +254,13 @@ class ClipLoader:
                 raise DataError(
                     [
                         f"image is {image.shape[:2]} but the first is {self.size} "
-                        "(height, width); make them one size with resized(source, size)"
+                        "(height, width); make them one size with "
+                        "resize_frames(source, size)"
                     ]
                 )
             return image if drawn is None else drawn.image(image, place)
 
-    def label(self, video: int, frame: int, drawn: Drawn | None) -> np.ndarray:
+    def label(self, video: int, frame: int, drawn: Transform | None) -> np.ndarray:
         """A frame's label with the changes drawn; `IGNORE` where it has none."""
         with _naming(self.source, video, frame):
             if isinstance(self.source, Cached):

@@ -41,19 +41,19 @@ class SceneStream:
     `ClipLoader.batch`; `video` is the scene's number and `frame` the frame's in it.
 
     Attributes:
-      source: videos of the same kind, for what asks a loader for its videos.
-      spec: shape of a clip.
-      batch_size: clips a step, over all processes.
-      seed: 0 <= seed < 2**63.
-      size: (height, width) of the frames.
-      augment: random changes of a clip.
-      corruption: bursts of corrupted frames in some clips.
-      hold: steps that a row shows one scene.
-      rate: frames a second of a clip.
-      steps_per_epoch: what counts as an epoch.
-      workers: rendering processes; 0 renders in this one.
-      process_index: this process, of several that train together.
-      process_count: processes that train together.
+        source: videos of the same kind, for what asks a loader for its videos.
+        spec: shape of a clip.
+        batch_size: clips a step, over all processes.
+        seed: 0 <= seed < 2**63.
+        size: (height, width) of the frames.
+        augment: random changes of a clip.
+        corruption: bursts of corrupted frames in some clips.
+        hold: steps that a row shows one scene.
+        rate: frames a second of a clip.
+        steps_per_epoch: what counts as an epoch.
+        workers: rendering processes; 0 renders in this one.
+        process_index: this process, of several that train together.
+        process_count: processes that train together.
     """
 
     source: FrameSource
@@ -84,7 +84,7 @@ class SceneStream:
         """Yields `batch(step)` for the steps of a range, rendered ahead by workers.
 
         Raises:
-          concurrent.futures.process.BrokenProcessPool: a worker was killed.
+            concurrent.futures.process.BrokenProcessPool: a worker was killed.
         """
         if self.workers == 0:
             yield from map(self.batch, range(start_step, stop_step))

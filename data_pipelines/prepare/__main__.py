@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from data_pipelines.command_line import fail, parse_flags, program, size_or
+from data_pipelines.command_line import fail, parse_flags, program_name, size_or
 from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.prepare.run import prepare
 from data_pipelines.sources import DATASETS, PREPARED, Request
@@ -22,20 +22,20 @@ class Flags:
     """What to prepare.
 
     Attributes:
-      dataset: Layout of the raw data.
-      raw: The raw folder, or zip or tar archives.
-      out: Folder to create.
-      size: Height and width of stored images, or "stored" to keep theirs. Default:
-        512x640 for EndoVis, else stored.
-      task: Classes to store, such as types, parts or all.
-      subset: "test" for the test archives (endovis17, endovis18).
-      masks: Name of the mask folders.
-      mask_values: Meaning of mask values (folder, endovis15): class; binary: 0 and 255
-        are classes 0 and 1; colors: RGB colors of classes.json.
-      format: Encoding of stored images.
-      on_unknown: Pixels whose color belongs to no class (endovis18).
-      allow_missing: Accept frames without a mask (endovis15, folder).
-      threads: Number of frames read at a time.
+        dataset: Layout of the raw data.
+        raw: The raw folder, or zip or tar archives.
+        out: Folder to create.
+        size: Height and width of stored images, or "stored" to keep theirs. Default:
+            512x640 for EndoVis, else stored.
+        task: Classes to store, such as types, parts or all.
+        subset: "test" for the test archives (endovis17, endovis18).
+        masks: Name of the mask folders.
+        mask_values: Meaning of mask values (folder, endovis15): class; binary: 0 and
+            255 are classes 0 and 1; colors: RGB colors of classes.json.
+        format: Encoding of stored images.
+        on_unknown: Pixels whose color belongs to no class (endovis18).
+        allow_missing: Accept frames without a mask (endovis15, folder).
+        threads: Number of frames read at a time.
     """
 
     dataset: Name
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_flags(
         argv,
         Flags,
-        prog=program("python -m data_pipelines.prepare"),
+        prog=program_name("python -m data_pipelines.prepare"),
         description="Pack a raw dataset into records that are fast to read. "
         "For research use; not a medical device.",
     )

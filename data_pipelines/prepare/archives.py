@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from data_pipelines.frames import DataError
-from data_pipelines.io.files import WriteError, reason
+from data_pipelines.io.files import WriteError, error_text
 from data_pipelines.io.names import name_fault
 from data_pipelines.io.pairs import is_skipped
 
@@ -51,14 +51,14 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Caps:
+class Limits:
     """Most that an archive may unpack to.
 
     Attributes:
-      size: bytes in all.
-      ratio: unpacked bytes for a byte of the archive; archives that unpack to less
-        than a megabyte are exempt.
-      count: members.
+        size: bytes in all.
+        ratio: unpacked bytes for a byte of the archive; archives that unpack to less
+            than a megabyte are exempt.
+        count: members.
     """
 
     size: int = 200 * 10**9
@@ -79,27 +79,27 @@ def is_archive(path: str | Path) -> bool:
     return str(path).lower().endswith(_ZIP + _TAR)
 
 
-def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -> int:
+def extract(archive: str | Path, folder: str | Path, caps: Limits | None = None) -> int:
     """Unpacks `archive` into `folder`, which may hold other archives' files.
 
     What macOS leaves in archives (`__MACOSX`, names that begin with a dot) is skipped.
     Rights, owners and times are not taken over.
 
     Args:
-      archive: a zip or tar file, the latter also compressed.
-      folder: made if missing.
-      caps: the default `Caps()` if not given.
+        archive: a zip or tar file, the latter also compressed.
+        folder: made if missing.
+        caps: the default `Limits()` if not given.
 
     Returns:
-      Number of files written.
+        Number of files written.
 
     Raises:
-      FileNotFoundError: there is no such archive.
-      DataError: it is no archive, holds no files, is damaged, or is refused; nothing
-        is written then unless the damage is inside a file.
+        FileNotFoundError: there is no such archive.
+        DataError: it is no archive, holds no files, is damaged, or is refused; nothing
+            is written then unless the damage is inside a file.
     """
     archive, folder = Path(archive), Path(folder)
-    caps = Caps() if caps is None else caps
+    caps = Limits() if caps is None else caps
     if not archive.is_file():
         raise FileNotFoundError(f"{archive}: no such file")
     try:
@@ -120,7 +120,7 @@ def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -
         # damaged header may ask for a place before the file.
         if error.errno not in (None, errno.EINVAL):
             place = error.filename or folder
-            raise WriteError(f"{place}: {reason(error)}") from error
+            raise WriteError(f"{place}: {error_text(error)}") from error
         raise _damaged(archive, error) from error
     return len(members)
 
@@ -213,7 +213,7 @@ def _zip_kind(info: zipfile.ZipInfo) -> str:
 
 
 def _judged(
-    archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, caps: Caps
+    archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, caps: Limits
 ) -> list[_Member]:
     packed = archive.stat().st_size
     total = 0
@@ -250,7 +250,7 @@ def _judged(
     return files
 
 
-def _over(count: int, total: int, packed: int, caps: Caps) -> str:
+def _over(count: int, total: int, packed: int, caps: Limits) -> str:
     if count > caps.count:
         return f"more than {caps.count} members"
     if total > caps.size:

@@ -34,18 +34,18 @@ def frame_records(
     """Makes the records, in order.
 
     Args:
-      source: opened from `root`.
-      root: the raw folder.
-      request: size and encoding of the images.
-      threads: frames made at a time.
-      entries: the manifest's entries are appended here.
-      faults: what is wrong with frames is appended here; after the first fault no
-        more records come, but all frames are looked at.
-      log: called with a line a video.
-      count: called after each frame.
+        source: opened from `root`.
+        root: the raw folder.
+        request: size and encoding of the images.
+        threads: frames made at a time.
+        entries: the manifest's entries are appended here.
+        faults: what is wrong with frames is appended here; after the first fault no
+            more records come, but all frames are looked at.
+        log: called with a line a video.
+        count: called after each frame.
 
     Raises:
-      DataError: at the end, if there were faults.
+        DataError: at the end, if there were faults.
     """
 
     def one(place: tuple[int, int]) -> tuple[dict[str, Any], FrameEntry] | list[str]:

@@ -12,7 +12,7 @@ class ProgressBar:
     """A bar with the time that is left, if `stream` is a terminal; else nothing.
 
     Args:
-      stream: where it is drawn; standard error if not given.
+        stream: where it is drawn; standard error if not given.
     """
 
     def __init__(self, stream: TextIO | None = None):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.frames import DataError, RawSource
-from data_pipelines.io.files import WriteError, held, unwritable
+from data_pipelines.io.files import WriteError, folder_lock, write_failure
 from data_pipelines.io.images import size_fault
 from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
@@ -29,7 +29,7 @@ from data_pipelines.prepared import (
     write_manifest,
 )
 from data_pipelines.sources import DATASETS, PREPARED, Request
-from data_pipelines.sources.folder import other_ways, video_names
+from data_pipelines.sources.folder import mask_values_advice, video_names
 
 Log = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -51,20 +51,20 @@ def prepare(
     done. A second run for the same `out` is refused.
 
     Args:
-      raw: the raw folder, or a folder of archives, or archives.
-      out: a folder that does not exist, is empty, or was prepared alike.
-      request: what to prepare.
-      threads: frames read at a time; the records do not depend on it.
-      log: called with lines of text.
-      progress: called after each frame with (frames done, frames in all).
+        raw: the raw folder, or a folder of archives, or archives.
+        out: a folder that does not exist, is empty, or was prepared alike.
+        request: what to prepare.
+        threads: frames read at a time; the records do not depend on it.
+        log: called with lines of text.
+        progress: called after each frame with (frames done, frames in all).
 
     Returns:
-      The manifest.
+        The manifest.
 
     Raises:
-      FileNotFoundError: the raw data are not there; says how to come by them.
-      DataError: one line for every fault in the raw data; `out` is untouched then.
-      WriteError: `out` cannot be written, for instance for want of space.
+        FileNotFoundError: the raw data are not there; says how to come by them.
+        DataError: one line for every fault in the raw data; `out` is untouched then.
+        WriteError: `out` cannot be written, for instance for want of space.
     """
     _check_request(request)
     out = Path(out).resolve()
@@ -81,7 +81,7 @@ def prepare(
     if any(out == path or out in path.parents for path in raw):
         raise DataError([f"{out}: holds the raw data; choose another --out"])
     work = out.with_name(f".{out.name}.partial")
-    with held(work) as ours:
+    with folder_lock(work) as ours:
         if not ours:
             raise DataError(
                 [f"{out}: another process prepares into it; wait, or choose another"]
@@ -99,7 +99,7 @@ def prepare(
             os.replace(work, out)
         except BaseException as error:
             shutil.rmtree(work, ignore_errors=True)
-            why = unwritable(error)
+            why = write_failure(error)
             if why and not isinstance(error, WriteError):
                 raise WriteError(f"{out}: cannot be written ({why})") from error
             raise
@@ -233,7 +233,7 @@ def _told(faults: Iterable[str], request: Request) -> DataError:
     """The faults, and what else may be asked for if they are about masks' values."""
     lines = list(faults)
     own = DATASETS[request.dataset].masks
-    ways = other_ways(lines, request.mask_values) if own else []
+    ways = mask_values_advice(lines, request.mask_values) if own else []
     return DataError([*(line for line in lines if line not in ways), *ways])
 
 
@@ -243,7 +243,7 @@ def _opened(
     """The raw data, and their folder: the one given, or a new one of the archives'.
 
     Raises:
-      DataError: with the faults of all archives, and of what the good ones hold.
+        DataError: with the faults of all archives, and of what the good ones hold.
     """
     archives = list(raw)
     if len(raw) == 1 and raw[0].is_dir():

@@ -13,8 +13,8 @@ def open_checked(root: Path, request: Request) -> RawSource:
     """Opens a raw folder.
 
     Raises:
-      DataError: the folder is broken; with the faults of its tree, and of the pixels
-        of every frame and mask in it.
+        DataError: the folder is broken; with the faults of its tree, and of the pixels
+            of every frame and mask in it.
     """
     faults: list[str] = _number_faults(root, request)
     source = None

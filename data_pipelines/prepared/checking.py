@@ -25,7 +25,7 @@ def check_manifest(content: dict[str, Any]) -> None:
     """Checks a manifest's fields before anything is made of them.
 
     Raises:
-      ValueError, KeyError: names the frame and field that is wrong.
+        ValueError, KeyError: names the frame and field that is wrong.
     """
     wanted = {"request", "classes", "resize", "records", "versions", "frames"}
     if set(content) != wanted:

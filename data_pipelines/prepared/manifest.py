@@ -15,7 +15,7 @@ import numpy as np
 
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.io.files import write_text
-from data_pipelines.io.names import shown
+from data_pipelines.io.names import printable
 from data_pipelines.prepared import checking
 
 MANIFEST = "manifest.json"
@@ -27,20 +27,20 @@ class FrameEntry:
     """One frame. Hashes are SHA-256 in hexadecimal, sizes (height, width).
 
     Attributes:
-      video: name of its video.
-      frame: name of the frame.
-      index: its place in the video, from 0.
-      sources: hash of each source file, by path relative to the raw folder, the
-        picture's first.
-      image_size: of the stored image.
-      image_sha256: `array_sha256` of the stored image, decoded.
-      label_size: of the stored label; None if the frame has none.
-      label_sha256: `array_sha256` of the label; None if the frame has none.
-      histogram: the label's pixels by class; empty if the frame has none.
-      ignored: the label's pixels that are not scored.
-      odd: for each label file that has any, its pixels by value or colour that is no
-        class's; what became of them is the dataset's rule.
-      look: `difference_hash` of the stored image.
+        video: name of its video.
+        frame: name of the frame.
+        index: its place in the video, from 0.
+        sources: hash of each source file, by path relative to the raw folder, the
+            picture's first.
+        image_size: of the stored image.
+        image_sha256: `array_sha256` of the stored image, decoded.
+        label_size: of the stored label; None if the frame has none.
+        label_sha256: `array_sha256` of the label; None if the frame has none.
+        histogram: the label's pixels by class; empty if the frame has none.
+        ignored: the label's pixels that are not scored.
+        odd: for each label file that has any, its pixels by value or colour that is no
+            class's; what became of them is the dataset's rule.
+        look: `difference_hash` of the stored image.
     """
 
     video: str
@@ -62,12 +62,12 @@ class Manifest:
     """Prepared data as a whole.
 
     Attributes:
-      request: what was asked for (dataset, task, size, ...); plain JSON values.
-      classes: background first.
-      resize: how images and labels were brought to their stored sizes.
-      records: the folder of the records, relative to the manifest.
-      versions: of the software that wrote the records.
-      frames: one entry a record, in the records' order; a video's are together.
+        request: what was asked for (dataset, task, size, ...); plain JSON values.
+        classes: background first.
+        resize: how images and labels were brought to their stored sizes.
+        records: the folder of the records, relative to the manifest.
+        versions: of the software that wrote the records.
+        frames: one entry a record, in the records' order; a video's are together.
     """
 
     request: Mapping[str, Any]
@@ -97,8 +97,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Reads `folder/manifest.json`.
 
     Raises:
-      FileNotFoundError: there is none.
-      DataError: it is damaged, was edited, or is of another version.
+        FileNotFoundError: there is none.
+        DataError: it is damaged, was edited, or is of another version.
     """
     file = Path(folder) / MANIFEST
     if not file.is_file():
@@ -130,7 +130,7 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 def _damaged(file: Path, error: Exception) -> DataError:
     what = f"no {error}" if isinstance(error, KeyError) else str(error)
-    what = shown(" ".join(what.split())) or type(error).__name__
+    what = printable(" ".join(what.split())) or type(error).__name__
     return DataError([f"{file}: damaged ({what}); prepare the data again"])
 
 

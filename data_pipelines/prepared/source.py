@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.frames import IGNORE, DataError, Video
 from data_pipelines.io.images import decode
-from data_pipelines.io.names import shown
+from data_pipelines.io.names import printable
 from data_pipelines.prepared.manifest import (
     FrameEntry,
     Manifest,
@@ -46,7 +46,7 @@ class Prepared:
         """The picture, uint8 `[H, W, 3]` at the prepared size.
 
         Raises:
-          DataError: the record is damaged or is not the one of the manifest.
+            DataError: the record is damaged or is not the one of the manifest.
         """
         entry = self.entry(video, frame)
         array = self._decoded(video, frame, "image", "RGB")
@@ -58,7 +58,7 @@ class Prepared:
         """The classes, uint8 `[h, w]` at the stored size; None if there is no mask.
 
         Raises:
-          DataError: the record is damaged or is not the one of the manifest.
+            DataError: the record is damaged or is not the one of the manifest.
         """
         entry = self.entry(video, frame)
         if entry.label_size is None:
@@ -94,7 +94,7 @@ class Prepared:
         return DataError(
             [
                 f"{self._folder}: video {entry.video}, frame {entry.frame}: damaged "
-                f"({shown(' '.join(found.split()))}); prepare the data again"
+                f"({printable(' '.join(found.split()))}); prepare the data again"
             ]
         )
 
@@ -106,8 +106,8 @@ def open_prepared(folder: str | Path) -> Prepared:
     are checked against it as they are read (`verify` checks them all).
 
     Raises:
-      FileNotFoundError: there is no manifest in `folder`.
-      DataError: the manifest is damaged, or the records are missing or others.
+        FileNotFoundError: there is no manifest in `folder`.
+        DataError: the manifest is damaged, or the records are missing or others.
     """
     from data_pipelines.prepared.store import open_records
 
@@ -118,7 +118,7 @@ def open_prepared(folder: str | Path) -> Prepared:
         records = open_records(place)
         count = len(records)
     except Exception as error:
-        line = shown(" ".join(str(error).split()))
+        line = printable(" ".join(str(error).split()))
         raise DataError(
             [f"{place}: records cannot be read ({line}); prepare the data again"]
         ) from error
@@ -138,14 +138,14 @@ def verify(
     """Decodes every image and label and compares them with the manifest.
 
     Args:
-      folder: what `python -m data_pipelines.prepare` wrote.
-      log: called with one line a video.
+        folder: what `python -m data_pipelines.prepare` wrote.
+        log: called with one line a video.
 
     Returns:
-      (videos, frames) checked.
+        (videos, frames) checked.
 
     Raises:
-      FileNotFoundError, DataError: as `open_prepared`; with the faults of all frames.
+        FileNotFoundError, DataError: as `open_prepared`; with the faults of all frames.
     """
     source = open_prepared(folder)
     faults: list[str] = []

@@ -78,13 +78,13 @@ def write_records(
     """Writes records below `folder`.
 
     Args:
-      folder: an existing folder.
-      records: dicts of image (encoded bytes), label (PNG bytes), video, frame (text)
-        and index (int); read one at a time.
-      encoding: "png" or "jpeg", that of the images.
+        folder: an existing folder.
+        records: dicts of image (encoded bytes), label (PNG bytes), video, frame (text)
+            and index (int); read one at a time.
+        encoding: "png" or "jpeg", that of the images.
 
     Returns:
-      The folder of the records, relative to `folder`.
+        The folder of the records, relative to `folder`.
     """
     folder = Path(folder)
     tfds.disable_progress_bar()
@@ -106,8 +106,8 @@ def open_records(folder: str | Path) -> Records:
     """The records in `folder`, images and labels as encoded bytes.
 
     Raises:
-      ValueError: the folder describes its records otherwise than this program does, or
-        files are missing.
+        ValueError: the folder describes its records otherwise than this program does,
+            or files are missing.
 
     Raises what the record library raises where files are damaged.
     """
@@ -147,7 +147,7 @@ def _shards(folder: Path, kind: str) -> list[Path]:
     """The files of a folder's records, in order; none if it has none of this kind.
 
     Raises:
-      ValueError: some are missing.
+        ValueError: some are missing.
     """
     name = re.compile(rf"{PreparedFrames.name}-{_SPLIT}\.{kind}-(\d{{5}})-of-(\d{{5}})")
     found = {path.name: path for path in folder.iterdir() if name.fullmatch(path.name)}

@@ -4,11 +4,11 @@ from importlib import import_module
 
 from data_pipelines.sources.dataset import (
     ALL,
-    Chosen,
     Dataset,
     Division,
     Request,
-    require,
+    Selection,
+    check_division,
 )
 
 DATASETS: dict[str, Dataset] = {
@@ -44,9 +44,9 @@ __all__ = [
     "PREPARED",
     "SPLITS",
     "TASKS",
-    "Chosen",
+    "Selection",
     "Dataset",
     "Division",
     "Request",
-    "require",
+    "check_division",
 ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_pipelines.frames import DataError, FrameSource
 from data_pipelines.prepared import MANIFEST, open_prepared
-from data_pipelines.sources import DATASETS, Chosen, Dataset, Request
+from data_pipelines.sources import DATASETS, Dataset, Request, Selection
 from dmnet_jax.config import DataConfig
 
 
@@ -78,7 +78,7 @@ def _opened_raw(
     own = bool(dataset.masks)
     if not own and missing:
         there = ()  # all are opened, and what lacks them tells which there are
-    chosen = Chosen(there or None, data.num_classes, data.size, data.synthetic)
+    chosen = Selection(there or None, data.num_classes, data.size, data.synthetic)
     source = None
     if there or not own or not known:
         source = dataset.open(root, request, chosen)

@@ -7,16 +7,16 @@ from data_pipelines.frames import (
     DataError,
     FrameSource,
     Selected,
-    cached,
-    resized,
-    select,
+    cache_frames,
+    resize_frames,
+    select_videos,
 )
-from data_pipelines.io.files import naming
+from data_pipelines.io.files import as_write_error
 from data_pipelines.loading.labels import check_labels
 from data_pipelines.loading.leakage import check_disjoint
 from data_pipelines.prepared import MANIFEST
-from data_pipelines.sources import DATASETS, Request, require
-from data_pipelines.sources.folder import other_ways
+from data_pipelines.sources import DATASETS, Request, check_division
+from data_pipelines.sources.folder import mask_values_advice
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets.opening import needed, opened, unnamed
 
@@ -37,7 +37,7 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
     dataset = DATASETS[data.dataset]
     root = data.root or dataset.root
     if dataset.make is not None:
-        with naming(root):
+        with as_write_error(root):
             dataset.make(Path(root), data.synthetic)
     if not (root or dataset.endless):
         raise DataError(
@@ -98,7 +98,7 @@ def split_names(
         )
     render = "render more with data.synthetic.sequences"
     advice = "add the videos" if dataset.make is None else render
-    require(division, known, known if val is None else _names(val), name, advice)
+    check_division(division, known, known if val is None else _names(val), name, advice)
     return list(division.train), list(division.val)
 
 
@@ -122,7 +122,10 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
         both = None if train_needed is None else [*train_needed, *(val_needed or ())]
         source, apart = _checked(open_dataset(data, both), data), None
     train_names, val_names = split_names(data, source, apart)
-    train, val = select(source, train_names), select(apart or source, val_names)
+    train, val = (
+        select_videos(source, train_names),
+        select_videos(apart or source, val_names),
+    )
     if not dataset.endless:  # whose scenes differ by their numbers
         check_disjoint(train, val)
     return _ready(train, data), _ready(val, data)
@@ -131,7 +134,7 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
 def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
     """The named videos of those that may validate, as `open_split` opens them."""
     source = _checked(open_validation(data, names), data)
-    return _ready(select(source, names), data)
+    return _ready(select_videos(source, names), data)
 
 
 def check_masks(
@@ -157,7 +160,7 @@ def check_masks(
         )
     except DataError as error:
         own = dataset.masks
-        ways = other_ways(error.faults, data.mask_values) if own else []
+        ways = mask_values_advice(error.faults, data.mask_values) if own else []
         raise DataError([*error.faults, *ways]) from None
 
 
@@ -178,4 +181,4 @@ def _checked(source: FrameSource, data: DataConfig) -> FrameSource:
 
 
 def _ready(videos: Selected, data: DataConfig) -> FrameSource:
-    return cached(resized(videos, data.size))
+    return cache_frames(resize_frames(videos, data.size))

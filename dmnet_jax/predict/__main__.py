@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data_pipelines.io.names import shown
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
+from data_pipelines.io.names import printable
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program_name
 
 if TYPE_CHECKING:
     from dmnet_jax.predict.run import Options
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m dmnet_jax.predict"),
+        prog=program_name("python -m dmnet_jax.predict"),
         description=__doc__ or "",
     )
     try:
@@ -141,9 +141,9 @@ def _one(flags: Flags, options: "Options") -> int:
     if found is None:
         print("stopped before the first frame; nothing was written")
         return stop.exit_code
-    print(shown(told(found, out)))
+    print(printable(told(found, out)))
     if found["lost"]:
-        print(shown(f"error: {flags.source}: {found['lost']}"), file=sys.stderr)
+        print(printable(f"error: {flags.source}: {found['lost']}"), file=sys.stderr)
         return 1
     return stop.exit_code
 
@@ -194,7 +194,7 @@ def _segmented(flags: Flags, request: "Request", left: Sequence["Video"]) -> int
         for outcome in outcomes:
             if outcome.status != "stopped":
                 came[outcome.status] += 1
-                bar.log(shown(many.told(outcome, came.total(), len(left), began)))
+                bar.log(printable(many.told(outcome, came.total(), len(left), began)))
         bar.clear()
     bad = came["failed"] + came["lost"]
     done = f"{came['done']} of {len(left)} videos segmented"

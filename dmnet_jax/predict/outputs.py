@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.frames import ClassInfo
-from data_pipelines.io.files import naming
+from data_pipelines.io.files import as_write_error
 from data_pipelines.sources.folder.classes import class_color
 from dmnet_jax.evaluation.results import write_json
 from dmnet_jax.predict.formats import Format, label_writer, replacing
@@ -111,7 +111,7 @@ class Outputs:
         self._folder = folder
         self._names = [info["name"] for info in classes]
         self._colors = colors_of(classes)
-        with naming(folder):
+        with as_write_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
             known = map(ClassInfo, self._names, self._colors)
             self._labels = label_writer(form, folder, tuple(known), file_names or {})
@@ -135,7 +135,7 @@ class Outputs:
             seconds: when the overlay video shows it.
             more: for the frame's line.
         """
-        with naming(self._folder):
+        with as_write_error(self._folder):
             self._add(captured, result, seconds, more)
         self.written += 1
 
@@ -184,7 +184,7 @@ class Outputs:
 
     def close(self, summary: dict[str, Any]) -> None:
         """Completes the files and writes `summary.json`."""
-        with naming(self._folder), contextlib.ExitStack() as last:
+        with as_write_error(self._folder), contextlib.ExitStack() as last:
             # Whatever fails, the others are completed.
             last.callback(write_json, self._folder / "summary.json", summary)
             if self._video is not None:

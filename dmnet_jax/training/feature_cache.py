@@ -21,7 +21,7 @@ import numpy as np
 
 from data_pipelines.corruption import SEVERITIES, TRAINED, Corruption, corrupt
 from data_pipelines.frames import IGNORE
-from data_pipelines.io.files import make_folder, naming
+from data_pipelines.io.files import as_write_error, make_folder
 from data_pipelines.loading.clips import sample_clip
 from data_pipelines.loading.loader import Batch, ClipLoader, generator
 from dmnet_jax.models.clips import decode_frames
@@ -222,7 +222,7 @@ class FeatureCache:
             shape = (places, int(self._first[-1]), *like.shape[1:])
             dtype = np.dtype(self.dtype or like.dtype)
             path = self._folder / name
-            with naming(path), path.open("wb") as file:
+            with as_write_error(path), path.open("wb") as file:
                 # Taken now: writing to a map on a full disk would end the process.
                 size = int(np.prod(shape)) * dtype.itemsize
                 if hasattr(os, "posix_fallocate"):  # not on macOS

@@ -16,16 +16,16 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    cached,
+    cache_frames,
     check,
     read_gray,
     read_image,
     read_label,
     read_size,
+    resize_frames,
     resize_image,
     resize_label,
-    resized,
-    select,
+    select_videos,
 )
 
 
@@ -255,32 +255,34 @@ def test_image_is_interpolated_when_enlarged():
 
 def test_resized_changes_images_and_keeps_labels():
     source = Memory()
-    small = resized(source, (5, 7))
+    small = resize_frames(source, (5, 7))
     assert small.image(1, 0).shape == (5, 7, 3)
     assert np.array_equal(small.label(1, 0), source.label(1, 0))
     assert small.label(1, 1) is None
     assert small.videos == source.videos and small.classes == source.classes
-    assert np.array_equal(resized(source, (12, 16)).image(0, 1), source.image(0, 1))
+    assert np.array_equal(
+        resize_frames(source, (12, 16)).image(0, 1), source.image(0, 1)
+    )
     with pytest.raises(DataError, match="at least 1"):
-        resized(source, (0, 7))
+        resize_frames(source, (0, 7))
 
 
 def test_select_orders_videos_and_names_unknown_ones():
     source = Memory()
-    chosen = select(source, ["b", "a"])
+    chosen = select_videos(source, ["b", "a"])
     assert [video.name for video in chosen.videos] == ["b", "a"]
     assert np.array_equal(chosen.image(0, 1), source.image(1, 1))
     assert np.array_equal(chosen.label(1, 2), source.label(0, 2))
     assert chosen.videos[0].unlabeled == {1}
     with pytest.raises(DataError) as error:
-        select(source, ["a", "c", "a", "d"])
+        select_videos(source, ["a", "c", "a", "d"])
     assert len(error.value.faults) == 3
     assert "'c'" in error.value.faults[0] and "a, b" in error.value.faults[0]
 
 
 def test_cached_reads_once_and_gives_labels_at_both_sizes():
     source = Memory()
-    kept = cached(source)
+    kept = cache_frames(source)
     for _ in range(3):
         assert np.array_equal(kept.image(0, 1), Memory().image(0, 1))
         label = kept.label_resized(0, 1)
@@ -301,7 +303,7 @@ def test_cached_gives_all_threads_one_array():
             gate.wait(timeout=10)
             return super().image(video, frame)
 
-    kept = cached(Slow())
+    kept = cache_frames(Slow())
     with ThreadPoolExecutor(8) as threads:
         arrays = list(threads.map(lambda _: kept.image(0, 2), range(8)))
     assert all(array is arrays[0] for array in arrays)

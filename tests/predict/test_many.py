@@ -16,7 +16,7 @@ from flax import linen as nn
 from PIL import Image
 
 from data_pipelines.annotations.__main__ import main as convert
-from data_pipelines.io.files import held
+from data_pipelines.io.files import folder_lock
 from data_pipelines.sources.folder import open_folder
 from dmnet_jax.export.stablehlo import export_step
 from dmnet_jax.models.protocol import Output, VideoSegmenter
@@ -178,7 +178,7 @@ def test_processes_that_are_killed_and_started_again_give_the_same_files(
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     while time.monotonic() < until:  # its processes end with it
-        with held(half) as free:
+        with folder_lock(half) as free:
             if free:
                 break
         time.sleep(0.02)
@@ -222,7 +222,7 @@ def test_a_video_that_another_process_has_is_left_to_it(
 ):
     out = tmp_path / "out"
     command = arguments(exported, videos, out, "--no-overlay")
-    with held(out / ".one.partial"):
+    with folder_lock(out / ".one.partial"):
         assert main(command) == 0
     said = capsys.readouterr().out
     assert "one: skipped" in said and "2 of 3 videos segmented, 0 with errors" in said

@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import pytest
 
-from data_pipelines.frames import resized
+from data_pipelines.frames import resize_frames
 from dmnet_jax import models, process, training
 from dmnet_jax.training import requirements
 from dmnet_jax.training.initial import RUNS_ONCE, initial_variables
@@ -21,7 +21,7 @@ def run():
     """(config, stages, network, variables) of the toy."""
     config = tiny_config()
     config = replace(config, data=replace(config.data, size=(128, 128)))
-    source = resized(Videos((4, 4)), config.data.size)
+    source = resize_frames(Videos((4, 4)), config.data.size)
     with everywhere():
         network = models.build(config)
         variables = jax.device_get(initial_variables(network, config))

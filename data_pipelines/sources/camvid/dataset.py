@@ -13,10 +13,10 @@ from data_pipelines.sources.camvid.raw import (
     open_camvid,
     video_names,
 )
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
+def _open(root: Path, request: Request, chosen: Selection) -> RawSource:
     if chosen.videos is None:
         return open_camvid(root)
     wanted = {name.partition("_")[0] for name in chosen.videos}

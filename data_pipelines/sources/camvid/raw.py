@@ -83,8 +83,8 @@ def decode_mask(path: Path) -> np.ndarray:
     """A mask file's classes, uint8 `[H, W]`: 1 to 11, or `IGNORE`.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it cannot be decoded or holds a value above 11.
+        FileNotFoundError: there is no such file.
+        DataError: it cannot be decoded or holds a value above 11.
     """
     values = read_gray(path)
     if values.max() > _UNLABELLED:
@@ -104,16 +104,16 @@ def open_camvid(root: str | Path, *, splits: Sequence[str] = SPLITS) -> CamVid:
     File names and image headers are checked here; pixels are decoded when asked for.
 
     Args:
-      root: holds the folders train, val or test, each with `frames` and `masks`.
-      splits: the folders that are looked at.
+        root: holds the folders train, val or test, each with `frames` and `masks`.
+        splits: the folders that are looked at.
 
     Returns:
-      The source; its videos are called SPLIT_SEQUENCE_FIRST, with the number of the
-      first frame as in its file's name.
+        The source; its videos are called SPLIT_SEQUENCE_FIRST, with the number of the
+        first frame as in its file's name.
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      DataError: one line for every fault found in the folders.
+        FileNotFoundError: `root` is no folder.
+        DataError: one line for every fault found in the folders.
     """
     root = Path(root)
     if not root.is_dir():

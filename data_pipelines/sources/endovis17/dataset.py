@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import RawSource, read_gray
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
 from data_pipelines.sources.endovis17.raw import open_endovis17, part_classes
 from data_pipelines.sources.endovis17.tables import (
     CLASSES,
@@ -26,7 +26,7 @@ from data_pipelines.sources.endovis17.test_set import (
 from data_pipelines.sources.endovis17.tree import PREFIX, sequence_folders
 
 
-def sequence_numbers(chosen: Chosen) -> list[int] | None:
+def sequence_numbers(chosen: Selection) -> list[int] | None:
     """The numbers that the wanted videos' names end in; None: all."""
     if chosen.videos is None:
         return None
@@ -34,7 +34,7 @@ def sequence_numbers(chosen: Chosen) -> list[int] | None:
     return [int(match[0]) for match in found if match]
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
+def _open(root: Path, request: Request, chosen: Selection) -> RawSource:
     sequences = sequence_numbers(chosen)
     if request.subset == "test":
         return open_endovis17_test(root, task=request.task, sequences=sequences)

@@ -23,7 +23,7 @@ from data_pipelines.io.pairs import is_skipped, numbered_folders, pairing_faults
 from data_pipelines.sources.endovis17.tables import CLASSES, OTHER, instrument_type
 from data_pipelines.sources.endovis17.tree import (
     PREFIX,
-    cropped,
+    crop_border,
     frame_files,
     sequence_faults,
     sequence_folders,
@@ -78,14 +78,14 @@ class EndoVis17:
 
     def image(self, video: int, frame: int) -> np.ndarray:
         """The picture without its border, uint8 `[H, W, 3]`."""
-        return cropped(read_image(self.files(video, frame)[0]))
+        return crop_border(read_image(self.files(video, frame)[0]))
 
     def label(self, video: int, frame: int) -> np.ndarray:
         """The task's classes, uint8 `[H, W]`.
 
         Raises:
-          DataError: a mask cannot be read or, in the parts task, holds a value that is
-            near no part's.
+            DataError: a mask cannot be read or, in the parts task, holds a value that
+                is near no part's.
         """
         label: np.ndarray | None = None
         stray: dict[Path, dict[str, int]] = {}
@@ -107,7 +107,7 @@ class EndoVis17:
                 np.copyto(label, parts, where=parts > 0)
         assert label is not None, "a video without mask folders"
         self._stray[video, frame] = stray
-        return cropped(label)
+        return crop_border(label)
 
 
 def open_endovis17(
@@ -122,18 +122,18 @@ def open_endovis17(
     here; pixels are decoded when asked for.
 
     Args:
-      root: holds the folders `instrument_dataset_K`, or the archives' folders with
-        these in them.
-      task: "types" (8 classes), "parts" (4) or "binary" (2), see `CLASSES`.
-      sequences: the K wanted, in this order; all that are there if not given.
+        root: holds the folders `instrument_dataset_K`, or the archives' folders with
+            these in them.
+        task: "types" (8 classes), "parts" (4) or "binary" (2), see `CLASSES`.
+        sequences: the K wanted, in this order; all that are there if not given.
 
     Returns:
-      The source; its videos are called instrument_dataset_K.
+        The source; its videos are called instrument_dataset_K.
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      ValueError: there is no such task.
-      DataError: one line for every fault found in the folders.
+        FileNotFoundError: `root` is no folder.
+        ValueError: there is no such task.
+        DataError: one line for every fault found in the folders.
     """
     root = Path(root)
     if task not in CLASSES:
@@ -165,7 +165,7 @@ def part_classes(values: np.ndarray, path: Path) -> np.ndarray:
     """Stored part values to classes 0..3; the probe, 40, is no part of the task.
 
     Raises:
-      DataError: a value is near no part's; names it, the file and the pixel.
+        DataError: a value is near no part's; names it, the file and the pixel.
     """
     if values.max() > _LARGEST_PART:
         row, column = np.unravel_index(values.argmax(), values.shape)

@@ -50,7 +50,7 @@ def instrument_type(folder: str) -> int:
     """The type id, 1 to 7, of a ground-truth folder, by what its name contains.
 
     Raises:
-      DataError: the name contains none of the instruments' names, or several.
+        DataError: the name contains none of the instruments' names, or several.
     """
     types = [kind for name, kind in _FOLDER_TYPES.items() if name in folder]
     if len(types) != 1:
@@ -67,7 +67,7 @@ def fold_split(fold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Sequence numbers (train, val) of fold 0 to 3.
 
     Raises:
-      ValueError: there is no such fold.
+        ValueError: there is no such fold.
     """
     if not 0 <= fold < len(FOLDS):
         raise ValueError(f"fold={fold}: folds are 0 to {len(FOLDS) - 1}")
@@ -86,7 +86,7 @@ def train_for_test(sequence: int) -> tuple[int, ...]:
     The challenge's rule: all but the one whose continuation the test sequence is.
 
     Raises:
-      ValueError: there is no such test sequence.
+        ValueError: there is no such test sequence.
     """
     if sequence not in TEST_SEQUENCES:
         raise ValueError(f"sequence={sequence}: test sequences are 1 to 10")

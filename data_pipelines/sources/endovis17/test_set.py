@@ -20,7 +20,7 @@ from data_pipelines.io.pairs import is_skipped, numbered_folders, pairing_faults
 from data_pipelines.sources.endovis17.tables import CLASSES
 from data_pipelines.sources.endovis17.tree import (
     PREFIX,
-    cropped,
+    crop_border,
     frame_files,
     sequence_faults,
     sequence_folders,
@@ -67,19 +67,19 @@ class EndoVis17Test:
 
     def image(self, video: int, frame: int) -> np.ndarray:
         """The picture without its border, uint8 `[H, W, 3]`."""
-        return cropped(read_image(self.files(video, frame)[0]))
+        return crop_border(read_image(self.files(video, frame)[0]))
 
     def label(self, video: int, frame: int) -> np.ndarray:
         """The task's classes, uint8 `[H, W]`; `DataError` for a value of no class."""
         path = self.files(video, frame)[1]
-        return cropped(decode_test_mask(read_gray(path), path, self.task))
+        return crop_border(decode_test_mask(read_gray(path), path, self.task))
 
 
 def decode_test_mask(values: np.ndarray, path: Path, task: str) -> np.ndarray:
     """Classes of a test mask's values, uint8 `[H, W]`.
 
     Raises:
-      DataError: a value is no class's; names it, the file and the pixel.
+        DataError: a value is no class's; names it, the file and the pixel.
     """
     table = np.full(256, 255, np.uint8)
     for value, index in _VALUES[task].items():
@@ -107,17 +107,17 @@ def open_endovis17_test(
     """Opens the test data of the challenge as they are distributed.
 
     Args:
-      root: holds the test archives' folders and those of their ground truth.
-      task: as in `open_endovis17`.
-      sequences: the K wanted, in this order; all that are there if not given.
+        root: holds the test archives' folders and those of their ground truth.
+        task: as in `open_endovis17`.
+        sequences: the K wanted, in this order; all that are there if not given.
 
     Returns:
-      The source; its videos are called instrument_dataset_K, as in training.
+        The source; its videos are called instrument_dataset_K, as in training.
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      ValueError: there is no such task.
-      DataError: one line for every fault found in the folders.
+        FileNotFoundError: `root` is no folder.
+        ValueError: there is no such task.
+        DataError: one line for every fault found in the folders.
     """
     root = Path(root)
     if task not in CLASSES:

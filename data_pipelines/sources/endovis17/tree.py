@@ -29,10 +29,10 @@ def picture_box(height: int, width: int) -> tuple[int, int, int, int]:
     with the picture's own proportions, 4:5, as cropped already.
 
     Returns:
-      (top, left, height, width) in pixels.
+        (top, left, height, width) in pixels.
 
     Raises:
-      DataError: the frame has other proportions.
+        DataError: the frame has other proportions.
     """
     if abs(5 * height - 4 * width) <= 4:
         return 0, 0, height, width
@@ -48,7 +48,7 @@ def picture_box(height: int, width: int) -> tuple[int, int, int, int]:
     return round(28 / 1024 * rows), round(320 / 1280 * columns), rows, columns
 
 
-def cropped(array: np.ndarray) -> np.ndarray:
+def crop_border(array: np.ndarray) -> np.ndarray:
     """A frame or mask `[H, W, ...]` without its border."""
     top, left, height, width = picture_box(*array.shape[:2])
     return np.ascontiguousarray(array[top : top + height, left : left + width])

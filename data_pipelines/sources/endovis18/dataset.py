@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import RawSource, read_image
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
 from data_pipelines.sources.endovis17.dataset import sequence_numbers as wanted
 from data_pipelines.sources.endovis18.raw import open_endovis18, sequence_numbers
 from data_pipelines.sources.endovis18.tables import (
@@ -17,7 +17,7 @@ from data_pipelines.sources.endovis18.tables import (
 )
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
+def _open(root: Path, request: Request, chosen: Selection) -> RawSource:
     return open_endovis18(
         root,
         task=request.task,

@@ -73,7 +73,7 @@ class EndoVis18:
         """The task's classes, uint8 `[H, W]`.
 
         Raises:
-          DataError: the label cannot be read or holds a colour that is no class's.
+            DataError: the label cannot be read or holds a colour that is no class's.
         """
         path = self.masks[video][frame]
         label, self._unknown[video, frame] = decode_colors(
@@ -97,20 +97,20 @@ def open_endovis18(
     other procedures than the training archives': open it as a root of its own.
 
     Args:
-      root: holds the folders `seq_K`, or the archives' folders with these in them.
-      task: "parts" (4 classes) or "all" (12), see `CLASSES`.
-      sequences: the K wanted, in this order; all that are there if not given.
-      on_unknown: what becomes of a pixel whose colour is no class's: "error",
-        "ignore" or "nearest", see `decode_colors`.
-      subset: "train", or "test" if `root` holds the test archive.
+        root: holds the folders `seq_K`, or the archives' folders with these in them.
+        task: "parts" (4 classes) or "all" (12), see `CLASSES`.
+        sequences: the K wanted, in this order; all that are there if not given.
+        on_unknown: what becomes of a pixel whose colour is no class's: "error",
+            "ignore" or "nearest", see `decode_colors`.
+        subset: "train", or "test" if `root` holds the test archive.
 
     Returns:
-      The source; its videos are called seq_K, those of the test archive test_seq_K.
+        The source; its videos are called seq_K, those of the test archive test_seq_K.
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      ValueError: there is no such task, `on_unknown` or `subset`.
-      DataError: one line for every fault found in the folders.
+        FileNotFoundError: `root` is no folder.
+        ValueError: there is no such task, `on_unknown` or `subset`.
+        DataError: one line for every fault found in the folders.
     """
     root = Path(root)
     if task not in CLASSES:

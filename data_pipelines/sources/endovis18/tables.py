@@ -73,18 +73,18 @@ def decode_colors(
     """Class indices of label colours.
 
     Args:
-      rgb: uint8 `[H, W, 3]`.
-      path: the file that errors name.
-      task: "all" or "parts"; in "parts" what is no instrument part is background.
-      on_unknown: "error"; "ignore" makes a pixel of no class's colour `IGNORE`;
-        "nearest" gives it the class of the nearest colour (squared RGB distance, the
-        lower id on a tie).
+        rgb: uint8 `[H, W, 3]`.
+        path: the file that errors name.
+        task: "all" or "parts"; in "parts" what is no instrument part is background.
+        on_unknown: "error"; "ignore" makes a pixel of no class's colour `IGNORE`;
+            "nearest" gives it the class of the nearest colour (squared RGB distance,
+            the lower id on a tie).
 
     Returns:
-      (uint8 `[H, W]`, pixels by colour, #rrggbb, that is no class's).
+        (uint8 `[H, W]`, pixels by colour, #rrggbb, that is no class's).
 
     Raises:
-      DataError: `on_unknown` is "error" and a pixel's colour is no class's.
+        DataError: `on_unknown` is "error" and a pixel's colour is no class's.
     """
     wide = rgb.astype(np.uint32)
     codes = (wide[..., 0] << 16) | (wide[..., 1] << 8) | wide[..., 2]

@@ -5,7 +5,7 @@ from data_pipelines.sources.folder.dataset import DATASET
 from data_pipelines.sources.folder.masks import (
     MASK_VALUES,
     MaskValues,
-    other_ways,
+    mask_values_advice,
     read_mask,
 )
 from data_pipelines.sources.folder.reader import (
@@ -18,7 +18,7 @@ from data_pipelines.sources.folder.tree import video_names
 __all__ = [
     "DATASET",
     "MASK_VALUES",
-    "other_ways",
+    "mask_values_advice",
     "FolderSource",
     "MaskValues",
     "check",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import ClassInfo, RawSource, read_gray
-from data_pipelines.sources.dataset import Chosen, Dataset, Request
+from data_pipelines.sources.dataset import Dataset, Request, Selection
 from data_pipelines.sources.folder.masks import read_mask
 from data_pipelines.sources.folder.reader import named_classes, open_folder
 from data_pipelines.sources.folder.tree import video_names
@@ -19,10 +19,10 @@ def names(root: Path, request: Request) -> list[str]:
     return video_names(root)
 
 
-def open_own(
+def open_folder_dataset(
     root: Path,
     request: Request,
-    chosen: Chosen,
+    chosen: Selection,
     classes: Sequence[str | ClassInfo] | None,
 ) -> RawSource:
     """Opens a folder in this layout, whose classes may be known."""
@@ -36,11 +36,11 @@ def open_own(
     )
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
+def _open(root: Path, request: Request, chosen: Selection) -> RawSource:
     classes = None
     if chosen.num_classes and not (root / "classes.json").is_file():
         classes = [f"class_{i}" for i in range(chosen.num_classes)]
-    return open_own(root, request, chosen, classes)
+    return open_folder_dataset(root, request, chosen, classes)
 
 
 def _read_mask(path: Path, request: Request) -> np.ndarray:

@@ -28,7 +28,7 @@ _OTHER_WAYS = (
 )
 
 
-def other_ways(faults: Iterable[str], values: MaskValues) -> list[str]:
+def mask_values_advice(faults: Iterable[str], values: MaskValues) -> list[str]:
     """A line to end a report with, if any of its faults is about a mask's values.
 
     For datasets of which `mask_values` may be chosen.
@@ -46,14 +46,14 @@ def read_mask(
     """A mask file's classes, uint8 `[h, w]`, `IGNORE` where it is not scored.
 
     Args:
-      path: a file of a format that loses nothing.
-      classes: background first.
-      values: what a value means, see above.
-      ignore: values that are not scored ("class" only).
+        path: a file of a format that loses nothing.
+        classes: background first.
+        values: what a value means, see above.
+        ignore: values that are not scored ("class" only).
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it cannot be decoded, or a pixel is of no class; names the pixel.
+        FileNotFoundError: there is no such file.
+        DataError: it cannot be decoded, or a pixel is of no class; names the pixel.
     """
     if values == "binary":
         return _binary(path)

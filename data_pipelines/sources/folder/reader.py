@@ -24,7 +24,7 @@ from data_pipelines.sources.folder.classes import class_color, read_classes
 from data_pipelines.sources.folder.masks import (
     MASK_VALUES,
     MaskValues,
-    other_ways,
+    mask_values_advice,
     read_mask,
 )
 from data_pipelines.sources.folder.tree import (
@@ -84,25 +84,26 @@ def open_folder(
     decoded when asked for (`data_pipelines.frames.check` decodes them all).
 
     Args:
-      root: holds one folder a video, see `tree`.
-      masks: name of the folder with a video's masks, if they are not beside its frames.
-      videos: names of the videos wanted; all of them if not given.
-      classes: class names by mask value, background first. If not given they come
-        from `ROOT/classes.json`, or else from the masks: as many as the largest value
-        needs (then all masks are read once), called class_0, class_1, ...
-      ignore: mask values that are not scored; they become `IGNORE`.
-      allow_missing: accept frames without a mask, whose label is None.
-      mask_values: what a mask's values mean, see `sources.folder.masks`. "class" is
-        taken as "binary" where there are two classes and no mask of any video under
-        `root` has another value than 0 and 255; a warning is logged.
+        root: holds one folder a video, see `tree`.
+        masks: name of the folder with a video's masks, if they are not beside its
+            frames.
+        videos: names of the videos wanted; all of them if not given.
+        classes: class names by mask value, background first. If not given they come
+            from `ROOT/classes.json`, or else from the masks: as many as the largest
+            value needs (then all masks are read once), called class_0, class_1, ...
+        ignore: mask values that are not scored; they become `IGNORE`.
+        allow_missing: accept frames without a mask, whose label is None.
+        mask_values: what a mask's values mean, see `sources.folder.masks`. "class" is
+            taken as "binary" where there are two classes and no mask of any video under
+            `root` has another value than 0 and 255; a warning is logged.
 
     Returns:
-      The source, videos and frames in natural order (frame_2 before frame_10).
+        The source, videos and frames in natural order (frame_2 before frame_10).
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      DataError: one line for every fault in the folder's tree; if there is one, also
-        for those of the pixels, so that one report has all of them.
+        FileNotFoundError: `root` is no folder.
+        DataError: one line for every fault in the folder's tree; if there is one, also
+            for those of the pixels, so that one report has all of them.
     """
     root = Path(root)
     if not root.is_dir():
@@ -145,7 +146,9 @@ def open_folder(
             )
     if faults:
         faults += _pixel_faults(root, source) if table else []
-        raise DataError(dict.fromkeys([*faults, *other_ways(faults, mask_values)]))
+        raise DataError(
+            dict.fromkeys([*faults, *mask_values_advice(faults, mask_values)])
+        )
     return source
 
 

@@ -17,9 +17,9 @@ from data_pipelines.io.pairs import (
     files_by_stem,
     frames_and_masks,
     is_skipped,
+    masks_by_frame,
     natural_key,
     pairing_faults,
-    with_frames_stems,
 )
 
 MASK_FOLDER = "masks"
@@ -69,16 +69,16 @@ def video_files(
     """(frames, masks) of a video by the frames' stems, in natural order.
 
     Args:
-      video: its folder.
-      masks: name of the folder with masks, if they are not beside the frames.
-      allow_missing: accept frames without a mask.
-      faults: what is wrong is appended here.
+        video: its folder.
+        masks: name of the folder with masks, if they are not beside the frames.
+        allow_missing: accept frames without a mask.
+        faults: what is wrong is appended here.
     """
     place, every = _place(video), not allow_missing
     if (video / masks).is_dir():
         frames = files_by_stem(place, PICTURES, faults)
         labels = files_by_stem(video / masks, MASKS, faults)
-        labels, place = with_frames_stems(frames, labels), video / masks
+        labels, place = masks_by_frame(frames, labels), video / masks
     else:
         frames, labels = {}, {}
         if masks == MASK_FOLDER:  # no other was asked for

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.frames import FrameSource
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
 from data_pipelines.sources.rendered.reader import (
     PART_CLASSES,
     STREAM_RATE,
@@ -16,7 +16,7 @@ from data_pipelines.sources.rendered.reader import (
 _TRAIN = 2
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> FrameSource:
+def _open(root: Path, request: Request, chosen: Selection) -> FrameSource:
     made = chosen.synthetic
     return RenderedVideos(made.seed, _TRAIN + made.scenes, made.frames, chosen.size)
 

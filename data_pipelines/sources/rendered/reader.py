@@ -37,12 +37,12 @@ class RenderedVideos:
     """A `FrameSource` of a few scenes, rendered when they are asked for.
 
     Args:
-      seed: of the series of scenes.
-      count: videos.
-      frames: of each.
-      size: (height, width), pixels.
-      rate: frames a second.
-      first: number of the first scene; by default one that no training gets to.
+        seed: of the series of scenes.
+        count: videos.
+        frames: of each.
+        size: (height, width), pixels.
+        rate: frames a second.
+        first: number of the first scene; by default one that no training gets to.
     """
 
     def __init__(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = sorted(
@@ -47,11 +47,13 @@ def test_a_library_that_lacks_a_module_raises_as_ever():
 
 def test_what_came_as_a_wheel_is_installed_from_it(tmp_path, monkeypatch):
     monkeypatch.setattr("data_pipelines.io.environment._ROOT", tmp_path)
-    assert install("tb") == 'pip install "dmnet_jax-VERSION-py3-none-any.whl[tb]"'
+    assert (
+        install_command("tb") == 'pip install "dmnet_jax-VERSION-py3-none-any.whl[tb]"'
+    )
 
 
 def test_no_text_names_a_package_of_no_index():
-    assert install("tb") == 'pip install -e ".[tb]"'
+    assert install_command("tb") == 'pip install -e ".[tb]"'
     for folder in ("dmnet_jax", "data_pipelines", "configs", "docs"):
         for path in (ROOT / folder).rglob("*.[pm][yd]"):
             assert "dmnet-jax[" not in path.read_text(encoding="utf-8"), path

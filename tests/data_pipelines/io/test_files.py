@@ -6,7 +6,13 @@ import sys
 
 import pytest
 
-from data_pipelines.io.files import WriteError, held, replaced, unwritable, write_text
+from data_pipelines.io.files import (
+    WriteError,
+    atomic_write,
+    folder_lock,
+    write_failure,
+    write_text,
+)
 from data_pipelines.prepare.__main__ import main as prepare
 from tests.support.tiny_run import ROOT, write_videos
 
@@ -14,12 +20,12 @@ from tests.support.tiny_run import ROOT, write_videos
 def test_a_file_is_replaced_whole_or_kept(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "one")
-    with pytest.raises(ZeroDivisionError), replaced(path) as fresh:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as fresh:
         fresh.write_text("half")
         raise ZeroDivisionError
     assert path.read_text() == "one"
     with pytest.raises(WriteError, match=r"a\.txt: cannot be written \(No space left"):
-        with replaced(path) as fresh:
+        with atomic_write(path) as fresh:
             fresh.write_text("half")
             raise OSError(errno.ENOSPC, "No space left on device")
     assert path.read_text() == "one" and [*tmp_path.iterdir()] == [path]
@@ -34,22 +40,22 @@ def test_the_reason_is_found_in_what_libraries_raise():
         except RuntimeError as error:
             raise ValueError("not finished") from error
     except ValueError as error:
-        assert unwritable(error) == "No space left on device"
-    assert not unwritable(ValueError("other"))
+        assert write_failure(error) == "No space left on device"
+    assert not write_failure(ValueError("other"))
 
 
 def test_a_folder_is_held_by_one(tmp_path):
     folder = tmp_path / "work"
-    with held(folder) as first, held(folder) as second:
+    with folder_lock(folder) as first, folder_lock(folder) as second:
         assert first and not second
-    with held(folder) as third:
+    with folder_lock(folder) as third:
         assert third
 
 
 def test_prepare_is_refused_where_another_one_works(tmp_path, capsys):
     root = write_videos(tmp_path / "raw", frames=1)
     command = ["--dataset", "folder", "--raw", str(root), "--out", f"{tmp_path}/out"]
-    with held(tmp_path / ".out.partial"):
+    with folder_lock(tmp_path / ".out.partial"):
         assert prepare(command) == 2
     assert "another process prepares into it" in capsys.readouterr().err
     assert prepare(command) == 0

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from data_pipelines.frames import DataError, check, read_gray, read_image, read_size
 from data_pipelines.io.images import MAX_ASPECT, size_fault
-from data_pipelines.io.pairs import listed
+from data_pipelines.io.pairs import list_files
 from data_pipelines.prepare import Request
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.sources.folder import open_folder
@@ -139,7 +139,7 @@ def test_what_macos_leaves_is_nobodys_frame(tmp_path):
         (tmp_path / name / "frames").mkdir(parents=True)
         (tmp_path / name / "frames" / "._0.png").write_bytes(b"\0\5\x16\7")
     frames = tmp_path / "v" / "frames"
-    assert listed(frames) == [frames / "0.png"]
+    assert list_files(frames) == [frames / "0.png"]
     source = open_folder(tmp_path)
     assert [video.name for video in source.videos] == ["v"]
     check(source)

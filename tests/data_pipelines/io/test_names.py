@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.frames import ClassInfo, DataError
-from data_pipelines.io.names import MAX_BYTES, file_name, name_fault, shown
+from data_pipelines.io.names import MAX_BYTES, file_name, name_fault, printable
 from data_pipelines.prepare.__main__ import main as prepare
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepared import (
@@ -78,7 +78,7 @@ def test_odd_but_honest_names_are_fine(name):
 
 
 def test_what_is_shown_steers_no_terminal():
-    assert shown("a\x1b[2Jb\udcff\u202e\nc") == "a\\x1b[2Jb\\udcff\\u202e\nc"
+    assert printable("a\x1b[2Jb\udcff\u202e\nc") == "a\\x1b[2Jb\\udcff\\u202e\nc"
 
 
 def test_file_names_are_cut_where_no_disk_holds_them():
@@ -132,7 +132,7 @@ def test_names_of_files_and_classes_are_checked_when_opened(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(classes))
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)
-    told = shown(error.value)
+    told = printable(error.value)
     assert told.count("is not UTF-8; rename it") == 2
     assert "two\\x1b[2J: the name has the control character 0x1b" in told
     assert "class 1: the name 'b\\x07' has the control character 0x7" in told

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.loading.augment import Augment, Drawn, draw_color
+from data_pipelines.loading.augment import Augment, Transform, draw_color
 
 drawn_changes = st.builds(
-    Drawn,
+    Transform,
     flip_horizontal=st.booleans(),
     flip_vertical=st.booleans(),
     scale=st.one_of(st.just(1.0), st.floats(0.7, 1.5)),
@@ -164,7 +164,7 @@ def test_colour_of_a_clip_equals_slow_reference():
     for sample in range(10):
         color = draw_color(rng_of(3, sample), (6, 7), 0.5)
         assert color.blur == 0 and color.noise is None
-        still = Drawn(False, False, 1.0, (0.5, 0.5), color)
+        still = Transform(False, False, 1.0, (0.5, 0.5), color)
         changed = still.image(image)
         curves = np.array(color.curves).reshape(3, 256)
         for pixel, new in zip(
@@ -207,7 +207,7 @@ def test_noise_differs_from_frame_to_frame():
     image = np.full((32, 40, 3), 120, np.uint8)
     colors = (draw_color(rng_of(6, i), (32, 40), 1.0) for i in range(100))
     color = next(c for c in colors if c.noise is not None and np.std(c.noise) > 3)
-    still = Drawn(False, False, 1.0, (0.5, 0.5), color)
+    still = Transform(False, False, 1.0, (0.5, 0.5), color)
     frames = np.stack([still.image(image, number) for number in range(4)])
     noise = (frames - frames.mean(axis=(1, 2), keepdims=True)).reshape(4, -1)
     correlation = np.corrcoef(noise) - np.eye(4)

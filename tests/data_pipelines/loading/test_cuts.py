@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data_pipelines.loading.cuts import FEW, WithCuts, cut_rows
+from data_pipelines.loading.cuts import FEW_CUTS, WithCuts, cut_rows
 from data_pipelines.loading.loader import generator
 
 ROWS, LENGTH = 3, 6
@@ -41,7 +41,7 @@ def test_a_row_goes_on_in_the_rows_after_it():
     counts = np.bincount(counts, minlength=LENGTH)
     assert abs(counts[1:].sum() / counts.sum() - 0.6) < 0.06
     assert len(counts) == LENGTH and counts.all()
-    assert counts[1 : FEW + 1].sum() > 2 * counts[FEW + 1 :].sum()
+    assert counts[1 : FEW_CUTS + 1].sum() > 2 * counts[FEW_CUTS + 1 :].sum()
 
 
 def test_no_probability_one_row_and_one_frame_have_no_cuts():

@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines.frames import DataError, select
+from data_pipelines.frames import DataError, select_videos
 from data_pipelines.io.images import difference_hash
 from data_pipelines.loading.leakage import check_disjoint
 from data_pipelines.prepare import Request, prepare
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepared import open_prepared
-from data_pipelines.sources import DATASETS, require
+from data_pipelines.sources import DATASETS, check_division
 from data_pipelines.sources.endovis17 import FOLDS, open_endovis17
 from data_pipelines.sources.endovis18 import SEQUENCES
 from data_pipelines.synthetic import write_endovis17
@@ -49,7 +49,7 @@ def leaking(raw, tmp_path_factory):
 
 
 def parts(source, division):
-    return select(source, division.train), select(source, division.val)
+    return select_videos(source, division.train), select_videos(source, division.val)
 
 
 def divisions(dataset, videos=()):
@@ -85,7 +85,9 @@ def test_every_fold_is_clean_raw_and_prepared(fold, raw, prepared):
     division = divisions("endovis17")[f"fold {fold}"]
     sources = open_endovis17(raw), open_prepared(prepared)
     for first, second in itertools.product(sources, sources):
-        check_disjoint(select(first, division.train), select(second, division.val))
+        check_disjoint(
+            select_videos(first, division.train), select_videos(second, division.val)
+        )
 
 
 def test_a_shared_frame_is_refused_raw_prepared_and_mixed(leaking, raw, tmp_path):
@@ -96,8 +98,8 @@ def test_a_shared_frame_is_refused_raw_prepared_and_mixed(leaking, raw, tmp_path
     published = divisions("endovis17")
     for first, second in itertools.product(sources, sources):
         for fold in range(4):
-            train = select(first, published[f"fold {fold}"].train)
-            val = select(second, published[f"fold {fold}"].val)
+            train = select_videos(first, published[f"fold {fold}"].train)
+            val = select_videos(second, published[f"fold {fold}"].val)
             if fold in (1, 3):  # these part sequences 5 and 6
                 with pytest.raises(DataError, match="frame001.*same picture as train"):
                     check_disjoint(train, val)
@@ -107,18 +109,18 @@ def test_a_shared_frame_is_refused_raw_prepared_and_mixed(leaking, raw, tmp_path
 
 def test_a_shared_name_is_refused(raw):
     source = open_endovis17(raw)
-    train = select(source, ["instrument_dataset_1", "instrument_dataset_2"])
+    train = select_videos(source, ["instrument_dataset_1", "instrument_dataset_2"])
     with pytest.raises(DataError, match="instrument_dataset_2: among the training and"):
-        check_disjoint(train, select(source, ["instrument_dataset_2"]))
+        check_disjoint(train, select_videos(source, ["instrument_dataset_2"]))
 
 
 def test_missing_videos_of_a_division_are_named():
     fold = divisions("endovis17")["fold 1"]
-    require(fold, fold.train, fold.val, "fold 1")
+    check_division(fold, fold.train, fold.val, "fold 1")
     with pytest.raises(DataError, match="fold 1 lacks instrument_dataset_8; there are"):
-        require(fold, fold.train[:-1], fold.val, "fold 1")
+        check_division(fold, fold.train[:-1], fold.val, "fold 1")
     with pytest.raises(DataError, match="official has an empty part"):
-        require(divisions("camvid")["official"], [], [], "official")
+        check_division(divisions("camvid")["official"], [], [], "official")
 
 
 def test_the_table_counts_frames_by_class_and_fold(prepared):

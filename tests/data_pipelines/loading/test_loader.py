@@ -14,7 +14,7 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    cached,
+    cache_frames,
     resize_label,
 )
 from data_pipelines.loading.augment import Augment
@@ -130,7 +130,7 @@ def test_an_epoch_is_a_permutation_and_batches_cross_its_edge():
 def test_bytes_do_not_depend_on_threads_or_start(threads, kept):
     augment = Augment(photometric=0.8)
     expected = [make(augment=augment, threads=0).batch(s) for s in range(11)]
-    source = cached(Numbered()) if kept else Numbered()
+    source = cache_frames(Numbered()) if kept else Numbered()
     loader = make(source, augment=augment, threads=threads)
     for start, stop in ((0, 11), (3, 9), (10, 11), (5, 5)):
         batches = copies(loader.iterate(start, stop))
@@ -354,7 +354,7 @@ def test_a_cached_source_is_read_once():
             return super().label(video, frame)
 
     source = Counting()
-    for _ in make(cached(source), threads=0).iterate(0, 40):
+    for _ in make(cache_frames(source), threads=0).iterate(0, 40):
         pass
     assert len(source.reads) == len(set(source.reads))
     labels = {read[1:] for read in source.reads if read[0] == "label"}
@@ -367,7 +367,7 @@ def test_frames_of_another_size_are_named():
             image = super().image(video, frame)
             return image[:-1] if (video, frame) == (1, 9) else image
 
-    with pytest.raises(DataError, match=r"video second, frame f9: .*resized"):
+    with pytest.raises(DataError, match=r"video second, frame f9: .*resize_frames"):
         for _ in make(Mixed()).iterate(0, 4):
             pass
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.frames import DataError
-from data_pipelines.prepare import Caps, extract, is_archive
+from data_pipelines.prepare import Limits, extract, is_archive
 
 FILES = {"a/one.png": b"1" * 700, "a/b/two.png": b"22", "three.json": b"{}"}
 
@@ -139,14 +139,14 @@ def test_bombs_are_refused_before_anything_is_written(tmp_path):
     refused(archive, tmp_path / "out", "times its size")
     tar = make_tar(tmp_path / "a.tar.gz", [tar_member(*next(iter(zeros.items())))])
     refused(tar, tmp_path / "out", "times its size")
-    caps = Caps(size=10**7, ratio=1e9)
+    caps = Limits(size=10**7, ratio=1e9)
     refused(archive, tmp_path / "out", "more than 0.01 GB", caps)
-    assert extract(archive, tmp_path / "out", Caps(ratio=1e9)) == 1
+    assert extract(archive, tmp_path / "out", Limits(ratio=1e9)) == 1
 
 
 def test_too_many_members_are_refused(tmp_path):
     archive = make_zip(tmp_path / "a.zip", FILES)
-    refused(archive, tmp_path / "out", "more than 2 members", Caps(count=2))
+    refused(archive, tmp_path / "out", "more than 2 members", Limits(count=2))
 
 
 def test_a_zip_that_lies_about_a_size_writes_no_more_than_it_says(tmp_path):

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.frames import ClassInfo, DataError, cached, check, resized
+from data_pipelines.frames import (
+    ClassInfo,
+    DataError,
+    cache_frames,
+    check,
+    resize_frames,
+)
 from data_pipelines.io.images import difference_hash
 from data_pipelines.prepared import (
     MANIFEST,
@@ -142,7 +148,7 @@ def test_a_frame_without_a_label_has_none(written):
 
 
 def test_views_stack_on_it(written):
-    source = cached(resized(open_prepared(written[0]), (3, 4)))
+    source = cache_frames(resize_frames(open_prepared(written[0]), (3, 4)))
     check(source)
     assert source.image(1, 2).shape == (3, 4, 3)
     assert source.label(1, 2).shape == (12, 16)
