@@ -1,4 +1,4 @@
-"""From videos on disk to batches of NumPy arrays. Needs neither JAX nor a GPU."""
+"""Data pipelines: from videos on disk to batches of NumPy arrays, without JAX."""
 
 from data_pipelines.io.environment import report_missing_modules
 

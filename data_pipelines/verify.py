@@ -23,7 +23,7 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status (2 for damage or a mistake)."""
+    """Runs the command; returns its exit status (2 for damage or a user's error)."""
     flags = parse_flags(
         argv,
         Flags,
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join(describe(read_manifest(flags.dir))))
     except (ValueError, OSError) as error:
         return fail(error)
-    print(f"{flags.dir}: {videos} videos, {frames} frames, all as in the manifest")
+    print(f"{flags.dir}: {videos} videos, {frames} frames, all match the manifest")
     return 0
 
 

@@ -131,9 +131,10 @@ def check_labels(
 def _empty(part: str, found: Sequence[LabelCounts]) -> list[str]:
     """Videos, or all of them, whose masks have no foreground."""
     faults = [
-        f"{part} video {video.video}: the only foreground of its masks is {IGNORE}, "
-        f"which is not scored ({video.only_ignored} of {video.masks} masks): if they "
-        f"are binary masks, 0 and {IGNORE}, read them with --data.mask-values binary"
+        f"{part} video {video.video}: the only foreground value of its masks is "
+        f"{IGNORE}, which is not scored ({video.only_ignored} of {video.masks} masks): "
+        f"if they are binary masks, 0 and {IGNORE}, read them with "
+        "--data.mask-values binary"
         for video in found
         if video.only_ignored and not video.pixels[1:].any()
     ]

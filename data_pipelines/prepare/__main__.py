@@ -53,7 +53,7 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status (2 for a user's mistake)."""
+    """Runs the command; returns its exit status (2 for a user's error)."""
     args = parse_flags(
         argv,
         Flags,

@@ -18,7 +18,7 @@ from data_pipelines.io.files import WriteError, folder_lock, write_failure
 from data_pipelines.io.images import size_fault
 from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
-from data_pipelines.prepare.making import blank_faults, frame_records
+from data_pipelines.prepare.records import blank_faults, frame_records
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.prepared import (

@@ -83,11 +83,11 @@ def test_what_255_means_is_decided_by_the_whole_tree(tmp_path):
     Image.fromarray(label).save(root / "three" / "masks" / "0.png")
     report = refused(root)
     for part in ("training video one", "validation video two"):
-        assert f"{part}: the only foreground of its masks is 255" in report
+        assert f"{part}: the only foreground value of its masks is 255" in report
     assert "3 of 3 masks" in report and "--data.mask-values binary" in report
     # Nor is it plain where there are more classes.
     Image.fromarray(white(label, 0)).save(root / "three" / "masks" / "0.png")
-    assert "only foreground of its masks is 255" in refused(root, num_classes=3)
+    assert "only foreground value of its masks is 255" in refused(root, num_classes=3)
 
 
 def test_binary_masks_may_be_rgb_or_one_bit_but_not_smoothed(tmp_path):
@@ -164,7 +164,7 @@ def test_pictures_that_cannot_be_read_are_in_the_report(tmp_path):
     for frame in range(2):
         Image.fromarray(deep).save(root / "two" / "frames" / f"{frame}.png")
     report = refused(root)
-    assert report.count("16 bits a channel") == 2 and "two/frames/0.png" in report
+    assert report.count("16 bits per channel") == 2 and "two/frames/0.png" in report
 
 
 def test_a_few_masks_of_255_alone_are_told(tmp_path):
@@ -221,7 +221,9 @@ def test_prepare_refuses_them_and_has_the_option(tmp_path, capsys):
     Image.fromarray(picture(0)[1].clip(0, 1)).save(root / "two" / "masks" / "0.png")
     command += ["--out", f"{tmp_path}/out"]
     assert prepare(command) == 2
-    assert "one: the only foreground of its masks is 255" in capsys.readouterr().err
+    assert (
+        "one: the only foreground value of its masks is 255" in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
     assert prepare([*command, "--mask-values", "binary"]) == 0
     source = open_prepared(tmp_path / "out")

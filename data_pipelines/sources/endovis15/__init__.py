@@ -1,4 +1,4 @@
-"""EndoVis 2015, robotic part: clips saved in the layout of a user's own folder."""
+"""EndoVis 2015, robotic part, saved in the folder layout."""
 
 from pathlib import Path
 
@@ -16,8 +16,8 @@ CLASSES = tuple(
 )
 
 
-def _open(root: Path, request: Request, chosen: Selection) -> RawSource:
-    return open_folder_dataset(root, request, chosen, CLASSES)
+def _open(root: Path, request: Request, selection: Selection) -> RawSource:
+    return open_folder_dataset(root, request, selection, CLASSES)
 
 
 def _read_mask(path: Path, request: Request) -> np.ndarray:

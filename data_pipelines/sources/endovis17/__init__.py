@@ -1,4 +1,4 @@
-"""EndoVis 2017, robotic instrument segmentation, as the challenge distributes it."""
+"""EndoVis 2017, robotic instrument segmentation, as distributed by the challenge."""
 
 from data_pipelines.sources.endovis17.dataset import DATASET
 from data_pipelines.sources.endovis17.raw import EndoVis17, open_endovis17, part_classes

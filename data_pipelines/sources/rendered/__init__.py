@@ -12,13 +12,15 @@ from data_pipelines.sources.rendered.reader import (
     part_label,
 )
 
-# Scenes that stand for the endless training videos where some are asked for.
+# Number of scenes that represent the endless training videos in the source.
 _TRAIN = 2
 
 
-def _open(root: Path, request: Request, chosen: Selection) -> FrameSource:
-    made = chosen.synthetic
-    return RenderedVideos(made.seed, _TRAIN + made.scenes, made.frames, chosen.size)
+def _open(root: Path, request: Request, selection: Selection) -> FrameSource:
+    config = selection.synthetic
+    return RenderedVideos(
+        config.seed, _TRAIN + config.scenes, config.frames, selection.size
+    )
 
 
 def _names(root: Path, request: Request) -> list[str]:

@@ -105,7 +105,7 @@ def test_what_is_wrong_with_a_cvat_export_is_told_at_once(tmp_path, capsys):
     report = refused(tmp_path, capsys, "--raw", root)
     for name in ("f1", "f10"):
         assert f"{name}.png: color (250, 50, 83) at row 10, column" in report
-    assert "no class's in labelmap.txt" in report
+    assert "is not a color of labelmap.txt" in report
     shutil.rmtree(root / "JPEGImages")
     assert "--images" in refused(tmp_path, capsys, "--raw", root)
 

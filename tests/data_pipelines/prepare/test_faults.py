@@ -92,9 +92,9 @@ def test_all_faults_of_a_tree_come_in_one_report(layout, tmp_path, capsys):
         rf"{pictures / frames[1]}: .*80x50",
         rf"{pictures}/{name_of(layout, 2, digits=1)}: same frame number",
         rf"{masks / frames[3]}: .*40x40",
-        rf"{masks / frames[4]}: colour \(1, 2, 3\) at row 31, column 41",
-        rf"{pictures / frames[5]}: damaged or cut short",
-        rf"{masks / frames[6]}: damaged or cut short",
+        rf"{masks / frames[4]}: color \(1, 2, 3\) at row 31, column 41",
+        rf"{pictures / frames[5]}: damaged or truncated",
+        rf"{masks / frames[6]}: damaged or truncated",
     ):
         assert re.search(part, report), f"{part}\n{report}"
     assert [path.name for path in tmp_path.iterdir()] == ["raw"]
@@ -132,7 +132,7 @@ def test_values_of_no_class_are_faults_in_a_sound_tree_and_a_broken_one(
         assert main(command) == 2
         report = capsys.readouterr().err
         assert f"{path}: mask value {value} at row 31, column 41" in report
-        assert f"{cut}: damaged or cut short" in report
+        assert f"{cut}: damaged or truncated" in report
         assert ("frame000" in report or "0001TP_000" in report) == broken
         assert [path.name for path in tmp_path.iterdir()] == ["raw"]
 
@@ -174,7 +174,7 @@ def test_an_archive_may_hold_the_folder_of_videos_itself(tmp_path, capsys):
     write_videos(tmp_path / "tree" / "mine", frames=2)
     command = ["--dataset", "folder", "--out", str(tmp_path / "out"), "--raw"]
     assert main([*command, str(tmp_path / "tree")]) == 2
-    assert "mine in it does, so give that" in capsys.readouterr().err
+    assert "its folder mine does, so use that" in capsys.readouterr().err
     archive = shutil.make_archive(tmp_path / "in", "gztar", tmp_path / "tree")
     assert main([*command, archive]) == 0
     shutil.rmtree(tmp_path / "tree" / "mine")

@@ -161,7 +161,7 @@ def test_manifest_comes_back_as_written(written):
 def test_undamaged_data_verify(written, capsys):
     assert verify(written[0]) == (2, 7)
     assert main([str(written[0])]) == 0
-    assert "7 frames, all as in the manifest" in capsys.readouterr().out
+    assert "7 frames, all match the manifest" in capsys.readouterr().out
 
 
 def test_an_edited_manifest_is_refused(copied, capsys):

@@ -86,9 +86,9 @@ def blank_faults(entries: Sequence[FrameEntry]) -> list[str]:
         ignored = sum(entry.ignored > 0 for entry in here)
         if ignored and not any(any(entry.histogram[1:]) for entry in here):
             faults.append(
-                f"{video}: the only foreground of its masks is {IGNORE}, which is not "
-                f"scored ({ignored} of {len(here)} masks): if they are binary masks, 0 "
-                f"and {IGNORE}, read them with --mask-values binary"
+                f"{video}: the only foreground value of its masks is {IGNORE}, which "
+                f"is not scored ({ignored} of {len(here)} masks): if they are binary "
+                f"masks, 0 and {IGNORE}, read them with --mask-values binary"
             )
     return faults
 
@@ -133,7 +133,10 @@ def _frame(
         if label is None
         else tuple(int(count) for count in counts[: len(source.classes)]),
         ignored=int(counts[IGNORE]),
-        odd={name(path): values for path, values in source.odd(number, frame).items()},
+        odd={
+            name(path): values
+            for path, values in source.unknown_values(number, frame).items()
+        },
         look=difference_hash(image),
     )
     record = {
