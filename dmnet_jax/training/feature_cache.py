@@ -23,7 +23,8 @@ from data_pipelines.corruption import SEVERITIES, TRAINED, Corruption, corrupt
 from data_pipelines.frames import IGNORE
 from data_pipelines.io.files import as_write_error, make_folder
 from data_pipelines.loading.clips import sample_clip
-from data_pipelines.loading.loader import Batch, ClipLoader, generator
+from data_pipelines.loading.loader import Batch, ClipLoader
+from data_pipelines.synthetic.fields import generator
 from dmnet_jax.models.clips import decode_frames
 from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.stages import Stage

@@ -113,7 +113,7 @@ def test_rgb_masks_are_read_by_the_colors_of_classes_json(tmp_path):
     # All masks of both videos, a line each, and how to read them.
     for name in ("one", "two"):
         for frame in range(3):
-            assert f"{name}/masks/{frame}.png: colour" in report
+            assert f"{name}/masks/{frame}.png: color" in report
     assert "--data.mask-values" in report.splitlines()[-1]
     train, _ = looked_at(root, num_classes=3, mask_values="colors")
     np.testing.assert_array_equal(train.label(0, 2), picture(2)[1])
@@ -121,7 +121,7 @@ def test_rgb_masks_are_read_by_the_colors_of_classes_json(tmp_path):
     odd[5, 6] = (1, 2, 3)
     Image.fromarray(odd).save(root / "one" / "masks" / "0.png")
     report = refused(root, num_classes=3, mask_values="colors")
-    assert "0.png: color (1, 2, 3) at row 5, column 6 is no class's" in report
+    assert "0.png: color (1, 2, 3) at row 5, column 6 is not a color" in report
     (root / "classes.json").unlink()
     report = refused(root, num_classes=3, mask_values="colors")
     assert "classes.json: missing" in report
@@ -180,7 +180,7 @@ def test_a_few_masks_of_255_alone_are_told(tmp_path):
 def test_black_masks_are_refused(tmp_path):
     root = write(tmp_path, lambda label, _: np.zeros_like(label))
     report = refused(root)
-    assert "none of the 3 masks has a pixel of a class but background" in report
+    assert "none of the 3 masks has a foreground pixel" in report
 
 
 def test_train_tells_it_before_there_is_a_run(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""No frame trains and validates: by name, by content, over all published divisions."""
+"""Training and validation share no frames, by name and content, in all divisions."""
 
 import itertools
 import shutil
@@ -38,7 +38,7 @@ def prepared(raw, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def leaking(raw, tmp_path_factory):
-    """Sequence 6, which fold 3 validates on, has a frame of sequence 5."""
+    """Sequence 6, a validation sequence of fold 3, has a frame of sequence 5."""
     root = tmp_path_factory.mktemp("leaking") / "raw"
     shutil.copytree(raw, root)
     frame = "left_frames/frame001.png"
@@ -64,8 +64,8 @@ def test_published_divisions_share_no_video():
             assert not set(division.train) & set(division.val)
     assert divisions("folder") == {}
     folds = divisions("endovis17")
-    held = list(itertools.chain(*(folds[f"fold {k}"].val for k in range(4))))
-    assert sorted(held) == [f"instrument_dataset_{k}" for k in range(1, 9)]
+    val_videos = list(itertools.chain(*(folds[f"fold {k}"].val for k in range(4))))
+    assert sorted(val_videos) == [f"instrument_dataset_{k}" for k in range(1, 9)]
     assert FOLDS == ((1, 3), (2, 5), (4, 8), (6, 7))
     published = divisions("endovis18")
     assert [len(published[n].train) for n in ("challenge", "paper", "isinet")] == [
@@ -81,7 +81,7 @@ def test_published_divisions_share_no_video():
 
 
 @pytest.mark.parametrize("fold", range(4))
-def test_every_fold_is_clean_raw_and_prepared(fold, raw, prepared):
+def test_no_fold_shares_frames_in_raw_and_prepared_data(fold, raw, prepared):
     division = divisions("endovis17")[f"fold {fold}"]
     sources = open_endovis17(raw), open_prepared(prepared)
     for first, second in itertools.product(sources, sources):
@@ -100,8 +100,8 @@ def test_a_shared_frame_is_refused_raw_prepared_and_mixed(leaking, raw, tmp_path
         for fold in range(4):
             train = select_videos(first, published[f"fold {fold}"].train)
             val = select_videos(second, published[f"fold {fold}"].val)
-            if fold in (1, 3):  # these part sequences 5 and 6
-                with pytest.raises(DataError, match="frame001.*same picture as train"):
+            if fold in (1, 3):  # these separate sequences 5 and 6
+                with pytest.raises(DataError, match="frame001.*same image as train"):
                     check_disjoint(train, val)
             else:
                 check_disjoint(train, val)
@@ -134,16 +134,16 @@ def test_the_table_counts_frames_by_class_and_fold(prepared):
         for side, numbers in enumerate(
             parts(source, divisions("endovis17")[f"fold {fold}"])
         ):
-            shown = np.zeros(8, int)
+            counts = np.zeros(8, int)
             for video, info in enumerate(numbers.videos):
                 for frame in range(len(info.frames)):
-                    shown[np.unique(numbers.label(video, frame))] += 1
-            for info, count in zip(source.classes, shown, strict=True):
+                    counts[np.unique(numbers.label(video, frame))] += 1
+            for info, count in zip(source.classes, counts, strict=True):
                 assert int(rows[info.name][2 * fold + side]) == count
     assert any(line.startswith("2 frames, 225 as distributed: ") for line in table)
 
 
-def test_lookalikes_are_alike_and_others_are_not(raw):
+def test_similar_images_have_similar_hashes(raw):
     source = open_endovis17(raw)
     one, other = source.image(0, 0), source.image(4, 0)
 
