@@ -96,7 +96,7 @@ class ColorTransform:
             picture = picture.filter(ImageFilter.BoxBlur(self.blur))
         if self.noise is None:
             return np.array(picture)
-        # Shifts without small factors in common with usual sizes never repeat soon.
+        # 37 and 53 have no factor in common with usual sizes, so shifts repeat late.
         noisy = np.roll(self.noise, (37 * index, 53 * index), (0, 1))
         noisy += np.asarray(picture)
         return np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
