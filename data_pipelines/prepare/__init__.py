@@ -1,4 +1,4 @@
-"""Raw datasets to records quick to read: `python -m data_pipelines.prepare`."""
+"""Converts raw datasets to fast records: `python -m data_pipelines.prepare`."""
 
 from data_pipelines.prepare.archives import Limits, extract, is_archive
 from data_pipelines.prepare.run import prepare

@@ -22,7 +22,7 @@ from data_pipelines.prepared import (
     verify,
     write_manifest,
 )
-from data_pipelines.prepared.manifest import _seal
+from data_pipelines.prepared.manifest import _digest
 from data_pipelines.sources.folder import open_folder
 from data_pipelines.verify import main as verify_main
 from dmnet_jax.config import Config, ConfigError, validate
@@ -178,7 +178,7 @@ def test_a_prepared_folder_cannot_name_code(copy, where, tmp_path, monkeypatch, 
             target = features["featuresDict"]["features"]["label"]
         target["pythonClassName"] = "stranger.Feature"
         path.write_text(json.dumps(features))
-        with pytest.raises(DataError, match=r"features\.json is not of this program"):
+        with pytest.raises(DataError, match=r"features\.json was not written by this"):
             open_prepared(copy)
         assert verify_main([str(copy)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
@@ -208,7 +208,7 @@ def test_random_damage_of_a_manifest_raises_data_errors_only(copy):
             del node[key]
         else:
             node[key] = values[rng.integers(len(values))]
-        sealed = {"sha256": _seal(content), **content}
+        sealed = {"sha256": _digest(content), **content}
         (copy / MANIFEST).write_text(json.dumps(sealed))
         try:
             source = open_prepared(copy)
