@@ -90,7 +90,7 @@ def predict(flags: Flags) -> int:
     if flags.jobs < 1:
         raise ValueError(f"--jobs {flags.jobs}: must be at least 1")
 
-    from data_pipelines.annotations.shapes import pycocotools
+    from data_pipelines.annotations.shapes import require_pycocotools
     from dmnet_jax.predict.run import Options
     from dmnet_jax.predict.videos import find_videos
 
@@ -103,7 +103,7 @@ def predict(flags: Flags) -> int:
         flags.mode == "live", flags.frames, flags.format, flags.overlay, about
     )
     if flags.format == "coco":
-        pycocotools()  # before anything is loaded
+        require_pycocotools()  # before anything is loaded
     videos = find_videos(flags.source, Path(flags.out))
     return _many(flags, options, videos) if videos else _one(flags, options)
 
