@@ -1,5 +1,5 @@
-"""From videos on disk to batches of NumPy arrays. Needs neither JAX nor a GPU."""
+"""Data pipelines: from videos on disk to batches of NumPy arrays, without JAX."""
 
-from data_pipelines.io.environment import tell_missing_modules
+from data_pipelines.io.environment import report_missing_modules
 
-tell_missing_modules()
+report_missing_modules()

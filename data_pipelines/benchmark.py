@@ -1,7 +1,7 @@
-"""How fast clips are read: `python -m data_pipelines.benchmark --data DIR`.
+"""Measures how fast clips are read: `python -m data_pipelines.benchmark --data DIR`.
 
-Reads the clips that the paper's network trains on, five local and four past frames,
-from prepared data: decoded each time, and out of memory once every frame was read.
+Reads clips as the paper's network trains on, with five local and four past frames, from
+prepared data: first decoded for every clip, then from memory.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from data_pipelines.command_line import fail, parse_flags
-from data_pipelines.frames import FrameSource, cached, resized
+from data_pipelines.frames import FrameSource, cache_frames, resize_frames
 from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.loader import ClipLoader
 from data_pipelines.prepared import open_prepared
@@ -22,10 +22,10 @@ class Flags:
     """What to measure.
 
     Attributes:
-      data: Prepared folder.
-      threads: Number of reading threads.
-      batch_size: Clips of a batch.
-      seconds: Length of each measurement.
+        data: Prepared folder.
+        threads: Number of reading threads.
+        batch_size: Clips per batch.
+        seconds: Length of each measurement.
     """
 
     data: str
@@ -35,22 +35,22 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status (2 for a user's mistake)."""
+    """Runs the command; returns its exit status (2 for a user's error)."""
     args = parse_flags(
         argv,
         Flags,
         prog="python -m data_pipelines.benchmark",
-        description="Measure how many nine-frame clips a second are read from prepared "
-        "data, decoded and cached. For research use; not a medical device.",
+        description="Measure how many nine-frame clips per second are read from "
+        "prepared data, decoded and cached. For research use; not a medical device.",
     )
     if min(args.threads, args.batch_size) < 1 or not 0 < args.seconds < math.inf:
         return fail("--threads, --batch-size and --seconds must be positive")
     try:
         source = open_prepared(args.data)
         size = source.manifest.frames[0].image_size
-        fitting = resized(source, size)
-        memory = cached(fitting)
-        for name, frames in (("decoded each time", fitting), ("in memory", memory)):
+        decoded = resize_frames(source, size)
+        memory = cache_frames(decoded)
+        for name, frames in (("decoded each time", decoded), ("in memory", memory)):
             if frames is memory:
                 _read_all(memory)
             rate = clips_per_second(
@@ -72,17 +72,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def clips_per_second(
     source: FrameSource, *, threads: int, batch_size: int, seconds: float
 ) -> float:
-    """Nine-frame clips a second, without augmentation, over at least `seconds`."""
+    """Measures nine-frame clips per second, without augmentation.
+
+    Args:
+        source: the frames, all of one size.
+        threads: reading threads.
+        batch_size: clips per batch.
+        seconds: minimum duration of the measurement.
+    """
     spec = ClipSpec(local_size=4, num_past=4)
     loader = ClipLoader(source, spec, batch_size=batch_size, seed=0, threads=threads)
-    begun, clips = 0.0, -batch_size
-    # The first batch starts threads and takes memory; it is not timed.
+    start, clips = 0.0, -batch_size
+    # The first batch starts threads and allocates memory; it is not timed.
     for _ in loader.iterate(0, sys.maxsize):
-        begun = begun or time.monotonic()
+        start = start or time.monotonic()
         clips += batch_size
-        if time.monotonic() - begun >= seconds and clips:
+        if time.monotonic() - start >= seconds and clips:
             break
-    return clips / (time.monotonic() - begun)
+    return clips / (time.monotonic() - start)
 
 
 def _read_all(source: FrameSource) -> None:

@@ -1,6 +1,6 @@
-"""The one command line parser: a dataclass is a program's flags, errors are one line.
+"""Parses command lines into dataclasses with tyro; errors are one line.
 
-Sizes are `512x640` or `512 640`, wherever a field is a pair of integers.
+Fields that are pairs of integers are sizes, written `512x640` or `512 640`.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from tyro.constructors import (
     PrimitiveTypeInfo,
 )
 
-from data_pipelines.io.environment import program as program
-from data_pipelines.io.names import escape_what_streams_cannot_hold, shown
+from data_pipelines.io.environment import program_name as program_name
+from data_pipelines.io.names import escape_unencodable_output, printable
 
 Flags = TypeVar("Flags")
 
@@ -27,7 +27,7 @@ _RULES = ConstructorRegistry()
 
 
 class UsageError(ValueError):
-    """A wrong command line, told in one line."""
+    """The command line is invalid; the message is one line."""
 
 
 def parse_flags(
@@ -37,65 +37,69 @@ def parse_flags(
     prog: str,
     description: str = "",
 ) -> Flags:
-    """Reads the command line of a program.
+    """Parses the command line of a program.
 
     Args:
-        argv: arguments without the program's name; None for those of the process.
-        default: a dataclass instance: its fields become flags, its values defaults. Or
-            a dataclass with fields that must be given, or a union of such, each a
-            command.
+        argv: arguments without the program's name; None: those of the process.
+        default: a dataclass instance whose fields become flags with its values as
+            defaults; or a dataclass type, if some fields are required; or a union of
+            dataclass types, which become subcommands.
         prog: the program's name in the help text.
         description: the first lines of the help text.
 
     Raises:
-        SystemExit: 0 after `--help`; 2 after a mistake, with one line on standard
-            error.
+        SystemExit: 0 after `--help`; 2 after an error, with one line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    escape_what_streams_cannot_hold()
-    given = dataclasses.is_dataclass(default) and not isinstance(default, type)
-    kind: Any = type(default) if given else default
+    escape_unencodable_output()
+    is_instance = dataclasses.is_dataclass(default) and not isinstance(default, type)
+    kind: Any = type(default) if is_instance else default
     kind = Annotated[kind, tyro.conf.OmitArgPrefixes]
+    instance = default if is_instance else None
     try:
-        return parse(kind, default if given else None, arguments, prog, description)
+        return parse(kind, instance, arguments, prog, description)
     except UsageError as error:
-        exit_with_error(f"{error}{_renamed(arguments, default)}")
+        exit_with_error(f"{error}{_flag_hints(arguments, default)}")
 
 
-def _renamed(arguments: Sequence[str], flags: Any) -> str:
-    """Names the flags to use instead of those of a run's config, `--data.size`."""
-    own = getattr(flags, "__dataclass_fields__", {})
-    found = {}
+def _flag_hints(arguments: Sequence[str], flags: Any) -> str:
+    """Returns hints for flags of a run's config, such as `--data.size` for `--size`."""
+    fields = getattr(flags, "__dataclass_fields__", {})
+    renamed = {}
     for argument in arguments:
-        given = argument.partition("=")[0]
-        group, _, leaf = given.removeprefix("--").rpartition(".")
-        if given.startswith("--") and group and leaf.replace("-", "_") in own:
-            found[given] = f"--{leaf}"
-    return "".join(f"; {given} is {here} here" for given, here in found.items())
+        flag = argument.partition("=")[0]
+        group, _, leaf = flag.removeprefix("--").rpartition(".")
+        if flag.startswith("--") and group and leaf.replace("-", "_") in fields:
+            renamed[flag] = f"--{leaf}"
+    return "".join(f"; {flag} is {name} here" for flag, name in renamed.items())
 
 
 def exit_with_error(error: Exception | str) -> NoReturn:
-    """Ends a command after a user's mistake: prints `error: ...`, exit status 2."""
+    """Exits a command after a user's error: prints `error: ...`, exit status 2."""
     raise SystemExit(fail(error))
 
 
 def fail(error: Exception | str) -> int:
-    """Prints `error: ...`; returns 2, the exit status of a user's mistake."""
+    """Prints `error: ...` and returns 2, the exit status of a user's error."""
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         error = f"{where}{error.strerror}"
-    print(f"error: {shown(error)}", file=sys.stderr)
+    print(f"error: {printable(error)}", file=sys.stderr)
     return 2
 
 
 def parse(
     kind: Any, default: Any, arguments: list[str], prog: str, description: str
 ) -> Any:
-    """`tyro.cli`, with its errors as a `UsageError` of one line."""
-    said = io.StringIO()
+    """Calls `tyro.cli`.
+
+    Raises:
+        UsageError: the command line is invalid.
+    """
+    output = io.StringIO()
     keywords: dict[str, Any] = {} if default is None else {"default": default}
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(
                 kind,
                 args=arguments,
@@ -107,15 +111,18 @@ def parse(
     except SystemExit as stop:
         if stop.code == 0:
             raise
-        raise UsageError(_one_line(said.getvalue())) from stop
+        raise UsageError(_one_line(output.getvalue())) from stop
 
 
 def size_or(*words: str) -> PrimitiveConstructorSpec:
-    """Of a flag that is a size or one of some words: `Annotated[..., size_or("x")]`."""
+    """Returns the parser of a flag that is a size or one of some words.
+
+    Usage: `size: Annotated[tuple[int, int] | str, size_or("stored")]`.
+    """
     return PrimitiveConstructorSpec(
         nargs=(1, 2),
         metavar="|".join(["HxW", *words]),
-        instance_from_str=lambda given: given[0] if given[0] in words else _size(given),
+        instance_from_str=lambda args: args[0] if args[0] in words else _size(args),
         is_instance=lambda value: value is None or value in words or len(value) == 2,
         str_from_instance=lambda value: [
             f"{value[0]}x{value[1]}" if isinstance(value, tuple) else str(value)
@@ -137,10 +144,10 @@ def _size(words: list[str]) -> tuple[int, int]:
 
 
 def _one_line(box: str) -> str:
-    """The message inside tyro's box, with the flags that it suggests.
+    """Extracts the message, and suggested flags, from the box that tyro prints.
 
-    The box is drawn with lines, or with dashes and the title as a section of its own if
-    standard output is not UTF-8.
+    The box has Unicode borders. If standard output is not UTF-8, the borders are dashes
+    and the title is a separate section.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     sections = [""]

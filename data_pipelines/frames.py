@@ -1,13 +1,14 @@
-"""Videos as numbered frames: what a source of frames is, and views of sources.
+"""Videos as numbered frames: the `FrameSource` interface and views of sources.
 
-Every dataset is a `FrameSource`. The views here (`select`, `resized`, `cached`) take a
-source and give a source, so they stack in any order that makes sense::
+Every dataset is a `FrameSource`. The views defined here (`select_videos`,
+`resize_frames`, `cache_frames`) take a source and return a source, so they can be
+combined:
 
-    source = cached(resized(open_folder("videos"), size=(256, 320)))
+    source = cache_frames(resize_frames(open_folder("videos"), size=(256, 320)))
 
-Images are uint8 `[H, W, 3]` RGB, labels uint8 `[h, w]` class indices with `IGNORE`
-where a pixel is not scored. A label keeps the size at which it is stored, because
-scores are taken at that size; training takes it at the image's size.
+Images are uint8 `[H, W, 3]` RGB. Labels are uint8 `[h, w]` class indices, `IGNORE`
+where a pixel is not scored. A label keeps its stored size, at which scores are
+computed; training resizes it to the size of the image.
 """
 
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ __all__ = [
     "Resized",
     "Selected",
     "Video",
-    "cached",
+    "cache_frames",
     "check",
     "read_gray",
     "read_image",
@@ -50,14 +51,14 @@ __all__ = [
     "read_size",
     "resize_image",
     "resize_label",
-    "resized",
-    "select",
+    "resize_frames",
+    "select_videos",
 ]
 
 
 @dataclass(frozen=True)
 class ClassInfo:
-    """A class a pixel can have: its name and its display color (R, G, B in 0..255)."""
+    """A class: its name and its display color (R, G, B in 0..255)."""
 
     name: str
     color: tuple[int, int, int]
@@ -65,10 +66,12 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class Video:
-    """A video: its name, its frames' names in time order, and which lack a label.
+    """A video.
 
-    `unlabeled` holds frame indices, so that labeled frames are known without
-    reading a mask.
+    Attributes:
+        name: name of the video.
+        frames: names of the frames, in time order.
+        unlabeled: indices of the frames without a label, known before masks are read.
     """
 
     name: str
@@ -77,10 +80,9 @@ class Video:
 
 
 class FrameSource(Protocol):
-    """Random access to the frames of some videos. Class 0 is the background.
+    """Random access to the frames of several videos. Class 0 is the background.
 
-    Implementations must be safe to call from several threads at once, and the arrays
-    they return are to be read, not written.
+    Implementations must be thread-safe. Callers must not modify the returned arrays.
     """
 
     @property
@@ -90,27 +92,27 @@ class FrameSource(Protocol):
     def videos(self) -> tuple[Video, ...]: ...
 
     def image(self, video: int, frame: int) -> np.ndarray:
-        """The picture, uint8 `[H, W, 3]` RGB."""
+        """Returns the image, uint8 `[H, W, 3]` RGB."""
         ...
 
     def label(self, video: int, frame: int) -> np.ndarray | None:
-        """The classes, uint8 `[h, w]` at the stored size; None if there is no mask."""
+        """Returns the classes, uint8 `[h, w]` at stored size; None if unlabeled."""
         ...
 
 
 @runtime_checkable
 class RawSource(FrameSource, Protocol):
-    """A source that reads a dataset's own files."""
+    """A source that reads the files of a dataset as distributed."""
 
     def files(self, video: int, frame: int) -> tuple[Path, ...]:
-        """The files of a frame, its picture first, then those of its label."""
+        """Returns the files of a frame: the image, then those of the label."""
         ...
 
-    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
-        """Label pixels that are no class's, known once the label was read.
+    def unknown_values(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Returns label values that belong to no class; call `label` before.
 
         Returns:
-          For each label file that has any: pixels by value or color.
+            Pixel counts by value or color, for each label file that has any.
         """
         ...
 
@@ -119,7 +121,7 @@ def check(source: FrameSource) -> None:
     """Decodes every image and label of `source`.
 
     Raises:
-      DataError: with the faults of all frames, in order.
+        DataError: some frames cannot be read; has the errors of all frames, in order.
     """
     faults: list[str] = []
     for number, video in enumerate(source.videos):
@@ -137,7 +139,12 @@ def check(source: FrameSource) -> None:
 
 @dataclass(frozen=True)
 class Selected:
-    """The videos of `source` with the numbers `numbers`, in that order."""
+    """A view of some videos of `source`. Made by `select_videos`.
+
+    Attributes:
+        source: the source of all videos.
+        numbers: indices of the selected videos in `source`.
+    """
 
     source: FrameSource
     numbers: tuple[int, ...]
@@ -159,7 +166,12 @@ class Selected:
 
 @dataclass(frozen=True)
 class Resized:
-    """`source` with images of `size` (H, W) and labels as they are stored."""
+    """A view of `source` with resized images. Made by `resize_frames`.
+
+    Attributes:
+        source: the source; its labels are not resized.
+        size: (H, W) of the images.
+    """
 
     source: FrameSource
     size: tuple[int, int]
@@ -180,10 +192,10 @@ class Resized:
 
 
 class Cached:
-    """`source` with every image and image-sized label kept in memory once read.
+    """A view of `source` that keeps images and labels in memory.
 
-    Threads may race to read a frame; each then decodes it, and all get the first one
-    stored. Stored arrays are marked read-only.
+    Made by `cache_frames`. If several threads read a frame for the first time, each
+    decodes it and all return the array stored first. Arrays are read-only.
     """
 
     def __init__(self, source: FrameSource):
@@ -196,30 +208,30 @@ class Cached:
     def image(self, video: int, frame: int) -> np.ndarray:
         key = (video, frame)
         if key not in self._images:
-            self._images.setdefault(key, _frozen(self._source.image(video, frame)))
+            self._images.setdefault(key, _read_only(self._source.image(video, frame)))
         return self._images[key]
 
     def label(self, video: int, frame: int) -> np.ndarray | None:
-        """The label at its stored size, read anew each time."""
+        """Returns the label at its stored size, which is not cached."""
         return self._source.label(video, frame)
 
     def label_resized(self, video: int, frame: int) -> np.ndarray | None:
-        """The label at the image's size, uint8 `[H, W]`, nearest neighbor."""
+        """Returns the label at the image's size, uint8 `[H, W]`, nearest neighbor."""
         key = (video, frame)
         if key not in self._labels:
             label = self._source.label(video, frame)
             if label is not None:
                 size = self.image(video, frame).shape[:2]
-                label = _frozen(resize_label(label, size))
+                label = _read_only(resize_label(label, size))
             self._labels.setdefault(key, label)
         return self._labels[key]
 
 
-def select(source: FrameSource, names: Sequence[str]) -> Selected:
-    """The videos called `names`, in that order.
+def select_videos(source: FrameSource, names: Sequence[str]) -> Selected:
+    """Returns a view of the named videos, in the order of `names`.
 
     Raises:
-      DataError: a name is unknown or given twice.
+        DataError: a name is unknown or occurs twice.
     """
     known = [video.name for video in source.videos]
     faults = [
@@ -237,26 +249,27 @@ def select(source: FrameSource, names: Sequence[str]) -> Selected:
     return Selected(source, tuple(known.index(name) for name in names))
 
 
-def resized(source: FrameSource, size: tuple[int, int]) -> Resized:
-    """`source` with its images at `size` = (height, width); labels stay as stored.
+def resize_frames(source: FrameSource, size: tuple[int, int]) -> Resized:
+    """Returns a view with images resized to `size` (H, W); labels keep their size.
 
-    Images are resized bilinearly, with an antialiasing filter when reducing.
+    Raises:
+        DataError: the size is not positive.
     """
     if min(size) < 1:
         raise DataError([f"size {size}: height and width must be at least 1"])
     return Resized(source, (int(size[0]), int(size[1])))
 
 
-def cached(source: FrameSource) -> Cached:
-    """`source` kept in memory as it is read: 4 bytes a pixel of every labeled frame.
+def cache_frames(source: FrameSource) -> Cached:
+    """Returns a view that keeps frames in memory, 4 bytes per pixel of a labeled frame.
 
-    Put it outermost, over `resized`, so that the small images are the ones kept: 1800
-    frames of 512x640 take 2.4 GB.
+    Apply it after `resize_frames`, so that the small images are cached: 1800 frames of
+    512x640 take 2.4 GB.
     """
     return Cached(source)
 
 
-def _frozen(array: np.ndarray) -> np.ndarray:
-    kept = np.ascontiguousarray(array)
-    kept.setflags(write=False)
-    return kept
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    array.setflags(write=False)
+    return array

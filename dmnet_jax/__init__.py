@@ -12,6 +12,6 @@ __version__ = "0.1.0"
 
 # Only if run as a command: importing the library must not import anything else.
 if sys.argv and sys.argv[0].endswith(("-m", "train.py", "evaluate.py")):
-    from data_pipelines.io.environment import tell_missing_modules
+    from data_pipelines.io.environment import report_missing_modules
 
-    tell_missing_modules()
+    report_missing_modules()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from data_pipelines.command_line import exit_with_error, parse_flags, program
+from data_pipelines.command_line import exit_with_error, parse_flags, program_name
 
 
 class Complexity(NamedTuple):
@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m dmnet_jax.complexity"),
+        prog=program_name("python -m dmnet_jax.complexity"),
         description="Parameters and multiply-adds beside the paper's Table 2.",
     )
     if any(side < 32 or side % 32 for side in flags.size) or flags.classes < 2:

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from data_pipelines.io.environment import install
-from dmnet_jax.cli.arguments import parse_flags, program
+from data_pipelines.io.environment import install_command
+from dmnet_jax.cli.arguments import parse_flags, program_name
 
 LEAST_FREE = 5e9
 """Bytes of free disk below which to warn: a run keeps two checkpoints."""
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m dmnet_jax.doctor"),
+        prog=program_name("python -m dmnet_jax.doctor"),
         description=__doc__ or "",
     )
     found = []
@@ -110,7 +110,7 @@ def _devices(name: str) -> Check:
     text += f"; {cores()} CPU cores"
     driver = Path("/proc/driver/nvidia/version").exists()
     if driver and jax.default_backend() == "cpu":
-        fix = f"{install('cuda13')}  # driver >= 580; else [cuda12]"
+        fix = f"{install_command('cuda13')}  # driver >= 580; else [cuda12]"
         return Check(name, "warning", f"{text}; the NVIDIA GPU is not used", fix)
     return Check(name, "ok", text)
 
@@ -178,7 +178,7 @@ def _video(name: str) -> Check:
         av = pyav()
     except SourceError:
         text = "PyAV is not installed: folders of pictures work, videos do not"
-        return Check(name, "warning", text, install("video"))
+        return Check(name, "warning", text, install_command("video"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.mp4"
         with VideoWriter(path, 25) as writer:
@@ -194,7 +194,7 @@ def _video(name: str) -> Check:
 def _tensorboard(name: str) -> Check:
     if importlib.util.find_spec("tensorboardX") is None:
         text = "not installed: --train.tensorboard does not work"
-        return Check(name, "warning", text, install("tb"))
+        return Check(name, "warning", text, install_command("tb"))
     return Check(
         name, "ok", f"tensorboardX {importlib.metadata.version('tensorboardX')}"
     )

@@ -1,5 +1,5 @@
-"""Annotations as CVAT and COCO tools write them, to a folder of videos and back.
+"""Converts exports of annotation tools (CVAT, COCO, Labelme) to folders of videos.
 
-`python -m data_pipelines.annotations` makes a folder that trains; the writers of `cvat`
-and `coco` are what `python -m dmnet_jax.predict --format` uses.
+`python -m data_pipelines.annotations` writes a folder for training. The writers in
+`cvat` and `coco` are used by `python -m dmnet_jax.predict --format`.
 """

@@ -1,10 +1,10 @@
-"""Makes a folder of videos that trains out of what annotation tools export.
+"""Converts exports of annotation tools to a folder of videos for training.
 
     python -m data_pipelines.annotations --raw EXPORT... --out ROOT
 
-EXPORT is what CVAT exports as "Segmentation mask 1.1", COCO instances (a JSON file or
-its folder), or a folder of Labelme's files; or a zip of it. Several become several
-videos; a name is the same class in all of them. Train with --data.dataset folder
+EXPORT is CVAT's "Segmentation mask 1.1", COCO instances (a JSON file or its folder), a
+folder of Labelme files, or a zip archive of one of these. Several exports become
+several videos; equal names are the same class. Train with --data.dataset folder
 --data.root ROOT. For research use; not a medical device.
 """
 
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from data_pipelines.annotations import coco, cvat, labelme
 from data_pipelines.annotations.pictures import Export
 from data_pipelines.annotations.writing import Empty, write_videos
-from data_pipelines.command_line import exit_with_error, parse_flags, program
+from data_pipelines.command_line import exit_with_error, parse_flags, program_name
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare import extract, is_archive
@@ -27,15 +27,15 @@ from data_pipelines.sources.folder.classes import read_classes
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """What to read, and how.
+    """What to convert.
 
     Attributes:
-        raw: Exports: folders, zips or COCO files, a video each if they do not tell
-            videos by folders.
+        raw: Exports: folders, zip archives or COCO files. An export without subfolders
+            becomes one video.
         out: Folder for the videos, new or empty.
-        images: Folder of the pictures, if the exports do not hold them.
-        classes: A classes.json that gives the classes' order and colors.
-        empty: What a picture without annotations is: background, or unlabeled.
+        images: Folder of the images, if the exports do not contain them.
+        classes: A classes.json with the order and colors of the classes.
+        empty: How to label images without annotations: background, or unlabeled.
     """
 
     raw: tuple[str, ...] = ()
@@ -46,11 +46,11 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; exits with status 2 for a user's mistake."""
+    """Runs the command; exits with status 2 after a user's error."""
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m data_pipelines.annotations"),
+        prog=program_name("python -m data_pipelines.annotations"),
         description=__doc__ or "",
     )
     try:
@@ -62,7 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def convert(flags: Flags) -> None:
-    """Reads the exports and writes the videos."""
+    """Reads the exports and writes the videos.
+
+    Raises:
+        ValueError: a flag is missing.
+        DataError: has a line for every error in the exports.
+        WriteError: the videos cannot be written.
+    """
     for name in ("raw", "out"):
         if not getattr(flags, name):
             raise ValueError(f"--{name} is missing; see --help")
@@ -74,13 +80,13 @@ def convert(flags: Flags) -> None:
     if images is not None and not images.is_dir():
         faults.append(f"--images {images}: no such folder")
     exports: dict[str, Export] = {}
-    with ExitStack() as unpacked:
+    with ExitStack() as stack:
         for raw in map(Path, flags.raw):
             name = raw.resolve().stem if raw.is_file() else raw.resolve().name
             if name in exports:
-                faults.append(f"{raw}: two exports are called {name}; rename one")
+                faults.append(f"{raw}: two exports are named {name}; rename one")
             try:
-                exports[name] = _read(raw, images, unpacked)
+                exports[name] = _read(raw, images, stack)
             except DataError as error:
                 faults += error.faults
         if faults:
@@ -88,17 +94,18 @@ def convert(flags: Flags) -> None:
         write_videos(exports, Path(flags.out), classes=classes, empty=flags.empty)
 
 
-def _read(raw: Path, images: Path | None, unpacked: ExitStack) -> Export:
+def _read(raw: Path, images: Path | None, stack: ExitStack) -> Export:
+    """Reads an export; archives are unpacked to a folder that `stack` removes."""
     if raw.is_dir():
         folder = raw
     elif not raw.is_file():
         raise DataError([f"{raw}: no such file or folder"])
     elif is_archive(raw):
-        folder = Path(unpacked.enter_context(TemporaryDirectory()))
+        folder = Path(stack.enter_context(TemporaryDirectory()))
         extract(raw, folder)
-        inside = [path for path in folder.iterdir() if not is_skipped(path.name)]
-        if len(inside) == 1 and inside[0].is_dir():
-            folder = inside[0]
+        entries = [path for path in folder.iterdir() if not is_skipped(path.name)]
+        if len(entries) == 1 and entries[0].is_dir():
+            folder = entries[0]
     else:
         return coco.read(raw, images)
     if cvat.is_export(folder):

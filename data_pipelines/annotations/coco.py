@@ -1,11 +1,11 @@
-"""COCO instances: polygons and run lengths to classes of pixels, and classes back.
+"""Reads and writes COCO instances: polygons and run lengths.
 
     {"categories": [{"id": 1, "name": "grasper"}],
      "images": [{"id": 1, "file_name": "video1/f1.jpg", "height": 480, "width": 640}],
      "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": ...}]}
 
-Where annotations of a picture overlap, the one that comes later in the file is seen.
-Needs pycocotools (the extra "coco").
+Where annotations of an image overlap, the later one in the file wins. Needs pycocotools
+(the extra "coco").
 """
 
 import functools
@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.annotations.pictures import (
-    Annotated,
+    AnnotatedImage,
     Export,
-    files_under,
-    named,
-    parts_of,
-    with_background,
+    background_first,
+    find_files,
+    path_parts,
+    video_and_frame,
 )
-from data_pipelines.annotations.shapes import draw, picture_size, pycocotools
+from data_pipelines.annotations.shapes import draw, image_size, require_pycocotools
 from data_pipelines.frames import IGNORE, ClassInfo, DataError
 from data_pipelines.io.files import write_text
 from data_pipelines.sources.folder.classes import class_color
@@ -34,90 +34,84 @@ _PARTS = ("images", "annotations", "categories")
 
 
 def find_file(folder: Path) -> Path:
-    """The instances file of an exported folder.
+    """Returns the instances file of an exported folder.
 
     Raises:
-      DataError: there is none, or several.
+        DataError: there is none, or several.
     """
-    places = (folder, folder / "annotations")
-    found = [path for place in places for path in sorted(place.glob("*.json"))]
-    named = [p for p in found if p.name.startswith(("instances", "annotations"))]
-    some = named or found
-    if len(some) == 1:
-        return some[0]
-    names = ", ".join(path.name for path in some)
-    raise DataError(
-        [
-            f"{folder}: "
-            + (f"several COCO files ({names}); name one" if some else "no COCO file")
-        ]
-    )
+    parents = (folder, folder / "annotations")
+    files = [path for parent in parents for path in sorted(parent.glob("*.json"))]
+    prefixes = ("instances", "annotations")
+    candidates = [path for path in files if path.name.startswith(prefixes)] or files
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise DataError([f"{folder}: no COCO file"])
+    names = ", ".join(path.name for path in candidates)
+    raise DataError([f"{folder}: several COCO files ({names}); name one"])
 
 
 def read(file: Path, images: Path | None = None) -> Export:
-    """Reads an instances file; shapes are drawn when they are asked for.
+    """Reads an instances file; shapes are drawn on demand.
 
     Args:
-      file: JSON.
-      images: folder of the pictures; if not given, that of the file, or the one above
-        where that is called annotations. Pictures may lie in folders below.
+        file: the JSON file.
+        images: folder of the images, which may be in subfolders. None: the folder of
+            the file, or its parent if that folder is named annotations.
 
     Raises:
-      DataError: a line for every fault, without those of shapes.
+        DataError: has a line for every error, except errors in shapes.
     """
-    pycocotools()
+    require_pycocotools()
     body, faults = _content(file), []
     categories, classes = _categories(file, body["categories"], faults)
-    above = file.parent.parent if file.parent.name == "annotations" else file.parent
-    place = images or above
-    found: dict[str, list[Path]] = defaultdict(list)
-    for path in files_under(place) if place.is_dir() else ():
-        found[path.name].append(path)
+    parent = file.parent.parent if file.parent.name == "annotations" else file.parent
+    folder = images or parent
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in find_files(folder) if folder.is_dir() else ():
+        files[path.name].append(path)
+    ids = {entry.get("id") for entry in body["images"]}
     shapes: dict[Any, list[Any]] = defaultdict(list)
-    known = {image.get("id") for image in body["images"]}
     for shape in body["annotations"]:
-        where = f"{file}: annotation {shape.get('id')}"
-        if shape.get("image_id") not in known:
-            faults.append(f"{where}: image_id {shape.get('image_id')!r} is no image")
-        elif shape.get("category_id") not in categories:
-            faults.append(
-                f"{where}: category_id {shape.get('category_id')!r} is no category"
-            )
-        shapes[shape.get("image_id")].append(shape)
-    pictures = []
-    for image in body["images"]:
-        where, size = (
-            f"{file}: image {image.get('id')}",
-            picture_size(image.get("height"), image.get("width")),
-        )
-        picture = _picture(image, found, place, where, faults)
+        place = f"{file}: annotation {shape.get('id')}"
+        image_id, category_id = shape.get("image_id"), shape.get("category_id")
+        if image_id not in ids:
+            faults.append(f"{place}: image_id {image_id!r} is not an image")
+        elif category_id not in categories:
+            faults.append(f"{place}: category_id {category_id!r} is not a category")
+        shapes[image_id].append(shape)
+    annotated = []
+    for entry in body["images"]:
+        place = f"{file}: image {entry.get('id')}"
+        size = image_size(entry.get("height"), entry.get("width"))
+        path = _image_file(entry, files, folder, place, faults)
         if size is None:
-            faults.append(f"{where}: height and width must be those of a picture")
-        elif picture is not None:
-            own = shapes.get(image.get("id"), [])
-            draw = functools.partial(_label, file, own, size, categories)
-            name = named(image["file_name"])
-            pictures.append(Annotated(*name, picture, draw if own else None))
-    if len(known) < len(body["images"]):
-        faults.append(f"{file}: two images have one id; ids must differ")
+            faults.append(f"{place}: height and width are not those of an image")
+        elif path is not None:
+            own_shapes = shapes.get(entry.get("id"), [])
+            label = functools.partial(_label, file, own_shapes, size, categories)
+            name = video_and_frame(entry["file_name"])
+            annotated.append(AnnotatedImage(*name, path, label if own_shapes else None))
+    if len(ids) < len(body["images"]):
+        faults.append(f"{file}: two images have the same id; ids must differ")
     if faults:
         raise DataError(faults)
-    return Export(classes, tuple(pictures))
+    return Export(classes, tuple(annotated))
 
 
 class Writer:
-    """Collects labels as run lengths, an annotation for each class of a picture.
+    """Writes labels as run lengths, one annotation for each class of an image.
 
     Args:
-      folder: that exists; `annotations.json` is written there.
-      classes: background first; category ids are their indices.
+        folder: an existing folder, in which `annotations.json` is written.
+        classes: background first; category ids are their indices.
 
     Raises:
-      DataError: pycocotools is not installed.
+        DataError: pycocotools is not installed.
     """
 
     def __init__(self, folder: Path, classes: Sequence[ClassInfo]) -> None:
-        self._path, self._mask = folder / "annotations.json", pycocotools()
+        self._path, self._mask = folder / "annotations.json", require_pycocotools()
         self._categories = [
             {"id": index, "name": info.name, "supercategory": ""}
             for index, info in enumerate(classes)
@@ -127,16 +121,16 @@ class Writer:
         self._shapes: list[dict[str, Any]] = []
 
     def add(self, name: str, label: np.ndarray) -> None:
-        """Adds the label, uint8 `[H, W]`, of the picture with the file name `name`."""
+        """Adds the label, uint8 `[H, W]`, of the image with the file name `name`."""
         number, (height, width) = len(self._images) + 1, label.shape
         self._images.append(
             {"id": number, "file_name": name, "height": height, "width": width}
         )
         for category in self._categories:
-            inside = label == category["id"]
-            if not inside.any():
+            mask = label == category["id"]
+            if not mask.any():
                 continue
-            runs = self._mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+            runs = self._mask.encode(np.asfortranarray(mask.astype(np.uint8)))
             box = [float(side) for side in self._mask.toBbox(runs)]
             counts = runs["counts"].decode("ascii")
             self._shapes.append(
@@ -145,14 +139,18 @@ class Writer:
                     "image_id": number,
                     "category_id": category["id"],
                     "segmentation": {"size": [height, width], "counts": counts},
-                    "area": int(inside.sum()),
+                    "area": int(mask.sum()),
                     "bbox": box,
                     "iscrowd": 0,
                 }
             )
 
     def close(self) -> None:
-        """Writes the file; `WriteError` if it cannot be written."""
+        """Writes the file.
+
+        Raises:
+            WriteError: the file cannot be written.
+        """
         parts = (self._images, self._shapes, self._categories)
         body = dict(zip(_PARTS, parts, strict=True))
         write_text(self._path, json.dumps(body) + "\n")
@@ -164,55 +162,63 @@ def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
     except (ValueError, RecursionError) as error:
         raise DataError([f"{file}: not valid JSON ({error})"]) from error
     for part in _PARTS:
-        listed = body.get(part) if isinstance(body, dict) else None
-        if not isinstance(listed, list) or not all(isinstance(x, dict) for x in listed):
+        items = body.get(part) if isinstance(body, dict) else None
+        if not isinstance(items, list) or not all(isinstance(x, dict) for x in items):
             raise DataError([f"{file}: {part} must be a list, as in COCO instances"])
     return body
 
 
 def _categories(
-    file: Path, listed: Sequence[dict[str, Any]], faults: list[str]
+    file: Path, categories: Sequence[dict[str, Any]], faults: list[str]
 ) -> tuple[dict[Any, int], tuple[ClassInfo, ...]]:
-    """Class indices by category id, and the classes."""
-    names = [category.get("name") for category in listed]
-    ids = [category.get("id") for category in listed]
+    """Returns class indices by category id, and the classes."""
+    names = [category.get("name") for category in categories]
+    ids = [category.get("id") for category in categories]
     if not all(isinstance(name, str) and name for name in names):
         faults.append(f"{file}: categories: each must have a name")
     elif len(set(names)) < len(names) or len(set(map(str, ids))) < len(ids):
         faults.append(f"{file}: categories: names and ids must differ")
     else:
-        plain = [ClassInfo(str(name), (0, 0, 0)) for name in names]
-        order = [info.name for info in with_background(plain)]
+        colorless = [ClassInfo(str(name), (0, 0, 0)) for name in names]
+        order = [info.name for info in background_first(colorless)]
         classes = [ClassInfo(name, class_color(i)) for i, name in enumerate(order)]
         if len(classes) > IGNORE:
-            faults.append(f"{file}: {len(classes)} classes; {IGNORE} are possible")
+            faults.append(f"{file}: {len(classes)} classes; at most {IGNORE} are valid")
         indices = (order.index(str(name)) for name in names)
         return dict(zip(ids, indices, strict=True)), tuple(classes)
     return {}, ()
 
 
-def _picture(
-    image: dict[str, Any],
-    found: dict[str, list[Path]],
-    place: Path,
-    where: str,
+def _image_file(
+    entry: dict[str, Any],
+    files: dict[str, list[Path]],
+    folder: Path,
+    place: str,
     faults: list[str],
 ) -> Path | None:
-    """The picture whose path ends as `file_name` says."""
-    name = image.get("file_name")
-    if not isinstance(name, str) or not parts_of(name):
-        faults.append(f"{where}: file_name must be a text")
+    """Returns the image file whose path ends with the `file_name` of an entry.
+
+    Args:
+        entry: the entry of the image.
+        files: image files in `folder`, by name.
+        folder: the folder, for the message.
+        place: place of the entry, for the message.
+        faults: errors are added to it.
+    """
+    name = entry.get("file_name")
+    if not isinstance(name, str) or not path_parts(name):
+        faults.append(f"{place}: file_name must be text")
         return None
-    parts = parts_of(name)
-    same = [p for p in found.get(parts[-1], ()) if p.parts[-len(parts) :] == parts]
-    if len(same) != 1:
-        what = "no such picture" if not same else f"{len(same)} such pictures"
+    parts = path_parts(name)
+    matches = [p for p in files.get(parts[-1], ()) if p.parts[-len(parts) :] == parts]
+    if len(matches) != 1:
+        count = f"{len(matches)} such images" if matches else "no such image"
         faults.append(
-            f"{where}: file_name {name!r}: {what} in {place}; give the folder that "
-            "holds it with --images"
+            f"{place}: file_name {name!r}: {count} in {folder}; name the folder that "
+            "contains it with --images"
         )
         return None
-    return same[0]
+    return matches[0]
 
 
 def _label(
@@ -221,14 +227,15 @@ def _label(
     size: tuple[int, int],
     categories: dict[Any, int],
 ) -> np.ndarray:
+    """Draws the shapes of an image, uint8 `[H, W]`."""
     label, faults = np.zeros(size, np.uint8), []
     for shape in shapes:
         try:
-            inside = draw(shape.get("segmentation"), size)
+            mask = draw(shape.get("segmentation"), size)
         except ValueError as error:
             faults.append(f"{file}: annotation {shape.get('id')}: {error}")
         else:
-            label[inside] = categories[shape["category_id"]]
+            label[mask] = categories[shape["category_id"]]
     if faults:
         raise DataError(faults)
     return label

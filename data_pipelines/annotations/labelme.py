@@ -1,9 +1,9 @@
-"""Labelme's files: a JSON beside each picture, with polygons and rectangles.
+"""Reads Labelme files: a JSON file per image, with polygons and rectangles.
 
     {"imagePath": "f1.jpg", "imageHeight": 480, "imageWidth": 640,
      "shapes": [{"label": "grasper", "shape_type": "polygon", "points": [[x, y], ...]}]}
 
-Where shapes overlap, the one that comes later in the file is seen.
+Where shapes overlap, the later one in the file wins.
 """
 
 import functools
@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.annotations.pictures import (
-    Annotated,
+    AnnotatedImage,
     Export,
-    files_under,
-    named,
-    with_background,
+    background_first,
+    find_files,
+    video_and_frame,
 )
-from data_pipelines.annotations.shapes import draw, picture_size
+from data_pipelines.annotations.shapes import draw, image_size
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.sources.folder.classes import class_color
 
 
 def is_export(folder: Path) -> bool:
-    """Whether the first JSON file of a folder is Labelme's."""
-    files = files_under(folder, (".json",))
+    """Returns whether the first JSON file of a folder is a Labelme file."""
+    files = find_files(folder, (".json",))
     try:
         return bool(files) and "shapes" in json.loads(files[0].read_bytes())
     except (OSError, ValueError, RecursionError, TypeError):
@@ -36,66 +36,72 @@ def is_export(folder: Path) -> bool:
 
 
 def read(folder: Path, images: Path | None = None) -> Export:
-    """Reads all files of a folder and those in it; classes by their first occurrence.
+    """Reads all files of a folder and its subfolders.
+
+    Classes are in the order of their first occurrence, after the background.
 
     Args:
-      folder: of the files.
-      images: folder of the pictures, if they are not beside the files.
+        folder: the folder of the JSON files.
+        images: folder of the images, if they are not with the JSON files.
 
     Raises:
-      DataError: a line for every fault, without those of shapes.
+        DataError: has a line for every error, except errors in shapes.
     """
     faults: list[str] = []
-    order: dict[str, None] = {}
-    described: dict[str, tuple[Path, tuple[int, int], list[dict[str, Any]]]] = {}
-    for file in files_under(folder, (".json",)):
+    labels: dict[str, None] = {}
+    contents: dict[str, tuple[Path, tuple[int, int], list[dict[str, Any]]]] = {}
+    for file in find_files(folder, (".json",)):
         try:
             name, size, shapes = _content(file)
         except ValueError as error:
             faults.append(f"{file}: {error}")
             continue
-        order |= dict.fromkeys(shape["label"] for shape in shapes)
-        place = file.parent.relative_to(folder) / name
-        described[place.as_posix()] = file, size, shapes
-    plain = [ClassInfo(label, (0, 0, 0)) for label in order]
-    names = [info.name for info in with_background(plain)]
-    classes = tuple(ClassInfo(label, class_color(i)) for i, label in enumerate(names))
-    pictures, place = [], images or folder
-    for path in files_under(place):
-        name = path.relative_to(place).as_posix()
+        labels |= dict.fromkeys(shape["label"] for shape in shapes)
+        path = file.parent.relative_to(folder) / name
+        contents[path.as_posix()] = file, size, shapes
+    colorless = [ClassInfo(label, (0, 0, 0)) for label in labels]
+    names = [info.name for info in background_first(colorless)]
+    classes = tuple(ClassInfo(name, class_color(i)) for i, name in enumerate(names))
+    annotated, image_folder = [], images or folder
+    for path in find_files(image_folder):
+        name = path.relative_to(image_folder).as_posix()
         label = None
-        if name in described:
-            label = functools.partial(_label, *described.pop(name), names)
-        pictures.append(Annotated(*named(name), path, label))
+        if name in contents:
+            label = functools.partial(_label, *contents.pop(name), names)
+        annotated.append(AnnotatedImage(*video_and_frame(name), path, label))
     faults += [
-        f"{file}: imagePath: no picture {name} in {place}; give the folder that holds "
-        "it with --images"
-        for name, (file, *_) in described.items()
+        f"{file}: imagePath: no image {name} in {image_folder}; name the folder that "
+        "contains it with --images"
+        for name, (file, *_) in contents.items()
     ]
     if faults:
         raise DataError(faults)
-    return Export(classes, tuple(pictures))
+    return Export(classes, tuple(annotated))
 
 
 def _content(file: Path) -> tuple[str, tuple[int, int], list[dict[str, Any]]]:
-    """(name of the picture, its size, shapes); `ValueError` says what is wrong."""
+    """Returns (image name, image size, shapes).
+
+    Raises:
+        ValueError: the file is invalid.
+    """
     try:
         body = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not valid JSON ({error})") from error
     body = body if isinstance(body, dict) else {}
     name, shapes = body.get("imagePath"), body.get("shapes")
-    size = picture_size(body.get("imageHeight"), body.get("imageWidth"))
+    size = image_size(body.get("imageHeight"), body.get("imageWidth"))
     if not isinstance(name, str) or not name or size is None:
-        raise ValueError("imagePath, imageHeight and imageWidth must be a picture's")
+        raise ValueError("imagePath, imageHeight or imageWidth is missing or invalid")
     if not isinstance(shapes, list) or not all(
         isinstance(shape, dict)
         and isinstance(shape.get("label"), str)
         and shape["label"]
         for shape in shapes
     ):
-        raise ValueError("shapes must be a list, and each have a label")
-    return PureWindowsPath(name).name, size, shapes  # takes both kinds of slashes
+        raise ValueError("shapes must be a list, and each must have a label")
+    return PureWindowsPath(name).name, size, shapes  # accepts both kinds of slashes
 
 
 def _label(
@@ -104,6 +110,7 @@ def _label(
     shapes: Sequence[dict[str, Any]],
     names: Sequence[str],
 ) -> np.ndarray:
+    """Draws the shapes of an image, uint8 `[H, W]`."""
     label, faults = np.zeros(size, np.uint8), []
     for number, shape in enumerate(shapes):
         try:
@@ -120,10 +127,10 @@ def _polygon(shape: dict[str, Any]) -> list[Any]:
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in points
     ):
-        raise ValueError("points must be x and y of each")
+        raise ValueError("points must be a list of [x, y]")
     if kind == "rectangle" and len(points) == 2:
         (left, top), (right, bottom) = points
         return [left, top, right, top, right, bottom, left, bottom]
     if kind != "polygon":
-        raise ValueError(f"is a {kind}; only polygons and rectangles have an area here")
+        raise ValueError(f"is a {kind}; only polygons and rectangles are supported")
     return [side for point in points for side in point]

@@ -1,4 +1,4 @@
-"""An annotated picture, and how pictures are found and named."""
+"""Annotated images, and how images are found and named."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,35 +12,40 @@ from data_pipelines.io.pairs import PICTURES, is_skipped, natural_key
 
 
 @dataclass(frozen=True)
-class Annotated:
-    """A picture and the classes of its pixels.
+class AnnotatedImage:
+    """An image and its annotation.
 
     Attributes:
-      video: the video's name; empty if the annotations do not tell it.
-      frame: the frame's name.
-      picture: its file.
-      label: reads the classes, uint8 `[H, W]`; `DataError` if they are wrong. None if
-        nothing was annotated in it.
+        video: name of the video; "" if the annotations do not name it.
+        frame: name of the frame.
+        file: the image file.
+        label: reads the classes, uint8 `[H, W]`, and raises `DataError` if they are
+            invalid. None if the image has no annotation.
     """
 
     video: str
     frame: str
-    picture: Path
+    file: Path
     label: Callable[[], np.ndarray] | None
 
 
 @dataclass(frozen=True)
 class Export:
-    """What an annotation tool wrote: classes, background first, and pictures."""
+    """An export of an annotation tool.
+
+    Attributes:
+        classes: the classes, background first.
+        images: the images.
+    """
 
     classes: tuple[ClassInfo, ...]
-    pictures: tuple[Annotated, ...]
+    images: tuple[AnnotatedImage, ...]
 
 
-def parts_of(path: str) -> tuple[str, ...]:
-    """Folders and name of a picture's path, written on any system.
+def path_parts(path: str) -> tuple[str, ...]:
+    """Returns the folders and the name of a path, written on any system.
 
-    The name alone if the path is absolute or an address: it is of another machine.
+    Absolute paths and URLs are those of another machine; only the name is returned.
     """
     pure = PurePosixPath(path.replace("\\", "/"))
     if pure.is_absolute() or re.match("[A-Za-z]+:", path):
@@ -48,26 +53,26 @@ def parts_of(path: str) -> tuple[str, ...]:
     return tuple(part for part in pure.parts if part not in (".", ".."))
 
 
-def named(path: str) -> tuple[str, str]:
-    """(video, frame) of a picture's path: its folders, joined, and its stem."""
-    *folders, name = parts_of(path)
+def video_and_frame(path: str) -> tuple[str, str]:
+    """Returns (video, frame) for an image's path: its joined folders, and its stem."""
+    *folders, name = path_parts(path)
     video = "_".join(part for part in folders if part != "images")
     return video, PurePosixPath(name).stem
 
 
-def files_under(folder: Path, suffixes: tuple[str, ...] = PICTURES) -> list[Path]:
-    """All files of these suffixes in a folder and those in it, in natural order."""
-    found = (
+def find_files(folder: Path, suffixes: tuple[str, ...] = PICTURES) -> list[Path]:
+    """Returns the files with these suffixes in a folder and its subfolders, sorted."""
+    paths = (
         path.relative_to(folder)
         for path in folder.rglob("*")
         if path.suffix.lower() in suffixes and path.is_file()
     )
-    kept = [path for path in found if not any(map(is_skipped, path.parts))]
-    return [folder / path for path in sorted(kept, key=lambda p: natural_key(str(p)))]
+    paths = [path for path in paths if not any(map(is_skipped, path.parts))]
+    return [folder / path for path in sorted(paths, key=lambda p: natural_key(str(p)))]
 
 
-def with_background(classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
-    """The classes with the one called background first; black if there is none."""
+def background_first(classes: Sequence[ClassInfo]) -> tuple[ClassInfo, ...]:
+    """Moves the class "background" to the front, or adds a black one."""
     first = [info for info in classes if info.name.lower() == "background"]
     others = [info for info in classes if info.name.lower() != "background"]
     return (*(first or [ClassInfo("background", (0, 0, 0))]), *others)

@@ -1,4 +1,4 @@
-"""Polygons and run lengths, as COCO has them, to pixels."""
+"""Draws COCO's polygons and run lengths as pixels."""
 
 import math
 from typing import Any
@@ -6,50 +6,52 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.frames import DataError
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from data_pipelines.io.images import size_fault
 
 
-def pycocotools() -> Any:
-    """The module `pycocotools.mask`.
+def require_pycocotools() -> Any:
+    """Returns the module `pycocotools.mask`.
 
     Raises:
-      DataError: it is not installed.
+        DataError: pycocotools is not installed.
     """
     try:
         from pycocotools import mask
     except ImportError as error:
         raise DataError(
-            [f"COCO needs pycocotools: {install('coco')} ({error})"]
+            [f"COCO needs pycocotools: {install_command('coco')} ({error})"]
         ) from error
     return mask
 
 
-def picture_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """(height, width), if they are numbers that a picture can have."""
+def image_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Returns (height, width), or None if they are not valid for an image."""
     if type(height) is not int or type(width) is not int:
         return None
     return None if size_fault(height, width) else (height, width)
 
 
 def draw(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """Where a segmentation is, bool `[H, W]`.
+    """Draws a segmentation as a mask, bool `[H, W]`.
 
     Args:
-      segmentation: a list of polygons, each x1, y1, x2, y2, ...; or run lengths.
-      size: (H, W).
+        segmentation: a list of polygons, each x1, y1, x2, y2, ..., or run lengths.
+        size: (H, W).
 
     Raises:
-      ValueError: it is neither; says what is wrong.
-      DataError: pycocotools is not installed.
+        ValueError: the segmentation is invalid.
+        DataError: pycocotools is not installed.
     """
     if isinstance(segmentation, list) and segmentation:
         polygons = [_polygon(points, size) for points in segmentation]
-        mask = pycocotools()
+        mask = require_pycocotools()
         segmentation = mask.merge(mask.frPyObjects(polygons, *size))
         segmentation["counts"] = segmentation["counts"].decode("ascii")
     if not isinstance(segmentation, dict):
-        raise ValueError("segmentation: no polygon and no mask; a box is not enough")
+        raise ValueError(
+            "segmentation: neither polygons nor a mask; a box is not enough"
+        )
     if segmentation.get("size") != list(size):
         raise ValueError(
             f"segmentation: size {segmentation.get('size')} is not the image's "
@@ -58,7 +60,7 @@ def draw(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     counts = segmentation.get("counts")
     runs = _runs(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(type(x) is int and x >= 0 for x in runs):
-        raise ValueError("segmentation: counts are no run lengths")
+        raise ValueError("segmentation: counts are not run lengths")
     if sum(runs) != math.prod(size):
         raise ValueError(
             f"segmentation: counts are {sum(runs)} pixels, the image has "
@@ -69,26 +71,26 @@ def draw(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def _polygon(points: Any, size: tuple[int, int]) -> list[float]:
-    right = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
-    if not right or not all(type(x) in (int, float) for x in points):
+    valid = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
+    if not valid or not all(type(x) in (int, float) for x in points):
         raise ValueError("segmentation: a polygon must be x1, y1, x2, y2, x3, y3, ...")
-    most = 2 * max(size)
-    if not all(-most <= x <= most for x in points):  # also NaN
+    limit = 2 * max(size)
+    if not all(-limit <= x <= limit for x in points):  # False for NaN
         raise ValueError("segmentation: a polygon is far outside the image")
     return points
 
 
 def _runs(text: str) -> list[int]:
-    """Run lengths out of COCO's text: 5 bits a letter, differences after the second.
+    """Decodes COCO's text: 5 bits per letter, differences from the third run on.
 
-    Read here and not by pycocotools, which trusts that they are as many as the pixels.
+    pycocotools is not used, because it does not check the number of pixels.
     """
     runs: list[int] = []
     value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64 or shift > 30:
-            raise ValueError("segmentation: counts are no run lengths")
+            raise ValueError("segmentation: counts are not run lengths")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:

@@ -1,11 +1,11 @@
-"""Frames that a camera lost for a moment: smoke, blood, darkness, blur, glare.
+"""Simulated image corruptions: smoke, blood, low light, blur, glare and others.
 
     source = Corrupted(source, plan([150, 150], seed=0)[0])   # videos with bursts
-    frames = corrupt_clip(frames, chosen, rng, kinds=TRAINED)   # a training clip
+    frames = corrupt_clip(frames, where, rng, kinds=TRAINED)  # a training clip
 
-Pure functions of a frame, a seed and the position in the burst: consecutive frames of
-a burst fit each other as a real disturbance's do. Lengths are in frame heights, so one
-seed gives the same disturbance at every size.
+Corruptions are pure functions of a frame, a seed and the position in the burst, and
+change smoothly over the frames of a burst. Lengths are relative to the frame height, so
+that a seed gives the same corruption at every image size.
 """
 
 from data_pipelines.corruption.clips import Corruption, corrupt_clip

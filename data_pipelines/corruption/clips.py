@@ -17,64 +17,64 @@ from data_pipelines.corruption.kinds import (
 
 
 class Corruption(NamedTuple):
-    """How training clips are corrupted.
+    """Distribution of the corruptions of training clips.
 
     Attributes:
-      probability: of a clip to be corrupted: a burst in it, or its only frame.
-      kinds: what may happen.
+        probability: probability that a clip is corrupted.
+        kinds: kinds of corruption to draw from.
     """
 
     probability: float
     kinds: tuple[str, ...] = TRAINED
 
     def draw(self, rng: np.random.Generator, length: int) -> NDArray[np.bool_]:
-        """Which frames of a clip of `length` are corrupted, bool `[length]`.
+        """Draws which frames of a clip are corrupted, bool `[length]`.
 
-        The only frame, or a run that does not include the first: a memory begins with
-        a clean frame.
+        These are the only frame, or a run of frames without the first one, so that a
+        memory starts with a clean frame.
         """
-        chosen = np.zeros(length, bool)
+        where = np.zeros(length, bool)
         if rng.random() >= self.probability:
-            return chosen
+            return where
         if length == 1:
-            return ~chosen
+            return ~where
         start = int(rng.integers(1, length))
-        chosen[start : int(rng.integers(start, length)) + 1] = True
-        return chosen
+        where[start : int(rng.integers(start, length)) + 1] = True
+        return where
 
 
 def corrupt_clip(
     frames: NDArray[np.uint8],
-    chosen: Sequence[bool] | NDArray[np.bool_],
+    where: Sequence[bool] | NDArray[np.bool_],
     rng: np.random.Generator,
     *,
     kinds: Sequence[str] = TRAINED,
     severities: Sequence[int] = SEVERITIES,
 ) -> NDArray[np.uint8]:
-    """The clip with each run of chosen frames corrupted as one burst.
+    """Corrupts frames of a clip; each run of consecutive frames is one burst.
 
     Args:
-      frames: uint8 `[T, H, W, 3]` RGB, consecutive.
-      chosen: bool `[T]`, which frames are corrupted.
-      rng: kind, severity and look of each run are drawn from it.
-      kinds: what may happen. A run that begins the clip is never frozen: there is no
-        frame before it.
-      severities: how badly.
+        frames: uint8 `[T, H, W, 3]` RGB, consecutive frames.
+        where: bool `[T]`, which frames to corrupt.
+        rng: the generator for kind, severity and appearance of each burst.
+        kinds: kinds of corruption to draw from. A run that starts with the first frame
+            is never "frozen", because there is no frame before it.
+        severities: severities to draw from.
 
     Returns:
-      A new array; frames that are not chosen are equal bit for bit.
+        A new array; other frames are unchanged.
 
     Raises:
-      ValueError: an unknown kind or severity, or only "frozen" for a run that begins
-        the clip.
+        ValueError: a kind or severity is unknown, or "frozen" is the only kind for a
+            run that starts with the first frame.
     """
     check_kinds(tuple(kinds))
-    if len(chosen) != len(frames):
-        raise ValueError(f"chosen has {len(chosen)} entries for {len(frames)} frames")
+    if len(where) != len(frames):
+        raise ValueError(f"`where` has {len(where)} entries for {len(frames)} frames")
     result = frames.copy()
     kind, severity, seed, start = "", 0, 0, 0
-    for i in np.flatnonzero(chosen).tolist():
-        if i == 0 or not chosen[i - 1]:
+    for i in np.flatnonzero(where).tolist():
+        if i == 0 or not where[i - 1]:
             possible = [name for name in kinds if i or name != "frozen"]
             if not possible:
                 raise ValueError("the first frame cannot be frozen; add another kind")

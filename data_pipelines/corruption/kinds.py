@@ -1,4 +1,4 @@
-"""All kinds of disturbances, and one function that applies any of them."""
+"""The kinds of corruption, and the function that applies them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _GRADED: Mapping[str, Kind] = MappingProxyType(
 )
 
 UNGRADED = ("black", "frozen")
-"""Kinds that leave nothing of the frame at all; their severity is 0."""
+"""Kinds that replace the whole frame; their severity is 0."""
 
 TRAINED = ("defocus", "motion", "glare", "occluder", *UNGRADED)
-"""Kinds that training may use."""
+"""Kinds that may be used in training."""
 
 UNSEEN = ("smoke", "blood", "low_light")
-"""Kinds that no training uses, so that scores on them say what carries over."""
+"""Kinds that are never used in training, to measure generalization."""
 
 KINDS = TRAINED + UNSEEN
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -48,28 +48,29 @@ def corrupt(
     step: int = 0,
     before: Frame | None = None,
 ) -> Frame:
-    """One frame of a burst.
+    """Corrupts one frame of a burst.
 
     Args:
-      frame: uint8 `[H, W, 3]` RGB, of any size.
-      kind: one of `KINDS`.
-      severity: 1..5, from slight to nearly all lost; ignored by `UNGRADED` kinds.
-      seed: of the burst, 0 <= seed < 2**64; all of a burst's frames share it.
-      step: which frame of the burst, from 0.
-      before: for "frozen", the last clean frame, which is shown again.
+        frame: uint8 `[H, W, 3]` RGB, of any size.
+        kind: one of `KINDS`.
+        severity: from 1 (slight) to 5 (almost everything is lost); ignored for
+            `UNGRADED` kinds.
+        seed: seed of the burst, 0 <= seed < 2**64, the same for all its frames.
+        step: index of the frame in the burst, from 0.
+        before: the last clean frame, which "frozen" repeats.
 
     Returns:
-      A new uint8 `[H, W, 3]`; for "frozen", `before` itself.
+        A new array uint8 `[H, W, 3]`; for "frozen", `before` itself.
 
     Raises:
-      ValueError: no such kind or severity, or a frozen frame without `before`.
+        ValueError: the kind or severity is unknown, or "frozen" lacks `before`.
     """
     check_kinds((kind,))
     if kind == "black":
         return np.zeros_like(frame)
     if kind == "frozen":
         if before is None:
-            raise ValueError("a frozen frame repeats the one before; give `before`")
+            raise ValueError("a frozen frame repeats the one before; pass `before`")
         return before
     if severity not in SEVERITIES:
         raise ValueError(f"severity is {severity!r}; it must be 1 to 5")
@@ -77,7 +78,7 @@ def corrupt(
 
 
 def check_kinds(kinds: tuple[str, ...]) -> None:
-    """Raises a ValueError unless all `kinds` are known, once each, and at least one."""
+    """Raises a ValueError unless `kinds` is a non-empty subset of `KINDS`."""
     for kind in kinds:
         if kind not in KINDS:
             raise ValueError(f"no corruption {kind!r}; one of {', '.join(KINDS)}")

@@ -1,7 +1,8 @@
-"""When a video is disturbed, by what, how badly and for how long."""
+"""Schedules of corruption bursts in videos."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,22 +11,22 @@ from data_pipelines.corruption.kinds import KINDS, SEVERITIES, UNGRADED, check_k
 from data_pipelines.synthetic.fields import generator
 
 FIRST_CLEAN = 8
-"""Clean frames before a video's first burst."""
+"""Number of clean frames before the first burst of a video."""
 GAPS = (10, 11, 12)
-"""Clean frames between two bursts."""
+"""Possible numbers of clean frames between two bursts."""
 LENGTHS = (1, 3, 6, 12)
-"""Frames of a burst."""
+"""Possible numbers of frames in a burst."""
 
 
 class Burst(NamedTuple):
     """A run of corrupted frames.
 
     Attributes:
-      kind: one of `KINDS`.
-      severity: 1..5; 0 for kinds of `UNGRADED`.
-      start: index of its first frame.
-      length: how many frames.
-      seed: of what it looks like.
+        kind: one of `KINDS`.
+        severity: 1..5; 0 for `UNGRADED` kinds.
+        start: index of the first frame.
+        length: number of frames.
+        seed: seed of its appearance.
     """
 
     kind: str
@@ -36,7 +37,7 @@ class Burst(NamedTuple):
 
     @property
     def stop(self) -> int:
-        """Index of the first clean frame after it."""
+        """Index of the first clean frame after the burst."""
         return self.start + self.length
 
 
@@ -49,42 +50,42 @@ def bursts(
     lengths: Sequence[int] = LENGTHS,
     first: int = 0,
 ) -> tuple[Burst, ...]:
-    """The bursts of one video.
+    """Schedules the bursts of a video.
 
-    `FIRST_CLEAN` clean frames, then bursts with one of `GAPS` clean frames between
-    them; at least one clean frame follows the last. Kinds, severities and lengths come
-    from one endless sequence (a function of the seed) in which every kind comes once
-    before any comes again, and every kind meets all pairs of severity and length
-    before one is repeated, so they are balanced over a video and, with `first`, over
-    many videos.
+    A video has `FIRST_CLEAN` clean frames, then bursts that are separated by one of
+    `GAPS` clean frames, and at least one clean frame at the end. Kinds, severities and
+    lengths are taken from an endless sequence that is determined by the seed. In it,
+    every kind occurs once before any is repeated, and for every kind all pairs of
+    severity and length occur before any is repeated. They are therefore balanced over a
+    video and, with `first`, over several videos.
 
     Args:
-      length: frames of the video.
-      seed: 0 <= seed < 2**64.
-      kinds: what may happen.
-      severities: how badly.
-      lengths: for how many frames.
-      first: how many bursts of the sequence others have taken; `plan` counts.
+        length: frames of the video.
+        seed: 0 <= seed < 2**64.
+        kinds: kinds to use.
+        severities: severities to use.
+        lengths: numbers of frames to use.
+        first: number of bursts to skip, which other videos use; see `plan`.
 
     Returns:
-      Bursts in order of time, none for a video of fewer than 10 frames.
+        Bursts in order of time; none for a video of fewer than 10 frames.
 
     Raises:
-      ValueError: an unknown kind, severity or length.
+        ValueError: a kind, severity or length is invalid.
     """
     kinds, severities, lengths = tuple(kinds), tuple(severities), tuple(lengths)
     check_kinds(kinds)
     if not severities or not {*severities} <= {*SEVERITIES}:
-        raise ValueError(f"severities are {list(severities)}; want some of 1 to 5")
+        raise ValueError(f"severities are {list(severities)}; use some of 1 to 5")
     if not lengths or min(lengths) < 1:
-        raise ValueError(f"lengths are {list(lengths)}; want 1 or more")
-    found, start = [], FIRST_CLEAN
-    for kind, severity, frames, gap, look in _endless(
+        raise ValueError(f"lengths are {list(lengths)}; use 1 or more")
+    result, start = [], FIRST_CLEAN
+    for kind, severity, frames, gap, burst_seed in _endless(
         seed, first, kinds, severities, lengths
     ):
         if start + frames >= length:
-            return tuple(found)
-        found.append(Burst(kind, severity, start, frames, look))
+            return tuple(result)
+        result.append(Burst(kind, severity, start, frames, burst_seed))
         start += frames + gap
     raise AssertionError("the sequence is endless")
 
@@ -98,20 +99,20 @@ def plan(
     severities: Sequence[int] = SEVERITIES,
     burst_lengths: Sequence[int] = LENGTHS,
 ) -> tuple[tuple[tuple[Burst, ...], ...], ...]:
-    """The bursts of several videos, each seen several times.
+    """Schedules the bursts of several videos, in several passes over them.
 
     Args:
-      lengths: frames of each video.
-      seed: 0 <= seed < 2**64.
-      passes: how often each video is seen, with other bursts each time.
-      kinds: as in `bursts`.
-      severities: as in `bursts`.
-      burst_lengths: as in `bursts`.
+        lengths: frames of each video.
+        seed: 0 <= seed < 2**64.
+        passes: number of passes; each has different bursts.
+        kinds: see `bursts`.
+        severities: see `bursts`.
+        burst_lengths: the `lengths` of `bursts`.
 
     Returns:
-      For each pass, for each video, its bursts.
+        The bursts by pass and video.
     """
-    taken, plans = 0, []
+    count, plans = 0, []
     for _ in range(passes):
         videos = []
         for length in lengths:
@@ -122,10 +123,10 @@ def plan(
                     kinds=kinds,
                     severities=severities,
                     lengths=burst_lengths,
-                    first=taken,
+                    first=count,
                 )
             )
-            taken += len(videos[-1])
+            count += len(videos[-1])
         plans.append(tuple(videos))
     return tuple(plans)
 
@@ -137,25 +138,22 @@ def _endless(
     severities: tuple[int, ...],
     lengths: tuple[int, ...],
 ) -> Iterator[tuple[str, int, int, int, int]]:
-    """(kind, severity, length, gap after it, seed) of burst `first` and all later."""
+    """Yields (kind, severity, length, gap, seed) of the bursts from `first` on."""
     rng = generator(seed, 0)
-    severity_from, length_from = (
-        rng.permutation(len(kinds)),
-        rng.permutation(len(kinds)),
-    )
+    severity_offsets = rng.permutation(len(kinds))
+    length_offsets = rng.permutation(len(kinds))
     severity_order = rng.permutation(severities).tolist()
     length_order = rng.permutation(lengths).tolist()
-    number = first
-    while True:
-        round_, place = divmod(number, len(kinds))
-        # Each round has all kinds, in an order of its own.
-        which = int(generator(seed, 1, round_).permutation(len(kinds))[place])
-        length = length_order[(round_ + length_from[which]) % len(lengths)]
-        # One step aside each time both orders are through, so that all pairs meet.
+    for number in itertools.count(first):
+        # Each round has all kinds, in a different order.
+        round_, position = divmod(number, len(kinds))
+        k = int(generator(seed, 1, round_).permutation(len(kinds))[position])
+        length = length_order[(round_ + length_offsets[k]) % len(lengths)]
+        # An additional step after every common period of both orders, so that all pairs
+        # of severity and length occur.
         turn = round_ + round_ // math.lcm(len(severities), len(lengths))
-        severity = severity_order[(turn + severity_from[which]) % len(severities)]
-        own = generator(seed, 2, number)
-        gap, look = int(own.choice(GAPS)), int(own.integers(1 << 63))
-        kind = kinds[which]
-        yield kind, 0 if kind in UNGRADED else severity, length, gap, look
-        number += 1
+        severity = severity_order[(turn + severity_offsets[k]) % len(severities)]
+        rng = generator(seed, 2, number)
+        gap, burst_seed = int(rng.choice(GAPS)), int(rng.integers(1 << 63))
+        kind = kinds[k]
+        yield kind, 0 if kind in UNGRADED else severity, length, gap, burst_seed

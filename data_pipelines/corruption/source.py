@@ -1,4 +1,4 @@
-"""A source of frames whose videos are disturbed in bursts."""
+"""A view of a source whose videos are corrupted in bursts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from data_pipelines.frames import ClassInfo, FrameSource, Video
 
 
 class Corrupted:
-    """`source` with its images corrupted in bursts; labels are those of the scene.
+    """A view of `source` with images corrupted in bursts; labels are unchanged.
 
-    Frames are corrupted when they are asked for, at the size at which `source` gives
-    them: put it over `resized`. All other frames are the source's own.
+    Frames are corrupted on demand, at the size of the source's images; apply it after
+    `resize_frames`. Frames outside of bursts are unchanged.
 
     Args:
-      source: of clean frames.
-      schedules: for each video, its bursts.
+        source: the clean frames.
+        schedules: the bursts of each video.
 
     Raises:
-      ValueError: the schedules do not fit the videos.
+        ValueError: the schedules do not fit the videos.
     """
 
     def __init__(self, source: FrameSource, schedules: Sequence[Sequence[Burst]]):
@@ -34,16 +34,17 @@ class Corrupted:
         for video, (length, schedule) in enumerate(
             zip(lengths, schedules, strict=True)
         ):
-            found: dict[int, Burst] = {}
+            by_frame: dict[int, Burst] = {}
             for burst in schedule:
                 frames = range(burst.start, burst.stop)
-                if burst.start < 1 or burst.stop > length or found.keys() & {*frames}:
+                overlaps = bool(by_frame.keys() & {*frames})
+                if burst.start < 1 or burst.stop > length or overlaps:
                     raise ValueError(
                         f"{source.videos[video].name}: {burst} does not fit a video "
-                        f"of {length} frames, or meets another burst"
+                        f"of {length} frames, or overlaps another burst"
                     )
-                found |= dict.fromkeys(frames, burst)
-            self._bursts.append(found)
+                by_frame |= dict.fromkeys(frames, burst)
+            self._bursts.append(by_frame)
 
     @property
     def classes(self) -> tuple[ClassInfo, ...]:
@@ -54,7 +55,7 @@ class Corrupted:
         return tuple(self._source.videos)
 
     def burst(self, video: int, frame: int) -> Burst | None:
-        """The burst that a frame belongs to; None for a clean frame."""
+        """Returns the burst that contains a frame; None for a clean frame."""
         return self._bursts[video].get(frame)
 
     def image(self, video: int, frame: int) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Files, names, pictures: everything that is read from or written to a disk."""
+"""Reading and writing of files, file names and images."""

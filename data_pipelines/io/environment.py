@@ -1,4 +1,4 @@
-"""How a command was called, what else it needs, and how to install that."""
+"""The process's environment: command names, optional dependencies, workers."""
 
 import multiprocessing
 import os
@@ -8,34 +8,37 @@ from pathlib import Path
 from types import TracebackType
 
 _COMMANDS = ("-m", "train.py", "evaluate.py")
-"""`sys.argv[0]` of a command while its packages are imported; `python -m` has no name
-before its module is found."""
+"""`sys.argv[0]` of a command while its packages are imported.
+
+It is "-m" for `python -m` until the module is found.
+"""
 
 _ROOT = Path(__file__).parents[2]
-"""The checkout, or the site-packages that a wheel was installed into."""
+"""The checkout, or the site-packages folder that contains the installed wheel."""
 
 
-def install(extra: str) -> str:
-    """The command that installs an extra of pyproject.toml.
+def install_command(extra: str) -> str:
+    """Returns the command that installs an extra of pyproject.toml.
 
-    It is run in the checkout, or in the folder of the wheel: the project is not on a
-    package index, so its name alone would not be found.
+    The project is not on a package index, so the command names the checkout or the
+    wheel, in whose folder it must be run.
     """
     if (_ROOT / "pyproject.toml").is_file():
         return f'pip install -e ".[{extra}]"'
     return f'pip install "dmnet_jax-VERSION-py3-none-any.whl[{extra}]"'
 
 
-def program(script: str) -> str:
-    """How the user called the command: `script`, or an installed `dmnet-...`."""
+def program_name(script: str) -> str:
+    """Returns the name of the installed command (`dmnet-...`), or else `script`."""
     name = Path(sys.argv[0]).name.removesuffix(".exe") if sys.argv else ""
     return name if name.startswith("dmnet-") else script
 
 
 def end_with_parent() -> None:
-    """In a worker process: ends it once the process that started it is gone.
+    """Makes a worker process exit when its parent process exits.
 
-    A killed parent closes no queue, so a pool's workers would wait for work forever.
+    A killed parent does not close its queues, so the workers of a pool would wait for
+    work forever.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -48,20 +51,20 @@ def end_with_parent() -> None:
     threading.Thread(target=end, daemon=True).start()
 
 
-def tell_missing_modules() -> None:
-    """Makes a command that lacks a module end with one line instead of a traceback.
+def report_missing_modules() -> None:
+    """Makes commands report a missing module in one line instead of a traceback.
 
-    Most often the environment is not activated. Programs that import the project as a
-    library are not affected.
+    The usual cause is an environment that is not activated. Programs that import the
+    project as a library are not affected.
     """
     if sys.argv and Path(sys.argv[0]).name in _COMMANDS:
-        sys.excepthook = _tell
+        sys.excepthook = _report
 
 
-def _tell(
+def _report(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    if not isinstance(error, ModuleNotFoundError) or _is_ours(error.name or ""):
+    if not isinstance(error, ModuleNotFoundError) or _is_internal(error.name or ""):
         sys.__excepthook__(kind, error, trace)
         return
     print(
@@ -72,5 +75,5 @@ def _tell(
     )
 
 
-def _is_ours(name: str) -> bool:
+def _is_internal(name: str) -> bool:
     return name.split(".")[0] in ("", "data_pipelines", "dmnet_jax", "configs")

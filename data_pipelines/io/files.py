@@ -1,4 +1,4 @@
-"""Files that are complete or absent: written beside their place, then renamed."""
+"""Atomic writing of files, folder locks, and errors of the file system in one line."""
 
 import errno
 import fcntl
@@ -9,59 +9,59 @@ from pathlib import Path
 
 
 class WriteError(ValueError):
-    """Something could not be written; one line names the file and says why."""
+    """A file could not be written; the message is one line with its path and reason."""
 
 
 @contextmanager
-def replaced(path: str | Path) -> Iterator[Path]:
-    """A place to write a file to, which then takes the place of `path`.
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """Yields the path of a temporary file that replaces `path` when the block ends.
 
-        with replaced(folder / "results.json") as fresh:
-            fresh.write_text(text, encoding="utf-8")
+        with atomic_write(folder / "results.json") as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
-    What was at `path` stays until the new file is on the disk, and if anything goes
-    wrong.
+    An existing file is kept until the new one is on disk, and if an exception occurs.
 
     Raises:
-      WriteError: it cannot be written: no space, no permission, no folder.
+        WriteError: the file cannot be written, for example because the disk is full,
+            permission is denied, or the folder does not exist.
     """
     path = Path(path)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with naming(path):
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with as_write_error(path):
         try:
-            yield fresh
-            with fresh.open("rb") as file:
+            yield temporary
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            fresh.replace(path)
+            temporary.replace(path)
         finally:
-            fresh.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a UTF-8 file, complete or not at all.
+    """Writes a UTF-8 file atomically.
 
     Raises:
-      WriteError: as `replaced`.
+        WriteError: as for `atomic_write`.
     """
-    with replaced(path) as fresh:
-        fresh.write_text(text, encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def make_folder(path: str | Path) -> None:
-    """Makes a folder and those above it, if they are not there.
+    """Creates a folder and its missing parents.
 
     Raises:
-      WriteError: it cannot be made.
+        WriteError: the folder cannot be created.
     """
-    with naming(path):
+    with as_write_error(path):
         Path(path).mkdir(parents=True, exist_ok=True)
 
 
-def check_plain(path: str | Path) -> None:
-    """Before a file that others made is opened: reading a pipe may never end.
+def check_not_special(path: str | Path) -> None:
+    """Checks that a path is not a special file, because reading a pipe may never end.
 
     Raises:
-        OSError: it is a pipe, a device or a socket.
+        OSError: the path is a pipe, a device or a socket.
     """
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
@@ -69,55 +69,60 @@ def check_plain(path: str | Path) -> None:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Inside, what the system refuses is a `WriteError` that names the file."""
+def as_write_error(path: str | Path) -> Iterator[None]:
+    """Converts an `OSError` raised in the block to a `WriteError` with the path."""
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({reason(error)})") from error
+        raise WriteError(f"{path}: cannot be written ({error_text(error)})") from error
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Holds a folder, which is made, for one process; the system frees it.
+def folder_lock(folder: Path) -> Iterator[bool]:
+    """Locks a folder for one process, creating it if necessary.
+
+    The system releases the lock when the process ends.
 
     Yields:
-      Whether it is held; False if another process holds it.
+        Whether the lock was acquired; False if another process holds it.
 
     Raises:
-      WriteError: it cannot be made.
+        WriteError: the folder cannot be created.
     """
-    with naming(folder):
+    with as_write_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        place = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Between the two lines its holder may have ended and moved it.
-            same = os.fstat(place).st_ino == folder.stat().st_ino
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A previous holder may have renamed the folder after it was opened here.
+            locked = os.fstat(descriptor).st_ino == folder.stat().st_ino
         except OSError:
-            same = False
-        yield same
+            locked = False
+        yield locked
     finally:
-        os.close(place)
+        os.close(descriptor)
 
 
-def unwritable(error: BaseException) -> str:
-    """The system's reason, if that is why a library failed in writing; else empty."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _UNWRITABLE:
-            return reason(seen)
-        for number in _UNWRITABLE:
-            if os.strerror(number) in str(seen):
+def write_failure(error: BaseException) -> str:
+    """Returns why the system refused a write, or "" if `error` has another cause.
+
+    The causes of `error` are searched too, because libraries wrap system errors.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _WRITE_ERRNOS:
+            return error_text(cause)
+        for number in _WRITE_ERRNOS:
+            if os.strerror(number) in str(cause):
                 return os.strerror(number)
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return ""
 
 
-_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_WRITE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
-def reason(error: OSError) -> str:
-    """The system's reason in words, "No space left on device", without a number."""
+def error_text(error: OSError) -> str:
+    """Returns the message without the number, such as "No space left on device"."""
     return error.strerror or " ".join(str(error).split()) or type(error).__name__

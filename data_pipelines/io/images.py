@@ -1,9 +1,8 @@
-"""Image files to arrays: pictures, masks, their sizes, and what is wrong with them.
+"""Reads images and masks to arrays, and resizes them.
 
-Files come from users and networks, so everything that can be wrong with one is an
-error that names it: no image, cut short, damaged, huge, too many bits, odd values.
-Pictures and masks alike are turned upright where an EXIF orientation tag says so, as
-viewers and annotation tools show them.
+Files are untrusted: a file that is not an image, truncated, damaged, too large, of more
+than 8 bits per channel, or with invalid mask values raises an error that names it. The
+EXIF orientation tag is applied to images and masks, as viewers and annotation tools do.
 """
 
 import io
@@ -14,22 +13,24 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from data_pipelines.io.files import check_plain
+from data_pipelines.io.files import check_not_special
 
 IGNORE = 255
-"""Label value of a pixel that is neither trained on nor scored."""
+"""Label value of pixels that are neither trained on nor scored."""
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-"""Of files, as Pillow calls them; a TIFF has one page."""
+"""Supported formats, by Pillow's names. A TIFF must have one page."""
 
 MAX_PIXELS = 64_000_000
-"""Images with more pixels than this are refused before they are decoded."""
+"""Images with more pixels are refused before they are decoded."""
 
 MAX_ASPECT = 16
-"""Images longer than so many times their shorter side are refused: letterboxed to a
-network's shape they would take more memory than any picture does."""
+"""Maximum ratio of the longer to the shorter side of an image.
 
-# What brings a picture with this value of the orientation tag upright.
+Letterboxed to a network's input shape, a narrower image would need too much memory.
+"""
+
+# The transposition that turns an image with this orientation tag upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,19 +40,22 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Tags above this turn rows into columns.
-_LAST_LEVEL = 4
+# Orientation tags above this value swap rows and columns.
+_LAST_UNSWAPPED = 4
 
 
 MAX_FAULTS = 40
-"""Faults that the text of a `DataError` shows; the others are counted."""
+"""Maximum number of lines in the message of a `DataError`; the rest are counted."""
 
 
 class DataError(ValueError):
-    """Faults in the user's data, each one line of text in `faults`.
+    """Errors in the user's data.
 
-    Its text shows the first ones, how many more there are, and the last one, which
-    often tells what to do.
+    The message has the first lines of `faults`, the number of omitted lines, and the
+    last line, which often says what to do.
+
+    Attributes:
+        faults: one error message per line of the report.
     """
 
     def __init__(self, faults: Iterable[str]):
@@ -66,46 +70,45 @@ class DataError(ValueError):
 
 
 def size_fault(height: int, width: int, max_pixels: int = MAX_PIXELS) -> str:
-    """What is wrong with the size of an image, in words; empty if nothing is.
+    """Returns why an image of this size is refused, or "" if it is accepted.
 
-    For whatever is about to be allocated or decoded: pictures, frames of a video,
-    labels.
+    Called before images, video frames or labels are allocated or decoded.
     """
     short, long = sorted((height, width))
     if short < 1:
-        return f"{width}x{height} (width x height) holds no pixel"
+        return f"{width}x{height} (width x height) contains no pixel"
     if height * width > max_pixels:
         return (
             f"{width}x{height} (width x height) is more than {max_pixels / 1e6:g} "
-            "million pixels; make it smaller"
+            "million pixels; reduce it"
         )
     if long > MAX_ASPECT * short:
         return (
-            f"{width}x{height} (width x height) is more than {MAX_ASPECT} times as "
-            "long as it is short; cut it"
+            f"{width}x{height} (width x height): the longer side is more than "
+            f"{MAX_ASPECT} times the shorter one; crop it"
         )
     return ""
 
 
 def read_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(height, width) from an image's header, without decoding its pixels.
+    """Reads (height, width) from an image's header, without decoding pixels.
 
-    Of the upright image, as `read_image` gives it.
+    The size is that of the upright image, as returned by `read_image`.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it is none of `FORMATS`, has more than 8 bits a channel, or
-        `size_fault` finds a fault.
+        FileNotFoundError: the file does not exist.
+        DataError: the file is not one of `FORMATS`, has more than 8 bits per channel,
+            or its size is refused (see `size_fault`).
     """
     with _open(path, max_pixels) as image:
         _check_depth(image, path)
         height, width = image.height, image.width
-        on_side = _orientation(image) > _LAST_LEVEL
-        return (width, height) if on_side else (height, width)
+        swapped = _orientation(image) > _LAST_UNSWAPPED
+        return (width, height) if swapped else (height, width)
 
 
-def is_turned(path: str | Path) -> bool:
-    """Whether an EXIF tag turns or mirrors the image; False if it cannot be read."""
+def has_orientation_tag(path: str | Path) -> bool:
+    """Returns whether an EXIF tag rotates or mirrors a file; False if unreadable."""
     try:
         with _open(path, MAX_PIXELS) as image:
             return _orientation(image) in _UPRIGHT
@@ -114,65 +117,71 @@ def is_turned(path: str | Path) -> bool:
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Decodes an image of one of `FORMATS` to uint8 `[H, W, 3]` RGB, upright.
+    """Decodes an image to uint8 `[H, W, 3]` RGB, upright.
 
-    An alpha channel is dropped; an EXIF orientation tag is applied.
+    An alpha channel is dropped; the EXIF orientation tag is applied.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it cannot be decoded, is cut short, has more than 8 bits a channel, or
-        `size_fault` finds a fault.
+        FileNotFoundError: the file does not exist.
+        DataError: the file is not one of `FORMATS`, is damaged or truncated, has more
+            than 8 bits per channel, or its size is refused (see `size_fault`).
     """
     with _open(path, max_pixels) as image:
         _check_depth(image, path)
-        return _decoded(image, path, "RGB")
+        return _decode(image, path, "RGB")
 
 
 def read_gray(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes a mask to its stored values, uint8 `[H, W]`, upright.
 
-    A palette image gives its indices, a grey one its values, an RGB one its value where
-    the three channels agree everywhere.
+    The values are the indices of a palette image, the levels of a grayscale image, or
+    the common value of the three channels of an RGB image.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: its format loses values (JPEG), it cannot be decoded, has more than 8
-        bits a channel, or its pixels are not single values.
+        FileNotFoundError: the file does not exist.
+        DataError: the format is lossy (JPEG), the file is damaged or truncated, has
+            more than 8 bits per channel, or the channels of an RGB image differ.
     """
     with _open(path, max_pixels) as image:
         _check_lossless(image, path)
-        # Pillow stretches 2- and 4-bit grey to 0..255, which would turn class 3 of a
-        # 2-bit mask into IGNORE.
+        # Pillow scales 2- and 4-bit gray to 0..255, which would turn class 3 of a 2-bit
+        # mask into IGNORE.
         if _raw_mode(image).startswith(("L;2", "L;4")):
-            raise DataError([f"{path}: a 2- or 4-bit grey mask; save it as 8-bit"])
+            raise DataError([f"{path}: a 2- or 4-bit gray mask; save it as 8-bit"])
         _check_depth(image, path)
         if image.mode in ("P", "L"):
-            return _decoded(image, path, image.mode)
+            return _decode(image, path, image.mode)
         if image.mode == "1":
-            return _decoded(image, path, "1").astype(np.uint8)
+            return _decode(image, path, "1").astype(np.uint8)
         if image.mode not in ("RGB", "RGBA", "LA"):
             raise DataError(
-                [f"{path}: {image.mode} mask; save it as 8-bit grey or palette PNG"]
+                [f"{path}: {image.mode} mask; save it as 8-bit gray or palette PNG"]
             )
-        rgb = _decoded(image, path, "RGB")
+        rgb = _decode(image, path, "RGB")
     differs = (rgb != rgb[..., :1]).any(axis=-1)
     if differs.any():
-        row, column = np.unravel_index(differs.argmax(), differs.shape)
+        row, column = first_pixel(differs)
         raise DataError(
             [
-                f"{path}: colour {tuple(rgb[row, column].tolist())} at row {row}, "
-                f"column {column} is no class index; save the mask as grey or palette "
-                "PNG whose value is the class"
+                f"{path}: color {tuple(rgb[row, column].tolist())} at row {row}, "
+                f"column {column} is not a class index; save the mask as gray or "
+                "palette PNG whose values are classes"
             ]
         )
     return np.ascontiguousarray(rgb[..., 0])
+
+
+def first_pixel(where: np.ndarray) -> tuple[int, int]:
+    """Returns (row, column) of the first True pixel of a bool array `[H, W]`."""
+    row, column = np.unravel_index(where.argmax(), where.shape)
+    return int(row), int(column)
 
 
 def read_mask_colors(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decodes a mask to its colors, uint8 `[H, W, 3]` RGB, upright.
 
     Raises:
-      FileNotFoundError, DataError: as `read_image`; also for a JPEG.
+        FileNotFoundError, DataError: as for `read_image`; also if the format is lossy.
     """
     with _open(path, max_pixels) as image:
         _check_lossless(image, path)
@@ -180,20 +189,20 @@ def read_mask_colors(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarr
 
 
 def decode(data: bytes, name: str, mode: str) -> np.ndarray:
-    """Decodes the bytes of a PNG or JPEG as they are stored, whatever its tags say.
+    """Decodes the bytes of a PNG or JPEG without applying an orientation tag.
 
     Args:
-      data: the file's bytes.
-      name: what errors call it.
-      mode: "RGB" for uint8 `[H, W, 3]`, "L" for uint8 `[H, W]`.
+        data: contents of the file.
+        name: name for error messages.
+        mode: "RGB" for uint8 `[H, W, 3]`, "L" for uint8 `[H, W]`.
 
     Raises:
-      DataError: as `read_image`.
+        DataError: as for `read_image`.
     """
     with _open(name, MAX_PIXELS, data, ("PNG", "JPEG")) as image:
         _check_depth(image, name)
         image.info.clear()
-        return _decoded(image, name, mode)
+        return _decode(image, name, mode)
 
 
 def read_label(
@@ -205,13 +214,14 @@ def read_label(
     """Reads a mask whose values are class indices, uint8 `[h, w]`.
 
     Args:
-      path: palette or grey image.
-      num_classes: C; allowed values are 0..C-1 and `IGNORE`.
-      ignore: values that become `IGNORE`.
-      max_pixels: as in `read_image`.
+        path: palette or grayscale image.
+        num_classes: C; allowed values are 0..C-1 and `IGNORE`.
+        ignore: values that are replaced by `IGNORE`.
+        max_pixels: maximum number of pixels.
 
     Raises:
-      FileNotFoundError, DataError: as `read_gray`, and for a value that is not allowed.
+        FileNotFoundError, DataError: as for `read_gray`; also if a value is not
+            allowed.
     """
     table = np.arange(256, dtype=np.uint8)
     table[list(ignore)] = IGNORE
@@ -219,19 +229,19 @@ def read_label(
     label = table[stored]
     wrong = (label >= num_classes) & (label != IGNORE)
     if wrong.any():
-        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+        row, column = first_pixel(wrong)
         raise DataError(
             [
                 f"{path}: mask value {stored[row, column]} at row {row}, column "
                 f"{column} is not a class (0..{num_classes - 1}, or {IGNORE} for not "
-                "scored); mend the mask or list the class"
+                "scored); correct the mask or list the class"
             ]
         )
     return label
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Image uint8 `[h, w, 3]` at `size` (H, W): bilinear, antialiased when reducing."""
+    """Resizes an image uint8 `[h, w, 3]` to (H, W), bilinear, with antialiasing."""
     if image.shape[:2] == tuple(size):
         return image
     height, width = size
@@ -240,7 +250,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Label `[h, w]` at `size` (H, W): the value under each new pixel's centre."""
+    """Resizes a label `[h, w]` to (H, W): the value under each new pixel's center."""
     if label.shape == tuple(size):
         return label
     rows, columns = (
@@ -251,18 +261,19 @@ def resize_label(label: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def difference_hash(image: np.ndarray) -> str:
-    """256 bits that change little when a picture is coded or scaled anew.
+    """Computes a perceptual hash that is robust to re-encoding and rescaling.
 
-    A bit tells whether the grey level rises between neighbours in a row, at 16x17.
+    Each of the 256 bits says whether the gray level increases between two horizontal
+    neighbors, at a resolution of 16x17.
 
     Args:
-      image: uint8 `[H, W, 3]`.
+        image: uint8 `[H, W, 3]`.
 
     Returns:
-      64 hexadecimal digits.
+        64 hexadecimal digits.
     """
-    grey = Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX)
-    levels = np.array(grey, np.int16)
+    gray = Image.fromarray(image).convert("L").resize((17, 16), Image.Resampling.BOX)
+    levels = np.array(gray, np.int16)
     return np.packbits(levels[:, 1:] > levels[:, :-1]).tobytes().hex()
 
 
@@ -274,30 +285,31 @@ def _open(
 ) -> ImageFile.ImageFile:
     try:
         if data is None:
-            check_plain(path)
+            check_not_special(path)
         file = path if data is None else io.BytesIO(data)
         image = Image.open(file, formats=formats)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        most = f"{max_pixels / 1e6:g} million pixels"
-        raise DataError([f"{path}: more than {most}; make it smaller"]) from None
+        limit = f"{max_pixels / 1e6:g} million pixels"
+        raise DataError([f"{path}: more than {limit}; reduce it"]) from None
     except _UNREADABLE as error:
         names = " or ".join(formats)
         raise DataError([f"{path}: not a readable {names} ({error})"]) from error
     fault = size_fault(image.height, image.width, max_pixels)
     if image.format == "TIFF":
-        # With a name Pillow maps plain pixels into memory, and forgets to turn them.
+        # Given a file name, Pillow memory-maps uncompressed pixels and does not apply
+        # the orientation tag to them.
         image.filename = ""
     if image.format == "TIFF" and getattr(image, "is_animated", False):
-        fault = "a TIFF of several pages; save each page as a picture of its own"
+        fault = "a TIFF of several pages; save each page as a separate file"
     if fault:
         image.close()
         raise DataError([f"{path}: {fault}"])
     return image
 
 
-# Pillow has no error of its own for what a damaged file can lead to.
+# Pillow raises any of these for a damaged file.
 _UNREADABLE = (
     OSError,
     SyntaxError,
@@ -313,7 +325,7 @@ _UNREADABLE = (
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How a PNG's pixels are stored, such as "RGB;16B"."""
+    """Returns Pillow's name of the stored pixel format, such as "RGB;16B"."""
     if not image.tile:
         return ""
     args = image.tile[0].args
@@ -322,32 +334,30 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
 
 def _check_lossless(image: ImageFile.ImageFile, path: str | Path) -> None:
     if image.format == "JPEG" or image.info.get("compression") == "jpeg":
-        raise DataError(
-            [f"{path}: a {image.format} mask blurs its values; save it as PNG"]
-        )
+        raise DataError([f"{path}: a {image.format} mask is lossy; save it as PNG"])
 
 
 def _check_depth(image: ImageFile.ImageFile, path: str | Path) -> None:
-    # Of 16-bit colours Pillow keeps the upper half without a word: 10 bits of a camera
-    # become 0..3, a mask's classes all become 0.
+    # Pillow silently keeps only the upper byte of 16-bit channels: 10-bit camera values
+    # become 0..3, and all classes of a mask become 0.
     if image.mode[0] in "IF" or "16" in _raw_mode(image):
-        raise DataError([f"{path}: 16 bits a channel, 8 are wanted; save it as 8-bit"])
+        raise DataError([f"{path}: 16 bits per channel; save it as 8-bit"])
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8, of what was read of the file so far."""
-    # The image's own method would remember an answer, and of a PNG decode the pixels.
-    # A TIFF has no tags in `info`: Pillow turns it by itself, its size too.
+    """Returns the EXIF orientation, 1 (upright) to 8, read from the file so far."""
+    # The image's own getexif caches its result and, for a PNG, decodes the pixels.
+    # A TIFF has no tags in `info`: Pillow rotates it itself, including its size.
     probe = Image.new("1", (1, 1))
     probe.info = image.info
     try:
         value = probe.getexif().get(ExifTags.Base.Orientation, 1)
         return value if value in _UPRIGHT else 1
     except _UNREADABLE:
-        return 1  # Viewers, too, show a picture whose tags are damaged as stored.
+        return 1  # Viewers also ignore damaged tags.
 
 
-def _decoded(image: ImageFile.ImageFile, path: str | Path, mode: str) -> np.ndarray:
+def _decode(image: ImageFile.ImageFile, path: str | Path, mode: str) -> np.ndarray:
     orientation = _orientation(image)
     try:
         image.load()
@@ -357,10 +367,10 @@ def _decoded(image: ImageFile.ImageFile, path: str | Path, mode: str) -> np.ndar
         array = np.array(picture)
     except _UNREADABLE as error:
         raise DataError(
-            [f"{path}: damaged or cut short ({error}); replace the file"]
+            [f"{path}: damaged or truncated ({error}); replace the file"]
         ) from error
     if _orientation(image) != orientation:
         raise DataError(
-            [f"{path}: its EXIF orientation tag follows the pixels; save it anew"]
+            [f"{path}: the EXIF orientation tag is after the pixels; save it again"]
         )
     return array

@@ -1,8 +1,8 @@
-"""Names from outside: of videos, frames, classes and members of archives.
+"""Checks of untrusted names: of videos, frames, classes and archive members.
 
-They come from folders, manifests and archives of strangers, and go into paths, onto
-terminals, into CSV and HTML. So they are checked once, when data are opened: a run
-never ends because of a name, and no name leads out of a folder.
+Names come from folders, manifests and archives, and are used in paths, on terminals, in
+CSV and in HTML. They are checked once, when a dataset is opened, so that no run fails
+late because of a name and no name escapes its folder.
 """
 
 import hashlib
@@ -12,18 +12,19 @@ import sys
 import unicodedata
 
 MAX_BYTES = 255
-"""The longest name that file systems hold."""
+"""Maximum length of a file name in common file systems."""
 
-# Of Windows, with any suffix: a folder shared with it cannot hold them.
+# Windows reserves these names, with any suffix.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
-# Changes of direction: what is shown after them is not what is there.
-_TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Bidirectional controls make text display in a different order than it is stored.
+_BIDI_CONTROLS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def text_fault(text: str) -> str:
-    """Why a text from outside may not be shown or written, in words; empty if it may.
+    """Returns why a text is not safe to display or write, or "" if it is.
 
-    Control characters steer a terminal, surrogates stand for bytes that are not UTF-8.
+    Control characters can send commands to a terminal; surrogates stand for bytes that
+    are not UTF-8.
     """
     if not text.strip():
         return "is empty"
@@ -31,31 +32,31 @@ def text_fault(text: str) -> str:
         kind = unicodedata.category(letter)
         if kind == "Cs":
             return "is not UTF-8"
-        if kind in ("Cc", "Zl", "Zp") or letter in _TURNS:
+        if kind in ("Cc", "Zl", "Zp") or letter in _BIDI_CONTROLS:
             return f"has the control character {ord(letter):#x}"
     return ""
 
 
 def name_fault(name: str) -> str:
-    """Why a name from outside cannot be a file's or folder's; empty if it can."""
+    """Returns why a name is not a valid file or folder name, or "" if it is."""
     fault = text_fault(name)
     if fault:
         return fault
     if "/" in name or "\\" in name:
-        return "has a separator of folders"
+        return "contains a path separator"
     if name in (".", ".."):
         return "leads out of the folder"
     if re.match(r"[A-Za-z]:", name):
-        return "begins with a drive"
+        return "starts with a drive letter"
     if _RESERVED.fullmatch(name):
-        return "is reserved on other systems"
+        return "is reserved on Windows"
     if len(name.encode()) > MAX_BYTES:
         return f"is longer than {MAX_BYTES} bytes"
     return ""
 
 
-def shown(text: object) -> str:
-    """Text with what a terminal cannot show, or would obey, written as escapes."""
+def printable(text: object) -> str:
+    """Returns the text with characters that are unsafe on a terminal escaped."""
     return "".join(
         letter
         if letter == "\n" or not text_fault(letter + "x")
@@ -64,10 +65,10 @@ def shown(text: object) -> str:
     )
 
 
-def escape_what_streams_cannot_hold() -> None:
-    """From here on, a letter that a terminal or a log lacks is printed as an escape.
+def escape_unencodable_output() -> None:
+    """Makes standard output and error escape characters that they cannot encode.
 
-    A name in another script must not end a run that prints it.
+    Printing a name in another script must not end a run.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -75,10 +76,10 @@ def escape_what_streams_cannot_hold() -> None:
 
 
 def file_name(*parts: str, suffix: str) -> str:
-    """A file's name made of names, cut with a hash where it would be too long."""
+    """Joins parts to a file name; a name that is too long is cut and gets a hash."""
     name = "_".join(parts)
-    most = MAX_BYTES - 40 - len(suffix)  # beside it stands the file being written
-    if len(name.encode()) > most:
+    limit = MAX_BYTES - 40 - len(suffix)  # leaves room for a temporary file's suffix
+    if len(name.encode()) > limit:
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-        name = f"{name.encode()[: most - 17].decode(errors='ignore')}-{digest}"
+        name = f"{name.encode()[: limit - 17].decode(errors='ignore')}-{digest}"
     return name + suffix

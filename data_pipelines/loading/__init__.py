@@ -1,1 +1,1 @@
-"""Training batches: clips, their augmentation, and checks before a run."""
+"""Training batches: clips, augmentation, and checks of the data before a run."""

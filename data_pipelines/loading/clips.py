@@ -1,8 +1,8 @@
-"""Which frames make a training clip. Only the current frame and the past, ever.
+"""Samples the frames of training clips, which are causal.
 
-A clip is what the two memories of the paper read (sections 2.2 and 2.3): the local
-window, consecutive frames up to the current one, and frames drawn at random from all
-that came before, which stand in for what the global memory would have kept.
+A clip has the frames that the two memories of the paper read (sections 2.2 and 2.3):
+the local window of consecutive frames up to the current one, and frames drawn at random
+from all previous frames, in place of those that the global memory would have admitted.
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from data_pipelines.frames import Video
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """Shape of a clip, in frames.
+    """Number of frames in a clip.
 
     Attributes:
-      local_size: frames of the local window before the current one (the paper's tau).
-      num_past: frames drawn from all previous ones (the paper's n).
-      stride: distance between neighbours in the local window.
-      score_all: every frame of the window is scored, not only the current one.
+        local_size: frames in the local window before the current one (the paper's tau).
+        num_past: frames drawn from all previous ones (the paper's n).
+        stride: distance between consecutive frames of the local window.
+        score_all: whether every frame of the window is scored, or only the current one.
     """
 
     local_size: int = 4
@@ -38,18 +38,18 @@ class ClipSpec:
 
     @property
     def length(self) -> int:
-        """Frames of the local window with the current one, T."""
+        """T, the number of frames in the local window, including the current one."""
         return self.local_size + 1
 
 
 class Clip(NamedTuple):
-    """Frame indices of one clip. A slot whose mask is False holds index 0, unused.
+    """Frame indices of a clip. Where a mask is False, the index is 0 and not used.
 
     Attributes:
-      frames: int64 `[T]`, the local window, oldest first, the current frame last.
-      frames_mask: bool `[T]`, False before the video's start.
-      past: int64 `[n]`, distinct previous frames in time order.
-      past_mask: bool `[n]`, False where the past is shorter than n.
+        frames: int64 `[T]`, the local window, oldest first, the current frame last.
+        frames_mask: bool `[T]`, False before the start of the video.
+        past: int64 `[n]`, distinct previous frames in time order.
+        past_mask: bool `[n]`, False where there are fewer than n previous frames.
     """
 
     frames: np.ndarray
@@ -65,13 +65,21 @@ def sample_clip(
     frame: int,
     spec: ClipSpec,
 ) -> Clip:
-    """The clip that ends at frame `frame` of video `video`.
+    """Samples a clip that ends at frame `frame` of video `video`.
 
-    The past is drawn without replacement from frames 0..frame-1, the local window's
-    among them, as the paper draws it. Where there are not n, all of them are taken.
+    As in the paper, past frames are drawn without replacement from all frames before
+    the current one, including those of the local window. If there are fewer than n, all
+    are used.
+
+    Args:
+        rng: the generator.
+        videos: all videos.
+        video: index of the video.
+        frame: index of the current frame.
+        spec: number of frames.
 
     Raises:
-      IndexError: the video has no such frame.
+        IndexError: the frame does not exist.
     """
     length = len(videos[video].frames)
     if not 0 <= frame < length:

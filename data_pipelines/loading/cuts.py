@@ -1,4 +1,4 @@
-"""Cuts in training sequences: from some frame on, a row shows another video."""
+"""Cuts in training sequences: a row continues with another video from some frame."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.frames import FrameSource
-from data_pipelines.loading.loader import Batch, Batches, generator
+from data_pipelines.loading.loader import Batch, Batches
+from data_pipelines.synthetic.fields import generator
 
-FEW = 2
-"""Cuts in half of the sequences that are cut, at most; in the others any number."""
+FEW_CUTS = 2
+"""Maximum number of cuts in half of the sequences with cuts."""
+# Separates the random numbers of cuts from those of clips.
 _STREAM = 5 << 60
 
 
 class WithCuts:
-    """Batches of sequences, some of which are cut over to other rows' videos.
+    """Batches of sequences, some of which have cuts to the videos of other rows.
 
-    The batch of a step is a function of seed and step, as the loader's is.
+    The batch of a step is a pure function of seed and step.
 
     Args:
-      loader: batches of sequences `[b, T, ...]` of which every frame is scored.
-      probability: of a row to be cut: half of those once to `FEW` times, as video is,
-        the others up to once a frame, as a folder of pictures.
-      seed: 0 <= seed < 2**63.
+        loader: batches of sequences `[b, T, ...]` whose frames are all scored.
+        probability: probability that a row has cuts. Half of these rows have up to
+            `FEW_CUTS` cuts, like edited video; the others may have a cut at every
+            frame, like a folder of unrelated images.
+        seed: 0 <= seed < 2**63.
     """
 
     def __init__(self, loader: Batches, probability: float, seed: int):
@@ -39,7 +42,7 @@ class WithCuts:
         return self._loader.steps_per_epoch
 
     def batch(self, step: int) -> Batch:
-        """The loader's batch with its cuts. `video` is that of a row's first frame."""
+        """Returns the batch with cuts; `video` is that of the first frame of a row."""
         return self._cut(step, self._loader.batch(step))
 
     def iterate(self, start_step: int, stop_step: int) -> Iterator[Batch]:
@@ -65,21 +68,21 @@ class WithCuts:
 def cut_rows(
     rng: np.random.Generator, rows: int, length: int, *, probability: float
 ) -> NDArray[np.intp]:
-    """Which row each frame of each row is taken from, int `[rows, length]`.
+    """Draws which row each frame of each row is taken from, int `[rows, length]`.
 
-    After its n-th cut, a row shows the frames of the n-th row after it.
+    After its n-th cut, a row has the frames of the n-th row after it.
 
     Args:
-      rng: decides which rows are cut, and where; never before the first frame.
-      rows: in the batch. A batch of one row has no cuts.
-      length: frames of a sequence.
-      probability: of a row to be cut.
+        rng: the generator. A cut is never before the first frame.
+        rows: number of rows in the batch. With one row there are no cuts.
+        length: frames per sequence.
+        probability: probability that a row has cuts.
     """
     shift = np.zeros((rows, length), np.intp)
     for row in range(rows):
         if rng.random() < probability and length > 1:
-            most = length - 1 if rng.random() < 0.5 else min(FEW, length - 1)
-            count = int(rng.integers(1, most + 1))
+            limit = length - 1 if rng.random() < 0.5 else min(FEW_CUTS, length - 1)
+            count = int(rng.integers(1, limit + 1))
             starts = 1 + rng.choice(length - 1, count, replace=False)
             shift[row] = (np.arange(length)[:, None] >= starts).sum(1)
     return (np.arange(rows)[:, None] + shift) % rows

@@ -1,15 +1,15 @@
-"""Dense optical flow between two frames, by OpenCV's DIS; an extra."""
+"""Dense optical flow with OpenCV's DIS method. Needs the extra "flow"."""
 
 from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from data_pipelines.io.images import DataError
 
 
 def dense_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Where the pixels of one frame are in the next (Kroeger et al., ECCV 2016).
+    """Computes optical flow between two frames (Kroeger et al., ECCV 2016).
 
     Args:
         before: uint8 RGB [H, W, 3].
@@ -23,19 +23,21 @@ def dense_flow(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         DataError: OpenCV is not installed.
     """
     cv2 = require_opencv()
-    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    return search.calc(*grey, None)
+    gray = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (before, after)]
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    return flow.calc(*gray, None)
 
 
 def require_opencv() -> Any:
-    """The module `cv2`.
+    """Returns the module `cv2`.
 
     Raises:
-        DataError: it is not installed.
+        DataError: OpenCV is not installed.
     """
     try:
         import cv2
     except ImportError:
-        raise DataError([f"optical flow needs OpenCV: {install('flow')}"]) from None
+        raise DataError(
+            [f"optical flow needs OpenCV: {install_command('flow')}"]
+        ) from None
     return cv2

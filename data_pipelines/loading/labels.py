@@ -1,8 +1,8 @@
-"""What the frames of a run hold, all of them looked at before anything is trained.
+"""Checks the labels of all frames before training.
 
-A run whose masks teach nothing ends like any other: a loss of 0 and, by protocols that
-reward an empty frame, a perfect score. So what cannot be learned or scored is a fault,
-and all faults come in one report.
+A run on masks without foreground would end with a loss of 0 and, under protocols that
+reward empty predictions on empty frames, a perfect score. Labels that cannot be learned
+or scored are therefore errors, which are all reported at once.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from data_pipelines.frames import IGNORE, DataError, FrameSource
 
 
 @dataclass(frozen=True)
-class Tally:
-    """The masks of one video.
+class LabelCounts:
+    """Pixel counts of the masks of a video.
 
     Attributes:
-      video: its name.
-      masks: how many could be read.
-      pixels: int64 `[C]`, pixels of each class over all of them.
-      only_ignored: masks whose only foreground is `IGNORE`.
+        video: name of the video.
+        masks: number of masks that could be read.
+        pixels: int64 `[C]`, pixels of each class in all masks.
+        only_ignored: number of masks whose only foreground value is `IGNORE`.
     """
 
     video: str
@@ -31,47 +31,54 @@ class Tally:
     only_ignored: int
 
 
-def tally(
+def count_labels(
     source: FrameSource, faults: list[str], *, threads: int = 1
-) -> tuple[Tally, ...]:
-    """Reads every picture and mask of `source` once.
+) -> tuple[LabelCounts, ...]:
+    """Reads every image and mask of `source` and counts the pixels of each class.
 
     Args:
-      source: its labels as they are stored. A `Cached` one keeps the pictures, so
-        reading them here costs a run nothing.
-      faults: what is wrong with files is appended here, in the frames' order.
-      threads: frames read at a time.
-    """
-    classes = len(source.classes)
+        source: the frames. A `Cached` source keeps the images for later use.
+        faults: error messages are added to it, in the order of the frames.
+        threads: number of frames read at a time.
 
-    def one(place: tuple[int, int]) -> np.ndarray | list[str] | None:
-        label, wrong = None, []
+    Returns:
+        The counts of each video.
+    """
+
+    def count(index: tuple[int, int]) -> np.ndarray | list[str] | None:
+        label, errors = None, []
         for read in (source.image, source.label):
             try:
-                label = read(*place)
+                label = read(*index)
             except DataError as error:
-                wrong += error.faults
+                errors += error.faults
             except OSError as error:
-                wrong.append(str(error))
-        if wrong:
-            return wrong
+                errors.append(str(error))
+        if errors:
+            return errors
         return None if label is None else np.bincount(label.ravel(), minlength=256)
 
-    found = []
+    result = []
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for number, video in enumerate(source.videos):
-            places = ((number, frame) for frame in range(len(video.frames)))
+            indices = ((number, frame) for frame in range(len(video.frames)))
             counts = []
-            for result in pool.map(one, places):
-                if isinstance(result, list):
-                    faults += result
-                elif result is not None:
-                    counts.append(result)
+            for item in pool.map(count, indices):
+                if isinstance(item, list):
+                    faults += item
+                elif item is not None:
+                    counts.append(item)
             table = np.array(counts, np.int64).reshape(-1, 256)
-            blank = ~table[:, 1:IGNORE].any(axis=1) & (table[:, IGNORE] > 0)
-            pixels = table[:, :classes].sum(axis=0)
-            found.append(Tally(video.name, len(table), pixels, int(blank.sum())))
-    return tuple(found)
+            only_ignored = ~table[:, 1:IGNORE].any(axis=1) & (table[:, IGNORE] > 0)
+            result.append(
+                LabelCounts(
+                    video=video.name,
+                    masks=len(table),
+                    pixels=table[:, : len(source.classes)].sum(axis=0),
+                    only_ignored=int(only_ignored.sum()),
+                )
+            )
+    return tuple(result)
 
 
 def check_labels(
@@ -81,68 +88,70 @@ def check_labels(
     every_class: bool,
     threads: int = 1,
 ) -> list[str]:
-    """Refuses frames that cannot be read, and masks that teach or score nothing.
+    """Checks that all frames can be read and that the masks have foreground.
 
     Args:
-      train: the training videos; None if nothing is trained.
-      val: the videos that are scored.
-      every_class: whether a class without a pixel in training is a fault.
-      threads: masks read at a time.
+        train: the training videos; None without training.
+        val: the validation videos.
+        every_class: whether a class without training pixels is an error.
+        threads: number of masks read at a time.
 
     Returns:
-      Lines that tell what is unusual and no fault.
+        Warnings, one per line.
 
     Raises:
-      DataError: a line for every fault, of all masks.
+        DataError: has a line for every error.
     """
     faults: list[str] = []
     notes: list[str] = []
     if train is not None:
-        found = tally(train, faults, threads=threads)
+        counts = count_labels(train, faults, threads=threads)
         notes += [
             f"{video.only_ignored} of the {video.masks} masks of {video.video} have no "
             f"foreground but {IGNORE}, which is not scored"
-            for video in found
+            for video in counts
             if video.only_ignored and video.pixels[1:].any()
         ]
-        faults += _empty("training", found)
-        pixels = sum((video.pixels for video in found), np.zeros(1, np.int64))
+        faults += _foreground_faults("training", counts)
+        pixels = sum((video.pixels for video in counts), np.zeros(1, np.int64))
         absent = [
             f"{index} ({info.name})"
             for index, info in enumerate(train.classes)
             if index and not pixels[index : index + 1].any()
         ]
-        if absent and any(video.masks for video in found):
+        if absent and any(video.masks for video in counts):
             text = f"no training mask has a pixel of class {', '.join(absent)}"
             if every_class:
                 faults.append(
-                    f"{text}: train on a video that shows it, take it out of "
+                    f"{text}: train on a video that shows it, remove it from "
                     "classes.json and data.num_classes, or accept that it is never "
                     "predicted with --data.absent-classes accept"
                 )
             elif pixels[1:].any():
                 notes.append(f"{text}; it will never be predicted")
-    faults += _empty("validation", tally(val, faults, threads=threads))
+    counts = count_labels(val, faults, threads=threads)
+    faults += _foreground_faults("validation", counts)
     if faults:
         raise DataError(dict.fromkeys(faults))
     return notes
 
 
-def _empty(part: str, found: Sequence[Tally]) -> list[str]:
-    """Videos, or all of them, whose masks have no foreground."""
+def _foreground_faults(part: str, counts: Sequence[LabelCounts]) -> list[str]:
+    """Reports videos without foreground that is scored."""
     faults = [
-        f"{part} video {video.video}: the only foreground of its masks is {IGNORE}, "
-        f"which is not scored ({video.only_ignored} of {video.masks} masks): if they "
-        f"are binary masks, 0 and {IGNORE}, read them with --data.mask-values binary"
-        for video in found
+        f"{part} video {video.video}: the only foreground value of its masks is "
+        f"{IGNORE}, which is not scored ({video.only_ignored} of {video.masks} masks): "
+        f"if they are binary masks, 0 and {IGNORE}, read them with "
+        "--data.mask-values binary"
+        for video in counts
         if video.only_ignored and not video.pixels[1:].any()
     ]
-    if faults or any(video.pixels[1:].any() for video in found):
+    if faults or any(video.pixels[1:].any() for video in counts):
         return faults
-    names = ", ".join(video.video for video in found)
-    masks = sum(video.masks for video in found)
-    what = f"none of the {masks} masks has a pixel of a class but background"
+    names = ", ".join(video.video for video in counts)
+    masks = sum(video.masks for video in counts)
+    problem = f"none of the {masks} masks has a foreground pixel"
     return [
-        f"{part} videos {names}: {what if masks else 'no mask could be read'}; "
-        "give videos with masks of what is to be found"
+        f"{part} videos {names}: {problem if masks else 'no mask could be read'}; "
+        "use videos whose masks have foreground"
     ]

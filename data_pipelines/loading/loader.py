@@ -1,10 +1,10 @@
-"""Training batches: the batch of a step is a pure function of seed and step.
+"""Loads batches of training clips; each is a pure function of seed and step.
 
-The order of an epoch is a permutation drawn from (seed, epoch); the clip and the
-augmentation of a sample are drawn from (seed, sample), where samples are numbered on
-from the first step. So batches are the same bytes with any number of threads, and to
-resume is to ask for the next step. Epochs follow each other within a batch: no sample
-is dropped and every batch is full.
+The order of an epoch is a permutation drawn from (seed, epoch). The clip and the
+augmentation of a sample are drawn from (seed, sample number), and samples are numbered
+from the first step. Batches are therefore identical with any number of threads, and a
+run resumes by requesting the next step. A batch may span two epochs: no sample is
+dropped and every batch is full.
 """
 
 import contextlib
@@ -19,18 +19,20 @@ import numpy as np
 
 from data_pipelines.corruption import Corruption, corrupt_clip
 from data_pipelines.frames import IGNORE, Cached, DataError, FrameSource, resize_label
-from data_pipelines.loading.augment import Augment, Drawn
+from data_pipelines.loading.augment import Augment, Transform
 from data_pipelines.loading.clips import Clip, ClipSpec, sample_clip
+from data_pipelines.synthetic.fields import generator
 
 Batch = dict[str, np.ndarray]
-"""Arrays by name, see `ClipLoader.batch`."""
+"""Arrays by name; see `ClipLoader.batch`."""
 
 _ALIGNMENT = 64
+# Separates the random numbers of epoch orders from those of samples.
 _ORDER_STREAM = 1 << 63
 
 
 class Batches(Protocol):
-    """Numbered batches of clips, for as long as one asks."""
+    """An endless sequence of batches of clips."""
 
     @property
     def source(self) -> FrameSource: ...
@@ -43,32 +45,33 @@ class Batches(Protocol):
     def iterate(self, start_step: int, stop_step: int) -> Iterator[Batch]: ...
 
     def video_name(self, video: int) -> str:
-        """The name of what a batch calls `video`."""
+        """Returns the name of a video, given the value of `video` in a batch."""
         ...
 
 
 class ClipLoader:
-    """Batches of clips from a source.
+    """Loads batches of clips from a source.
 
     Args:
-      source: the frames, all of one size; `cached(resized(...))` is the fast one.
-      spec: shape of a clip.
-      batch_size: B, clips a step, over all processes.
-      seed: 0 <= seed < 2**63; decides order, clips and augmentation.
-      augment: random changes of a clip; none if not given.
-      corruption: which of its frames are corrupted, after that; none if not given.
-        `past` is never corrupted.
-      threads: threads that fill batches ahead in `iterate`; 0 fills them on demand.
-      labeled_only: clips end at labeled frames only. Otherwise at any frame, and the
-        label of one without a mask is `IGNORE` everywhere.
-      frame_step: clips end at every so many-th frame of a video only, from its first.
-      process_index: this process, of several that train together. It reads rows
-        `process_index * B/P` onward of the batch, B/P of them.
-      process_count: P, processes that train together.
+        source: the frames, all of one size; fastest is
+            `cache_frames(resize_frames(...))`.
+        spec: number of frames in a clip.
+        batch_size: B, clips per step over all processes.
+        seed: 0 <= seed < 2**63; determines order, clips and augmentation.
+        augment: random augmentation of clips; None: none.
+        corruption: corruption of frames after augmentation; None: none. `past` is never
+            corrupted.
+        threads: threads that prefetch batches in `iterate`; 0 disables prefetching.
+        labeled_only: whether clips end only at labeled frames. Otherwise they end at
+            any frame, and the label of an unlabeled frame is `IGNORE` everywhere.
+        frame_step: clips end only at every `frame_step`-th frame of a video.
+        process_index: index of this process, which loads B/P rows of the batch,
+            starting at row `process_index * B/P`.
+        process_count: P, number of processes that train together.
 
     Raises:
-      ValueError: a number is out of its range, or B does not divide by P.
-      DataError: there is no frame to train on.
+        ValueError: an argument is out of range, or B is not divisible by P.
+        DataError: there is no frame to train on.
     """
 
     def __init__(
@@ -88,12 +91,12 @@ class ClipLoader:
     ):
         if batch_size < 1 or process_count < 1 or batch_size % process_count:
             raise ValueError(
-                f"batch_size={batch_size} does not divide over "
-                f"process_count={process_count}; make it a multiple"
+                f"batch_size={batch_size} must be a positive multiple of "
+                f"process_count={process_count}"
             )
         if not 0 <= process_index < process_count:
             raise ValueError(
-                f"process_index={process_index} is not below {process_count}"
+                f"process_index={process_index}: must be in 0..{process_count - 1}"
             )
         if not 0 <= seed < 1 << 63:
             raise ValueError(f"seed={seed}: must be from 0 to 2**63 - 1")
@@ -118,23 +121,26 @@ class ClipLoader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps in which every sample is seen at least once."""
+        """Number of steps in which every sample is used at least once."""
         return -(-len(self.samples) // self.batch_size)
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, in new arrays; b = B/P rows, this process's.
+        """Loads the b = B/P rows of this process of the batch of a step.
 
         Returns:
-          `frames` uint8 `[b, T, H, W, 3]`, oldest first, and `frames_mask` bool
-          `[b, T]`; `past` uint8 `[b, n, H, W, 3]` and `past_mask` bool `[b, n]`;
-          `label` uint8 `[b, H, W]` of the last of `frames`, or `[b, T, H, W]` of all of
-          them if `spec.score_all`; `video` and `frame` int32
-          `[b]`, the indices of that frame in the source. Where a mask is False the
-          picture is the video's first frame and means nothing.
+            New arrays:
+                frames: uint8 `[b, T, H, W, 3]`, oldest first.
+                frames_mask: bool `[b, T]`; where False, the image is not used.
+                past: uint8 `[b, n, H, W, 3]`.
+                past_mask: bool `[b, n]`; where False, the image is not used.
+                label: uint8 `[b, H, W]` of the last of `frames`, or `[b, T, H, W]` of
+                    all of them if `spec.score_all`.
+                video: int32 `[b]`, index of the video in the source.
+                frame: int32 `[b]`, index of the last of `frames` in the video.
 
         Raises:
-          DataError: an image or mask is at fault; names video and frame.
-          RuntimeError: the source failed otherwise; names video and frame.
+            DataError: an image or mask is invalid; names video and frame.
+            RuntimeError: the source raised another exception; names video and frame.
         """
         batch = BufferPool(self._layout()).take()
         for row in range(self.rows):
@@ -142,15 +148,15 @@ class ClipLoader:
         return batch
 
     def iterate(self, start_step: int, stop_step: int) -> Iterator[Batch]:
-        """Yields `batch(step)` for the steps of a range, filled ahead by threads.
+        """Yields `batch(step)` for a range of steps, prefetched by threads.
 
-        Memory is reused, but only once nothing refers to it any more: a batch, or any
-        array or device array made over its memory, keeps its content for as long as
-        it lives. Leaving the loop ends the threads; `contextlib.closing` does so at
-        once even where the iterator itself is still referred to.
+        Memory is reused only when nothing references it: a batch, and any array or
+        device array that shares its memory, stays valid for as long as it is
+        referenced. Leaving the loop stops the threads; `contextlib.closing` does so
+        immediately, even if the iterator is still referenced.
 
         Raises:
-          DataError, RuntimeError: as `batch`, when the faulty batch's turn comes.
+            DataError, RuntimeError: as for `batch`, when the invalid batch is due.
         """
         if self.threads == 0:
             for step in range(start_step, stop_step):
@@ -161,30 +167,32 @@ class ClipLoader:
                 del batch
             return
         executor = ThreadPoolExecutor(self.threads, thread_name_prefix="clip-loader")
-        ahead: deque[tuple[Batch, list[Future[None]]]] = deque()
+        pending: deque[tuple[Batch, list[Future[None]]]] = deque()
         steps = iter(range(start_step, stop_step))
+        # A variable that is not deleted would keep the memory of a batch from reuse.
         try:
             while True:
-                while len(ahead) < 2 and (step := next(steps, None)) is not None:
+                while len(pending) < 2 and (step := next(steps, None)) is not None:
                     batch = self._pool.take()
-                    work = [
+                    futures = [
                         executor.submit(self._fill, batch, step, row)
                         for row in range(self.rows)
                     ]
-                    ahead.append((batch, work))
+                    pending.append((batch, futures))
                     del batch
-                if not ahead:
+                if not pending:
                     return
-                batch, work = ahead.popleft()
-                for future in work:
+                batch, futures = pending.popleft()
+                for future in futures:
                     future.result()
-                del work
+                del futures
                 yield batch
                 del batch
         finally:
             executor.shutdown(cancel_futures=True)
 
     def _layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns the shape and dtype of each array of a batch."""
         rows, frames, past = self.rows, self.spec.length, self.spec.num_past
         scored = (frames,) if self.spec.score_all else ()
         shapes = {
@@ -199,14 +207,14 @@ class ClipLoader:
         return {name: (shape, np.dtype(kind)) for name, (shape, kind) in shapes.items()}
 
     def video_name(self, video: int) -> str:
-        """The name of a video of the source, by its index there."""
+        """Returns the name of the video with this index in the source."""
         return self.source.videos[video].name
 
     def draw(self, step: int, row: int) -> tuple[int, int, Clip, np.random.Generator]:
-        """What a row of a step's batch shows, before anything is read.
+        """Draws the content of a row, without reading frames.
 
         Returns:
-          Video, frame, clip, and the generator of the rest: the augmentation.
+            (video, frame, clip, rng); the generator is used for augmentation.
         """
         number = step * self.batch_size + self._first_row + row
         epoch, position = divmod(number, len(self.samples))
@@ -218,49 +226,50 @@ class ClipLoader:
 
     def _fill(self, batch: Batch, step: int, row: int) -> None:
         video, frame, clip, rng = self.draw(step, row)
-        drawn = None if self.augment is None else self.augment.draw(rng, self.size)
-        for place, index in enumerate((*clip.frames, *clip.past)):
-            image = self.image(video, int(index), drawn, place)
-            if place < self.spec.length:
-                batch["frames"][row, place] = image
+        transform = None if self.augment is None else self.augment.draw(rng, self.size)
+        for slot, index in enumerate((*clip.frames, *clip.past)):
+            image = self.image(video, int(index), transform, slot)
+            if slot < self.spec.length:
+                batch["frames"][row, slot] = image
             else:
-                batch["past"][row, place - self.spec.length] = image
+                batch["past"][row, slot - self.spec.length] = image
         if self.corruption is not None:
             frames = batch["frames"][row]
-            chosen = self.corruption.draw(rng, len(frames)) & clip.frames_mask
+            where = self.corruption.draw(rng, len(frames)) & clip.frames_mask
             kinds = self.corruption.kinds
-            batch["frames"][row] = corrupt_clip(frames, chosen, rng, kinds=kinds)
+            batch["frames"][row] = corrupt_clip(frames, where, rng, kinds=kinds)
         if self.spec.score_all:
-            for place, index in enumerate(clip.frames):
-                batch["label"][row, place] = (
-                    self.label(video, int(index), drawn)
-                    if clip.frames_mask[place]
+            for slot, index in enumerate(clip.frames):
+                batch["label"][row, slot] = (
+                    self.label(video, int(index), transform)
+                    if clip.frames_mask[slot]
                     else IGNORE
                 )
         else:
-            batch["label"][row] = self.label(video, frame, drawn)
+            batch["label"][row] = self.label(video, frame, transform)
         batch["frames_mask"][row] = clip.frames_mask
         batch["past_mask"][row] = clip.past_mask
         batch["video"][row], batch["frame"][row] = video, frame
 
     def image(
-        self, video: int, frame: int, drawn: Drawn | None, place: int
+        self, video: int, frame: int, transform: Transform | None, index: int
     ) -> np.ndarray:
-        """A frame's picture with the changes drawn, as frame `place` of its clip."""
-        with _naming(self.source, video, frame):
+        """Reads an image and transforms it as the frame `index` of a clip."""
+        with _add_frame_name(self.source, video, frame):
             image = self.source.image(video, frame)
             if image.shape[:2] != self.size:
                 raise DataError(
                     [
                         f"image is {image.shape[:2]} but the first is {self.size} "
-                        "(height, width); make them one size with resized(source, size)"
+                        "(height, width); make them one size with "
+                        "resize_frames(source, size)"
                     ]
                 )
-            return image if drawn is None else drawn.image(image, place)
+            return image if transform is None else transform.image(image, index)
 
-    def label(self, video: int, frame: int, drawn: Drawn | None) -> np.ndarray:
-        """A frame's label with the changes drawn; `IGNORE` where it has none."""
-        with _naming(self.source, video, frame):
+    def label(self, video: int, frame: int, transform: Transform | None) -> np.ndarray:
+        """Reads a label and transforms it; `IGNORE` everywhere if there is none."""
+        with _add_frame_name(self.source, video, frame):
             if isinstance(self.source, Cached):
                 label = self.source.label_resized(video, frame)
             else:
@@ -268,17 +277,20 @@ class ClipLoader:
             if label is None:
                 return np.full(self.size, IGNORE, np.uint8)
             label = resize_label(label, self.size)
-            return label if drawn is None else drawn.label(label)
+            return label if transform is None else transform.label(label)
 
 
 class BufferPool:
-    """Memory for batches, given out again once the last array over it is gone.
+    """Memory for batches that is reused when the last array that shares it is freed.
 
-    Fresh arrays of this size cost more than filling them (the system maps every page
-    anew). Reusing them by turns would not do: a device array on the CPU may share the
-    memory of the NumPy array it came from, however it was made, and would change under
-    its owner. So a batch's arrays are views of a `lease`, which no view outlives, and
-    the end of the lease is what puts the memory back.
+    Allocating arrays of this size for every batch costs more than filling them, because
+    the system maps every page again. Buffers cannot simply alternate: a JAX array on
+    the CPU may share the memory of the NumPy array that it was created from, and would
+    change. The arrays of a batch are therefore views of a `lease` array. It is freed
+    after all views, and its finalizer returns the memory to the pool.
+
+    Args:
+        layout: shape and dtype of each array of a batch.
     """
 
     def __init__(self, layout: dict[str, tuple[tuple[int, ...], np.dtype]]):
@@ -292,13 +304,13 @@ class BufferPool:
             self._bytes += -(-size // _ALIGNMENT) * _ALIGNMENT
 
     def take(self) -> Batch:
-        """Arrays of the layout with undefined content, each aligned to 64 bytes."""
+        """Returns arrays with undefined content, each aligned to 64 bytes."""
         try:
             memory = self._free.pop()
         except IndexError:
             memory = np.empty(self._bytes + _ALIGNMENT, np.uint8)
-        # The detour by a memoryview ends NumPy's chain of bases here, so that views of
-        # views hold the lease and not the memory behind it.
+        # Through a memoryview, `lease` is the base of all views, including views of
+        # views; otherwise NumPy would use `memory`, the owner of the data, as base.
         lease = np.frombuffer(memory.data, np.uint8)
         weakref.finalize(lease, self._free.append, memory).atexit = False
         start = -memory.ctypes.data % _ALIGNMENT
@@ -312,21 +324,15 @@ class BufferPool:
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of `count` samples in an epoch, a permutation, int64 `[count]`."""
+    """Draws the order of `count` samples in an epoch, a permutation int64 `[count]`."""
     order = generator(seed, epoch | _ORDER_STREAM).permutation(count)
     order.setflags(write=False)
     return order
 
 
-def generator(seed: int, number: int) -> np.random.Generator:
-    """The generator of one numbered draw of a seed; both in 0..2**64-1."""
-    key = np.array([seed, number], np.uint64)
-    return np.random.Generator(np.random.Philox(key=key))
-
-
 @contextlib.contextmanager
-def _naming(source: FrameSource, video: int, frame: int) -> Iterator[None]:
-    """Adds the names of video and frame to what goes wrong inside."""
+def _add_frame_name(source: FrameSource, video: int, frame: int) -> Iterator[None]:
+    """Adds the names of video and frame to exceptions raised in the block."""
     info = source.videos[video]
     name = f"video {info.name}, frame {info.frames[frame]}"
     try:

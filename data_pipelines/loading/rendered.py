@@ -1,9 +1,9 @@
-"""Rendered scenes as data: an endless stream to train on.
+"""Renders an endless stream of training clips.
 
-The stream needs no disk. Every row of a batch shows a scene of its own for `hold`
-steps, which spreads the cost of preparing it, and rows change scenes at different
-steps. What a row shows is a function of seed, step and row alone, so batches are the
-same bytes with any number of workers, and to resume is to ask for the next step.
+Every row of a batch shows one scene for `hold` steps, which spreads the cost of
+preparing a scene, and rows change scenes at different steps. The content of a row is a
+pure function of seed, step and row. Batches are therefore identical with any number of
+workers, and a run resumes by requesting the next step.
 """
 
 from __future__ import annotations
@@ -22,38 +22,37 @@ from data_pipelines.frames import FrameSource, Video
 from data_pipelines.io.environment import end_with_parent
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec, sample_clip
+from data_pipelines.loading.loader import Batch
 from data_pipelines.sources.rendered import STREAM_RATE, part_label
 from data_pipelines.synthetic.fields import generator
 from data_pipelines.synthetic.render import Scene, render_frame
 from data_pipelines.synthetic.variety import make_varied_scene
 
-Batch = dict[str, np.ndarray]
-
-# Frames of scene time from which a clip may start: as long as an arm's slow motions.
+# Number of frames at which a clip may end, as long as the slow motions of an arm.
 _LENGTH = 1500
 
 
 @dataclass(frozen=True)
 class SceneStream:
-    """Batches of clips from scenes that follow one another without end.
+    """Batches of clips from an endless sequence of scenes.
 
-    Batches as of `data_pipelines.loading.loader`; `batch` has the arrays of
-    `ClipLoader.batch`; `video` is the scene's number and `frame` the frame's in it.
+    `batch` returns the arrays of `ClipLoader.batch`; `video` is the number of the scene
+    and `frame` that of the frame in it.
 
     Attributes:
-      source: videos of the same kind, for what asks a loader for its videos.
-      spec: shape of a clip.
-      batch_size: clips a step, over all processes.
-      seed: 0 <= seed < 2**63.
-      size: (height, width) of the frames.
-      augment: random changes of a clip.
-      corruption: bursts of corrupted frames in some clips.
-      hold: steps that a row shows one scene.
-      rate: frames a second of a clip.
-      steps_per_epoch: what counts as an epoch.
-      workers: rendering processes; 0 renders in this one.
-      process_index: this process, of several that train together.
-      process_count: processes that train together.
+        source: videos of the same kind, for code that inspects a loader's source.
+        spec: number of frames in a clip.
+        batch_size: clips per step over all processes.
+        seed: 0 <= seed < 2**63.
+        size: (height, width) of the frames.
+        augment: random augmentation of clips.
+        corruption: bursts of corrupted frames in some clips; None: none.
+        hold: number of steps for which a row shows the same scene.
+        rate: frames per second.
+        steps_per_epoch: number of steps that count as an epoch.
+        workers: rendering processes; 0 renders in this process.
+        process_index: index of this process among those that train together.
+        process_count: number of processes that train together.
     """
 
     source: FrameSource
@@ -72,78 +71,80 @@ class SceneStream:
 
     @property
     def rows(self) -> int:
-        """Clips a step of this process."""
+        """Clips per step of this process."""
         return self.batch_size // self.process_count
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, rendered in this process."""
+        """Renders the batch of a step in this process."""
         first = self.process_index * self.rows
-        return _stacked([self.row(step, first + row) for row in range(self.rows)])
+        return _stack([self.row(step, first + row) for row in range(self.rows)])
 
     def iterate(self, start_step: int, stop_step: int) -> Iterator[Batch]:
-        """Yields `batch(step)` for the steps of a range, rendered ahead by workers.
+        """Yields `batch(step)` for a range of steps, prefetched by workers.
 
         Raises:
-          concurrent.futures.process.BrokenProcessPool: a worker was killed.
+            concurrent.futures.process.BrokenProcessPool: a worker was killed.
         """
         if self.workers == 0:
             yield from map(self.batch, range(start_step, stop_step))
             return
         first = self.process_index * self.rows
-        # A row stays with its worker, which keeps the scene that the row shows.
+        # A row is always rendered by the same worker, which keeps its scene.
         context = multiprocessing.get_context("spawn")
         pools = [
             ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
             for _ in range(min(self.workers, self.rows))
         ]
-        ahead: deque[list[Future[Batch]]] = deque()
+        pending: deque[list[Future[Batch]]] = deque()
         steps = iter(range(start_step, stop_step))
         try:
             while True:
-                while len(ahead) < 4 and (step := next(steps, None)) is not None:
-                    ahead.append(
+                while len(pending) < 4 and (step := next(steps, None)) is not None:
+                    pending.append(
                         [
                             pools[row % len(pools)].submit(self.row, step, first + row)
                             for row in range(self.rows)
                         ]
                     )
-                if not ahead:
+                if not pending:
                     return
-                yield _stacked([future.result() for future in ahead.popleft()])
+                yield _stack([future.result() for future in pending.popleft()])
         finally:
             for pool in pools:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def video_name(self, video: int) -> str:
-        """The name of the scene with that number."""
+        """Returns the name of the scene with this number."""
         return f"scene {video}"
 
     def row(self, step: int, row: int) -> Batch:
-        """One clip of a step's batch, without the batch's axis."""
-        # Rows change scenes at steps of their own, so that no step pays for all.
-        turn = step + row * self.hold // self.batch_size
-        number = (turn // self.hold) * self.batch_size + row
-        rng = generator(self.seed, number, 90, turn % self.hold)
+        """Renders one clip of a batch; arrays have no batch axis."""
+        # An offset per row, so that rows do not change scenes at the same step.
+        position = step + row * self.hold // self.batch_size
+        number = (position // self.hold) * self.batch_size + row
+        rng = generator(self.seed, number, 90, position % self.hold)
         last = int(rng.integers(self.spec.length, _LENGTH))
         video = Video("", tuple(str(frame) for frame in range(last + 1)))
         clip = sample_clip(rng, [video], 0, last, self.spec)
-        drawn = self.augment.draw(rng, self.size)
-        scene = _shown_by(row, self.seed, number, self.size, self.rate)
-        shown = [
+        transform = self.augment.draw(rng, self.size)
+        scene = _row_scene(row, self.seed, number, self.size, self.rate)
+        frames = [
             render_frame(scene, int(index)) for index in (*clip.frames, *clip.past)
         ]
-        images = np.stack([drawn.image(f.rgb, place) for place, f in enumerate(shown)])
+        images = np.stack(
+            [transform.image(frame.rgb, index) for index, frame in enumerate(frames)]
+        )
         length = self.spec.length
         if self.corruption is not None:
-            rng = generator(self.seed, number, 91, turn % self.hold)
+            rng = generator(self.seed, number, 91, position % self.hold)
             images[:length] = corrupt_clip(
                 images[:length],
                 self.corruption.draw(rng, length),
                 rng,
                 kinds=self.corruption.kinds,
             )
-        scored = shown[:length] if self.spec.score_all else shown[length - 1 : length]
-        labels = np.stack([drawn.label(part_label(frame)) for frame in scored])
+        scored = frames[:length] if self.spec.score_all else frames[length - 1 : length]
+        labels = np.stack([transform.label(part_label(frame)) for frame in scored])
         return {
             "frames": images[:length],
             "frames_mask": clip.frames_mask,
@@ -156,8 +157,8 @@ class SceneStream:
 
 
 def _start_worker() -> None:
-    """In a worker: leaves signals to the trainer, and ends when that is gone."""
-    # A signal to the whole group is for the trainer, which saves and then ends us.
+    """Initializes a worker: ignores signals, and exits when the trainer exits."""
+    # A signal to the process group is handled by the trainer, which stops its workers.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -165,20 +166,19 @@ def _start_worker() -> None:
 
 _Key = tuple[int, int, tuple[int, int], float]
 
-# By row: what its scene was made of, and the scene. A row needs no other one, and a
-# process that renders for a trainer has a few rows.
+# The current scene of each row, with the arguments it was made from.
 _scenes: dict[int, tuple[_Key, Scene]] = {}
 
 
-def _shown_by(
+def _row_scene(
     row: int, seed: int, number: int, size: tuple[int, int], rate: float
 ) -> Scene:
-    """The scene that a row shows, prepared when it is shown for the first time."""
+    """Returns the scene of a row, which is made once and then kept."""
     key = (seed, number, size, rate)
     if row not in _scenes or _scenes[row][0] != key:
         _scenes[row] = key, make_varied_scene(*key)
     return _scenes[row][1]
 
 
-def _stacked(rows: list[Batch]) -> Batch:
+def _stack(rows: list[Batch]) -> Batch:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -1,11 +1,11 @@
-"""Raw datasets to records quick to read: `python -m data_pipelines.prepare`."""
+"""Converts raw datasets to fast records: `python -m data_pipelines.prepare`."""
 
-from data_pipelines.prepare.archives import Caps, extract, is_archive
+from data_pipelines.prepare.archives import Limits, extract, is_archive
 from data_pipelines.prepare.run import prepare
 from data_pipelines.sources import Request
 
 __all__ = [
-    "Caps",
+    "Limits",
     "Request",
     "extract",
     "is_archive",

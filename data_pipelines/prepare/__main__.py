@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from data_pipelines.command_line import fail, parse_flags, program, size_or
+from data_pipelines.command_line import fail, parse_flags, program_name, size_or
 from data_pipelines.prepare.progress import ProgressBar
 from data_pipelines.prepare.run import prepare
 from data_pipelines.sources import DATASETS, PREPARED, Request
@@ -22,20 +22,20 @@ class Flags:
     """What to prepare.
 
     Attributes:
-      dataset: Layout of the raw data.
-      raw: The raw folder, or zip or tar archives.
-      out: Folder to create.
-      size: Height and width of stored images, or "stored" to keep theirs. Default:
-        512x640 for EndoVis, else stored.
-      task: Classes to store, such as types, parts or all.
-      subset: "test" for the test archives (endovis17, endovis18).
-      masks: Name of the mask folders.
-      mask_values: Meaning of mask values (folder, endovis15): class; binary: 0 and 255
-        are classes 0 and 1; colors: RGB colors of classes.json.
-      format: Encoding of stored images.
-      on_unknown: Pixels whose color belongs to no class (endovis18).
-      allow_missing: Accept frames without a mask (endovis15, folder).
-      threads: Number of frames read at a time.
+        dataset: Layout of the raw data.
+        raw: The raw folder, or zip or tar archives.
+        out: Folder to create.
+        size: Height and width of stored images, or "stored" to keep their size.
+            Default: 512x640 for EndoVis, else stored.
+        task: Classes to store, such as types, parts or all.
+        subset: "test" for the test archives (endovis17, endovis18).
+        masks: Name of the mask folders.
+        mask_values: Meaning of mask values (folder, endovis15): class; binary: 0 and
+            255 are classes 0 and 1; colors: RGB colors of classes.json.
+        format: Encoding of stored images.
+        on_unknown: Treatment of pixels whose color belongs to no class (endovis18).
+        allow_missing: Accept frames without a mask (endovis15, folder).
+        threads: Number of frames read at a time.
     """
 
     dataset: Name
@@ -53,25 +53,25 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status (2 for a user's mistake)."""
+    """Runs the command; returns its exit status (2 for a user's error)."""
     args = parse_flags(
         argv,
         Flags,
-        prog=program("python -m data_pipelines.prepare"),
+        prog=program_name("python -m data_pipelines.prepare"),
         description="Pack a raw dataset into records that are fast to read. "
         "For research use; not a medical device.",
     )
-    layout = DATASETS[args.dataset]
+    dataset = DATASETS[args.dataset]
     bar = ProgressBar()
     try:
         if args.threads < 1:
             raise ValueError(f"--threads {args.threads}: use at least 1")
-        stored = layout.size if args.size is None else None
+        default_size = dataset.size if args.size is None else None
         request = Request(
             dataset=args.dataset,
-            task=args.task or (layout.tasks[0] if layout.tasks else ""),
-            masks=args.masks or layout.masks,
-            size=args.size if isinstance(args.size, tuple) else stored,
+            task=args.task or (dataset.tasks[0] if dataset.tasks else ""),
+            masks=args.masks or dataset.masks,
+            size=args.size if isinstance(args.size, tuple) else default_size,
             encoding=args.format,
             on_unknown=args.on_unknown,
             allow_missing=args.allow_missing,

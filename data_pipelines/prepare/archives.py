@@ -1,11 +1,12 @@
-"""Unpacks zip and tar archives from strangers: all members are judged before any.
+"""Unpacks untrusted zip and tar archives; checks all members before writing any.
 
-Refused are names that lead out of the folder, links, devices, encryption, and archives
-that would unpack to more than the caps allow.
+Archives are refused if a member's name leads out of the folder, if they contain links,
+devices or encrypted members, or if they would unpack to more than the limits.
 """
 
 import bz2
 import errno
+import filecmp
 import gzip
 import lzma
 import stat
@@ -21,17 +22,17 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from data_pipelines.frames import DataError
-from data_pipelines.io.files import WriteError, reason
+from data_pipelines.io.files import WriteError, error_text
 from data_pipelines.io.names import name_fault
 from data_pipelines.io.pairs import is_skipped
 
 _ZIP = (".zip",)
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _CHUNK = 1 << 20
-# Bytes that a tar file may have behind its end: zeros, as many as its writer's blocks.
-_TAIL = 16 << 20
+# Maximum number of padding bytes after the end of a tar file.
+_MAX_PADDING = 16 << 20
 
-# What the readers of archives raise on bytes that are none.
+# Exceptions that the readers of archives raise for damaged files.
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -51,14 +52,14 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Caps:
-    """Most that an archive may unpack to.
+class Limits:
+    """Limits on the contents of an archive.
 
     Attributes:
-      size: bytes in all.
-      ratio: unpacked bytes for a byte of the archive; archives that unpack to less
-        than a megabyte are exempt.
-      count: members.
+        size: maximum total number of bytes.
+        ratio: maximum ratio of unpacked to packed bytes; archives that unpack to less
+            than a megabyte are exempt.
+        count: maximum number of members.
     """
 
     size: int = 200 * 10**9
@@ -75,95 +76,99 @@ class _Member:
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether the file's name ends as a zip or tar archive's does."""
+    """Returns whether a file has the suffix of a zip or tar archive."""
     return str(path).lower().endswith(_ZIP + _TAR)
 
 
-def extract(archive: str | Path, folder: str | Path, caps: Caps | None = None) -> int:
-    """Unpacks `archive` into `folder`, which may hold other archives' files.
+def extract(
+    archive: str | Path, folder: str | Path, limits: Limits | None = None
+) -> int:
+    """Unpacks an archive into a folder, which may contain files of other archives.
 
-    What macOS leaves in archives (`__MACOSX`, names that begin with a dot) is skipped.
-    Rights, owners and times are not taken over.
+    Hidden files and those that macOS adds (`__MACOSX`) are skipped. Permissions, owners
+    and times are not restored.
 
     Args:
-      archive: a zip or tar file, the latter also compressed.
-      folder: made if missing.
-      caps: the default `Caps()` if not given.
+        archive: a zip or tar file; tar files may be compressed.
+        folder: the folder, which is created if necessary.
+        limits: limits on the contents; None: the default `Limits()`.
 
     Returns:
-      Number of files written.
+        The number of files written.
 
     Raises:
-      FileNotFoundError: there is no such archive.
-      DataError: it is no archive, holds no files, is damaged, or is refused; nothing
-        is written then unless the damage is inside a file.
+        FileNotFoundError: the archive does not exist.
+        DataError: the file is not an archive, contains no files, is damaged, or is
+            refused. Nothing has been written, unless the contents of a file are
+            damaged.
+        WriteError: a file cannot be written.
     """
     archive, folder = Path(archive), Path(folder)
-    caps = Caps() if caps is None else caps
+    limits = Limits() if limits is None else limits
     if not archive.is_file():
         raise FileNotFoundError(f"{archive}: no such file")
     try:
-        with _opened(archive) as opened:
-            members = _judged(archive, opened, caps)
+        with _open(archive) as opened:
+            members = _check_members(archive, opened, limits)
             if not members:
-                raise DataError([f"{archive}: holds no files; give another archive"])
+                raise DataError([f"{archive}: contains no files; use another archive"])
             for member in members:
                 _write(archive, member, folder)
     except (DataError, WriteError):
         raise
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
-    except ValueError as error:  # numbers of a header
+    except ValueError as error:  # invalid numbers in a header
         raise _damaged(archive, error) from error
     except OSError as error:
-        # The system's errors have a number; the decompressors raise bare ones, and a
-        # damaged header may ask for a place before the file.
+        # Errors of the system have a number, those of decompressors have none. A
+        # damaged header may cause a seek to a negative offset (EINVAL).
         if error.errno not in (None, errno.EINVAL):
-            place = error.filename or folder
-            raise WriteError(f"{place}: {reason(error)}") from error
+            path = error.filename or folder
+            raise WriteError(f"{path}: {error_text(error)}") from error
         raise _damaged(archive, error) from error
     return len(members)
 
 
 def _damaged(archive: Path, error: Exception) -> DataError:
-    what = " ".join(str(error).split()) or type(error).__name__
-    return DataError([f"{archive}: damaged ({what}); download it again"])
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return DataError([f"{archive}: damaged ({reason}); download it again"])
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
+def _open(archive: Path) -> Iterator[zipfile.ZipFile | tarfile.TarFile]:
     name = archive.name.lower()
     if name.endswith(_ZIP):
         with zipfile.ZipFile(archive) as opened:
             yield opened
     elif name.endswith(_TAR):
-        with _unpacked(archive) as stream:
-            guarded: Any = _Guarded(archive, stream)
-            with tarfile.open(fileobj=guarded, mode="r:") as opened:
+        with _decompress(archive) as stream:
+            limited: Any = _LimitedReads(archive, stream)
+            with tarfile.open(fileobj=limited, mode="r:") as opened:
                 yield opened
     else:
         kinds = ", ".join(_ZIP + _TAR)
         raise DataError([f"{archive}: not an archive; must be one of {kinds}"])
 
 
-def _unpacked(archive: Path) -> IO[bytes]:
-    """The tar file inside, whatever it is packed with: by content, not by name."""
+def _decompress(archive: Path) -> IO[bytes]:
+    """Opens the tar file; the compression is detected by content, not by name."""
     with archive.open("rb") as file:
-        begin = file.read(6)
-    if begin.startswith(b"\x1f\x8b"):
+        magic = file.read(6)
+    if magic.startswith(b"\x1f\x8b"):
         return cast(IO[bytes], gzip.open(archive))
-    if begin.startswith(b"BZh"):
+    if magic.startswith(b"BZh"):
         return cast(IO[bytes], bz2.open(archive))
-    if begin.startswith(b"\xfd7zXZ"):
+    if magic.startswith(b"\xfd7zXZ"):
         return cast(IO[bytes], lzma.open(archive))
     return archive.open("rb")
 
 
-class _Guarded:
-    """A tar file's bytes, never many at once.
+class _LimitedReads:
+    """A file object that refuses large reads.
 
-    The reader of tar files takes a header of any size into memory in one piece, though
-    the archive unfolds to it from nearly nothing; files are read in chunks.
+    `tarfile` reads files in chunks but a header in one piece, whatever its size, and a
+    huge header may be compressed to almost nothing.
     """
 
     def __init__(self, archive: Path, stream: IO[bytes]):
@@ -179,18 +184,18 @@ class _Guarded:
         return self._stream.read(size)
 
     def finish(self) -> None:
-        """Reads to the end, where gzip keeps the checksum of what was read."""
-        for _ in range(_TAIL // _CHUNK):
+        """Reads to the end of the file, where gzip verifies its checksum."""
+        for _ in range(_MAX_PADDING // _CHUNK):
             if not self._stream.read(_CHUNK):
                 return
-        raise DataError([f"{self._archive}: goes on behind its end; refused"])
+        raise DataError([f"{self._archive}: has data after its end; refused"])
 
 
 def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
     if isinstance(opened, zipfile.ZipFile):
         for info in opened.infolist():
             kind, read = _zip_kind(info), partial(opened.open, info)
-            # orig_filename: zipfile cuts names at a NUL, which hides their ends.
+            # `filename` is cut at a NUL character, `orig_filename` is complete.
             yield _Member(info.orig_filename, info.file_size, kind, read)
         return
     for info in opened:
@@ -198,23 +203,28 @@ def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
         if info.issym() or info.islnk():
             kind = "link"
         yield _Member(info.name, info.size, kind, partial(opened.extractfile, info))
-    cast(_Guarded, opened.fileobj).finish()
+    cast(_LimitedReads, opened.fileobj).finish()
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & 1:
         return "encrypted"
-    form = stat.S_IFMT(info.external_attr >> 16)
-    if form == stat.S_IFLNK:
+    file_type = stat.S_IFMT(info.external_attr >> 16)
+    if file_type == stat.S_IFLNK:
         return "link"
-    if form not in (0, stat.S_IFREG, stat.S_IFDIR):
+    if file_type not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "special"
     return "folder" if info.is_dir() else "file"
 
 
-def _judged(
-    archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, caps: Caps
+def _check_members(
+    archive: Path, opened: zipfile.ZipFile | tarfile.TarFile, limits: Limits
 ) -> list[_Member]:
+    """Returns the files to unpack.
+
+    Raises:
+        DataError: a member is refused, or a limit is exceeded.
+    """
     packed = archive.stat().st_size
     total = 0
     faults: list[str] = []
@@ -222,27 +232,27 @@ def _judged(
     names: set[str] = set()
     for count, member in enumerate(_members(opened), start=1):
         total += member.size
-        # Judged while listing: the list of a compressed tar is itself unpacked.
-        over = _over(count, total, packed, caps)
-        if over:
-            raise DataError([f"{archive}: {over}; refused"])
+        # Checked while listing, because listing a compressed tar file unpacks it.
+        fault = _limit_fault(count, total, packed, limits)
+        if fault:
+            raise DataError([f"{archive}: {fault}; refused"])
         path = PurePosixPath(member.name)
         if member.kind == "folder" and member.name.startswith(".") and not path.parts:
-            continue  # "./", the folder itself, of `tar -czf x.tar.gz .`
-        wrong = _name_fault(member.name)
-        if wrong:
-            faults.append(f"{archive}: member {member.name!r} {wrong}; refused")
+            continue  # "./", the folder itself, written by `tar -czf x.tar.gz .`
+        fault = _name_fault(member.name)
+        if fault:
+            faults.append(f"{archive}: member {member.name!r} {fault}; refused")
             continue
         if any(map(is_skipped, path.parts)):
             continue
         if member.kind not in ("file", "folder"):
-            what = {"link": "a link", "encrypted": "encrypted"}.get(
-                member.kind, "no plain file"
+            kind = {"link": "a link", "encrypted": "encrypted"}.get(
+                member.kind, "not a regular file"
             )
-            faults.append(f"{archive}: member {member.name!r} is {what}; refused")
+            faults.append(f"{archive}: member {member.name!r} is {kind}; refused")
         elif member.kind == "file":
             if str(path) in names:
-                faults.append(f"{archive}: member {member.name!r} is twice in it")
+                faults.append(f"{archive}: member {member.name!r} occurs twice")
             names.add(str(path))
             files.append(member)
     if faults:
@@ -250,17 +260,19 @@ def _judged(
     return files
 
 
-def _over(count: int, total: int, packed: int, caps: Caps) -> str:
-    if count > caps.count:
-        return f"more than {caps.count} members"
-    if total > caps.size:
-        return f"unpacks to more than {caps.size / 1e9:g} GB"
-    if total > 10**6 and total > caps.ratio * packed:
-        return f"unpacks to more than {caps.ratio:g} times its size"
+def _limit_fault(count: int, total: int, packed: int, limits: Limits) -> str:
+    """Returns which limit is exceeded, or ""."""
+    if count > limits.count:
+        return f"has more than {limits.count} members"
+    if total > limits.size:
+        return f"unpacks to more than {limits.size / 1e9:g} GB"
+    if total > 10**6 and total > limits.ratio * packed:
+        return f"unpacks to more than {limits.ratio:g} times its size"
     return ""
 
 
 def _name_fault(name: str) -> str:
+    """Returns why the name of a member is refused, or ""."""
     parts = PurePosixPath(name).parts
     if not parts:
         return "has no name"
@@ -277,35 +289,25 @@ def _write(archive: Path, member: _Member, folder: Path) -> None:
     target = folder.joinpath(*PurePosixPath(member.name).parts)
     source = member.open()
     assert source is not None
-    part = target.with_name(f"{target.name}.part")
+    temporary = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with source, part.open("wb") as out:
+        with source, temporary.open("wb") as out:
             left = member.size
             while left > 0 and (block := source.read(min(left, _CHUNK))):
                 out.write(block)
                 left -= len(block)
         if left:
-            raise DataError([f"{archive}: {member.name} is cut short; download again"])
-        if target.exists() and not _same(target, part):
+            raise DataError([f"{archive}: {member.name} is truncated; download again"])
+        if target.exists() and not filecmp.cmp(target, temporary, shallow=False):
             raise DataError(
                 [
                     f"{archive}: {member.name} is in an earlier archive too, with "
-                    "other content; prepare the archives one by one"
+                    "other content; prepare the archives separately"
                 ]
             )
-        part.replace(target)
+        temporary.replace(target)
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise DataError(
             [f"{archive}: {member.name} is both a file and a folder; refused"]
         ) from error
-
-
-def _same(first: Path, second: Path) -> bool:
-    if first.stat().st_size != second.stat().st_size:
-        return False
-    with first.open("rb") as one, second.open("rb") as other:
-        while block := one.read(_CHUNK):
-            if block != other.read(_CHUNK):
-                return False
-    return True

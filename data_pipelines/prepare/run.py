@@ -1,4 +1,4 @@
-"""Prepares a dataset: all of it or nothing, and every fault in one report."""
+"""Prepares a dataset completely or not at all, and reports all errors at once."""
 
 import itertools
 import os
@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.frames import DataError, RawSource
-from data_pipelines.io.files import WriteError, held, unwritable
+from data_pipelines.io.files import WriteError, folder_lock, write_failure
 from data_pipelines.io.images import size_fault
 from data_pipelines.io.pairs import is_skipped
 from data_pipelines.prepare.archives import extract, is_archive
-from data_pipelines.prepare.making import blank_faults, frame_records
+from data_pipelines.prepare.records import blank_faults, frame_records
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.prepared import (
@@ -29,7 +29,7 @@ from data_pipelines.prepared import (
     write_manifest,
 )
 from data_pipelines.sources import DATASETS, PREPARED, Request
-from data_pipelines.sources.folder import other_ways, video_names
+from data_pipelines.sources.folder import mask_values_advice, video_names
 
 Log = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -46,85 +46,86 @@ def prepare(
 ) -> Manifest:
     """Writes records and a manifest of a raw dataset to `out`.
 
-    Works in a hidden folder beside `out`, which is moved there when complete; what a
-    killed run left is removed. If `out` holds this very request already, nothing is
-    done. A second run for the same `out` is refused.
+    Works in a hidden folder next to `out`, which is renamed when it is complete; the
+    hidden folder of a killed run is removed first. If `out` was already prepared with
+    the same request, nothing is done. A concurrent run for the same `out` is refused.
 
     Args:
-      raw: the raw folder, or a folder of archives, or archives.
-      out: a folder that does not exist, is empty, or was prepared alike.
-      request: what to prepare.
-      threads: frames read at a time; the records do not depend on it.
-      log: called with lines of text.
-      progress: called after each frame with (frames done, frames in all).
+        raw: the raw folder, or a folder of archives, or archives.
+        out: a folder that does not exist, is empty, or was prepared with `request`.
+        request: what to prepare.
+        threads: number of frames read at a time; does not affect the records.
+        log: called with lines of text.
+        progress: called after each frame with (completed frames, total frames).
 
     Returns:
-      The manifest.
+        The manifest.
 
     Raises:
-      FileNotFoundError: the raw data are not there; says how to come by them.
-      DataError: one line for every fault in the raw data; `out` is untouched then.
-      WriteError: `out` cannot be written, for instance for want of space.
+        FileNotFoundError: the raw data do not exist; says how to obtain them.
+        DataError: one line for every error in the raw data; `out` is not changed.
+        WriteError: `out` cannot be written, for example because the disk is full.
     """
     _check_request(request)
     out = Path(out).resolve()
     raw = [Path(path).resolve() for path in raw]
-    done = _already(out, request)
-    if done is not None:
-        log(f"{out}: already prepared, {len(done.frames)} frames")
-        return done
+    existing = _existing_manifest(out, request)
+    if existing is not None:
+        log(f"{out}: already prepared, {len(existing.frames)} frames")
+        return existing
     missing = [path for path in raw if not path.exists()]
     if missing or not raw:
         names = ", ".join(map(str, missing)) or "raw data"
         obtain = DATASETS[request.dataset].obtain
         raise FileNotFoundError(f"{names}: not found\n{obtain}")
     if any(out == path or out in path.parents for path in raw):
-        raise DataError([f"{out}: holds the raw data; choose another --out"])
+        raise DataError([f"{out}: contains the raw data; choose another --out"])
     work = out.with_name(f".{out.name}.partial")
-    with held(work) as ours:
-        if not ours:
+    with folder_lock(work) as locked:
+        if not locked:
             raise DataError(
                 [f"{out}: another process prepares into it; wait, or choose another"]
             )
         try:
-            done = _already(out, request)
-            if done is not None:  # by who held the folder until now
+            existing = _existing_manifest(out, request)
+            if existing is not None:  # written by the previous holder of the lock
                 shutil.rmtree(work)
-                return done
-            for path in work.iterdir():  # of a run that was killed
+                return existing
+            for path in work.iterdir():  # left by a killed run
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-            manifest = _fill(work, raw, request, threads, log, progress)
+            manifest = _write(work, raw, request, threads, log, progress)
             if out.exists():
                 out.rmdir()
             os.replace(work, out)
         except BaseException as error:
             shutil.rmtree(work, ignore_errors=True)
-            why = unwritable(error)
-            if why and not isinstance(error, WriteError):
-                raise WriteError(f"{out}: cannot be written ({why})") from error
+            reason = write_failure(error)
+            if reason and not isinstance(error, WriteError):
+                raise WriteError(f"{out}: cannot be written ({reason})") from error
             raise
     return manifest
 
 
 def _check_request(request: Request) -> None:
+    """Raises a DataError if the dataset does not support a field of the request."""
     if request.dataset not in PREPARED:
         raise DataError([f"dataset {request.dataset!r}: use {', '.join(PREPARED)}"])
-    layout = DATASETS[request.dataset]
-    if layout.tasks and request.task not in layout.tasks:
+    dataset = DATASETS[request.dataset]
+    if dataset.tasks and request.task not in dataset.tasks:
         raise DataError(
-            [f"task {request.task!r}: {request.dataset} has {', '.join(layout.tasks)}"]
+            [f"task {request.task!r}: {request.dataset} has {', '.join(dataset.tasks)}"]
         )
-    if not layout.tasks and request.task:
+    if not dataset.tasks and request.task:
         raise DataError([f"task {request.task!r}: {request.dataset} has no tasks"])
-    if bool(request.masks) != bool(layout.masks):
+    if bool(request.masks) != bool(dataset.masks):
         raise DataError(
-            [f"masks {request.masks!r}: not a choice that {request.dataset} has"]
+            [f"masks {request.masks!r}: {request.dataset} does not have this choice"]
         )
-    if request.subset not in layout.subsets:
+    if request.subset not in dataset.subsets:
         raise DataError(
             [
                 f"subset {request.subset!r}: {request.dataset} has "
-                + ", ".join(layout.subsets)
+                + ", ".join(dataset.subsets)
             ]
         )
     if request.encoding not in ("png", "jpeg"):
@@ -133,16 +134,21 @@ def _check_request(request: Request) -> None:
         raise DataError([f"size {request.size}: height and width must be at least 1"])
     if request.size is not None and (fault := size_fault(*request.size)):
         raise DataError([f"size: {fault}"])
-    if request.mask_values != "class" and not layout.masks:
+    if request.mask_values != "class" and not dataset.masks:
         raise DataError(
             [
-                f"mask values {request.mask_values!r}: the masks of {request.dataset} "
-                "have their own"
+                f"mask values {request.mask_values!r}: {request.dataset} does not have "
+                "this choice"
             ]
         )
 
 
-def _already(out: Path, request: Request) -> Manifest | None:
+def _existing_manifest(out: Path, request: Request) -> Manifest | None:
+    """Returns the manifest if `out` was prepared with `request`; None if it is empty.
+
+    Raises:
+        DataError: `out` has other contents.
+    """
     if not out.exists():
         return None
     if not out.is_dir():
@@ -150,22 +156,24 @@ def _already(out: Path, request: Request) -> Manifest | None:
     if not any(out.iterdir()):
         return None
     if not (out / MANIFEST).is_file():
-        raise DataError([f"{out}: not empty and without {MANIFEST}; use a new one"])
+        raise DataError(
+            [f"{out}: not empty and without {MANIFEST}; choose a new folder"]
+        )
     manifest = read_manifest(out)
-    for field, wanted in _plain(request).items():
-        # A field that came later had its default before.
-        found = manifest.request.get(field, getattr(Request, field, None))
-        if found != wanted:
+    for field, requested in _as_json(request).items():
+        # Manifests written before a field existed have its default.
+        stored = manifest.request.get(field, getattr(Request, field, None))
+        if stored != requested:
             raise DataError(
                 [
-                    f"{out}: prepared with {field} {found}, not {wanted}; choose "
+                    f"{out}: prepared with {field} {stored}, not {requested}; choose "
                     "another --out or remove this one"
                 ]
             )
     return manifest
 
 
-def _fill(
+def _write(
     work: Path,
     raw: Sequence[Path],
     request: Request,
@@ -173,17 +181,18 @@ def _fill(
     log: Log,
     progress: Progress | None,
 ) -> Manifest:
+    """Writes records and manifest to the folder `work`."""
     from data_pipelines.prepared.store import record_format, write_records
 
-    begun = time.monotonic()
-    source, root = _opened(raw, work / "raw", request, log)
+    start = time.monotonic()
+    source, root = _open_raw(raw, work / "raw", request, log)
     total = sum(len(video.frames) for video in source.videos)
     log(f"{root}: {len(source.videos)} videos, {total} frames")
-    done = itertools.count(1)
+    completed = itertools.count(1)
 
     def count() -> None:
         if progress is not None:
-            progress(next(done), total)
+            progress(next(completed), total)
 
     entries: list[FrameEntry] = []
     faults: list[str] = []
@@ -192,7 +201,7 @@ def _fill(
         records = write_records(work, frames, request.encoding)
     except Exception:
         if faults:
-            raise _told(dict.fromkeys(faults), request) from None
+            raise _with_advice(dict.fromkeys(faults), request) from None
         raise
     if DATASETS[request.dataset].masks:
         faults += blank_faults(entries)
@@ -200,7 +209,7 @@ def _fill(
         raise DataError(faults)
     shutil.rmtree(work / "raw", ignore_errors=True)
     manifest = Manifest(
-        request=_plain(request),
+        request=_as_json(request),
         classes=source.classes,
         resize="images bilinear, antialiased when reducing; labels as stored",
         records=records,
@@ -215,12 +224,12 @@ def _fill(
     )
     write_manifest(work, manifest)
     try:
-        read_manifest(work)  # as those do who train with it
+        read_manifest(work)  # checks names and sizes, as training does
     except DataError as error:
         raise DataError(line.replace(f"{work}/", "") for line in error.faults) from None
     for line in describe(manifest):
         log(line)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     size = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     log(
         f"{total} frames in {seconds:.1f} s, {size / 1e6:.1f} MB; for 1000 frames "
@@ -229,44 +238,55 @@ def _fill(
     return manifest
 
 
-def _told(faults: Iterable[str], request: Request) -> DataError:
-    """The faults, and what else may be asked for if they are about masks' values."""
+def _with_advice(faults: Iterable[str], request: Request) -> DataError:
+    """Returns an error whose last line is advice, if a fault is about mask values."""
     lines = list(faults)
-    own = DATASETS[request.dataset].masks
-    ways = other_ways(lines, request.mask_values) if own else []
-    return DataError([*(line for line in lines if line not in ways), *ways])
+    has_choice = DATASETS[request.dataset].masks
+    advice = mask_values_advice(lines, request.mask_values) if has_choice else []
+    return DataError([*(line for line in lines if line not in advice), *advice])
 
 
-def _opened(
+def _open_raw(
     raw: Sequence[Path], unpacked: Path, request: Request, log: Log
 ) -> tuple[RawSource, Path]:
-    """The raw data, and their folder: the one given, or a new one of the archives'.
+    """Opens the raw data.
+
+    Args:
+        raw: the raw folder, or a folder of archives, or archives.
+        unpacked: the folder to unpack archives to.
+        request: what to open.
+        log: called with lines of text.
+
+    Returns:
+        (source, root): the raw data and their folder.
 
     Raises:
-      DataError: with the faults of all archives, and of what the good ones hold.
+        DataError: has the errors of all archives and of the files in valid archives.
     """
     archives = list(raw)
     if len(raw) == 1 and raw[0].is_dir():
-        inside = [path for path in raw[0].iterdir() if not is_skipped(path.name)]
-        archives = sorted(path for path in inside if is_archive(path))
-        if not archives or any(path.is_dir() for path in inside):
+        entries = [path for path in raw[0].iterdir() if not is_skipped(path.name)]
+        archives = sorted(path for path in entries if is_archive(path))
+        if not archives or any(path.is_dir() for path in entries):
             try:
                 return open_checked(raw[0], request), raw[0]
             except DataError as error:
-                raise _told(error.faults, request) from None
+                raise _with_advice(error.faults, request) from None
     faults: list[str] = []
     for archive in archives:
         if archive.is_dir():
-            raise DataError([f"{archive}: a folder among archives; give one or these"])
+            raise DataError(
+                [f"{archive}: a folder among archives; use one folder or only archives"]
+            )
         try:
             log(f"{archive}: {extract(archive, unpacked)} files unpacked")
         except DataError as error:
             faults += error.faults
     source = None
     try:
-        # If no archive is good there is no folder, which is no further fault.
+        # If no archive is valid there is no folder, which is not another error.
         if unpacked.exists() or not faults:
-            unpacked = _unwrapped(unpacked, request)
+            unpacked = _video_root(unpacked, request)
             source = open_checked(unpacked, request)
     except DataError as error:
         faults += error.faults
@@ -277,21 +297,21 @@ def _opened(
             )
             for line in faults
         )
-        raise _told(lines, request)
+        raise _with_advice(lines, request)
     return source, unpacked
 
 
-def _unwrapped(folder: Path, request: Request) -> Path:
-    """The folder of videos: an archive often holds it, not only what is in it."""
-    own = not DATASETS[request.dataset].published
-    if own and folder.is_dir() and not video_names(folder):
-        inside = [path for path in folder.iterdir() if not is_skipped(path.name)]
-        if len(inside) == 1 and video_names(inside[0]):
-            return inside[0]
+def _video_root(folder: Path, request: Request) -> Path:
+    """Returns the folder of videos, which may be the only entry of an archive."""
+    is_own = not DATASETS[request.dataset].published
+    if is_own and folder.is_dir() and not video_names(folder):
+        entries = [path for path in folder.iterdir() if not is_skipped(path.name)]
+        if len(entries) == 1 and video_names(entries[0]):
+            return entries[0]
     return folder
 
 
-def _plain(request: Request) -> dict[str, Any]:
-    """The request as JSON gives it back."""
+def _as_json(request: Request) -> dict[str, Any]:
+    """Returns the fields of the request as JSON values."""
     size = None if request.size is None else list(request.size)
     return {**asdict(request), "size": size}

@@ -1,4 +1,4 @@
-"""What is wrong with a raw folder, its tree and its pixels, in one report."""
+"""Opens raw folders; errors in the tree and the pixels are in one report."""
 
 import re
 from collections.abc import Iterator
@@ -13,8 +13,8 @@ def open_checked(root: Path, request: Request) -> RawSource:
     """Opens a raw folder.
 
     Raises:
-      DataError: the folder is broken; with the faults of its tree, and of the pixels
-        of every frame and mask in it.
+        DataError: the folder tree is invalid; has its errors and those of the pixels of
+            all frames and masks.
     """
     faults: list[str] = _number_faults(root, request)
     source = None
@@ -24,13 +24,14 @@ def open_checked(root: Path, request: Request) -> RawSource:
     except DataError as error:
         faults += error.faults
     if faults or source is None:
-        # Frames cannot be read in order, but each file can be read alone.
+        # Without a valid tree there are no videos, but each file can be read.
         faults += _pixel_faults(root, request)
         raise DataError(dict.fromkeys(faults))
     return source
 
 
 def _files(root: Path, request: Request) -> Iterator[Path]:
+    """Yields the files of all frames and masks."""
     dataset = DATASETS[request.dataset]
     for path in sorted(root.rglob("*"), key=str):
         hidden = any(map(is_skipped, path.relative_to(root).parts))
@@ -41,18 +42,19 @@ def _files(root: Path, request: Request) -> Iterator[Path]:
 
 
 def _number_faults(root: Path, request: Request) -> list[str]:
-    """Files of one folder whose names differ only in how their numbers are written."""
+    """Reports files of a folder whose names differ only in leading zeros."""
     faults: list[str] = []
     first: dict[tuple[Path, str], Path] = {}
     for path in _files(root, request):
         name = re.sub(r"\d+", lambda digits: str(int(digits[0])), path.stem)
-        kept = first.setdefault((path.parent, name), path)
-        if kept.stem != path.stem:
-            faults.append(f"{path}: same frame number as {kept.name}; keep one")
+        other = first.setdefault((path.parent, name), path)
+        if other.stem != path.stem:
+            faults.append(f"{path}: same frame number as {other.name}; keep one")
     return faults
 
 
 def _pixel_faults(root: Path, request: Request) -> list[str]:
+    """Reports files that cannot be decoded."""
     faults: list[str] = []
     dataset = DATASETS[request.dataset]
     for path in _files(root, request):

@@ -1,7 +1,7 @@
-"""Prepared data: one record a frame, and a manifest of what is in them.
+"""Prepared data: one record per frame, and a manifest of their contents.
 
-`prepared.store`, which needs TensorFlow Datasets, is imported when records are first
-written or opened: programs that read raw folders do without it.
+`prepared.store`, which needs TensorFlow Datasets, is imported only when records are
+written or opened, so that programs that read raw folders do not need it.
 """
 
 from data_pipelines.prepared.manifest import (

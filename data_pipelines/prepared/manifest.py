@@ -1,7 +1,7 @@
-"""`manifest.json`: what prepared data were made from and what they must decode to.
+"""`manifest.json`: the origin of prepared data and the hashes of their contents.
 
-Its hashes find damage, not malice: whoever can write the folder can seal it anew. So
-what is read here is checked as a stranger's, see `checking`.
+The hashes detect damage, not tampering: anyone who can write the folder can recompute
+them. The contents are therefore validated as untrusted input; see `checking`.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 
 from data_pipelines.frames import ClassInfo, DataError
 from data_pipelines.io.files import write_text
-from data_pipelines.io.names import shown
+from data_pipelines.io.names import printable
 from data_pipelines.prepared import checking
 
 MANIFEST = "manifest.json"
@@ -24,23 +24,25 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class FrameEntry:
-    """One frame. Hashes are SHA-256 in hexadecimal, sizes (height, width).
+    """A frame. Hashes are SHA-256 in hexadecimal, sizes (height, width).
+
+    The fields are those of the file.
 
     Attributes:
-      video: name of its video.
-      frame: name of the frame.
-      index: its place in the video, from 0.
-      sources: hash of each source file, by path relative to the raw folder, the
-        picture's first.
-      image_size: of the stored image.
-      image_sha256: `array_sha256` of the stored image, decoded.
-      label_size: of the stored label; None if the frame has none.
-      label_sha256: `array_sha256` of the label; None if the frame has none.
-      histogram: the label's pixels by class; empty if the frame has none.
-      ignored: the label's pixels that are not scored.
-      odd: for each label file that has any, its pixels by value or colour that is no
-        class's; what became of them is the dataset's rule.
-      look: `difference_hash` of the stored image.
+        video: name of the video.
+        frame: name of the frame.
+        index: index of the frame in the video, from 0.
+        sources: hashes of the source files by path relative to the raw folder; the
+            image is first.
+        image_size: size of the stored image.
+        image_sha256: `array_sha256` of the stored image, decoded.
+        label_size: size of the stored label; None without a label.
+        label_sha256: `array_sha256` of the label; None without a label.
+        histogram: pixels of the label by class; empty without a label.
+        ignored: pixels of the label that are not scored.
+        odd: pixel counts by value or color that belongs to no class, for each label
+            file that has any. The dataset defines their treatment.
+        look: `difference_hash` of the stored image.
     """
 
     video: str
@@ -59,15 +61,16 @@ class FrameEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Prepared data as a whole.
+    """The manifest of a prepared folder. The fields are those of the file.
 
     Attributes:
-      request: what was asked for (dataset, task, size, ...); plain JSON values.
-      classes: background first.
-      resize: how images and labels were brought to their stored sizes.
-      records: the folder of the records, relative to the manifest.
-      versions: of the software that wrote the records.
-      frames: one entry a record, in the records' order; a video's are together.
+        request: the fields of the `Request` (dataset, task, size, ...) as JSON values.
+        classes: the classes, background first.
+        resize: describes how images and labels were resized.
+        records: folder of the records, relative to the manifest.
+        versions: versions of the software that wrote the records.
+        frames: one entry per record, in the same order; those of a video are
+            contiguous.
     """
 
     request: Mapping[str, Any]
@@ -79,17 +82,16 @@ class Manifest:
 
 
 def array_sha256(array: np.ndarray) -> str:
-    """SHA-256 of an array's dtype, shape and values."""
+    """Returns the SHA-256 of an array's dtype, shape and values."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
 def write_manifest(folder: str | Path, manifest: Manifest) -> None:
-    """Writes `folder/manifest.json`, sealed with a hash of its own content."""
+    """Writes `folder/manifest.json`, with a hash of its content."""
     content = json.loads(json.dumps({"version": _VERSION, **asdict(manifest)}))
-    sealed = {"sha256": _seal(content), **content}
-    text = json.dumps(sealed, indent=1) + "\n"
+    text = json.dumps({"sha256": _digest(content), **content}, indent=1) + "\n"
     write_text(Path(folder) / MANIFEST, text)
 
 
@@ -97,25 +99,25 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Reads `folder/manifest.json`.
 
     Raises:
-      FileNotFoundError: there is none.
-      DataError: it is damaged, was edited, or is of another version.
+        FileNotFoundError: the file does not exist.
+        DataError: the file is damaged, was edited, or has another version.
     """
     file = Path(folder) / MANIFEST
     if not file.is_file():
         raise FileNotFoundError(
-            f"{file}: no such file; prepared data are made by "
+            f"{file}: no such file; prepare the data with "
             "python -m data_pipelines.prepare"
         )
     try:
         content = json.loads(file.read_bytes())
-        seal = content.pop("sha256")
-        intact = seal == _seal(content)
+        digest = content.pop("sha256")
+        intact = digest == _digest(content)
     except checking.UNREADABLE as error:
         raise _damaged(file, error) from None
     if not intact:
         raise DataError([f"{file}: damaged or edited; prepare the data again"])
     if content.pop("version", None) != _VERSION:
-        raise DataError([f"{file}: of another version; prepare the data again"])
+        raise DataError([f"{file}: has another version; prepare the data again"])
     try:
         checking.check_manifest(content)
         classes = tuple(
@@ -129,9 +131,9 @@ def read_manifest(folder: str | Path) -> Manifest:
 
 
 def _damaged(file: Path, error: Exception) -> DataError:
-    what = f"no {error}" if isinstance(error, KeyError) else str(error)
-    what = shown(" ".join(what.split())) or type(error).__name__
-    return DataError([f"{file}: damaged ({what}); prepare the data again"])
+    message = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    message = printable(" ".join(message.split())) or type(error).__name__
+    return DataError([f"{file}: damaged ({message}); prepare the data again"])
 
 
 def _entry(fields: dict[str, Any]) -> FrameEntry:
@@ -146,6 +148,6 @@ def _entry(fields: dict[str, Any]) -> FrameEntry:
     )
 
 
-def _seal(content: dict[str, Any]) -> str:
+def _digest(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

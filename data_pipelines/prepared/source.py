@@ -1,4 +1,4 @@
-"""Prepared data as a source of frames, and the check that they are undamaged."""
+"""Prepared data as a source of frames, and their verification."""
 
 import threading
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.frames import IGNORE, DataError, Video
 from data_pipelines.io.images import decode
-from data_pipelines.io.names import shown
+from data_pipelines.io.names import printable
 from data_pipelines.prepared.manifest import (
     FrameEntry,
     Manifest,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Prepared:
-    """Prepared data; a `FrameSource`. Made by `open_prepared`."""
+    """A `FrameSource` of prepared data. Made by `open_prepared`."""
 
     def __init__(self, folder: Path, manifest: Manifest, records: "Records"):
         self.manifest = manifest
@@ -36,34 +36,34 @@ class Prepared:
         self._first = np.cumsum([0, *(len(entries) for _, entries in groups)])
         self._folder = folder
         self._records = records
-        self._reading = threading.Lock()
+        self._lock = threading.Lock()
 
     def entry(self, video: int, frame: int) -> FrameEntry:
-        """The manifest's entry of a frame."""
+        """Returns the manifest's entry of a frame."""
         return self.manifest.frames[self._index(video, frame)]
 
     def image(self, video: int, frame: int) -> np.ndarray:
-        """The picture, uint8 `[H, W, 3]` at the prepared size.
+        """Returns the image, uint8 `[H, W, 3]`, at the prepared size.
 
         Raises:
-          DataError: the record is damaged or is not the one of the manifest.
+            DataError: the record is damaged or does not match the manifest.
         """
         entry = self.entry(video, frame)
-        array = self._decoded(video, frame, "image", "RGB")
+        array = self._read(video, frame, "image", "RGB")
         if array.shape[:2] != entry.image_size:
             raise self._damaged(entry, f"image of {array.shape[:2]}")
         return array
 
     def label(self, video: int, frame: int) -> np.ndarray | None:
-        """The classes, uint8 `[h, w]` at the stored size; None if there is no mask.
+        """Returns the classes, uint8 `[h, w]`, at stored size; None without a mask.
 
         Raises:
-          DataError: the record is damaged or is not the one of the manifest.
+            DataError: the record is damaged or does not match the manifest.
         """
         entry = self.entry(video, frame)
         if entry.label_size is None:
             return None
-        array = self._decoded(video, frame, "label", "L")
+        array = self._read(video, frame, "label", "L")
         if array.shape != entry.label_size:
             raise self._damaged(entry, f"label of {array.shape}")
         wrong = array[(array >= len(self.classes)) & (array != IGNORE)]
@@ -74,59 +74,63 @@ class Prepared:
     def _index(self, video: int, frame: int) -> int:
         return int(self._first[video]) + range(len(self.videos[video].frames))[frame]
 
-    def _decoded(self, video: int, frame: int, field: str, mode: str) -> np.ndarray:
+    def _read(self, video: int, frame: int, field: str, mode: str) -> np.ndarray:
         entry = self.entry(video, frame)
         try:
-            # The record readers promise nothing about threads; decoding, the slow
-            # part, is outside the lock.
-            with self._reading:
+            # The record readers may not be thread-safe. Decoding, which is slow, is
+            # outside the lock.
+            with self._lock:
                 record = self._records[self._index(video, frame)]
-            found = record["video"].decode(), record["frame"].decode(), record["index"]
+            name = record["video"].decode(), record["frame"].decode(), record["index"]
             array = decode(bytes(record[field]), field, mode)
         except Exception as error:
-            # Damage shows as whatever the record library and the decoder raise.
+            # For damaged data, the record library may raise any exception.
             raise self._damaged(entry, str(error)) from error
-        if found != (entry.video, entry.frame, entry.index):
-            raise self._damaged(entry, f"record of {found[0]}, frame {found[1]}")
+        if name != (entry.video, entry.frame, entry.index):
+            raise self._damaged(entry, f"record of {name[0]}, frame {name[1]}")
         return array
 
-    def _damaged(self, entry: FrameEntry, found: str) -> DataError:
+    def _damaged(self, entry: FrameEntry, reason: str) -> DataError:
+        reason = printable(" ".join(reason.split()))
         return DataError(
             [
                 f"{self._folder}: video {entry.video}, frame {entry.frame}: damaged "
-                f"({shown(' '.join(found.split()))}); prepare the data again"
+                f"({reason}); prepare the data again"
             ]
         )
 
 
 def open_prepared(folder: str | Path) -> Prepared:
-    """Opens what `python -m data_pipelines.prepare` wrote.
+    """Opens a folder written by `python -m data_pipelines.prepare`.
 
-    The manifest is checked against its own hash and the number of records; records
-    are checked against it as they are read (`verify` checks them all).
+    The hash of the manifest and the number of records are checked here; each record is
+    checked when it is read (`verify` checks them all).
 
     Raises:
-      FileNotFoundError: there is no manifest in `folder`.
-      DataError: the manifest is damaged, or the records are missing or others.
+        FileNotFoundError: the folder has no manifest.
+        DataError: the manifest is damaged, or records are missing or unreadable.
     """
     from data_pipelines.prepared.store import open_records
 
     folder = Path(folder)
     manifest = read_manifest(folder)
-    place = folder / manifest.records
+    record_folder = folder / manifest.records
     try:
-        records = open_records(place)
+        records = open_records(record_folder)
         count = len(records)
     except Exception as error:
-        line = shown(" ".join(str(error).split()))
+        reason = printable(" ".join(str(error).split()))
         raise DataError(
-            [f"{place}: records cannot be read ({line}); prepare the data again"]
+            [
+                f"{record_folder}: records cannot be read ({reason}); prepare the data "
+                "again"
+            ]
         ) from error
     if count != len(manifest.frames):
         raise DataError(
             [
-                f"{place}: {count} records, the manifest has {len(manifest.frames)} "
-                "frames; prepare the data again"
+                f"{record_folder}: {count} records, the manifest has "
+                f"{len(manifest.frames)} frames; prepare the data again"
             ]
         )
     return Prepared(folder, manifest, records)
@@ -138,21 +142,23 @@ def verify(
     """Decodes every image and label and compares them with the manifest.
 
     Args:
-      folder: what `python -m data_pipelines.prepare` wrote.
-      log: called with one line a video.
+        folder: a folder written by `python -m data_pipelines.prepare`.
+        log: called with one line per video.
 
     Returns:
-      (videos, frames) checked.
+        The numbers of (videos, frames).
 
     Raises:
-      FileNotFoundError, DataError: as `open_prepared`; with the faults of all frames.
+        FileNotFoundError: the folder has no manifest.
+        DataError: the folder cannot be opened, or frames are damaged; has the errors of
+            all frames.
     """
     source = open_prepared(folder)
     faults: list[str] = []
     for number, video in enumerate(source.videos):
         for frame in range(len(video.frames)):
             entry = source.entry(number, frame)
-            for field, read, wanted in (
+            for field, read, digest in (
                 ("image", source.image, entry.image_sha256),
                 ("label", source.label, entry.label_sha256),
             ):
@@ -161,7 +167,7 @@ def verify(
                 except DataError as error:
                     faults += error.faults
                     continue
-                if array is not None and array_sha256(array) != wanted:
+                if array is not None and array_sha256(array) != digest:
                     faults.append(
                         f"{folder}: video {entry.video}, frame {entry.frame}: {field} "
                         "decodes to other values; prepare the data again"

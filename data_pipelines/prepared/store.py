@@ -1,12 +1,11 @@
-"""Frames as TensorFlow Datasets records, written and read without TensorFlow.
+"""Reads and writes TensorFlow Datasets records without TensorFlow.
 
-Pictures go in as encoded bytes and come out as such: handed over as arrays they would
-be encoded by TensorFlow, and decoding them here keeps the numbers the same whichever
-decoders are installed beside.
+Images are written and read as encoded bytes. TensorFlow would encode arrays itself, and
+decoding here gives the same values regardless of the installed decoders.
 
-The library would read which classes describe the records from the folder, and import
-whatever it names. So a folder's `features.json` is only compared with the description
-that is made here, and nothing else beside the records is looked at.
+The library would read the names of feature classes from the folder and import them. To
+prevent this, a folder's `features.json` is only compared with the one expected here,
+and no other file except the records is read.
 """
 
 import contextlib
@@ -29,7 +28,7 @@ _SPLIT = "frames"
 
 
 class Records(Protocol):
-    """Random access to records: dicts of image, label, video, frame and index."""
+    """Random access to records: dicts with image, label, video, frame and index."""
 
     def __len__(self) -> int: ...
 
@@ -37,10 +36,10 @@ class Records(Protocol):
 
 
 class PreparedFrames(tfds.core.GeneratorBasedBuilder):
-    """One record a frame, in the order given."""
+    """Writes one record per frame, in the given order."""
 
     VERSION = tfds.core.Version("1.0.0")
-    # Checksums of downloads, looked for beside the class's source if not given.
+    # Without this, the library looks for a file of download checksums.
     url_infos: Any = {}
 
     def __init__(self, records: Iterable[dict[str, Any]], encoding: str, **kwargs: Any):
@@ -64,7 +63,7 @@ class PreparedFrames(tfds.core.GeneratorBasedBuilder):
 
 
 def record_format() -> str:
-    """array_record, or parquet on systems for which that has no package."""
+    """Returns "array_record", or "parquet" on systems where it is not available."""
     try:
         importlib.import_module("array_record.python.array_record_module")
     except ImportError:
@@ -75,27 +74,27 @@ def record_format() -> str:
 def write_records(
     folder: str | Path, records: Iterable[dict[str, Any]], encoding: str
 ) -> str:
-    """Writes records below `folder`.
+    """Writes records into a new folder inside `folder`.
 
     Args:
-      folder: an existing folder.
-      records: dicts of image (encoded bytes), label (PNG bytes), video, frame (text)
-        and index (int); read one at a time.
-      encoding: "png" or "jpeg", that of the images.
+        folder: an existing folder.
+        records: dicts with image (encoded bytes), label (PNG bytes), video, frame
+            (text) and index (int); consumed one at a time.
+        encoding: encoding of the images, "png" or "jpeg".
 
     Returns:
-      The folder of the records, relative to `folder`.
+        The folder of the records, relative to `folder`.
     """
     folder = Path(folder)
     tfds.disable_progress_bar()
     downloads = folder / "downloads"
     builder = PreparedFrames(
-        _printing_to(sys.stdout, records),
+        _with_stdout(sys.stdout, records),
         encoding,
         data_dir=str(folder),
         file_format=record_format(),
     )
-    # The library announces a download, which there is none of.
+    # The library announces a download, although nothing is downloaded.
     with contextlib.redirect_stdout(io.StringIO()):
         builder.download_and_prepare(download_dir=str(downloads))
     shutil.rmtree(downloads, ignore_errors=True)
@@ -103,23 +102,22 @@ def write_records(
 
 
 def open_records(folder: str | Path) -> Records:
-    """The records in `folder`, images and labels as encoded bytes.
+    """Opens the records in `folder`, with images and labels as encoded bytes.
 
     Raises:
-      ValueError: the folder describes its records otherwise than this program does, or
-        files are missing.
-
-    Raises what the record library raises where files are damaged.
+        ValueError: `features.json` was not written by this program, or files are
+            missing.
+        Exception: the record library may raise any exception for damaged files.
     """
     folder = Path(folder)
-    described = json.loads((folder / "features.json").read_bytes())
-    if described not in (_description("png"), _description("jpeg")):
-        raise ValueError("features.json is not of this program")
-    for kind, opened in (("array_record", _array_records), ("parquet", _Parquet)):
+    description = json.loads((folder / "features.json").read_bytes())
+    if description not in (_description("png"), _description("jpeg")):
+        raise ValueError("features.json was not written by this program")
+    for kind, open_files in (("array_record", _array_records), ("parquet", _Parquet)):
         shards = _shards(folder, kind)
         if shards:
-            return _Decoded(opened([str(path) for path in shards]))
-    raise ValueError("no file of records")
+            return _Deserialized(open_files([str(path) for path in shards]))
+    raise ValueError("no record files")
 
 
 def _features(encoding: str) -> Any:
@@ -137,43 +135,46 @@ def _features(encoding: str) -> Any:
 
 @functools.cache
 def _description(encoding: str) -> Any:
-    """What `features.json` holds beside records with these images."""
+    """Returns the content of `features.json` for images of this encoding."""
     with tempfile.TemporaryDirectory() as folder:
         _features(encoding).save_config(folder)
         return json.loads((Path(folder) / "features.json").read_bytes())
 
 
 def _shards(folder: Path, kind: str) -> list[Path]:
-    """The files of a folder's records, in order; none if it has none of this kind.
+    """Returns the record files of a kind, in order; [] if there are none.
 
     Raises:
-      ValueError: some are missing.
+        ValueError: some files are missing.
     """
     name = re.compile(rf"{PreparedFrames.name}-{_SPLIT}\.{kind}-(\d{{5}})-of-(\d{{5}})")
-    found = {path.name: path for path in folder.iterdir() if name.fullmatch(path.name)}
-    matches = [match for match in map(name.fullmatch, sorted(found)) if match]
-    numbers = [(int(match[1]), int(match[2])) for match in matches]
+    matches = sorted(
+        (match[1], match[2], path)
+        for path in folder.iterdir()
+        if (match := name.fullmatch(path.name))
+    )
+    numbers = [(int(number), int(count)) for number, count, _ in matches]
     if numbers != [(i, len(numbers)) for i in range(len(numbers))]:
-        raise ValueError("some of the files of records are missing")
-    return [found[match[0]] for match in matches]
+        raise ValueError("some record files are missing")
+    return [path for _, _, path in matches]
 
 
-class _Decoded:
-    """Records as dicts, of a source of their bytes."""
+class _Deserialized:
+    """Deserializes records from a sequence of bytes."""
 
-    def __init__(self, stored: Any):
-        self._stored = stored
-        # One description will do: pictures stay encoded, however they are.
+    def __init__(self, examples: Any):
+        self._examples = examples
+        # The encoding does not matter, because images are not decoded.
         self._features = _features("png")
         skip = tfds.decode.SkipDecoding()
         self._decoders = {"image": skip, "label": skip}
 
     def __len__(self) -> int:
-        return len(self._stored)
+        return len(self._examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._features.deserialize_example_np(
-            self._stored[index], decoders=self._decoders
+            self._examples[index], decoders=self._decoders
         )
 
 
@@ -183,7 +184,7 @@ def _array_records(files: list[str]) -> Any:
 
 
 class _Parquet:
-    """The bytes of records in Parquet files, which have one column."""
+    """The serialized records in Parquet files, which have one column."""
 
     def __init__(self, files: list[str]):
         parquet = importlib.import_module("pyarrow.parquet")
@@ -196,14 +197,14 @@ class _Parquet:
         return self._table.column(0)[index].as_py()
 
 
-def _printing_to(
+def _with_stdout(
     stdout: TextIO, records: Iterable[dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """The records, whose making may print."""
-    waiting = iter(records)
+    """Yields the records; code that makes them prints to `stdout`."""
+    iterator = iter(records)
     while True:
         with contextlib.redirect_stdout(stdout):
-            record = next(waiting, None)
+            record = next(iterator, None)
         if record is None:
             return
         yield record

@@ -1,14 +1,14 @@
-"""The datasets, one package each, which exports its description as `DATASET`."""
+"""The datasets. Each package here exports its description as `DATASET`."""
 
 from importlib import import_module
 
 from data_pipelines.sources.dataset import (
     ALL,
-    Chosen,
     Dataset,
     Division,
     Request,
-    require,
+    Selection,
+    check_division,
 )
 
 DATASETS: dict[str, Dataset] = {
@@ -23,19 +23,19 @@ DATASETS: dict[str, Dataset] = {
         "camvid",
     )
 }
-"""By name in configs and on command lines: the package of that name, one a line."""
+"""Datasets by the name of their package, which configs and commands use."""
 
 NAMES = tuple(DATASETS)
-TASKS = tuple(dict.fromkeys(t for one in DATASETS.values() for t in one.tasks))
+TASKS = tuple(dict.fromkeys(task for d in DATASETS.values() for task in d.tasks))
 SPLITS = tuple(
     dict.fromkeys(
-        name for one in DATASETS.values() if not one.folds for name in one.divisions(())
+        name for d in DATASETS.values() if not d.folds for name in d.divisions(())
     )
 )
-"""Names of the divisions that are no folds."""
+"""Names of all divisions that are not folds."""
 
-PREPARED = tuple(name for name, one in DATASETS.items() if not one.rendered)
-"""Those that `data_pipelines.prepare` packs."""
+PREPARED = tuple(name for name, d in DATASETS.items() if not d.rendered)
+"""Names of the datasets that `data_pipelines.prepare` supports."""
 
 __all__ = [
     "ALL",
@@ -44,9 +44,9 @@ __all__ = [
     "PREPARED",
     "SPLITS",
     "TASKS",
-    "Chosen",
+    "Selection",
     "Dataset",
     "Division",
     "Request",
-    "require",
+    "check_division",
 ]

@@ -1,8 +1,8 @@
-"""What a dataset is to the rest of the program: a description of its facts.
+"""Descriptions of datasets, the only interface through which datasets are used.
 
-Each package here exports one, called `DATASET`; `data_pipelines.sources.DATASETS` lists
-them. Configs, `prepare`, training and evaluation ask the description and know no
-dataset by name.
+Each package in this folder exports a `Dataset` named `DATASET`, and
+`data_pipelines.sources.DATASETS` lists them. Configs, `prepare`, training and
+evaluation use the description and never check which dataset it is.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,27 +16,27 @@ from data_pipelines.frames import ClassInfo, DataError, FrameSource
 from data_pipelines.synthetic.config import SyntheticConfig
 
 MaskValues = Literal["class", "binary", "colors"]
-"""What a mask's values mean, see `data_pipelines.sources.folder.masks`."""
+"""How mask values are interpreted; see `data_pipelines.sources.folder.masks`."""
 
 MASK_VALUES: tuple[MaskValues, ...] = get_args(MaskValues)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be prepared.
+    """What to read from a raw dataset, and how to store it.
 
     Attributes:
-      dataset: one of `DATASETS`.
-      task: which classes, where the dataset has several tasks; else "".
-      masks: name of the mask folders, where the dataset has any of its own; else "".
-      size: (height, width) that images are stored at; None keeps theirs.
-      encoding: of stored images, "png" or "jpeg".
-      on_unknown: what becomes of label colors of no class (EndoVis 2018): "error",
-        "ignore" or "nearest".
-      allow_missing: accept frames without a mask (datasets in the folder layout).
-      subset: "train", or "test" for a test archive.
-      mask_values: what a mask's values mean (datasets in the folder layout), see
-        `data_pipelines.sources.folder.masks`.
+        dataset: one of `DATASETS`.
+        task: the set of classes, if the dataset has several tasks; else "".
+        masks: name of the mask folders (datasets in the folder layout); else "".
+        size: (height, width) of stored images; None keeps their size.
+        encoding: encoding of stored images, "png" or "jpeg".
+        on_unknown: treatment of label colors that belong to no class (EndoVis 2018):
+            "error", "ignore" or "nearest".
+        allow_missing: accept frames without a mask (datasets in the folder layout).
+        subset: "train", or "test" for a test archive.
+        mask_values: how mask values are interpreted (datasets in the folder layout);
+            see `data_pipelines.sources.folder.masks`.
     """
 
     dataset: str
@@ -51,14 +51,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What a run needs of a dataset; the rest of the folder is not looked at.
+class Selection:
+    """The part of a dataset that a run uses; other files are not read.
 
     Attributes:
-      videos: their names; None: all.
-      num_classes: how many classes, where nothing in the folder says it.
-      size: (height, width) to render at, where pictures are rendered on demand.
-      synthetic: what to render, for rendered datasets.
+        videos: names of the videos; None: all.
+        num_classes: number of classes, for folders that do not define them.
+        size: (height, width) of frames that are rendered on demand.
+        synthetic: what to render, for rendered datasets.
     """
 
     videos: Sequence[str] | None = None
@@ -67,17 +67,17 @@ class Chosen:
     synthetic: SyntheticConfig = SyntheticConfig()
 
 
-ALL = Chosen()
+ALL = Selection()
 
 
 @dataclass(frozen=True)
 class Division:
-    """A published division: names of the training and the validation videos.
+    """A published division into training and validation videos.
 
     Attributes:
-      train: of the dataset.
-      val: of the dataset, or of its test archive.
-      in_archive: whether `val` is of the test archive.
+        train: names of the training videos.
+        val: names of the validation videos.
+        in_archive: whether the validation videos are in the test archive.
     """
 
     train: tuple[str, ...]
@@ -85,7 +85,7 @@ class Division:
     in_archive: bool = False
 
 
-def _none(videos: Sequence[str]) -> dict[str, Division]:
+def _no_divisions(videos: Sequence[str]) -> dict[str, Division]:
     return {}
 
 
@@ -94,7 +94,7 @@ def _no_remarks(videos: Collection[str], files: Iterable[str]) -> list[str]:
 
 
 def _no_masks(path: Path, request: Request) -> np.ndarray:
-    raise DataError([f"{path}: {request.dataset} has no mask files"])
+    raise DataError([f"{path}: dataset {request.dataset} has no mask files"])
 
 
 def _in_mask_folder(path: Path, request: Request) -> bool:
@@ -103,40 +103,41 @@ def _in_mask_folder(path: Path, request: Request) -> bool:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The facts of one dataset.
+    """The description of a dataset.
 
     Attributes:
-      name: in configs and on command lines.
-      classes: by task, the default task first, background first. A dataset without
-        tasks has one entry, ""; an empty tuple if the folder says the classes.
-      protocol: of `dmnet_jax.metrics.PROTOCOLS`, by which its results are published.
-      obtain: where the data come from, and the tree that is expected.
-      open: opens a raw folder: a `RawSource`, or any `FrameSource` if `endless`.
-      names: the videos of the raw folder by name, without opening them.
-      read_mask: decodes one mask file.
-      is_mask: whether a file of the raw folder is a frame's mask.
-      pictures: name of the folders with pictures.
-      masks: default name of the mask folders, in the layout of a user's own folder,
-        where mask values may mean several things; else "".
-      subsets: "train", and "test" if there is a test archive.
-      size: default size of images that `prepare` stores; None keeps theirs.
-      frames: frames of each video as distributed, by subset; empty if not known.
-      remarks: what is unusual about videos and files that were prepared, in words.
-      divisions: the published divisions by name, given the videos there are.
-      folds: how many divisions are folds, named "fold K" and chosen by `data.fold`;
-        the others are chosen by `data.split`.
-      published: False for a user's own videos.
-      root: default folder of a dataset that `make` writes.
-      make: writes the raw folder if it is not there.
-      endless: rendered on demand, without files: `root` and `prepare` do not apply,
-        and training draws new scenes for ever.
+        name: name in configs and commands.
+        classes: classes by task, default task first, background first. A dataset
+            without tasks has one entry, ""; it is an empty tuple if the folder defines
+            the classes.
+        protocol: evaluation protocol, one of `dmnet_jax.metrics.PROTOCOLS`.
+        obtain: how to obtain the data, and the expected folder layout.
+        open: opens a raw folder as a `RawSource`, or any `FrameSource` if `endless`.
+        names: lists the names of the videos in a raw folder without opening them.
+        read_mask: decodes a mask file.
+        is_mask: whether a file of the raw folder is a mask.
+        pictures: name of the folders that contain frames.
+        masks: default name of the mask folders (datasets in the folder layout, whose
+            mask values can be interpreted in several ways); else "".
+        subsets: "train", and "test" if there is a test archive.
+        size: default size of images that `prepare` stores; None keeps their size.
+        frames: number of frames per video as distributed, by subset; empty if unknown.
+        remarks: describes unusual videos and files of prepared data.
+        divisions: returns the published divisions by name, given the existing videos.
+        folds: number of divisions that are folds, named "fold K" and selected by
+            `data.fold`; the others are selected by `data.split`.
+        published: False for a user's own videos.
+        root: default folder of a dataset that `make` writes.
+        make: writes the raw folder if it does not exist.
+        endless: whether frames are rendered on demand, without files: `root` and
+            `prepare` do not apply, and training renders new scenes indefinitely.
     """
 
     name: str
     classes: Mapping[str, tuple[ClassInfo, ...]]
     protocol: str
     obtain: str
-    open: Callable[[Path, Request, Chosen], FrameSource]
+    open: Callable[[Path, Request, Selection], FrameSource]
     names: Callable[[Path, Request], list[str]]
     read_mask: Callable[[Path, Request], np.ndarray] = _no_masks
     is_mask: Callable[[Path, Request], bool] = _in_mask_folder
@@ -146,7 +147,7 @@ class Dataset:
     size: tuple[int, int] | None = None
     frames: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     remarks: Callable[[Collection[str], Iterable[str]], list[str]] = _no_remarks
-    divisions: Callable[[Sequence[str]], dict[str, Division]] = _none
+    divisions: Callable[[Sequence[str]], dict[str, Division]] = _no_divisions
     folds: int = 0
     published: bool = True
     root: str = ""
@@ -155,61 +156,61 @@ class Dataset:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks, the default first; none if there is no choice."""
+        """Names of the tasks, the default first; empty if there is no choice."""
         return tuple(task for task in self.classes if task)
 
     @property
     def rendered(self) -> bool:
-        """Whether pictures are drawn, with their masks."""
+        """Whether frames and masks are rendered."""
         return self.endless or self.make is not None
 
     def division(
         self, fold: int, split: str, videos: Sequence[str]
     ) -> tuple[str, Division | None]:
-        """The published division that a config means.
+        """Returns the published division that a config selects.
 
         Args:
-          fold: number of the fold, if the dataset has folds.
-          split: name of the division, if it has several that are no folds.
-          videos: names of the videos there are.
+            fold: number of the fold, if the dataset has folds.
+            split: name of the division, if the dataset has several others.
+            videos: names of the existing videos.
 
         Returns:
-          Its name, and the division; None if the dataset has no such division.
+            (name, division); the division is None if the dataset has none of that name.
         """
-        found = self.divisions(videos)
+        divisions = self.divisions(videos)
         name = f"fold {fold}" if self.folds else split
-        if len(found) == 1:
-            (name,) = found
-        return name, found.get(name)
+        if len(divisions) == 1:
+            (name,) = divisions
+        return name, divisions.get(name)
 
 
-def require(
+def check_division(
     division: Division,
     train: Sequence[str],
     val: Sequence[str],
     name: str,
     advice: str = "add the videos",
 ) -> None:
-    """Checks that the videos of a division are there.
+    """Checks that the videos of a division exist.
 
     Args:
-      division: what is needed.
-      train: names of the videos that there are to train on.
-      val: names of those that there are to validate on.
-      name: of the division, for the error.
-      advice: what to do about missing videos, for the error.
+        division: the required videos.
+        train: names of the videos available for training.
+        val: names of the videos available for validation.
+        name: name of the division, for the message.
+        advice: what to do about missing videos, for the message.
 
     Raises:
-      DataError: names the videos that are missing, in one line.
+        DataError: videos are missing, or a part of the division is empty.
     """
     missing = [video for video in division.train if video not in train]
     missing += [video for video in division.val if video not in val]
     if missing or not (division.train and division.val):
-        there = ", ".join(dict.fromkeys([*train, *val]))
-        what = f"lacks {', '.join(missing)}" if missing else "has an empty part"
+        existing = ", ".join(dict.fromkeys([*train, *val]))
+        problem = f"lacks {', '.join(missing)}" if missing else "has an empty part"
         raise DataError(
             [
-                f"{name} {what}; there are {there}; {advice}, or name those to use in "
-                "data.train and data.val"
+                f"{name} {problem}; there are {existing}; {advice}, or name the videos "
+                "to use in data.train and data.val"
             ]
         )

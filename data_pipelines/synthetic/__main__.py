@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Literal
 
-from data_pipelines.command_line import fail, parse_flags, program
+from data_pipelines.command_line import fail, parse_flags, program_name
 from data_pipelines.synthetic.endovis17 import ENDOVIS17_FOLDERS, write_endovis17
 from data_pipelines.synthetic.endovis18 import ENDOVIS18_SEQUENCES, write_endovis18
 
@@ -17,14 +17,14 @@ class Flags:
     """What to write.
 
     Attributes:
-      out: Folder to create, or to resume.
-      layout: Dataset whose layout is written.
-      sequences: Numbers, such as 1,2,3. Default: all.
-      frames: Frames of each sequence. Default: as in the dataset.
-      size: Height and width in pixels.
-      rate: Frames per second. Default: as in the dataset.
-      seed: Seed; each gives other videos.
-      threads: Number of rendering threads.
+        out: Folder to create, or to resume.
+        layout: Dataset whose layout is written.
+        sequences: Numbers, such as 1,2,3. Default: all.
+        frames: Frames of each sequence. Default: as in the dataset.
+        size: Height and width in pixels.
+        rate: Frames per second. Default: as in the dataset.
+        seed: Seed; each gives other videos.
+        threads: Number of rendering threads.
     """
 
     out: str
@@ -38,11 +38,11 @@ class Flags:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns its exit status (2 for a user's mistake)."""
+    """Runs the command; returns its exit status (2 for a user's error)."""
     args = parse_flags(
         argv,
         Flags,
-        prog=program("python -m data_pipelines.synthetic"),
+        prog=program_name("python -m data_pipelines.synthetic"),
         description="Write synthetic surgical video in the layout of a public dataset.",
     )
     if args.layout == "endovis17":

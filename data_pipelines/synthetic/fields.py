@@ -31,7 +31,7 @@ def generator(seed: int, *path: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def enlarge(
+def resize(
     lattice: NDArray[np.floating] | Image.Image,
     height: int,
     width: int,
@@ -50,7 +50,7 @@ def smooth(field: Field, radius: float) -> Field:
     step = max(1.0, radius)
     small = (max(2, round(width / step)), max(2, round(height / step)))
     coarse = Image.fromarray(field.astype(np.float32, copy=False))
-    return enlarge(coarse.resize(small, Image.Resampling.BILINEAR), height, width)
+    return resize(coarse.resize(small, Image.Resampling.BILINEAR), height, width)
 
 
 def fractal(
@@ -106,12 +106,12 @@ def fractal(
                 resample=Image.Resampling.BICUBIC,
             )
             box = (0.0, 0.0, width / step, height / step)
-            layer = layer if step == 1 else enlarge(layer, height, width, box)
+            layer = layer if step == 1 else resize(layer, height, width, box)
         else:
             shape = (math.ceil(rows) + 3, math.ceil(cols) + 3)
             lattice = rng.standard_normal(shape, dtype=np.float32)
             box = (1.0, 1.0, 1.0 + cols, 1.0 + rows)
-            layer = enlarge(lattice, height, width, box)
+            layer = resize(lattice, height, width, box)
         total += np.float32(amplitude) * np.asarray(layer)
         power += amplitude**2
         cell, amplitude = cell / 2, amplitude * gain

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from data_pipelines.synthetic import sprites
-from data_pipelines.synthetic.fields import Field, enlarge, generator, screen
+from data_pipelines.synthetic.fields import Field, generator, resize, screen
 from data_pipelines.synthetic.motion import SIDES, Arm, Pose, make_arm
 from data_pipelines.synthetic.sprites import Sprite
 
@@ -265,7 +265,7 @@ def shadow_of(alpha: Field, pose: Pose, light: tuple[float, float]) -> Field:
         tuple(float(c) for c in coefficients),
         resample=Image.Resampling.BILINEAR,
     ).filter(ImageFilter.GaussianBlur(0.8 + 0.12 * rise))
-    return np.clip(enlarge(np.asarray(cast, np.float32) / 255, height, width), 0, 1)
+    return np.clip(resize(np.asarray(cast, np.float32) / 255, height, width), 0, 1)
 
 
 def drag_along(

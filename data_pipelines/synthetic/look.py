@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from data_pipelines.synthetic.fields import Field, enlarge, generator, screen
+from data_pipelines.synthetic.fields import Field, generator, resize, screen
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def develop(
     far = (x - np.float32(look.center[0])) ** 2 + (y - np.float32(look.center[1])) ** 2
     lamp = np.float32(look.exposure) / (1 + np.float32(look.fall) * far)
     if look.dark > 0 and look.depth is not None:
-        deep = enlarge(look.depth, height, width)
+        deep = resize(look.depth, height, width)
         lamp = lamp * (1 - np.float32(look.dark) * np.clip(1.6 * deep - 0.5, 0, 1))
     rgb = rgb * lamp[..., None]
     if look.haze[1] > 0:
@@ -183,7 +183,7 @@ def _haze(
         left = 8.0 + swing * math.cos(way + i)
         top = 8.0 + swing * math.sin(way + i)
         box = (left, top, left + cells, top + cells * size[0] / size[1])
-        total += enlarge(clouds[i], *size, box)
+        total += resize(clouds[i], *size, box)
     return (low + (high - low) * np.clip(0.5 * total, 0, 1)).astype(np.float32)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from data_pipelines.synthetic.fields import Field, enlarge, generator, screen, smooth
+from data_pipelines.synthetic.fields import Field, generator, resize, screen, smooth
 from data_pipelines.synthetic.instruments import (
     Instrument,
     Tool,
@@ -194,7 +194,7 @@ def _warp(scene: Scene, view_: View) -> tuple[Field, Field, Field, NDArray[np.ui
         np.linspace(-aspect / 2, aspect / 2, _GRID), np.linspace(-0.5, 0.5, _GRID)
     )
     cos, sin = math.cos(view_.turn), math.sin(view_.turn)
-    bulge = [enlarge(view_.bulge[..., i], _GRID, _GRID) for i in range(2)]
+    bulge = [resize(view_.bulge[..., i], _GRID, _GRID) for i in range(2)]
     u = view_.zoom * (cos * gx - sin * gy) + view_.shift[0] + bulge[0]
     v = view_.zoom * (sin * gx + cos * gy) + view_.shift[1] + bulge[1]
     u = (u + aspect / 2 + MARGIN) * scene.tissue.density
@@ -304,7 +304,7 @@ def _fog(scene: Scene, seconds: float) -> Field:
         left = 7.0 + 2.5 * float(wind[2 * i])
         top = 7.0 + 2.5 * float(wind[2 * i + 1])
         box = (left, top, left + cells, top + cells * height / width)
-        total += enlarge(clouds[i], height, width, box)
+        total += resize(clouds[i], height, width, box)
     return np.clip(0.62 * total, 0, 1)
 
 

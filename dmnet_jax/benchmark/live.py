@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_pipelines.command_line import exit_with_error, parse_flags
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from dmnet_jax import machine
 from dmnet_jax.benchmark import live_report
 from dmnet_jax.benchmark.live_case import LiveCase
@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if fault := size_fault(*flags.sizes):
         exit_with_error(f"--sizes {fault}")
     if flags.peers == () and find_spec("torch") is None:
-        exit_with_error(f"--peers needs PyTorch: {install('peers')}")
+        exit_with_error(f"--peers needs PyTorch: {install_command('peers')}")
     result: dict[str, Any] = {
         "command": " ".join(["python -m dmnet_jax.benchmark", *(argv or [])]),
         "machine": machine.describe(),

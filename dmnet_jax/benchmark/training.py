@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.command_line import exit_with_error, parse_flags
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from dmnet_jax import machine
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live import size_fault
@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.rounds < 1 or (flags.batch is not None and flags.batch < 1):
         exit_with_error("--batch and --rounds must be at least 1")
     if flags.peers and find_spec("torch") is None:
-        exit_with_error(f"--peers needs PyTorch: {install('peers')}")
+        exit_with_error(f"--peers needs PyTorch: {install_command('peers')}")
     settings = [PAPER, LAPTOP]
     if flags.size or flags.batch:
         height, width = flags.size or PAPER[0]

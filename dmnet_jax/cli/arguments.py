@@ -16,8 +16,8 @@ import tyro
 from data_pipelines.command_line import Flags, UsageError, parse
 from data_pipelines.command_line import exit_with_error as exit_with_error
 from data_pipelines.command_line import parse_flags as parse_flags
-from data_pipelines.command_line import program as program
-from data_pipelines.io.names import escape_what_streams_cannot_hold
+from data_pipelines.command_line import program_name as program_name
+from data_pipelines.io.names import escape_unencodable_output
 from dmnet_jax.config import Config, load_config, to_json, validate
 from dmnet_jax.config.serialization import ConfigError
 
@@ -81,7 +81,7 @@ def parse_command(
             line on standard error.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    escape_what_streams_cannot_hold()
+    escape_unencodable_output()
     try:
         # The recipe is loaded first, because the help shows its values as defaults.
         path = _config_path(arguments)

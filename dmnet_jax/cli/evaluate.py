@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program_name
 from dmnet_jax.config import Config, load_config
 from dmnet_jax.training.cross_validation import Fold, select_folds, write_average
 
@@ -77,7 +77,10 @@ class Flags:
 
 def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
-        argv, Flags(), prog=program("python evaluate.py"), description=__doc__ or ""
+        argv,
+        Flags(),
+        prog=program_name("python evaluate.py"),
+        description=__doc__ or "",
     )
     try:
         if flags.controls and flags.corrupt == "none":
@@ -123,7 +126,7 @@ def newest_run(config: Config, fold: int, recipe: str) -> Path:
     folder = config.run_directory.parent
     saved = list(folder.glob(f"fold{fold}-seed*/checkpoints"))
     if not saved:
-        train = "dmnet-train" if program("") else "python train.py"
+        train = "dmnet-train" if program_name("") else "python train.py"
         raise FileNotFoundError(
             f"{folder}: no run of fold {fold}; train one with "
             f"{train} --config {recipe} --fold {fold}"

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dmnet_jax.cli.arguments import exit_with_error, parse_command, program
+from dmnet_jax.cli.arguments import exit_with_error, parse_command, program_name
 from dmnet_jax.config import Config
 from dmnet_jax.process import StopRequest
 from dmnet_jax.training.cross_validation import (
@@ -32,7 +32,10 @@ from dmnet_jax.training.cross_validation import (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
     config, flags = parse_command(
-        argv, RunFlags(), prog=program("python train.py"), description=__doc__ or ""
+        argv,
+        RunFlags(),
+        prog=program_name("python train.py"),
+        description=__doc__ or "",
     )
     try:
         runs = plan_runs(config, flags)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data_pipelines.frames import DataError, FrameSource
 from data_pipelines.prepared import MANIFEST, open_prepared
-from data_pipelines.sources import DATASETS, Chosen, Dataset, Request
+from data_pipelines.sources import DATASETS, Dataset, Request, Selection
 from dmnet_jax.config import DataConfig
 
 
@@ -96,7 +96,7 @@ def _open_raw(
     is_folder = bool(dataset.masks)
     if not is_folder and missing:
         present = ()
-    chosen = Chosen(present or None, data.num_classes, data.size, data.synthetic)
+    chosen = Selection(present or None, data.num_classes, data.size, data.synthetic)
     source = None
     if present or not is_folder or not known:
         source = dataset.open(root, request, chosen)

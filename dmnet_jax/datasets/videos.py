@@ -7,16 +7,16 @@ from data_pipelines.frames import (
     DataError,
     FrameSource,
     Selected,
-    cached,
-    resized,
-    select,
+    cache_frames,
+    resize_frames,
+    select_videos,
 )
-from data_pipelines.io.files import naming
+from data_pipelines.io.files import as_write_error
 from data_pipelines.loading.labels import check_labels
 from data_pipelines.loading.leakage import check_disjoint
 from data_pipelines.prepared import MANIFEST
-from data_pipelines.sources import DATASETS, Request, require
-from data_pipelines.sources.folder import other_ways
+from data_pipelines.sources import DATASETS, Request, check_division
+from data_pipelines.sources.folder import mask_values_advice
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets.opening import (
     missing_names_error,
@@ -41,7 +41,7 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
     dataset = DATASETS[data.dataset]
     root = data.root or dataset.root
     if dataset.make is not None:
-        with naming(root):
+        with as_write_error(root):
             dataset.make(Path(root), data.synthetic)
     if not (root or dataset.endless):
         raise DataError(
@@ -105,7 +105,7 @@ def split_names(
         )
     render = "render more with data.synthetic.sequences"
     advice = "add the videos" if dataset.make is None else render
-    require(division, known, known if val is None else _names(val), name, advice)
+    check_division(division, known, known if val is None else _names(val), name, advice)
     return list(division.train), list(division.val)
 
 
@@ -132,7 +132,10 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
         source, test_source = open_dataset(data, names), None
         _check_classes(source, data)
     train_names, val_names = split_names(data, source, test_source)
-    train, val = select(source, train_names), select(test_source or source, val_names)
+    train, val = (
+        select_videos(source, train_names),
+        select_videos(test_source or source, val_names),
+    )
     if not dataset.endless:  # rendered scenes are distinct by construction
         check_disjoint(train, val)
     return _prepare(train, data), _prepare(val, data)
@@ -142,7 +145,7 @@ def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
     """Opens the named validation videos like `open_split`."""
     source = open_validation(data, names)
     _check_classes(source, data)
-    return _prepare(select(source, names), data)
+    return _prepare(select_videos(source, names), data)
 
 
 def check_masks(
@@ -167,7 +170,9 @@ def check_masks(
             threads=data.threads,
         )
     except DataError as error:
-        hints = other_ways(error.faults, data.mask_values) if dataset.masks else []
+        hints = (
+            mask_values_advice(error.faults, data.mask_values) if dataset.masks else []
+        )
         raise DataError([*error.faults, *hints]) from None
 
 
@@ -187,4 +192,4 @@ def _check_classes(source: FrameSource, data: DataConfig) -> None:
 
 
 def _prepare(videos: Selected, data: DataConfig) -> FrameSource:
-    return cached(resized(videos, data.size))
+    return cache_frames(resize_frames(videos, data.size))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data_pipelines.frames import ClassInfo, FrameSource, resize_image, resize_label
-from data_pipelines.io.files import make_folder, replaced, write_text
+from data_pipelines.io.files import atomic_write, make_folder, write_text
 from data_pipelines.io.names import file_name
 from dmnet_jax.checkpoint.provenance import versions, weights_sha256
 from dmnet_jax.evaluation.scores import measured, tables, tables_of
@@ -84,7 +84,10 @@ def _no_nan(tree: Any) -> Any:
 
 def _write_frames(path: Path, evaluation: Evaluation, names: Sequence[str]) -> None:
     """Writes one row per frame and class: pixel counts, from which scores follow."""
-    with replaced(path) as fresh, fresh.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_write(path) as fresh,
+        fresh.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(
             ["video", "frame", "class", "intersection", "predicted", "labelled"]
@@ -149,7 +152,7 @@ class Overlays:
         if self._timeline:
             header = ["video", "frame", "confidence", "similarity", "admitted"]
             with (
-                replaced(self._folder / "timeline.csv") as fresh,
+                atomic_write(self._folder / "timeline.csv") as fresh,
                 fresh.open("w", newline="", encoding="utf-8") as file,
             ):
                 csv.writer(file).writerows([header, *self._timeline])
@@ -188,7 +191,7 @@ class Overlays:
         write_json(self._folder / "picked.json", picked)
 
     def _save(self, picture: Image.Image, name: str) -> None:
-        with replaced(self._folder / name) as fresh:
+        with atomic_write(self._folder / name) as fresh:
             picture.save(fresh, format="PNG")
 
     def _picture(

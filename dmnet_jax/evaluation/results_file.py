@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io.files import check_plain
-from data_pipelines.io.names import shown, text_fault
+from data_pipelines.io.files import check_not_special
+from data_pipelines.io.names import printable, text_fault
 
 
 class ResultsError(ValueError):
@@ -70,7 +70,7 @@ def read_results(path: Path, *, to_average: bool = False) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError) as error:
         what = f"{error} is missing" if isinstance(error, KeyError) else error
         raise ResultsError(
-            path, f"damaged or edited ({shown(what)}); evaluate again"
+            path, f"damaged or edited ({printable(what)}); evaluate again"
         ) from error
     return results
 
@@ -82,12 +82,12 @@ def read_json(path: Path) -> Any:
         ResultsError: the file cannot be read or is not valid JSON.
     """
     try:
-        check_plain(path)
+        check_not_special(path)
         return json.loads(path.read_bytes())
     except OSError as error:
         raise ResultsError(path, f"cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
-        what = shown(" ".join(str(error).split()))
+        what = printable(" ".join(str(error).split()))
         raise ResultsError(path, f"damaged ({what}); evaluate again") from error
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from dmnet_jax.cli.arguments import exit_with_error, program
+from dmnet_jax.cli.arguments import exit_with_error, program_name
 
 EXPERIMENTS = ("memory-value", "zero-shot")
 
@@ -13,7 +13,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     known = ", ".join(EXPERIMENTS)
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"usage: {program('python -m dmnet_jax.experiments')} NAME [OPTIONS]")
+        print(
+            f"usage: {program_name('python -m dmnet_jax.experiments')} NAME [OPTIONS]"
+        )
         print(f"\nNAME is one of {known}; NAME --help lists its options.")
         return 0
     if not arguments or arguments[0] not in EXPERIMENTS:

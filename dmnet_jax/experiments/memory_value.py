@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from data_pipelines.io.files import make_folder, write_text
-from dmnet_jax.cli.arguments import exit_with_error, parse_command, program
+from dmnet_jax.cli.arguments import exit_with_error, parse_command, program_name
 from dmnet_jax.config import Config, ConfigError, StageConfig, load_config, validate
 from dmnet_jax.experiments.memory_table import SINGLE_FRAME, Cell, page, summary, tables
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, flags = parse_command(
         argv,
         Flags(),
-        prog=program("python -m dmnet_jax.experiments memory-value"),
+        prog=program_name("python -m dmnet_jax.experiments memory-value"),
         description=HELP,
     )
     from dmnet_jax.process import StopRequest

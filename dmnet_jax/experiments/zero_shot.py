@@ -10,7 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from data_pipelines.corruption import KINDS, UNSEEN, Corrupted, plan
-from data_pipelines.frames import IGNORE, ClassInfo, FrameSource, resized, select
+from data_pipelines.frames import (
+    IGNORE,
+    ClassInfo,
+    FrameSource,
+    resize_frames,
+    select_videos,
+)
 from data_pipelines.io.files import write_text
 from data_pipelines.sources.folder import open_folder
 from dmnet_jax.cli.arguments import exit_with_error, parse_flags
@@ -128,7 +134,7 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         allow_missing=True,
     )
     for info in opened.videos:
-        source = _as_seen(select(opened, [info.name]), flags.height)
+        source = _as_seen(select_videos(opened, [info.name]), flags.height)
         overlays = None
         if flags.out:
             overlays = results.Overlays(Path(flags.out) / info.name, source)
@@ -163,7 +169,7 @@ def _as_seen(source: FrameSource, height: int) -> FrameSource:
     """`source` at the network's size: `height` rows, the aspect kept."""
     rows, columns = source.image(0, 0).shape[:2]
     width = max(32, round(height * columns / rows / 32) * 32)
-    return resized(source, (height, width))
+    return resize_frames(source, (height, width))
 
 
 def _values(label: np.ndarray, flags: Flags) -> np.ndarray:

@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from data_pipelines.io.files import write_text
 from dmnet_jax.cli.arguments import exit_with_error
 from dmnet_jax.config import Config
@@ -190,7 +190,8 @@ def _check(flags: Flags) -> None:
             int8.check(flags.calibrate, flags.max_drop)
         except ImportError as error:
             raise ValueError(
-                f"--dtype int8: {error.name} is not installed; {install('openvino')}"
+                f"--dtype int8: {error.name} is not installed; "
+                f"{install_command('openvino')}"
             ) from error
     elif flags.calibrate:
         raise ValueError("--calibrate is for --dtype int8 alone")
@@ -217,7 +218,8 @@ def _contents(
         return {".xml": xml, ".bin": weights}, notes
     except ImportError as error:
         raise ValueError(
-            f"--format {format}: {error.name} is not installed; {install(format)}"
+            f"--format {format}: {error.name} is not installed; "
+            f"{install_command(format)}"
         ) from error
 
 

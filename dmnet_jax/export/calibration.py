@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from data_pipelines.frames import FrameSource, resized, select
-from data_pipelines.io.pairs import PICTURES, listed
+from data_pipelines.frames import FrameSource, resize_frames, select_videos
+from data_pipelines.io.pairs import PICTURES, list_files
 from data_pipelines.sources import DATASETS
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import open_dataset
@@ -69,7 +69,7 @@ def of_training(data: DataConfig, names: Sequence[str], size: Size) -> Calibrati
     """
     try:
         source = open_dataset(with_size(data, size), names)
-        videos = resized(select(source, names), size)
+        videos = resize_frames(select_videos(source, names), size)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"the run's training videos cannot be opened ({error}); pass frames like "
@@ -118,7 +118,7 @@ def of_folder(path: str, size: Size) -> Calibration:
 
 def _places(path: Path) -> list[Path]:
     """Returns the paths to pass to `open_source`."""
-    if not path.is_dir() or listed(path):
+    if not path.is_dir() or list_files(path):
         return [path]
     found = sources_in(path)
     if not found:

@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data_pipelines.io.names import shown
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
+from data_pipelines.io.names import printable
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program_name
 
 if TYPE_CHECKING:
     from dmnet_jax.live.engine import Engine
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m dmnet_jax.live"),
+        prog=program_name("python -m dmnet_jax.live"),
         description=__doc__ or "",
     )
     try:
@@ -102,7 +102,7 @@ def serve(flags: Flags) -> int:
         except KeyboardInterrupt:
             print()
     if engine.failure:
-        print(shown(f"error: {flags.source}: {engine.failure}"), file=sys.stderr)
+        print(printable(f"error: {flags.source}: {engine.failure}"), file=sys.stderr)
     return 1 if engine.failure else 0
 
 

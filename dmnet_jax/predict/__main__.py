@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from data_pipelines.io.names import shown
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
+from data_pipelines.io.names import printable
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program_name
 
 if TYPE_CHECKING:
     from dmnet_jax.predict.run import Options
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m dmnet_jax.predict"),
+        prog=program_name("python -m dmnet_jax.predict"),
         description=__doc__ or "",
     )
     try:
@@ -92,7 +92,7 @@ def predict(flags: Flags) -> int:
     if flags.jobs < 1:
         raise ValueError(f"--jobs is {flags.jobs}; it must be at least 1")
 
-    from data_pipelines.annotations.shapes import pycocotools
+    from data_pipelines.annotations.shapes import require_pycocotools
     from dmnet_jax.predict.run import Options
     from dmnet_jax.predict.videos import find_videos
 
@@ -105,7 +105,7 @@ def predict(flags: Flags) -> int:
         flags.mode == "live", flags.frames, flags.format, flags.overlay, about
     )
     if flags.format == "coco":
-        pycocotools()  # fail early if it is not installed
+        require_pycocotools()  # fail early if it is not installed
     videos = find_videos(flags.source, Path(flags.out))
     return _many(flags, options, videos) if videos else _one(flags, options)
 
@@ -145,9 +145,9 @@ def _one(flags: Flags, options: "Options") -> int:
     if summary is None:
         print("stopped before the first frame; nothing was written")
         return stop.exit_code
-    print(shown(format_summary(summary, out)))
+    print(printable(format_summary(summary, out)))
     if summary["lost"]:
-        print(shown(f"error: {flags.source}: {summary['lost']}"), file=sys.stderr)
+        print(printable(f"error: {flags.source}: {summary['lost']}"), file=sys.stderr)
         return 1
     return stop.exit_code
 
@@ -200,7 +200,7 @@ def _run_videos(flags: Flags, request: "Request", videos: Sequence["Video"]) -> 
             if outcome.status != "stopped":
                 counts[outcome.status] += 1
                 done, total = counts.total(), len(videos)
-                bar.log(shown(many.format_outcome(outcome, done, total, start)))
+                bar.log(printable(many.format_outcome(outcome, done, total, start)))
         bar.clear()
     errors = counts["failed"] + counts["lost"]
     done = f"{counts['done']} of {len(videos)} videos segmented"

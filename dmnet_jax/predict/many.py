@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from typing import Any
 
-from data_pipelines.io.environment import end_with_parent, install
+from data_pipelines.io.environment import end_with_parent, install_command
 from dmnet_jax.predict.videos import Video
 from dmnet_jax.predict.worker import Outcome, Progress, Request, Stopping, Worker
 from dmnet_jax.process import StopRequest, format_duration
@@ -93,7 +93,7 @@ def on_ray(
         ray: Any = import_module("ray")
     except ImportError as error:
         raise ValueError(
-            f"--engine ray needs Ray: {install('ray')} ({error})"
+            f"--engine ray needs Ray: {install_command('ray')} ({error})"
         ) from error
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_pipelines.frames import ClassInfo
-from data_pipelines.io.files import naming
+from data_pipelines.io.files import as_write_error
 from data_pipelines.sources.folder.classes import class_color
 from dmnet_jax.evaluation.results import write_json
 from dmnet_jax.predict.formats import Format, atomic_write, label_writer
@@ -113,7 +113,7 @@ class Outputs:
         self._folder = folder
         self._names = [info["name"] for info in classes]
         self._colors = class_colors(classes)
-        with naming(folder):
+        with as_write_error(folder):
             folder.mkdir(parents=True, exist_ok=True)
             infos = tuple(map(ClassInfo, self._names, self._colors))
             self._labels = label_writer(form, folder, infos, file_names or {})
@@ -137,7 +137,7 @@ class Outputs:
             seconds: time of the frame in the overlay video.
             **more: further fields of the frame's record.
         """
-        with naming(self._folder):
+        with as_write_error(self._folder):
             self._add(captured, result, seconds, more)
         self.written += 1
 
@@ -187,7 +187,7 @@ class Outputs:
 
     def close(self, summary: dict[str, Any]) -> None:
         """Completes the files and writes `summary.json`."""
-        with naming(self._folder), contextlib.ExitStack() as stack:
+        with as_write_error(self._folder), contextlib.ExitStack() as stack:
             # The stack runs all callbacks, in reverse order, even if one fails.
             stack.callback(write_json, self._folder / "summary.json", summary)
             if self._video is not None:

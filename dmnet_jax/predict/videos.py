@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_pipelines.io.names import file_name, name_fault
-from data_pipelines.io.pairs import PICTURES, is_skipped, listed, natural_key
+from data_pipelines.io.pairs import PICTURES, is_skipped, list_files, natural_key
 from dmnet_jax.video.sources import RENDERED, SourceError, is_pattern, sources_in
 
 
@@ -43,7 +43,7 @@ def find_videos(text: str, out: Path | None = None) -> list[Video]:
     if text == RENDERED:
         return []
     if path.is_dir():
-        return [] if listed(path) else _name_videos(path, sources_in(path))
+        return [] if list_files(path) else _name_videos(path, sources_in(path))
     if not is_pattern(text):
         return []
     root_parts = []

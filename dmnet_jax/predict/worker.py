@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.io.files import WriteError, held, naming
+from data_pipelines.io.files import WriteError, as_write_error, folder_lock
 from dmnet_jax.predict.network import Network, load_network
 from dmnet_jax.predict.run import Options, run
 from dmnet_jax.predict.videos import Video
@@ -118,7 +118,7 @@ class Worker:
         out = Path(request.out)
         work, final = out / f".{video.name}.partial", out / video.name
         try:
-            with held(work) as acquired:
+            with folder_lock(work) as acquired:
                 if not acquired:
                     text = "another process is segmenting it"
                     return Outcome(video.name, "skipped", text=text)
@@ -132,7 +132,7 @@ class Worker:
                 if summary is None or stopping():
                     shutil.rmtree(work)
                     return Outcome(video.name, "stopped")
-                with naming(final):
+                with as_write_error(final):
                     if final.exists():
                         shutil.rmtree(final)
                     os.replace(work, final)

@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 from data_pipelines.io.files import write_text
-from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program
+from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parse_flags(
         argv,
         Flags(),
-        prog=program("python -m dmnet_jax.report"),
+        prog=program_name("python -m dmnet_jax.report"),
         description=__doc__ or "",
     )
     try:

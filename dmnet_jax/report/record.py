@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.io.files import check_plain
-from data_pipelines.io.names import shown, text_fault
+from data_pipelines.io.files import check_not_special
+from data_pipelines.io.names import printable, text_fault
 from dmnet_jax.evaluation.results_file import (
     ANY,
     NUMBER,
@@ -118,14 +118,14 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except _UNREADABLE as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        what = shown(" ".join(what.split()))
+        what = printable(" ".join(what.split()))
         raise ResultsError(
             path, f"damaged or edited ({what}); evaluate again"
         ) from error
 
 
 def _metrics(path: Path) -> list[dict[str, Any]]:
-    check_plain(path)
+    check_not_special(path)
     if not path.is_file():
         return []
     lines = []
@@ -146,7 +146,7 @@ def _metrics(path: Path) -> list[dict[str, Any]]:
 
 def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Reads a CSV file; checks that all rows have a cell in each of `columns`."""
-    check_plain(path)
+    check_not_special(path)
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in columns if name not in (reader.fieldnames or ())]

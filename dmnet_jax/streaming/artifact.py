@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from jax import export
 
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from dmnet_jax.streaming import runtimes
 from dmnet_jax.streaming.bytecode import check_bytecode
 from dmnet_jax.streaming.described import (
@@ -96,7 +96,7 @@ def load_artifact(path: str | os.PathLike[str]) -> Program:
     except ImportError as error:
         extra = {".onnx": "onnx", ".xml": "openvino"}.get(path.suffix, "")
         raise ArtifactError(
-            f"{path}: {error.name} is not installed; {install(extra)}"
+            f"{path}: {error.name} is not installed; {install_command(extra)}"
         ) from error
     except ArtifactError:
         raise

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from data_pipelines.io.files import make_folder, replaced
-from dmnet_jax.cli.arguments import exit_with_error, parse_command, program
+from data_pipelines.io.files import atomic_write, make_folder
+from dmnet_jax.cli.arguments import exit_with_error, parse_command, program_name
 from dmnet_jax.config import Config
 from dmnet_jax.tables.rows import (
     TABLES,
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = arguments.pop(0) if arguments and arguments[0] in names else ""
     if not name and not {"-h", "--help"} & {*arguments}:
         exit_with_error(f"say first which: {', '.join(names)} (see --help)")
-    prog = f"{program('python -m dmnet_jax.tables')} {name or 'NAME'}"
+    prog = f"{program_name('python -m dmnet_jax.tables')} {name or 'NAME'}"
     try:
         if name.startswith("figure"):
             config, shown = parse_command(
@@ -180,7 +180,7 @@ def draw(name: str, config: Config, flags: FigureFlags) -> int:
         figure = figures.figure2(runs, flags.frames)
     else:
         figure = figures.figure3(runs[0][1], flags.video)
-    with replaced(folder / f"{name}.png") as fresh:
+    with atomic_write(folder / f"{name}.png") as fresh:
         figure.save(fresh, format="PNG", dpi=(300, 300))
     print(folder / f"{name}.png")
     return 0

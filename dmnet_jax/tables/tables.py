@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.io.files import replaced, write_text
+from data_pipelines.io.files import atomic_write, write_text
 from dmnet_jax.config import Config, to_json
 from dmnet_jax.evaluation.results_file import read_results
 from dmnet_jax.process import StopRequest
@@ -157,7 +157,7 @@ def write_table(
     names += [key for _, ours, _, paper in BESIDE for key in (ours, paper)]
     names += [key for _, key in OURS]
     with (
-        replaced(folder / f"{name}.csv") as fresh,
+        atomic_write(folder / f"{name}.csv") as fresh,
         fresh.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")

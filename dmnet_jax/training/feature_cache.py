@@ -21,9 +21,10 @@ import numpy as np
 
 from data_pipelines.corruption import SEVERITIES, TRAINED, Corruption, corrupt
 from data_pipelines.frames import IGNORE
-from data_pipelines.io.files import make_folder, naming
+from data_pipelines.io.files import as_write_error, make_folder
 from data_pipelines.loading.clips import sample_clip
-from data_pipelines.loading.loader import Batch, ClipLoader, generator
+from data_pipelines.loading.loader import Batch, ClipLoader
+from data_pipelines.synthetic.fields import generator
 from dmnet_jax.models.clips import decode_frames
 from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.stages import Stage
@@ -260,7 +261,7 @@ class FeatureCache:
             shape = (slots, int(self._first[-1]), *like.shape[1:])
             dtype = np.dtype(self._form.dtype or like.dtype)
             path = self._folder / name
-            with naming(path), path.open("wb") as file:
+            with as_write_error(path), path.open("wb") as file:
                 # Reserve the disk space now: writing to a memory map on a full disk
                 # kills the process.
                 size = int(np.prod(shape)) * dtype.itemsize

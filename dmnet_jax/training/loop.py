@@ -18,7 +18,7 @@ import numpy as np
 import optax
 
 from data_pipelines.frames import FrameSource
-from data_pipelines.io.files import replaced
+from data_pipelines.io.files import atomic_write
 from dmnet_jax import evaluation, parallel, training
 from dmnet_jax.models import VideoSegmenter
 from dmnet_jax.models.forward import FORWARD
@@ -190,7 +190,7 @@ class _Monitor:
         arrays: dict[str, Any] = stage.loader.batch(step - 1)
         names = [stage.loader.video_name(int(video)) for video in arrays["video"]]
         arrays["video_name"] = np.array(names)
-        with replaced(path) as fresh, fresh.open("wb") as file:
+        with atomic_write(path) as fresh, fresh.open("wb") as file:
             np.savez_compressed(file, **arrays)
         raise NotFiniteError(
             f"step {step}: loss or gradient was not finite {count} steps in a row "

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from data_pipelines.corruption import Corruption
-from data_pipelines.frames import FrameSource, cached
+from data_pipelines.frames import FrameSource, cache_frames
 from data_pipelines.loading.augment import Augment
 from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.cuts import WithCuts
@@ -140,7 +140,7 @@ def _fixed_scenes(data: DataConfig) -> FrameSource:
         rate=STREAM_RATE,
         first=0,
     )
-    return cached(scenes)
+    return cache_frames(scenes)
 
 
 def with_cuts(stage: Stage, config: Config) -> Stage:

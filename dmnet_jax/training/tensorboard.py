@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.frames import FrameSource, resize_image
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from data_pipelines.io.files import WriteError
 from dmnet_jax.evaluation import Prediction
 from dmnet_jax.video.overlay import side_by_side
@@ -31,7 +31,7 @@ class Board:
             from tensorboardX import SummaryWriter
         except ImportError as error:
             raise ValueError(
-                f"train.tensorboard needs tensorboardX: {install('tb')}, "
+                f"train.tensorboard needs tensorboardX: {install_command('tb')}, "
                 "or turn it off (metrics.jsonl is always written)"
             ) from error
         self._writer = SummaryWriter(

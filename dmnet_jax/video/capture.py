@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from data_pipelines.io.names import shown
+from data_pipelines.io.names import printable
 from dmnet_jax.video.clock import Clock
 from dmnet_jax.video.sources import RATE, Captured, Source, SourceError
 
@@ -29,7 +29,7 @@ class Timed(NamedTuple):
 
 def tell(text: str) -> None:
     """Prints a line to standard error and flushes it."""
-    print(shown(text), file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 @dataclass

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from data_pipelines.io.environment import install
+from data_pipelines.io.environment import install_command
 from data_pipelines.io.images import size_fault
 from dmnet_jax.video.clock import Clock
 from dmnet_jax.video.decoding import Decoder, Display
@@ -29,7 +29,9 @@ def pyav() -> Any:
         import av.codec.context
         import av.logging
     except ImportError as error:
-        raise SourceError(f"video needs PyAV: {install('video')} ({error})") from error
+        raise SourceError(
+            f"video needs PyAV: {install_command('video')} ({error})"
+        ) from error
     return av
 
 

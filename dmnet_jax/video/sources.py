@@ -25,7 +25,7 @@ from data_pipelines.io.pairs import (
     PICTURES,
     frames_and_masks,
     is_skipped,
-    listed,
+    list_files,
     natural_key,
 )
 from data_pipelines.synthetic import endless
@@ -214,7 +214,7 @@ def sources_in(folder: Path, alone: bool = False) -> list[Path]:
     within = [folder] if alone else folder.iterdir()
     for path in sorted(within, key=lambda path: natural_key(path.name)):
         inner = path / "frames" if (path / "frames").is_dir() else path
-        if is_skipped(path.name) or (inner.is_dir() and not listed(inner)):
+        if is_skipped(path.name) or (inner.is_dir() and not list_files(inner)):
             continue
         if inner.is_dir() or path.suffix.lower() in VIDEOS:
             found.append(inner)
@@ -226,7 +226,7 @@ def _frames_of(folder: Path) -> list[Path]:
     frames, masks = frames_and_masks(folder, [])
     alike = any(path.stem == stem for stem, path in masks.items())
     if not masks or masks.keys() != frames.keys() or alike:
-        return listed(folder)
+        return list_files(folder)
     _log.warning(
         "%s: %d of its pictures are masks of the others by their names, and are left "
         "out (%s)",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from data_pipelines.command_line import fail, parse_flags, program
+from data_pipelines.command_line import fail, parse_flags, program_name
 
 if TYPE_CHECKING:
     from dmnet_jax.weights.checks import Difference
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Any = parse_flags(
         argv,
         CheckAuthors | CheckImagenet | Convert | Ship,
-        prog=program("python -m dmnet_jax.weights"),
+        prog=program_name("python -m dmnet_jax.weights"),
         description="Convert and check weights.",
     )
     try:

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from data_pipelines.io.files import replaced, write_text
+from data_pipelines.io.files import atomic_write, write_text
 from dmnet_jax.weights.layout import WeightsError, flatten
 from dmnet_jax.weights.torch_file import read_torch
 
@@ -151,7 +151,7 @@ def write_safetensors(
     arrays = {n: np.asarray(a, order="C") for n, a in flatten(variables).items()}
     data = save(arrays, metadata=dict(metadata))
     digest = hashlib.sha256(data).hexdigest()
-    with replaced(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(data)
     write_text(_sidecar(path), f"{digest}  {path.name}\n")
     return digest

@@ -16,16 +16,16 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    cached,
+    cache_frames,
     check,
     read_gray,
     read_image,
     read_label,
     read_size,
+    resize_frames,
     resize_image,
     resize_label,
-    resized,
-    select,
+    select_videos,
 )
 
 
@@ -67,7 +67,7 @@ def palette(mask):
     return image
 
 
-def test_png_image_is_exact_and_jpeg_near(tmp_path, rgb):
+def test_png_is_exact_and_jpeg_is_close(tmp_path, rgb):
     smooth = np.asarray(Image.fromarray(rgb).resize((64, 48)))
     Image.fromarray(smooth).save(tmp_path / "a.png")
     Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95)
@@ -78,16 +78,16 @@ def test_png_image_is_exact_and_jpeg_near(tmp_path, rgb):
     assert read_size(tmp_path / "a.jpg") == (48, 64)
 
 
-def test_grey_and_alpha_pictures_become_rgb(tmp_path, rgb):
-    Image.fromarray(rgb[..., 0]).save(tmp_path / "grey.png")
+def test_gray_and_alpha_images_become_rgb(tmp_path, rgb):
+    Image.fromarray(rgb[..., 0]).save(tmp_path / "gray.png")
     Image.fromarray(np.dstack([rgb, rgb[..., 0]])).save(tmp_path / "alpha.png")
-    grey = read_image(tmp_path / "grey.png")
-    assert np.array_equal(grey, np.repeat(rgb[..., :1], 3, axis=-1))
+    gray = read_image(tmp_path / "gray.png")
+    assert np.array_equal(gray, np.repeat(rgb[..., :1], 3, axis=-1))
     assert np.array_equal(read_image(tmp_path / "alpha.png"), rgb)
 
 
 @pytest.mark.parametrize("kind", ["L", "P", "RGB", "RGBA", "LA"])
-def test_mask_values_survive_every_way_to_store_them(tmp_path, mask, kind):
+def test_mask_values_are_kept_in_every_image_mode(tmp_path, mask, kind):
     image = palette(mask) if kind == "P" else Image.fromarray(mask).convert(kind)
     assert image.mode == kind
     image.save(tmp_path / "m.png")
@@ -102,7 +102,7 @@ def test_one_bit_masks_are_classes_0_and_1(tmp_path, mask):
     assert np.array_equal(label, mask > 1)
 
 
-def test_a_two_bit_grey_mask_is_refused_rather_than_stretched(tmp_path):
+def test_a_two_bit_gray_mask_is_refused(tmp_path):
     path = tmp_path / "m.png"
     rows = b"\x00\x1b" * 4
     chunks = [(b"IHDR", bytes([0, 0, 0, 4, 0, 0, 0, 4, 2, 0, 0, 0, 0]))]
@@ -142,16 +142,16 @@ def test_labels_hold_allowed_values_or_are_errors(
 ):
     path = tmp_path_factory.mktemp("mask") / "m.png"
     Image.fromarray(np.array(values, np.uint8).reshape(2, 2)).save(path)
-    wanted = [IGNORE if value in ignore else value for value in values]
-    if all(value < num_classes or value == IGNORE for value in wanted):
+    expected = [IGNORE if value in ignore else value for value in values]
+    if all(value < num_classes or value == IGNORE for value in expected):
         label = read_label(path, num_classes, tuple(ignore))
-        assert label.ravel().tolist() == wanted
+        assert label.ravel().tolist() == expected
     else:
         with pytest.raises(DataError):
             read_label(path, num_classes, tuple(ignore))
 
 
-def test_coloured_masks_are_refused_with_the_pixel(tmp_path, rgb):
+def test_color_masks_are_refused_with_the_pixel(tmp_path, rgb):
     rgb[:] = 1
     rgb[2, 5] = (1, 2, 3)
     Image.fromarray(rgb).save(tmp_path / "m.png")
@@ -225,7 +225,7 @@ def test_pixel_cap_is_an_argument(tmp_path, rgb):
 @given(
     old=st.tuples(*[st.integers(1, 20)] * 2), new=st.tuples(*[st.integers(1, 20)] * 2)
 )
-def test_label_is_resized_by_pixel_centres(old, new):
+def test_label_is_resized_by_pixel_centers(old, new):
     label = np.arange(old[0] * old[1], dtype=np.uint16).reshape(old)
     slow = [
         [
@@ -255,45 +255,47 @@ def test_image_is_interpolated_when_enlarged():
 
 def test_resized_changes_images_and_keeps_labels():
     source = Memory()
-    small = resized(source, (5, 7))
+    small = resize_frames(source, (5, 7))
     assert small.image(1, 0).shape == (5, 7, 3)
     assert np.array_equal(small.label(1, 0), source.label(1, 0))
     assert small.label(1, 1) is None
     assert small.videos == source.videos and small.classes == source.classes
-    assert np.array_equal(resized(source, (12, 16)).image(0, 1), source.image(0, 1))
+    assert np.array_equal(
+        resize_frames(source, (12, 16)).image(0, 1), source.image(0, 1)
+    )
     with pytest.raises(DataError, match="at least 1"):
-        resized(source, (0, 7))
+        resize_frames(source, (0, 7))
 
 
 def test_select_orders_videos_and_names_unknown_ones():
     source = Memory()
-    chosen = select(source, ["b", "a"])
-    assert [video.name for video in chosen.videos] == ["b", "a"]
-    assert np.array_equal(chosen.image(0, 1), source.image(1, 1))
-    assert np.array_equal(chosen.label(1, 2), source.label(0, 2))
-    assert chosen.videos[0].unlabeled == {1}
+    selected = select_videos(source, ["b", "a"])
+    assert [video.name for video in selected.videos] == ["b", "a"]
+    assert np.array_equal(selected.image(0, 1), source.image(1, 1))
+    assert np.array_equal(selected.label(1, 2), source.label(0, 2))
+    assert selected.videos[0].unlabeled == {1}
     with pytest.raises(DataError) as error:
-        select(source, ["a", "c", "a", "d"])
+        select_videos(source, ["a", "c", "a", "d"])
     assert len(error.value.faults) == 3
     assert "'c'" in error.value.faults[0] and "a, b" in error.value.faults[0]
 
 
-def test_cached_reads_once_and_gives_labels_at_both_sizes():
+def test_cached_reads_once_and_returns_labels_at_both_sizes():
     source = Memory()
-    kept = cached(source)
+    cached = cache_frames(source)
     for _ in range(3):
-        assert np.array_equal(kept.image(0, 1), Memory().image(0, 1))
-        label = kept.label_resized(0, 1)
+        assert np.array_equal(cached.image(0, 1), Memory().image(0, 1))
+        label = cached.label_resized(0, 1)
         assert label is not None and label.shape == (12, 16)
         assert np.array_equal(label[::2, ::2], source.label(0, 1))
     assert source.reads == [(0, 1)]
-    assert kept.label(0, 1).shape == (6, 8)
-    assert kept.label_resized(1, 1) is None
+    assert cached.label(0, 1).shape == (6, 8)
+    assert cached.label_resized(1, 1) is None
     with pytest.raises(ValueError, match="read-only"):
-        kept.image(0, 1)[0, 0] = 0
+        cached.image(0, 1)[0, 0] = 0
 
 
-def test_cached_gives_all_threads_one_array():
+def test_cached_returns_one_array_to_all_threads():
     gate = threading.Barrier(8)
 
     class Slow(Memory):
@@ -301,13 +303,13 @@ def test_cached_gives_all_threads_one_array():
             gate.wait(timeout=10)
             return super().image(video, frame)
 
-    kept = cached(Slow())
+    cached = cache_frames(Slow())
     with ThreadPoolExecutor(8) as threads:
-        arrays = list(threads.map(lambda _: kept.image(0, 2), range(8)))
+        arrays = list(threads.map(lambda _: cached.image(0, 2), range(8)))
     assert all(array is arrays[0] for array in arrays)
 
 
-def test_check_gathers_the_faults_of_all_frames():
+def test_check_collects_the_faults_of_all_frames():
     class Broken(Memory):
         def image(self, video, frame):
             if frame == 1:

@@ -83,11 +83,11 @@ def test_the_meaning_of_255_depends_on_all_videos(tmp_path):
     Image.fromarray(label).save(root / "three" / "masks" / "0.png")
     report = error_of(root)
     for part in ("training video one", "validation video two"):
-        assert f"{part}: the only foreground of its masks is 255" in report
+        assert f"{part}: the only foreground value of its masks is 255" in report
     assert "3 of 3 masks" in report and "--data.mask-values binary" in report
     # With more than two classes, 255 is ambiguous as well.
     Image.fromarray(white(label, 0)).save(root / "three" / "masks" / "0.png")
-    assert "only foreground of its masks is 255" in error_of(root, num_classes=3)
+    assert "only foreground value of its masks is 255" in error_of(root, num_classes=3)
 
 
 def test_binary_masks_may_be_rgb_or_one_bit_but_not_smoothed(tmp_path):
@@ -113,7 +113,7 @@ def test_rgb_masks_are_read_by_the_colors_of_classes_json(tmp_path):
     # The report has a line for every mask of both videos, and the option to use.
     for name in ("one", "two"):
         for frame in range(3):
-            assert f"{name}/masks/{frame}.png: colour" in report
+            assert f"{name}/masks/{frame}.png: color" in report
     assert "--data.mask-values" in report.splitlines()[-1]
     train, _ = check(root, num_classes=3, mask_values="colors")
     np.testing.assert_array_equal(train.label(0, 2), picture(2)[1])
@@ -121,7 +121,7 @@ def test_rgb_masks_are_read_by_the_colors_of_classes_json(tmp_path):
     odd[5, 6] = (1, 2, 3)
     Image.fromarray(odd).save(root / "one" / "masks" / "0.png")
     report = error_of(root, num_classes=3, mask_values="colors")
-    assert "0.png: color (1, 2, 3) at row 5, column 6 is no class's" in report
+    assert "0.png: color (1, 2, 3) at row 5, column 6 is not a color" in report
     (root / "classes.json").unlink()
     report = error_of(root, num_classes=3, mask_values="colors")
     assert "classes.json: missing" in report
@@ -164,7 +164,7 @@ def test_unreadable_images_are_in_the_report(tmp_path):
     for frame in range(2):
         Image.fromarray(deep).save(root / "two" / "frames" / f"{frame}.png")
     report = error_of(root)
-    assert report.count("16 bits a channel") == 2 and "two/frames/0.png" in report
+    assert report.count("16 bits per channel") == 2 and "two/frames/0.png" in report
 
 
 def test_a_few_masks_with_255_only_give_a_note(tmp_path):
@@ -180,7 +180,7 @@ def test_a_few_masks_with_255_only_give_a_note(tmp_path):
 def test_black_masks_are_rejected(tmp_path):
     root = write(tmp_path, lambda label, _: np.zeros_like(label))
     report = error_of(root)
-    assert "none of the 3 masks has a pixel of a class but background" in report
+    assert "none of the 3 masks has a foreground pixel" in report
 
 
 def test_train_reports_faults_before_it_creates_a_run(tmp_path, capsys):
@@ -221,7 +221,9 @@ def test_prepare_rejects_ambiguous_masks_and_has_the_option(tmp_path, capsys):
     Image.fromarray(picture(0)[1].clip(0, 1)).save(root / "two" / "masks" / "0.png")
     command += ["--out", f"{tmp_path}/out"]
     assert prepare(command) == 2
-    assert "one: the only foreground of its masks is 255" in capsys.readouterr().err
+    assert (
+        "one: the only foreground value of its masks is 255" in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
     assert prepare([*command, "--mask-values", "binary"]) == 0
     source = open_prepared(tmp_path / "out")

@@ -214,7 +214,7 @@ def test_a_frame_in_both_parts_is_rejected(folder, tmp_path):
     root = write_videos(tmp_path, names=("b", "a", "c"))
     shutil.copytree(root / "b", root / "d")
     data = replace(folder, root=str(root), train=("a", "d"))
-    with pytest.raises(ValueError, match="validation b, frame .* is the same picture"):
+    with pytest.raises(ValueError, match="validation b, frame .* is the same image"):
         open_split(data)
 
 

@@ -16,7 +16,7 @@ from flax import linen as nn
 from PIL import Image
 
 from data_pipelines.annotations.__main__ import main as convert
-from data_pipelines.io.files import held
+from data_pipelines.io.files import folder_lock
 from data_pipelines.sources.folder import open_folder
 from dmnet_jax.export.stablehlo import export_step
 from dmnet_jax.models.protocol import Output, VideoSegmenter
@@ -181,7 +181,7 @@ def test_killed_and_restarted_processes_give_the_same_files(
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     while time.monotonic() < deadline:  # until the child processes have ended too
-        with held(partial) as free:
+        with folder_lock(partial) as free:
             if free:
                 break
         time.sleep(0.02)
@@ -225,7 +225,7 @@ def test_a_video_in_progress_in_another_process_is_skipped(
 ):
     out = tmp_path / "out"
     command = arguments(exported, videos, out, "--no-overlay")
-    with held(out / ".one.partial"):
+    with folder_lock(out / ".one.partial"):
         assert main(command) == 0
     output = capsys.readouterr().out
     assert "one: skipped" in output

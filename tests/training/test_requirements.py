@@ -7,7 +7,7 @@ from functools import partial
 import jax
 import pytest
 
-from data_pipelines.frames import resized
+from data_pipelines.frames import resize_frames
 from dmnet_jax import models, process, training
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.training import requirements
@@ -24,7 +24,7 @@ def run():
     """(config, stages, network, variables) of the toy network."""
     config = tiny_config()
     config = replace(config, data=replace(config.data, size=(128, 128)))
-    source = resized(Videos((4, 4)), config.data.size)
+    source = resize_frames(Videos((4, 4)), config.data.size)
     with everywhere():
         network = models.build(config)
         variables = jax.device_get(initial_variables(network, config))
@@ -66,7 +66,7 @@ def test_a_cached_stage_costs_what_is_left_of_its_step(tmp_path, recipe, memorie
         data=replace(config.data, size=(64, 64)),
         train=replace(config.train, rollout_frames=4),
     )
-    source = resized(Videos((3, 2)), config.data.size)
+    source = resize_frames(Videos((3, 2)), config.data.size)
     stage = replace(build_stages(source, config)[-1], part="memory")
     if recipe == "rollout":
         spec = replace(stage.loader.spec, local_size=3, num_past=0, score_all=True)

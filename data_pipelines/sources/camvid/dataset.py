@@ -1,4 +1,4 @@
-"""CamVid as a dataset."""
+"""The description of CamVid."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from data_pipelines.sources.camvid.raw import (
     open_camvid,
     video_names,
 )
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
-    if chosen.videos is None:
+def _open(root: Path, request: Request, selection: Selection) -> RawSource:
+    if selection.videos is None:
         return open_camvid(root)
-    wanted = {name.partition("_")[0] for name in chosen.videos}
-    return open_camvid(root, splits=[split for split in SPLITS if split in wanted])
+    splits = {name.partition("_")[0] for name in selection.videos}
+    return open_camvid(root, splits=[split for split in SPLITS if split in splits])
 
 
 def _names(root: Path, request: Request) -> list[str]:
@@ -48,7 +48,7 @@ DATASET = Dataset(
         "Laboratory, or in\nthe 11-class form of the SegNet tutorial.\nExpected: "
         "RAW/SPLIT/frames/SEQUENCE_NUMBER.jpg (or png) and\n"
         "RAW/SPLIT/masks/SEQUENCE_NUMBER.png (0 sky to 10 bicyclist, 11 "
-        "unlabelled),\nSPLIT = train, val, test"
+        "unlabeled),\nSPLIT = train, val, test"
     ),
     open=_open,
     names=_names,

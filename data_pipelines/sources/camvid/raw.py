@@ -1,10 +1,11 @@
-"""Reads `SPLIT/frames/SEQUENCE_NUMBER.jpg` with `SPLIT/masks/SEQUENCE_NUMBER.png`.
+"""Reads CamVid: `SPLIT/frames/SEQUENCE_NUMBER.jpg`, `SPLIT/masks/SEQUENCE_NUMBER.png`.
 
-A mask's value is a class, 0 sky to 10 bicyclist, or 11 for unlabelled, as in the
-11-class form of Badrinarayanan et al. (SegNet, 2017); an unlabeled pixel is neither
-trained on nor scored. A split's frames come from several drives, with parts of a drive
-in another split, so a video is a run of frames of one drive without a gap: a memory
-never holds another drive's frames, nor minutes-old ones as if they were the last.
+Mask values are classes, from 0 (sky) to 10 (bicyclist), or 11 (unlabeled), as in the
+11-class form of Badrinarayanan et al. (SegNet, 2017). Unlabeled pixels are neither
+trained on nor scored. The frames of a split come from several drives, and parts of a
+drive may be in another split. A video is therefore a run of frames of one drive without
+a gap, so that a memory never contains frames of another drive or frames that are
+minutes old.
 """
 
 import re
@@ -22,10 +23,12 @@ from data_pipelines.frames import (
     read_gray,
     read_image,
 )
+from data_pipelines.io.images import first_pixel
 from data_pipelines.io.pairs import PICTURES, files_by_stem, pairing_faults, size_faults
 
 CLASSES = (
-    # Of no pixel: class 0 is what scores leave out, and CamVid scores all 11.
+    # No pixel has class 0, which scores exclude; CamVid scores all 11 classes. The name
+    # is part of prepared data and keeps CamVid's spelling.
     ClassInfo("unlabelled", (0, 0, 0)),
     ClassInfo("sky", (128, 128, 128)),
     ClassInfo("building", (128, 0, 0)),
@@ -39,18 +42,18 @@ CLASSES = (
     ClassInfo("pedestrian", (64, 64, 0)),
     ClassInfo("bicyclist", (0, 128, 192)),
 )
-"""The 11 classes are 1 to 11, a mask's value plus one."""
+"""The 11 classes have the indices 1 to 11: the mask value plus one."""
 
 SPLITS = ("train", "val", "test")
-"""The official division: folders, and what the names of videos begin with."""
+"""The official division: names of folders, and prefixes of the names of videos."""
 
-_UNLABELLED = 11
-# A step between neighbours that is longer than so many usual ones is a gap.
+_UNLABELED = 11
+# Minimum length of a gap between two frames, in median steps.
 _GAP = 1.5
 
 
 class CamVid:
-    """CamVid's videos; a `RawSource`. Made by `open_camvid`."""
+    """A `RawSource` of CamVid. Made by `open_camvid`."""
 
     classes = CLASSES
 
@@ -63,57 +66,65 @@ class CamVid:
         self._paths = paths
 
     def files(self, video: int, frame: int) -> tuple[Path, ...]:
-        """The picture and its mask."""
+        """Returns the files of the image and the mask."""
         return self._paths[video][frame]
 
-    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
-        """Nothing: a value that is no class's is an error here."""
+    def unknown_values(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Returns {}: unknown values raise an error in `label`."""
         return {}
 
     def image(self, video: int, frame: int) -> np.ndarray:
-        """The picture, uint8 `[H, W, 3]`; `DataError` if it cannot be decoded."""
+        """Returns the image, uint8 `[H, W, 3]`.
+
+        Raises:
+            DataError: the file cannot be decoded.
+        """
         return read_image(self._paths[video][frame][0])
 
     def label(self, video: int, frame: int) -> np.ndarray:
-        """The classes, uint8 `[H, W]`; `DataError` for a value that is no class."""
+        """Returns the classes, uint8 `[H, W]`.
+
+        Raises:
+            DataError: the file cannot be decoded, or a value belongs to no class.
+        """
         return decode_mask(self._paths[video][frame][1])
 
 
 def decode_mask(path: Path) -> np.ndarray:
-    """A mask file's classes, uint8 `[H, W]`: 1 to 11, or `IGNORE`.
+    """Reads the classes of a mask file, uint8 `[H, W]`: 1 to 11, or `IGNORE`.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it cannot be decoded or holds a value above 11.
+        FileNotFoundError: the file does not exist.
+        DataError: the file cannot be decoded, or a value is above 11.
     """
     values = read_gray(path)
-    if values.max() > _UNLABELLED:
-        row, column = np.unravel_index(values.argmax(), values.shape)
+    if values.max() > _UNLABELED:
+        row, column = first_pixel(values == values.max())
         raise DataError(
             [
                 f"{path}: mask value {values.max()} at row {row}, column {column} is "
-                "no class (0 to 10, 11 unlabelled); replace the file"
+                "not a class (0 to 10, 11 unlabeled); replace the file"
             ]
         )
-    return np.where(values == _UNLABELLED, IGNORE, values + 1).astype(np.uint8)
+    return np.where(values == _UNLABELED, IGNORE, values + 1).astype(np.uint8)
 
 
 def open_camvid(root: str | Path, *, splits: Sequence[str] = SPLITS) -> CamVid:
-    """Opens CamVid, those of the splits that are there.
+    """Opens CamVid.
 
-    File names and image headers are checked here; pixels are decoded when asked for.
+    File names and image headers are checked here; pixels are decoded on demand.
 
     Args:
-      root: holds the folders train, val or test, each with `frames` and `masks`.
-      splits: the folders that are looked at.
+        root: contains the folders train, val or test, each with `frames` and `masks`.
+        splits: the splits to open; missing ones are left out.
 
     Returns:
-      The source; its videos are called SPLIT_SEQUENCE_FIRST, with the number of the
-      first frame as in its file's name.
+        A source whose videos are named SPLIT_SEQUENCE_NUMBER, with the number of the
+        first frame as in its file name.
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      DataError: one line for every fault found in the folders.
+        FileNotFoundError: `root` is not a folder.
+        DataError: one line for every error found in the folders.
     """
     root = Path(root)
     if not root.is_dir():
@@ -121,11 +132,11 @@ def open_camvid(root: str | Path, *, splits: Sequence[str] = SPLITS) -> CamVid:
     faults: list[str] = []
     videos: list[Video] = []
     paths: list[tuple[tuple[Path, Path], ...]] = []
-    found = [name for name in splits if (root / name / "frames").is_dir()]
-    if not found:
-        wanted = ", ".join(f"{name}/frames" for name in splits)
-        faults.append(f"{root}: no folders {wanted}")
-    for split in found:
+    existing = [name for name in splits if (root / name / "frames").is_dir()]
+    if not existing:
+        expected = ", ".join(f"{name}/frames" for name in splits)
+        faults.append(f"{root}: no folders {expected}")
+    for split in existing:
         frames = files_by_stem(root / split / "frames", PICTURES, faults)
         masks = files_by_stem(root / split / "masks", (".png",), faults)
         faults += pairing_faults(frames, masks, root / split / "masks")
@@ -140,7 +151,7 @@ def open_camvid(root: str | Path, *, splits: Sequence[str] = SPLITS) -> CamVid:
 
 
 def video_names(root: str | Path) -> list[str]:
-    """The videos there are below `root`, by name; nothing is opened."""
+    """Returns the names of the videos below `root`, without opening them."""
     return [
         _name(split, sequence, run)
         for split in SPLITS
@@ -157,25 +168,25 @@ def _name(split: str, sequence: str, run: list[str]) -> str:
 
 
 def _runs(frames: dict[str, Path], faults: list[str]) -> list[tuple[str, list[str]]]:
-    """(sequence, names of its frames in time order) for each run without a gap."""
-    numbers: dict[str, dict[int, str]] = {}
+    """Returns (sequence, frame names in time order) for each run without a gap."""
+    sequences: dict[str, dict[int, str]] = {}
     for stem, path in frames.items():
         match = re.fullmatch(r"(.+)_[a-z]?(\d+)", stem)
         if match is None:
-            faults.append(f"{path}: must be called SEQUENCE_NUMBER; rename it")
+            faults.append(f"{path}: the name must be SEQUENCE_NUMBER; rename it")
             continue
-        known = numbers.setdefault(match[1], {})
-        if int(match[2]) in known:
-            first = frames[known[int(match[2])]].name
+        stems, number = sequences.setdefault(match[1], {}), int(match[2])
+        if number in stems:
+            first = frames[stems[number]].name
             faults.append(f"{path}: same frame number as {first}; keep one")
-        known.setdefault(int(match[2]), stem)
+        stems.setdefault(number, stem)
     runs: list[tuple[str, list[str]]] = []
-    for sequence, known in numbers.items():
-        order = sorted(known)
-        steps = [b - a for a, b in zip(order, order[1:], strict=False)]
-        usual = median(steps) if steps else 0
-        for number, step in zip(order, [None, *steps], strict=True):
-            if step is None or step > _GAP * usual:
+    for sequence, stems in sequences.items():
+        numbers = sorted(stems)
+        steps = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+        median_step = median(steps) if steps else 0
+        for number, step in zip(numbers, [None, *steps], strict=True):
+            if step is None or step > _GAP * median_step:
                 runs.append((sequence, []))
-            runs[-1][1].append(known[number])
+            runs[-1][1].append(stems[number])
     return runs

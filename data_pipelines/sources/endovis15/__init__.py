@@ -1,13 +1,13 @@
-"""EndoVis 2015, robotic part: clips saved in the layout of a user's own folder."""
+"""EndoVis 2015, robotic part, saved in the folder layout."""
 
 from pathlib import Path
 
 import numpy as np
 
 from data_pipelines.frames import ClassInfo, RawSource
-from data_pipelines.sources.dataset import Chosen, Dataset, Request
+from data_pipelines.sources.dataset import Dataset, Request, Selection
 from data_pipelines.sources.folder.classes import class_color
-from data_pipelines.sources.folder.dataset import TREE, names, open_own
+from data_pipelines.sources.folder.dataset import TREE, names, open_folder_dataset
 from data_pipelines.sources.folder.masks import read_mask
 
 CLASSES = tuple(
@@ -16,8 +16,8 @@ CLASSES = tuple(
 )
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
-    return open_own(root, request, chosen, CLASSES)
+def _open(root: Path, request: Request, selection: Selection) -> RawSource:
+    return open_folder_dataset(root, request, selection, CLASSES)
 
 
 def _read_mask(path: Path, request: Request) -> np.ndarray:

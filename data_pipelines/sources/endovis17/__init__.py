@@ -1,4 +1,4 @@
-"""EndoVis 2017, robotic instrument segmentation, as the challenge distributes it."""
+"""EndoVis 2017, robotic instrument segmentation, as distributed by the challenge."""
 
 from data_pipelines.sources.endovis17.dataset import DATASET
 from data_pipelines.sources.endovis17.raw import EndoVis17, open_endovis17, part_classes
@@ -17,7 +17,11 @@ from data_pipelines.sources.endovis17.test_set import (
     decode_test_mask,
     open_endovis17_test,
 )
-from data_pipelines.sources.endovis17.tree import cropped, picture_box, sequence_folders
+from data_pipelines.sources.endovis17.tree import (
+    crop_border,
+    picture_box,
+    sequence_folders,
+)
 
 __all__ = [
     "CLASSES",
@@ -28,7 +32,7 @@ __all__ = [
     "TEST_SEQUENCES",
     "EndoVis17",
     "EndoVis17Test",
-    "cropped",
+    "crop_border",
     "decode_test_mask",
     "fold_split",
     "instrument_type",

@@ -1,4 +1,4 @@
-"""EndoVis 2017 as a dataset."""
+"""The description of EndoVis 2017."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import RawSource, read_gray
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
 from data_pipelines.sources.endovis17.raw import open_endovis17, part_classes
 from data_pipelines.sources.endovis17.tables import (
     CLASSES,
@@ -26,16 +26,16 @@ from data_pipelines.sources.endovis17.test_set import (
 from data_pipelines.sources.endovis17.tree import PREFIX, sequence_folders
 
 
-def sequence_numbers(chosen: Chosen) -> list[int] | None:
-    """The numbers that the wanted videos' names end in; None: all."""
-    if chosen.videos is None:
+def selected_numbers(selection: Selection) -> list[int] | None:
+    """Returns the numbers at the end of the selected videos' names; None: all."""
+    if selection.videos is None:
         return None
-    found = (re.search(r"\d+$", name) for name in chosen.videos)
-    return [int(match[0]) for match in found if match]
+    matches = (re.search(r"\d+$", name) for name in selection.videos)
+    return [int(match[0]) for match in matches if match]
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
-    sequences = sequence_numbers(chosen)
+def _open(root: Path, request: Request, selection: Selection) -> RawSource:
+    sequences = selected_numbers(selection)
     if request.subset == "test":
         return open_endovis17_test(root, task=request.task, sequences=sequences)
     return open_endovis17(root, task=request.task, sequences=sequences)
@@ -61,10 +61,10 @@ def _is_mask(path: Path, request: Request) -> bool:
 
 
 def _divisions(videos: Sequence[str]) -> dict[str, Division]:
-    parts = [fold_split(fold) for fold in range(len(FOLDS))]
+    splits = [fold_split(fold) for fold in range(len(FOLDS))]
     return {
         f"fold {fold}": Division(_videos(train), _videos(val))
-        for fold, (train, val) in enumerate(parts)
+        for fold, (train, val) in enumerate(splits)
     }
 
 
@@ -84,7 +84,7 @@ DATASET = Dataset(
         "RAW/[ARCHIVE/]instrument_dataset_K/left_frames/frameNNN.png and\n"
         "RAW/[ARCHIVE/]instrument_dataset_K/ground_truth/INSTRUMENT/frameNNN.png, "
         "K = 1 to 8.\nFor --subset test: the archives instrument_*_testing and "
-        "their ground truth\ninstrument_2017_test in a RAW of their own.\n"
+        "their ground truth\ninstrument_2017_test in a separate RAW.\n"
         "Expected: RAW/[ARCHIVE/]instrument_dataset_K/left_frames/frameNNN.png "
         "and\n"
         "RAW/[ARCHIVE/]instrument_dataset_K/[gt/]{Binary,Parts,Type}Segmentation/"

@@ -1,13 +1,12 @@
 """Reads the training folders: `instrument_dataset_K/left_frames/frameNNN.png`.
 
-Masks lie in `instrument_dataset_K/ground_truth/<instrument>/frameNNN.png`, one folder
-an instrument, whose values are parts: 10 shaft, 20 wrist, 30 claspers, 40 probe. The
-picture is a part of the frame, within a dark border; images and labels come cropped to
-it. Where masks of two instruments overlap, the folder that sorts later by name wins,
-in every task. The folder "Other" counts in the types task only.
+Masks are in `instrument_dataset_K/ground_truth/INSTRUMENT/frameNNN.png`, one folder per
+instrument. Their values are parts: 10 shaft, 20 wrist, 30 claspers, 40 probe. Frames
+have a dark border, which is cropped from images and labels. Where masks of two
+instruments overlap, the folder that is later in alphabetical order wins, in every task.
+The folder "Other" is used only in the types task.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +18,12 @@ from data_pipelines.frames import (
     read_gray,
     read_image,
 )
+from data_pipelines.io.images import first_pixel
 from data_pipelines.io.pairs import is_skipped, numbered_folders, pairing_faults
 from data_pipelines.sources.endovis17.tables import CLASSES, OTHER, instrument_type
 from data_pipelines.sources.endovis17.tree import (
     PREFIX,
-    cropped,
+    crop_border,
     frame_files,
     sequence_faults,
     sequence_folders,
@@ -31,13 +31,13 @@ from data_pipelines.sources.endovis17.tree import (
 )
 
 _PARTS = (0, 10, 20, 30, 40)
-# Pillow writes and some tools re-save masks with values a few levels off; anything
-# that is nearer to 50 than to 40 is no part.
+# Some tools change mask values by a few levels. A value nearer to 50 than to 40 is an
+# error.
 _LARGEST_PART = 44
 
 
 class EndoVis17:
-    """The training data for one task; a `RawSource`. Made by `open_endovis17`."""
+    """A `RawSource` of the training data for one task. Made by `open_endovis17`."""
 
     def __init__(
         self,
@@ -51,44 +51,35 @@ class EndoVis17:
         self.videos = videos
         self._folders = folders
         self._masks = masks
-        self._stray: dict[tuple[int, int], dict[Path, dict[str, int]]] = {}
+        self._unknown: dict[tuple[int, int], dict[Path, dict[str, int]]] = {}
 
-    @property
-    def stray(self) -> dict[int, int]:
-        """Pixels by mask value that is no part's, over the labels read so far.
+    def unknown_values(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Returns pixel counts by mask value that is not a part, for each mask file.
 
-        In the parts task such a value counts as the nearest multiple of ten; in the
-        others any value above 0 is the instrument.
+        In the parts task, such a value is rounded to the nearest multiple of ten; in
+        the other tasks, any value above 0 is the instrument.
         """
-        total: Counter[int] = Counter()
-        for files in list(self._stray.values()):
-            for values in files.values():
-                total.update({int(value): count for value, count in values.items()})
-        return dict(sorted(total.items()))
-
-    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
-        """Of each mask file, once the label was read: pixels by `stray` value."""
-        return self._stray.get((video, frame), {})
+        return self._unknown.get((video, frame), {})
 
     def files(self, video: int, frame: int) -> tuple[Path, ...]:
-        """The picture and its masks, sorted by folder."""
+        """Returns the files of the image and the masks, sorted by folder."""
         name = f"{self.videos[video].frames[frame]}.png"
         masks = (folder / name for folder in self._masks[video])
         return self._folders[video] / "left_frames" / name, *masks
 
     def image(self, video: int, frame: int) -> np.ndarray:
-        """The picture without its border, uint8 `[H, W, 3]`."""
-        return cropped(read_image(self.files(video, frame)[0]))
+        """Returns the image without its border, uint8 `[H, W, 3]`."""
+        return crop_border(read_image(self.files(video, frame)[0]))
 
     def label(self, video: int, frame: int) -> np.ndarray:
-        """The task's classes, uint8 `[H, W]`.
+        """Returns the classes of the task, uint8 `[H, W]`.
 
         Raises:
-          DataError: a mask cannot be read or, in the parts task, holds a value that is
-            near no part's.
+            DataError: a mask cannot be decoded or, in the parts task, a value is not
+                near that of a part.
         """
         label: np.ndarray | None = None
-        stray: dict[Path, dict[str, int]] = {}
+        unknown: dict[Path, dict[str, int]] = {}
         for path in self.files(video, frame)[1:]:
             values = read_gray(path)
             if label is None:
@@ -96,7 +87,7 @@ class EndoVis17:
             counts = np.bincount(values.ravel(), minlength=256)
             counts[list(_PARTS)] = 0
             if counts.any():
-                stray[path] = {str(v): int(counts[v]) for v in counts.nonzero()[0]}
+                unknown[path] = {str(v): int(counts[v]) for v in counts.nonzero()[0]}
             kind = instrument_type(path.parent.name)
             if self.task == "types":
                 label[values > 0] = kind
@@ -106,8 +97,8 @@ class EndoVis17:
                 parts = part_classes(values, path)
                 np.copyto(label, parts, where=parts > 0)
         assert label is not None, "a video without mask folders"
-        self._stray[video, frame] = stray
-        return cropped(label)
+        self._unknown[video, frame] = unknown
+        return crop_border(label)
 
 
 def open_endovis17(
@@ -116,24 +107,24 @@ def open_endovis17(
     task: str = "types",
     sequences: Sequence[int] | None = None,
 ) -> EndoVis17:
-    """Opens the training data of the challenge as they are distributed.
+    """Opens the training data as distributed by the challenge.
 
-    Folder names, file names and image headers of every frame and mask are checked
-    here; pixels are decoded when asked for.
+    Folder names, file names and image headers of all frames and masks are checked here;
+    pixels are decoded on demand.
 
     Args:
-      root: holds the folders `instrument_dataset_K`, or the archives' folders with
-        these in them.
-      task: "types" (8 classes), "parts" (4) or "binary" (2), see `CLASSES`.
-      sequences: the K wanted, in this order; all that are there if not given.
+        root: contains the folders `instrument_dataset_K`, directly or in the folders of
+            the archives.
+        task: "types" (8 classes), "parts" (4) or "binary" (2); see `CLASSES`.
+        sequences: the numbers K to open, in this order; None: all.
 
     Returns:
-      The source; its videos are called instrument_dataset_K.
+        A source whose videos are named instrument_dataset_K.
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      ValueError: there is no such task.
-      DataError: one line for every fault found in the folders.
+        FileNotFoundError: `root` is not a folder.
+        ValueError: `task` is unknown.
+        DataError: one line for every error found in the folders.
     """
     root = Path(root)
     if task not in CLASSES:
@@ -141,12 +132,12 @@ def open_endovis17(
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     faults: list[str] = []
-    found = unique_folders(sequence_folders(root), faults)
-    if not found:
+    existing = unique_folders(sequence_folders(root), faults)
+    if not existing:
         faults.append(f"{root}: no folders instrument_dataset_1, 2, ... in it")
-    wanted = numbered_folders(root, PREFIX, found, sequences, faults)
+    selected = numbered_folders(root, PREFIX, existing, sequences, faults)
     videos, folders, masks = [], [], []
-    for folder in wanted.values():
+    for folder in selected.values():
         frames = frame_files(folder / "left_frames", faults)
         instruments = _instrument_folders(folder / "ground_truth", faults)
         labels = [frame_files(instrument, faults) for instrument in instruments]
@@ -162,17 +153,21 @@ def open_endovis17(
 
 
 def part_classes(values: np.ndarray, path: Path) -> np.ndarray:
-    """Stored part values to classes 0..3; the probe, 40, is no part of the task.
+    """Converts stored part values to classes 0..3; the probe (40) becomes background.
+
+    Args:
+        values: uint8 `[H, W]`.
+        path: the file, for error messages.
 
     Raises:
-      DataError: a value is near no part's; names it, the file and the pixel.
+        DataError: a value is not near that of a part.
     """
     if values.max() > _LARGEST_PART:
-        row, column = np.unravel_index(values.argmax(), values.shape)
+        row, column = first_pixel(values == values.max())
         raise DataError(
             [
                 f"{path}: mask value {values.max()} at row {row}, column {column} is "
-                f"no part {_PARTS}; replace the file by the challenge's"
+                f"not a part {_PARTS}; replace the file with the original"
             ]
         )
     table = (np.arange(256) + 5) // 10

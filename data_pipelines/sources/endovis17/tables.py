@@ -23,18 +23,20 @@ CLASSES: dict[str, tuple[ClassInfo, ...]] = {
         ClassInfo("other", (204, 121, 167)),
     ),
 }
-"""Classes by task; ids are the challenge's. Colours are the Okabe-Ito set, which the
-colour-blind can tell apart."""
+"""Classes by task, with the ids of the challenge.
+
+The colors are the Okabe-Ito palette, which is safe for color-blind readers.
+"""
 
 OTHER = 7
-"""Type of what is no da Vinci instrument; it counts in the types task only."""
+"""Type of objects that are not da Vinci instruments; only used in the types task."""
 
 FOLDS = ((1, 3), (2, 5), (4, 8), (6, 7))
-"""Sequences that each fold validates on; the division in use since the challenge."""
+"""Validation sequences of each fold; the division in use since the challenge."""
 
 SEQUENCES = tuple(range(1, 9))
 
-# Left and right, Maryland and a missing "_labels" vary between the sequences.
+# Folder names contain one of these; "Left", "Maryland" or "_labels" vary by sequence.
 _FOLDER_TYPES = {
     "Bipolar_Forceps": 1,
     "Prograsp_Forceps": 2,
@@ -47,10 +49,10 @@ _FOLDER_TYPES = {
 
 
 def instrument_type(folder: str) -> int:
-    """The type id, 1 to 7, of a ground-truth folder, by what its name contains.
+    """Returns the type id, 1 to 7, of a ground truth folder.
 
     Raises:
-      DataError: the name contains none of the instruments' names, or several.
+        DataError: the name does not contain exactly one instrument name.
     """
     types = [kind for name, kind in _FOLDER_TYPES.items() if name in folder]
     if len(types) != 1:
@@ -64,10 +66,10 @@ def instrument_type(folder: str) -> int:
 
 
 def fold_split(fold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sequence numbers (train, val) of fold 0 to 3.
+    """Returns the sequence numbers (train, val) of fold 0 to 3.
 
     Raises:
-      ValueError: there is no such fold.
+        ValueError: the fold does not exist.
     """
     if not 0 <= fold < len(FOLDS):
         raise ValueError(f"fold={fold}: folds are 0 to {len(FOLDS) - 1}")
@@ -76,17 +78,20 @@ def fold_split(fold: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 TEST_SEQUENCES = tuple(range(1, 11))
-"""Test sequences. 1 to 8 go on where the training sequences of the same number end; 9
-and 10 are operations of their own."""
+"""Test sequences.
+
+Sequences 1 to 8 continue the training sequences of the same number; 9 and 10 are
+separate procedures.
+"""
 
 
 def train_for_test(sequence: int) -> tuple[int, ...]:
-    """Training sequences that may be used to predict a test sequence.
+    """Returns the training sequences that may be used to predict a test sequence.
 
-    The challenge's rule: all but the one whose continuation the test sequence is.
+    The challenge excludes the training sequence that the test sequence continues.
 
     Raises:
-      ValueError: there is no such test sequence.
+        ValueError: the test sequence does not exist.
     """
     if sequence not in TEST_SEQUENCES:
         raise ValueError(f"sequence={sequence}: test sequences are 1 to 10")

@@ -1,4 +1,4 @@
-"""EndoVis 2018, robotic scene segmentation, as the challenge distributes it."""
+"""EndoVis 2018, robotic scene segmentation, as distributed by the challenge."""
 
 from data_pipelines.sources.endovis18.dataset import DATASET
 from data_pipelines.sources.endovis18.raw import (

@@ -1,4 +1,4 @@
-"""EndoVis 2018 as a dataset."""
+"""The description of EndoVis 2018."""
 
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.frames import RawSource, read_image
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
-from data_pipelines.sources.endovis17.dataset import sequence_numbers as wanted
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
+from data_pipelines.sources.endovis17.dataset import selected_numbers
 from data_pipelines.sources.endovis18.raw import open_endovis18, sequence_numbers
 from data_pipelines.sources.endovis18.tables import (
     CLASSES,
@@ -17,11 +17,11 @@ from data_pipelines.sources.endovis18.tables import (
 )
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> RawSource:
+def _open(root: Path, request: Request, selection: Selection) -> RawSource:
     return open_endovis18(
         root,
         task=request.task,
-        sequences=wanted(chosen),
+        sequences=selected_numbers(selection),
         on_unknown=request.on_unknown,
         subset=request.subset,
     )
@@ -45,7 +45,7 @@ def _divisions(videos: Sequence[str]) -> dict[str, Division]:
         name: Division(
             tuple(f"seq_{k}" for k in split.train),
             tuple(f"seq_{k}" for k in split.val)
-            # The challenge validates on nothing but its test archive.
+            # The challenge's own division validates on the test archive.
             or tuple(f"test_seq_{k}" for k in split.test),
             in_archive=not split.val,
         )
@@ -57,8 +57,8 @@ def _remarks(videos: Collection[str], files: Iterable[str]) -> list[str]:
     if not {"seq_1", "seq_4"} & {*videos} or any("repairs" in path for path in files):
         return []
     return [
-        "no repairs found; that archive corrects 7 labels of seq_1 and seq_4: put it "
-        "beside the others"
+        "no repairs found; that archive corrects 7 labels of seq_1 and seq_4: add it "
+        "to the other archives"
     ]
 
 
@@ -70,7 +70,8 @@ DATASET = Dataset(
         "EndoVis 2018: register for the Robotic Scene Segmentation Sub-Challenge "
         "2018\non grand-challenge.org, accept its terms, and put the four releases "
         "and the repairs\n(zips or unpacked) in RAW; prepare the test archive "
-        "apart\nwith --subset test, its sequences are others.\nExpected: "
+        "separately\nwith --subset test, because its sequences have the same "
+        "numbers.\nExpected: "
         "RAW/[ARCHIVE/]seq_K/left_frames/frameNNN.png and\n"
         "RAW/[ARCHIVE/]seq_K/labels/frameNNN.png, K = 1 to 16 without 8"
     ),
@@ -81,7 +82,7 @@ DATASET = Dataset(
     pictures="left_frames",
     subsets=("train", "test"),
     size=(512, 640),
-    # Of the test archive, sources differ about the number of frames.
+    # Sources disagree about the number of frames in the test archive.
     frames={"train": {f"seq_{k}": 149 for k in SEQUENCES}},
     remarks=_remarks,
     divisions=_divisions,

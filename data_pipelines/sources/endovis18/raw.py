@@ -1,10 +1,10 @@
-"""Reads the challenge's folders: `seq_K/left_frames/frameNNN.png` with
-`seq_K/labels/frameNNN.png`.
+"""Reads the folders of the EndoVis 2018 challenge.
 
-Labels are colours, as RGB in some sequences and RGBA in others; the alpha channel
-means nothing. Frames have no border. The archive of repairs holds corrected labels
-called `seq_K_frameNNN.png`; where a folder whose name begins with "repairs" is found,
-they take the place of the released ones.
+The files are `seq_K/left_frames/frameNNN.png` and `seq_K/labels/frameNNN.png`. Labels
+are colors, RGB in some sequences and RGBA in others; the alpha channel is ignored.
+Frames have no border. The archive of repairs contains corrected labels, named
+`seq_K_frameNNN.png`; those in a folder whose name starts with "repairs" replace the
+released ones.
 """
 
 import os
@@ -30,9 +30,14 @@ _DEPTH = 4
 
 
 class EndoVis18:
-    """The raw data for one task; a `RawSource`. Made by `open_endovis18`.
+    """A `RawSource` of EndoVis 2018 for one task. Made by `open_endovis18`.
 
-    `images` and `masks` hold the files of each video's frames, repairs included.
+    Args:
+        task: "parts" or "all".
+        on_unknown: see `open_endovis18`.
+        videos: the videos.
+        images: image files by video and frame.
+        masks: label files by video and frame; repaired where possible.
     """
 
     def __init__(
@@ -51,29 +56,28 @@ class EndoVis18:
         self.masks = masks
         self._unknown: dict[tuple[int, int], dict[str, int]] = {}
 
-    @property
-    def unknown(self) -> int:
-        """Pixels whose colour was no class's, over the labels read so far."""
-        return sum(sum(colors.values()) for colors in list(self._unknown.values()))
-
-    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
-        """Of a label file, once read: pixels by colour of no class, #rrggbb."""
+    def unknown_values(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Returns pixel counts by color (#rrggbb) that belongs to no class."""
         colors = self._unknown.get((video, frame))
         return {self.masks[video][frame]: colors} if colors else {}
 
     def files(self, video: int, frame: int) -> tuple[Path, ...]:
-        """The picture and its label, repaired if it is."""
+        """Returns the files of the image and the label, the repaired one if any."""
         return self.images[video][frame], self.masks[video][frame]
 
     def image(self, video: int, frame: int) -> np.ndarray:
-        """The picture, uint8 `[H, W, 3]`; `DataError` if it cannot be decoded."""
+        """Returns the image, uint8 `[H, W, 3]`.
+
+        Raises:
+            DataError: the file cannot be decoded.
+        """
         return read_image(self.images[video][frame])
 
     def label(self, video: int, frame: int) -> np.ndarray:
-        """The task's classes, uint8 `[H, W]`.
+        """Returns the classes of the task, uint8 `[H, W]`.
 
         Raises:
-          DataError: the label cannot be read or holds a colour that is no class's.
+            DataError: the file cannot be decoded, or a color belongs to no class.
         """
         path = self.masks[video][frame]
         label, self._unknown[video, frame] = decode_colors(
@@ -90,27 +94,28 @@ def open_endovis18(
     on_unknown: str = "error",
     subset: str = "train",
 ) -> EndoVis18:
-    """Opens the data of the challenge as it is distributed.
+    """Opens the data as distributed by the challenge.
 
-    Folder names, file names and image headers of every frame and label are checked
-    here; pixels are decoded when asked for. The test archive's seq_1 to seq_4 are
-    other procedures than the training archives': open it as a root of its own.
+    Folder names, file names and image headers of all frames and labels are checked
+    here; pixels are decoded on demand. The sequences 1 to 4 of the test archive are
+    different procedures than those of the training archives, so it must be opened as a
+    separate root.
 
     Args:
-      root: holds the folders `seq_K`, or the archives' folders with these in them.
-      task: "parts" (4 classes) or "all" (12), see `CLASSES`.
-      sequences: the K wanted, in this order; all that are there if not given.
-      on_unknown: what becomes of a pixel whose colour is no class's: "error",
-        "ignore" or "nearest", see `decode_colors`.
-      subset: "train", or "test" if `root` holds the test archive.
+        root: contains the folders `seq_K`, directly or in the folders of the archives.
+        task: "parts" (4 classes) or "all" (12); see `CLASSES`.
+        sequences: the numbers K to open, in this order; None: all.
+        on_unknown: treatment of colors that belong to no class: "error", "ignore" or
+            "nearest"; see `decode_colors`.
+        subset: "train", or "test" if `root` contains the test archive.
 
     Returns:
-      The source; its videos are called seq_K, those of the test archive test_seq_K.
+        A source whose videos are named seq_K, or test_seq_K for the test archive.
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      ValueError: there is no such task, `on_unknown` or `subset`.
-      DataError: one line for every fault found in the folders.
+        FileNotFoundError: `root` is not a folder.
+        ValueError: `task`, `on_unknown` or `subset` is unknown.
+        DataError: one line for every error found in the folders.
     """
     root = Path(root)
     if task not in CLASSES:
@@ -122,20 +127,20 @@ def open_endovis18(
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
     faults: list[str] = []
-    found, repairs = _survey(root, faults)
+    folders, repairs = _find_sequences(root, faults)
     prefix = "test_" if subset == "test" else ""
     videos, images, masks = [], [], []
-    for k, folder in numbered_folders(root, "seq_", found, sequences, faults).items():
+    for k, folder in numbered_folders(root, "seq_", folders, sequences, faults).items():
         frames = _files(folder / "left_frames", faults)
         labels = _files(folder / "labels", faults)
-        mended = {name: path for (n, name), path in repairs.items() if n == k}
+        repaired = {name: path for (n, name), path in repairs.items() if n == k}
         faults += [
             f"{path}: repairs a label that {folder} lacks; remove it or add the label"
-            for name, path in mended.items()
+            for name, path in repaired.items()
             if name not in labels
         ]
         faults += pairing_faults(frames, labels, folder / "labels")
-        labels |= mended
+        labels |= repaired
         names = [name for name in frames if name in labels]
         faults += size_faults([*frames.values(), *labels.values()])
         videos.append(Video(f"{prefix}seq_{k}", tuple(names)))
@@ -147,15 +152,15 @@ def open_endovis18(
 
 
 def sequence_numbers(root: str | Path) -> list[int]:
-    """The sequences there are below `root`; nothing is opened."""
-    return list(_survey(Path(root), [])[0]) if Path(root).is_dir() else []
+    """Returns the numbers of the sequences below `root`, without opening them."""
+    return list(_find_sequences(Path(root), [])[0]) if Path(root).is_dir() else []
 
 
-def _survey(
+def _find_sequences(
     root: Path, faults: list[str]
 ) -> tuple[dict[int, Path], dict[tuple[int, str], Path]]:
-    """Folders by sequence number, and corrected labels by (number, frame name)."""
-    found: dict[int, Path] = {}
+    """Returns folders by sequence number, and repairs by (number, frame name)."""
+    folders: dict[int, Path] = {}
     repairs: dict[tuple[int, str], Path] = {}
     for folder in _folders(root, _DEPTH):
         match = re.fullmatch(r"seq_(\d+)", folder.name)
@@ -163,24 +168,24 @@ def _survey(
             (folder / name).is_dir() for name in ("left_frames", "labels")
         ):
             number = int(match[1])
-            if number in found:
+            if number in folders:
                 faults.append(
-                    f"{folder}: sequence {number} again, first {found[number]}; keep "
-                    "one, and the test archive in a root of its own"
+                    f"{folder}: sequence {number} again, first {folders[number]}; keep "
+                    "one, and put the test archive in a separate folder"
                 )
-            found.setdefault(number, folder)
+            folders.setdefault(number, folder)
         elif folder.name.startswith("repairs"):
             for path in sorted(folder.glob("seq_*_frame*.png")):
-                named = re.fullmatch(r"seq_(\d+)_(frame\d+)", path.stem)
-                if named and not is_skipped(path.name):
-                    repairs[int(named[1]), named[2]] = path
-    if not found:
+                match = re.fullmatch(r"seq_(\d+)_(frame\d+)", path.stem)
+                if match and not is_skipped(path.name):
+                    repairs[int(match[1]), match[2]] = path
+    if not folders:
         faults.append(f"{root}: no folders seq_1, seq_2, ... in it")
-    return dict(sorted(found.items())), repairs
+    return dict(sorted(folders.items())), repairs
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
-    """`root` and the folders below it, without those that archivers leave."""
+    """Yields `root` and the folders below it, without those to be skipped."""
     yield root
     if depth == 0:
         return
@@ -195,12 +200,12 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
 
 
 def _files(folder: Path, faults: list[str]) -> dict[str, Path]:
-    """PNG files by stem, in the order of their frame numbers."""
-    found = files_by_stem(folder, (".png",), faults)
-    files = {stem: found[stem] for stem in found if re.fullmatch(r"frame_?\d+", stem)}
+    """Returns the PNG files by stem, in the order of their frame numbers."""
+    pngs = files_by_stem(folder, (".png",), faults)
+    files = {stem: pngs[stem] for stem in pngs if re.fullmatch(r"frame_?\d+", stem)}
     faults += [
-        f"{path}: must be called frameNNN.png; rename or remove it"
-        for stem, path in found.items()
+        f"{path}: the name must be frameNNN.png; rename or remove it"
+        for stem, path in pngs.items()
         if stem not in files
     ]
     faults += number_faults(files)

@@ -1,4 +1,4 @@
-"""`classes.json`: the names and colors of a user's own classes, mask value 0 first.
+"""Reads `classes.json`: the names and colors of a user's classes, mask value 0 first.
 
 [{"name": "background", "color": [0, 0, 0]}, ...]
 """
@@ -14,8 +14,8 @@ _EXAMPLE = '[{"name": "background", "color": [0, 0, 0]}, ...]'
 
 
 def read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
-    """The classes in `file`; none if it is wrong, and `faults` gets what is wrong."""
-    before = len(faults)
+    """Returns the classes in `file`; if it is invalid, () and adds to `faults`."""
+    num_faults = len(faults)
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -32,7 +32,7 @@ def read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
         fields = entry if isinstance(entry, dict) else {}
         name, color = fields.get("name"), fields.get("color", list(class_color(i)))
         if not isinstance(name, str) or not name:
-            faults.append(f"{file}: class {i}: field name must be a text: {_EXAMPLE}")
+            faults.append(f"{file}: class {i}: field name must be text: {_EXAMPLE}")
         elif fault := text_fault(name):
             faults.append(f"{file}: class {i}: the name {name!r} {fault}; change it")
         elif not _is_color(color):
@@ -45,11 +45,11 @@ def read_classes(file: Path, faults: list[str]) -> tuple[ClassInfo, ...]:
         for name in sorted(set(names))
         if names.count(name) > 1
     ]
-    return tuple(table) if len(faults) == before else ()
+    return tuple(table) if len(faults) == num_faults else ()
 
 
 def class_color(index: int) -> tuple[int, int, int]:
-    """Black for the background, then hues a golden angle apart."""
+    """Returns black for the background, then hues that are a golden angle apart."""
     if index == 0:
         return (0, 0, 0)
     red, green, blue = colorsys.hsv_to_rgb(0.618034 * index % 1, 0.75, 0.95)

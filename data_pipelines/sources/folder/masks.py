@@ -1,9 +1,11 @@
-"""Masks of a user's own videos to class indices, by what their values mean.
+"""Converts masks of a user's videos to class indices.
 
-class    a value is the class: 0, 1, 2, ...; 255 is not scored, unless the whole tree
-         has no other foreground, see `open_folder`
-binary   0 is background, 255 is class 1, as most tools export a binary mask
-colors   an RGB color is the class that has it in classes.json
+The values of masks can be interpreted in three ways:
+
+    class    the value is the class: 0, 1, 2, ...; 255 is not scored, unless all masks
+             have no other foreground (see `open_folder`)
+    binary   0 is background and 255 is class 1, as most tools export binary masks
+    colors   the RGB color is that of a class in classes.json
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,23 +20,25 @@ from data_pipelines.frames import (
     read_label,
     read_mask_colors,
 )
+from data_pipelines.io.images import first_pixel
 from data_pipelines.sources.dataset import MASK_VALUES as MASK_VALUES
 from data_pipelines.sources.dataset import MaskValues as MaskValues
 
-_OTHER_WAYS = (
-    "masks whose values are no class indices are read by mask-values (train.py: "
-    "--data.mask-values, data_pipelines.prepare: --mask-values): binary takes 0 and "
-    "255 as 0 and 1, colors takes RGB by the colors in classes.json"
+_ADVICE = (
+    "masks whose values are not class indices need mask-values (train.py: "
+    "--data.mask-values, data_pipelines.prepare: --mask-values): binary reads 0 and "
+    "255 as 0 and 1, colors reads RGB by the colors in classes.json"
 )
 
 
-def other_ways(faults: Iterable[str], values: MaskValues) -> list[str]:
-    """A line to end a report with, if any of its faults is about a mask's values.
+def mask_values_advice(faults: Iterable[str], values: MaskValues) -> list[str]:
+    """Returns a final line for a report that contains errors about mask values.
 
-    For datasets of which `mask_values` may be chosen.
+    Only for datasets that support several `mask_values`.
     """
-    told = any("mask value" in line or "no class index" in line for line in faults)
-    return [_OTHER_WAYS] if told and values == "class" else []
+    texts = "mask value", "not a class index"
+    is_about_values = any(text in line for line in faults for text in texts)
+    return [_ADVICE] if is_about_values and values == "class" else []
 
 
 def read_mask(
@@ -43,17 +47,17 @@ def read_mask(
     values: MaskValues = "class",
     ignore: Sequence[int] = (),
 ) -> np.ndarray:
-    """A mask file's classes, uint8 `[h, w]`, `IGNORE` where it is not scored.
+    """Reads the classes of a mask file, uint8 `[h, w]`, `IGNORE` where not scored.
 
     Args:
-      path: a file of a format that loses nothing.
-      classes: background first.
-      values: what a value means, see above.
-      ignore: values that are not scored ("class" only).
+        path: a file of a lossless format.
+        classes: the classes, background first.
+        values: how values are interpreted; see the module's docstring.
+        ignore: values that are not scored (only with "class").
 
     Raises:
-      FileNotFoundError: there is no such file.
-      DataError: it cannot be decoded, or a pixel is of no class; names the pixel.
+        FileNotFoundError: the file does not exist.
+        DataError: the file cannot be decoded, or a pixel belongs to no class.
     """
     if values == "binary":
         return _binary(path)
@@ -64,10 +68,10 @@ def read_mask(
 
 def _binary(path: Path) -> np.ndarray:
     stored = read_gray(path)
-    # 1 as well: a one-bit PNG has it, and so have masks that are class indices already.
+    # 1 is valid too: one-bit PNGs have it, and masks that store class indices.
     wrong = (stored > 1) & (stored < 255)
     if wrong.any():
-        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+        row, column = first_pixel(wrong)
         raise DataError(
             [
                 f"{path}: mask value {stored[row, column]} at row {row}, column "
@@ -84,12 +88,12 @@ def _colors(path: Path, classes: Sequence[ClassInfo]) -> np.ndarray:
         label[(rgb == info.color).all(axis=-1)] = index
     wrong = label == len(classes)
     if wrong.any():
-        row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+        row, column = first_pixel(wrong)
         raise DataError(
             [
                 f"{path}: color {tuple(rgb[row, column].tolist())} at row {row}, "
-                f"column {column} is no class's in classes.json "
-                f"({np.count_nonzero(wrong)} such pixels); add it or mend the mask"
+                f"column {column} is not a color of classes.json "
+                f"({np.count_nonzero(wrong)} such pixels); add it or correct the mask"
             ]
         )
     return label

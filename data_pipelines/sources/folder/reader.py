@@ -1,7 +1,7 @@
-"""Reads a user's own videos: frames and masks, whose classes `classes.json` may name.
+"""Reads a user's videos: frames, masks, and classes named in `classes.json`.
 
-A mask's value (palette index or grey level) is the class, unless it is asked to be read
-in another way, see `masks`; which file is whose mask, see `tree`.
+The value of a mask (palette index or gray level) is the class by default; `masks`
+describes the alternatives. `tree` defines which mask belongs to which frame.
 """
 
 import logging
@@ -24,13 +24,13 @@ from data_pipelines.sources.folder.classes import class_color, read_classes
 from data_pipelines.sources.folder.masks import (
     MASK_VALUES,
     MaskValues,
-    other_ways,
+    mask_values_advice,
     read_mask,
 )
 from data_pipelines.sources.folder.tree import (
+    select_names,
     video_files,
     video_names,
-    wanted_videos,
 )
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Videos in folders; a `RawSource`. Made by `open_folder`."""
+    """A `RawSource` of videos in folders. Made by `open_folder`.
+
+    Attributes:
+        classes: the classes, background first.
+        videos: the videos.
+        images: image files by video and frame.
+        masks: mask files by video and frame; None without a mask.
+        ignore: mask values that are not scored.
+        mask_values: how mask values are interpreted.
+    """
 
     classes: tuple[ClassInfo, ...]
     videos: tuple[Video, ...]
@@ -48,20 +57,28 @@ class FolderSource:
     mask_values: MaskValues = "class"
 
     def files(self, video: int, frame: int) -> tuple[Path, ...]:
-        """The picture and, if there is one, its mask."""
+        """Returns the files of the image and, if it exists, the mask."""
         files = self.images[video][frame], self.masks[video][frame]
         return tuple(path for path in files if path is not None)
 
-    def odd(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
-        """Nothing: a value that is no class's is an error here."""
+    def unknown_values(self, video: int, frame: int) -> dict[Path, dict[str, int]]:
+        """Returns {}: unknown values raise an error in `label`."""
         return {}
 
     def image(self, video: int, frame: int) -> np.ndarray:
-        """The picture, uint8 `[H, W, 3]`; `DataError` if it cannot be decoded."""
+        """Returns the image, uint8 `[H, W, 3]`.
+
+        Raises:
+            DataError: the file cannot be decoded.
+        """
         return read_image(self.images[video][frame])
 
     def label(self, video: int, frame: int) -> np.ndarray | None:
-        """The classes, uint8 `[H, W]`; `DataError` for a value that is no class."""
+        """Returns the classes, uint8 `[H, W]`; None without a mask.
+
+        Raises:
+            DataError: the file cannot be decoded, or a value belongs to no class.
+        """
         path = self.masks[video][frame]
         if path is None:
             return None
@@ -78,57 +95,58 @@ def open_folder(
     allow_missing: bool = False,
     mask_values: MaskValues = "class",
 ) -> FolderSource:
-    """Opens the videos under `root`, one folder each.
+    """Opens the videos in `root`, one folder each.
 
-    File names and image headers are checked here, every one of them; pixels are
-    decoded when asked for (`data_pipelines.frames.check` decodes them all).
+    All file names and image headers are checked here; pixels are decoded on demand
+    (`data_pipelines.frames.check` decodes them all).
 
     Args:
-      root: holds one folder a video, see `tree`.
-      masks: name of the folder with a video's masks, if they are not beside its frames.
-      videos: names of the videos wanted; all of them if not given.
-      classes: class names by mask value, background first. If not given they come
-        from `ROOT/classes.json`, or else from the masks: as many as the largest value
-        needs (then all masks are read once), called class_0, class_1, ...
-      ignore: mask values that are not scored; they become `IGNORE`.
-      allow_missing: accept frames without a mask, whose label is None.
-      mask_values: what a mask's values mean, see `sources.folder.masks`. "class" is
-        taken as "binary" where there are two classes and no mask of any video under
-        `root` has another value than 0 and 255; a warning is logged.
+        root: contains one folder per video; see `tree`.
+        masks: name of the folder with the masks of a video, if they are not in the
+            folder of its frames.
+        videos: names of the videos to open; None: all.
+        classes: class names by mask value, background first. None: those of
+            `ROOT/classes.json`; without that file, all masks are read once and the
+            classes up to the largest value are named class_0, class_1, ...
+        ignore: mask values that are replaced by `IGNORE`.
+        allow_missing: accept frames without a mask; their label is None.
+        mask_values: how mask values are interpreted; see `sources.folder.masks`. If
+            there are two classes and all masks of all videos in `root` have only the
+            values 0 and 255, "class" is treated as "binary", and a warning is logged.
 
     Returns:
-      The source, videos and frames in natural order (frame_2 before frame_10).
+        A source with videos and frames in natural order (frame_2 before frame_10).
 
     Raises:
-      FileNotFoundError: `root` is no folder.
-      DataError: one line for every fault in the folder's tree; if there is one, also
-        for those of the pixels, so that one report has all of them.
+        FileNotFoundError: `root` is not a folder.
+        DataError: one line for every error in the folder tree; if there is any, also
+            for every error in the pixels, so that all are reported at once.
     """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder")
-    wrong = [value for value in ignore if not 0 <= value <= 255]
-    if wrong:
-        raise DataError([f"ignore={wrong}: mask values are 0..255"])
+    invalid = [value for value in ignore if not 0 <= value <= 255]
+    if invalid:
+        raise DataError([f"ignore={invalid}: mask values are 0..255"])
     faults: list[str] = []
     if mask_values not in MASK_VALUES:
         faults.append(f"mask_values={mask_values!r}: use {', '.join(MASK_VALUES)}")
-    found: list[Video] = []
+    opened: list[Video] = []
     image_paths: list[tuple[Path, ...]] = []
     mask_paths: list[tuple[Path | None, ...]] = []
-    for name in wanted_videos(root, videos, faults):
+    for name in select_names(root, videos, faults):
         frames, labels = video_files(root / name, masks, allow_missing, faults)
         paths = tuple(frames.values())
         pairs = tuple(labels.get(stem) for stem in frames)
         faults += size_faults(path for path in (*paths, *pairs) if path is not None)
         missing = frozenset(i for i, path in enumerate(pairs) if path is None)
-        found.append(Video(name, tuple(frames), missing))
+        opened.append(Video(name, tuple(frames), missing))
         image_paths.append(paths)
         mask_paths.append(pairs)
     table = _class_table(root, classes, mask_values, mask_paths, tuple(ignore), faults)
     source = FolderSource(
         classes=table,
-        videos=tuple(found),
+        videos=tuple(opened),
         images=tuple(image_paths),
         masks=tuple(mask_paths),
         ignore=tuple(ignore),
@@ -139,28 +157,30 @@ def open_folder(
         if count:
             source = replace(source, mask_values="binary")
             _log.warning(
-                "%s: the masks have no value but 0 and %d (%d masks) and there are two "
-                "classes, so %d is read as class 1 (%s)",
+                "%s: the masks have only the values 0 and %d (%d masks) and there are "
+                "two classes, so %d is read as class 1 (%s)",
                 *(root, IGNORE, count, IGNORE, table[1].name),
             )
     if faults:
         faults += _pixel_faults(root, source) if table else []
-        raise DataError(dict.fromkeys([*faults, *other_ways(faults, mask_values)]))
+        raise DataError(
+            dict.fromkeys([*faults, *mask_values_advice(faults, mask_values)])
+        )
     return source
 
 
 def _white_masks(root: Path, masks: str) -> int:
-    """How many masks there are under `root`, if 255 is the only foreground of all.
+    """Counts the masks in `root`; 0 unless 255 is the only foreground value.
 
-    All videos count, not those that are wanted alone: what 255 means must not depend on
-    which videos train. Ends at the first mask of another value.
+    All videos count, not only the selected ones, because the meaning of 255 must not
+    depend on which videos are selected.
     """
     count, foreground = 0, False
     for name in video_names(root):
         for path in video_files(root / name, masks, True, [])[1].values():
             try:
                 values = np.unique(read_gray(path))
-            except (DataError, OSError):  # is a fault elsewhere
+            except (DataError, OSError):  # reported elsewhere
                 continue
             if not np.isin(values, (0, IGNORE)).all():
                 return 0
@@ -170,21 +190,21 @@ def _white_masks(root: Path, masks: str) -> int:
 
 
 def _pixel_faults(root: Path, source: FolderSource) -> list[str]:
-    """What is wrong with the pixels of pairs, and with their classes."""
+    """Reports errors in the pixels and the classes of all frames."""
     faults: list[str] = []
     total, masks = np.zeros(256, np.int64), 0
     for number, video in enumerate(source.videos):
         counts = np.zeros(256, np.int64)
         for frame in range(len(video.frames)):
-            _tried(source.image, number, frame, faults)
-            label = _tried(source.label, number, frame, faults)
+            _try_read(source.image, number, frame, faults)
+            label = _try_read(source.label, number, frame, faults)
             if label is not None:
                 counts += np.bincount(label.ravel(), minlength=256)
                 masks += 1
         if counts[IGNORE] and not counts[1:IGNORE].any():
             faults.append(
-                f"{root / video.name}: the only foreground of its masks is {IGNORE}, "
-                "which is not scored"
+                f"{root / video.name}: the only foreground value of its masks is "
+                f"{IGNORE}, which is not scored"
             )
         total += counts
     absent = [
@@ -198,7 +218,7 @@ def _pixel_faults(root: Path, source: FolderSource) -> list[str]:
     return faults
 
 
-def _tried(
+def _try_read(
     read: Callable[[int, int], np.ndarray | None],
     video: int,
     frame: int,
@@ -214,9 +234,9 @@ def _tried(
 
 
 def named_classes(root: str | Path) -> tuple[ClassInfo, ...]:
-    """The classes of `root/classes.json`; none if there is no such file or it is wrong.
+    """Returns the classes of `root/classes.json`; () if it is missing or invalid.
 
-    `open_folder` says what is wrong with it.
+    `open_folder` reports the errors of the file.
     """
     file = Path(root) / "classes.json"
     return read_classes(file, []) if file.is_file() else ()
@@ -234,7 +254,7 @@ def _class_table(
     table: tuple[ClassInfo, ...] = ()
     if classes is not None:
         if not 2 <= len(classes) <= IGNORE:
-            faults.append(f"classes: {len(classes)} given; 2 to {IGNORE} are possible")
+            faults.append(f"classes: {len(classes)} names; use 2 to {IGNORE}")
             return ()
         table = tuple(
             item if isinstance(item, ClassInfo) else ClassInfo(item, class_color(i))
@@ -245,32 +265,32 @@ def _class_table(
     elif mask_values == "binary":
         table = _numbered(2)
     elif mask_values == "class":
-        return _numbered(_highest(masks, ignore, faults) + 1)
+        return _numbered(_max_class(masks, ignore, faults) + 1)
     if mask_values == "colors" and not file.is_file():
-        faults.append(f"{file}: missing; it says which color is which class")
+        faults.append(f"{file}: missing; it defines the color of each class")
     if mask_values == "colors" and len({info.color for info in table}) < len(table):
-        faults.append(f"{file}: two classes of one color; colors must differ")
+        faults.append(f"{file}: two classes have the same color; colors must differ")
     if mask_values == "binary" and table and len(table) != 2:
         faults.append(f"{root}: {len(table)} classes; binary masks have 2")
     return table
 
 
-def _highest(
+def _max_class(
     masks: Sequence[Sequence[Path | None]], ignore: tuple[int, ...], faults: list[str]
 ) -> int:
-    """The largest class of any mask, at least 1."""
-    highest = 1
+    """Returns the largest class in all masks, at least 1."""
+    largest = 1
     for path in (path for video in masks for path in video if path is not None):
         try:
             values = np.unique(read_gray(path))
         except DataError as error:
             faults += [line for line in error.faults if line not in faults]
             continue
-        except OSError:  # is a fault already
+        except OSError:  # already reported
             continue
-        kept = values[~np.isin(values, (*ignore, IGNORE))]
-        highest = max(highest, *kept.tolist()) if kept.size else highest
-    return highest
+        classes = values[~np.isin(values, (*ignore, IGNORE))]
+        largest = max([largest, *classes.tolist()])
+    return largest
 
 
 def _numbered(count: int) -> tuple[ClassInfo, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipelines.frames import FrameSource
-from data_pipelines.sources.dataset import Chosen, Dataset, Division, Request
+from data_pipelines.sources.dataset import Dataset, Division, Request, Selection
 from data_pipelines.sources.rendered.reader import (
     PART_CLASSES,
     STREAM_RATE,
@@ -12,13 +12,15 @@ from data_pipelines.sources.rendered.reader import (
     part_label,
 )
 
-# Scenes that stand for the endless training videos where some are asked for.
+# Number of scenes that represent the endless training videos in the source.
 _TRAIN = 2
 
 
-def _open(root: Path, request: Request, chosen: Chosen) -> FrameSource:
-    made = chosen.synthetic
-    return RenderedVideos(made.seed, _TRAIN + made.scenes, made.frames, chosen.size)
+def _open(root: Path, request: Request, selection: Selection) -> FrameSource:
+    config = selection.synthetic
+    return RenderedVideos(
+        config.seed, _TRAIN + config.scenes, config.frames, selection.size
+    )
 
 
 def _names(root: Path, request: Request) -> list[str]:

@@ -1,4 +1,4 @@
-"""Rendered scenes as videos: nothing is read from disk."""
+"""A source of scenes that are rendered on demand."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PART_CLASSES = (
 )
 
 STREAM_RATE = 12.5
-"""Frames a second of clips that are trained on."""
-# Scenes of validation are numbered from here on; training never gets there.
+"""Frames per second of training clips."""
+# Number of the first validation scene; training never reaches it.
 _VALIDATION = 1 << 40
 
 
 def part_label(frame: Frame) -> NDArray[np.uint8]:
-    """The visible parts of all instruments, uint8 [H, W], as `PART_CLASSES`."""
+    """Returns the visible parts of all instruments, uint8 [H, W] (`PART_CLASSES`)."""
     label = np.zeros(frame.rgb.shape[:2], np.uint8)
     for number, part in enumerate((SHAFT, WRIST, JAWS), 1):
         label[(frame.parts == part).any(0)] = number
@@ -34,15 +34,15 @@ def part_label(frame: Frame) -> NDArray[np.uint8]:
 
 
 class RenderedVideos:
-    """A `FrameSource` of a few scenes, rendered when they are asked for.
+    """A `FrameSource` of scenes that are rendered on demand.
 
     Args:
-      seed: of the series of scenes.
-      count: videos.
-      frames: of each.
-      size: (height, width), pixels.
-      rate: frames a second.
-      first: number of the first scene; by default one that no training gets to.
+        seed: seed of the series of scenes.
+        count: number of videos.
+        frames: frames per video.
+        size: (height, width) of the frames.
+        rate: frames per second.
+        first: number of the first scene; by default one that training never uses.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class RenderedVideos:
         self.videos = tuple(Video(f"scene{k}", names) for k in range(count))
 
     def image(self, video: int, frame: int) -> np.ndarray:
-        return self._rendered(video, frame).rgb
+        return self._render(video, frame).rgb
 
     def label(self, video: int, frame: int) -> np.ndarray | None:
-        return part_label(self._rendered(video, frame))
+        return part_label(self._render(video, frame))
 
-    def _rendered(self, video: int, frame: int) -> Frame:
+    def _render(self, video: int, frame: int) -> Frame:
         return _frame(self.seed, self.first + video, self.size, self.rate, frame)
 
 
-# A picture and its label are asked for one after the other.
+# Callers request the image and the label of a frame one after the other.
 @functools.lru_cache(maxsize=4)
 def _frame(
     seed: int, number: int, size: tuple[int, int], rate: float, frame: int

@@ -11,7 +11,7 @@ from data_pipelines.synthetic.config import SyntheticConfig
 
 
 def _divisions(videos: Sequence[str]) -> dict[str, Division]:
-    """The folds of EndoVis 2017, of those sequences that were rendered."""
+    """Returns the folds of EndoVis 2017, restricted to the rendered sequences."""
     return {
         name: Division(
             tuple(video for video in fold.train if video in videos),
@@ -21,13 +21,13 @@ def _divisions(videos: Sequence[str]) -> dict[str, Division]:
     }
 
 
-def _make(root: Path, made: SyntheticConfig) -> None:
+def _make(root: Path, config: SyntheticConfig) -> None:
     write_endovis17(
         root,
-        seed=made.seed,
-        sequences=made.sequences,
-        frames=made.frames,
-        size=made.size,
+        seed=config.seed,
+        sequences=config.sequences,
+        frames=config.frames,
+        size=config.size,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from data_pipelines.corruption import KINDS, SEVERITIES
 from data_pipelines.frames import FrameSource
-from data_pipelines.io.files import make_folder, replaced, write_text
+from data_pipelines.io.files import atomic_write, make_folder, write_text
 from dmnet_jax.evaluation.bursts.averages import FAMILIES
 from dmnet_jax.evaluation.bursts.benchmark import Scored
 from dmnet_jax.evaluation.bursts.summary import POSITIONS
@@ -85,7 +85,7 @@ def write(
     write_text(folder / "bursts.md", tables(rows) + "\n")
     names = [info.name for info in source.classes]
     with (
-        replaced(folder / "bursts.csv") as fresh,
+        atomic_write(folder / "bursts.csv") as fresh,
         fresh.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file)

@@ -1,4 +1,4 @@
-"""Corrupted training clips: which frames of a batch they touch."""
+"""Corruption of training clips: which frames of a batch change."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from data_pipelines.loading.clips import ClipSpec
 from tests.data_pipelines.loading.test_loader import make
 
 
-def test_corrupted_frames_are_the_loaders_others_are_untouched():
+def test_only_frames_of_the_window_are_corrupted():
     corruption = Corruption(0.5, ("black",))
     for score_all in (False, True):
         spec = ClipSpec(local_size=3, num_past=1, score_all=score_all)

@@ -1,4 +1,4 @@
-"""Corrupted frames: pure, graded, coherent in time, the same at every size."""
+"""Corruptions are pure, graded, coherent in time, and independent of the size."""
 
 import numpy as np
 import pytest
@@ -12,30 +12,30 @@ FRAME = np.asarray(Image.fromarray(picture(3)[0]).resize((120, 96)))
 
 
 def coarse(change):
-    """A change of levels without what is fine: noise and the scene's own edges."""
+    """Returns a change at low resolution, without noise and the edges of the scene."""
     image = Image.fromarray(np.abs(change).mean(-1).astype(np.float32))
     return np.asarray(image.resize((15, 12), Image.Resampling.BOX))
 
 
 def change(kind, severity=4, seed=0, step=0, frame=FRAME):
-    found = corrupt(frame, kind, severity, seed=seed, step=step)
-    return found.astype(np.float32) - frame
+    result = corrupt(frame, kind, severity, seed=seed, step=step)
+    return result.astype(np.float32) - frame
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(96, 120), (37, 53), (64, 64), (33, 200)])
-def test_any_size_and_nothing_but_the_arguments_matters(kind, size):
+def test_results_depend_only_on_the_arguments(kind, size):
     frame = np.asarray(Image.fromarray(FRAME).resize(size[::-1]))
     before = frame[::-1].copy()
-    kept = frame.copy()
-    found, again, other = (
+    original = frame.copy()
+    result, again, other = (
         corrupt(frame, kind, 3, seed=seed, step=2, before=before) for seed in (5, 5, 6)
     )
-    assert found.shape == frame.shape and found.dtype == np.uint8
-    np.testing.assert_array_equal(found, again)
-    np.testing.assert_array_equal(frame, kept)
-    assert not np.array_equal(found, frame)
-    assert (kind in UNGRADED) == np.array_equal(found, other)
+    assert result.shape == frame.shape and result.dtype == np.uint8
+    np.testing.assert_array_equal(result, again)
+    np.testing.assert_array_equal(frame, original)
+    assert not np.array_equal(result, frame)
+    assert (kind in UNGRADED) == np.array_equal(result, other)
 
 
 @pytest.mark.parametrize("kind", GRADED)
@@ -50,7 +50,7 @@ def test_a_higher_severity_changes_more(kind):
 
 @pytest.mark.parametrize("kind", GRADED)
 def test_frames_of_a_burst_resemble_each_other(kind):
-    """More than those of two bursts do, and yet time goes on."""
+    """They are more similar than frames of two bursts, but not equal."""
     near, far = [], []
     for seed in range(8):
         first = coarse(change(kind, seed=seed, step=4))
@@ -73,20 +73,20 @@ def test_one_seed_looks_the_same_at_every_size(kind):
     assert np.abs(here - there).mean() < 0.5 * np.abs(here - other).mean() + 1
 
 
-def test_black_and_frozen_leave_nothing():
+def test_black_and_frozen_replace_the_frame():
     assert not corrupt(FRAME, "black", 0, seed=0).any()
     before = FRAME[::-1]
     assert corrupt(FRAME, "frozen", 0, seed=0, before=before) is before
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (("fog", 3), "no corruption 'fog'; one of defocus"),
         (("smoke", 6), "severity is 6; it must be 1 to 5"),
-        (("frozen", 0), "give `before`"),
+        (("frozen", 0), "pass `before`"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
         corrupt(FRAME, *arguments, seed=0)

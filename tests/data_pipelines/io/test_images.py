@@ -1,4 +1,4 @@
-"""Pictures and masks as cameras, phones and macOS leave them."""
+"""Images and masks as written by cameras, phones and macOS."""
 
 import os
 import zlib
@@ -9,17 +9,17 @@ from PIL import ExifTags, Image
 
 from data_pipelines.frames import DataError, check, read_gray, read_image, read_size
 from data_pipelines.io.images import MAX_ASPECT, size_fault
-from data_pipelines.io.pairs import listed
+from data_pipelines.io.pairs import list_files
 from data_pipelines.prepare import Request
 from data_pipelines.prepare.survey import open_checked
 from data_pipelines.sources.folder import open_folder
 
-# Of a PNG's header: color type, samples a pixel.
-COLOR_TYPES = {"grey": (0, 1), "rgb": (2, 3), "grey+alpha": (4, 2), "rgba": (6, 4)}
+# Color type in the PNG header, samples per pixel.
+COLOR_TYPES = {"gray": (0, 1), "rgb": (2, 3), "gray+alpha": (4, 2), "rgba": (6, 4)}
 
 
 def write_png(path, pixels, color_type, depth, late=b""):
-    """A PNG by hand: Pillow writes neither 16-bit colors nor chunks after the data."""
+    """Writes a PNG; Pillow writes neither 16-bit colors nor chunks after the data."""
     rows = pixels.astype(">u2" if depth == 16 else np.uint8)
     height, width = rows.shape[:2]
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big")
@@ -41,7 +41,7 @@ def oriented(tag):
 
 
 def stored_as(upright, tag):
-    """The pixels as a camera that writes `tag` stores them."""
+    """Returns the pixels as stored by a camera that writes the orientation `tag`."""
     undo = {
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -70,7 +70,7 @@ def test_16_bits_a_channel_are_refused_in_every_color_type(tmp_path, kind, highe
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-def test_frames_and_masks_are_turned_upright(tmp_path, tag):
+def test_frames_and_masks_are_rotated_upright(tmp_path, tag):
     rng = np.random.default_rng(tag)
     blocks = rng.integers(0, 256, (3, 4, 3), np.uint8)
     upright = blocks.repeat(16, 0).repeat(16, 1)
@@ -86,18 +86,18 @@ def test_frames_and_masks_are_turned_upright(tmp_path, tag):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_a_tag_behind_the_pixels_and_a_damaged_one(tmp_path):
+def test_a_tag_after_the_pixels_is_refused_and_a_damaged_one_ignored(tmp_path):
     pixels = np.arange(36).reshape(4, 9, 1)
     late = oriented(3).tobytes().removeprefix(b"Exif\0\0")
     write_png(tmp_path / "late.png", pixels, 0, 8, late)
-    with pytest.raises(DataError, match=r"late\.png: its EXIF orientation"):
+    with pytest.raises(DataError, match=r"late\.png: the EXIF orientation"):
         read_image(tmp_path / "late.png")
     picture = Image.fromarray(pixels[..., 0].astype(np.uint8))
     picture.save(tmp_path / "bad.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert np.array_equal(read_gray(tmp_path / "bad.png"), pixels[..., 0])
 
 
-def test_a_mask_drawn_over_stored_pixels_is_told_of_exif(tmp_path):
+def test_a_size_mismatch_due_to_exif_is_explained(tmp_path):
     for kind in ("frames", "masks"):
         (tmp_path / "v" / kind).mkdir(parents=True)
     picture = Image.new("RGB", (64, 48))
@@ -108,7 +108,7 @@ def test_a_mask_drawn_over_stored_pixels_is_told_of_exif(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1, 30000), (30000, 1), (20000, 4), (1, 20000)])
-def test_strips_are_refused_by_their_header(tmp_path, size):
+def test_long_strips_are_refused_by_their_header(tmp_path, size):
     height, width = size
     path = tmp_path / "strip.png"
     write_png(path, np.zeros((1, width, 1)), 0, 8)
@@ -128,7 +128,7 @@ def test_size_faults():
     assert "64 million" in size_fault(16000, 16000)
 
 
-def test_what_macos_leaves_is_nobodys_frame(tmp_path):
+def test_files_that_macos_adds_are_ignored(tmp_path):
     for kind in ("frames", "masks"):
         (tmp_path / "v" / kind).mkdir(parents=True)
         Image.new("L", (9, 8)).save(tmp_path / "v" / kind / "0.png")
@@ -139,7 +139,7 @@ def test_what_macos_leaves_is_nobodys_frame(tmp_path):
         (tmp_path / name / "frames").mkdir(parents=True)
         (tmp_path / name / "frames" / "._0.png").write_bytes(b"\0\5\x16\7")
     frames = tmp_path / "v" / "frames"
-    assert listed(frames) == [frames / "0.png"]
+    assert list_files(frames) == [frames / "0.png"]
     source = open_folder(tmp_path)
     assert [video.name for video in source.videos] == ["v"]
     check(source)
@@ -148,7 +148,7 @@ def test_what_macos_leaves_is_nobodys_frame(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xd8", None])
-def test_an_empty_or_cut_picture_is_named(tmp_path, content):
+def test_an_empty_or_truncated_image_is_named(tmp_path, content):
     for kind in ("frames", "masks"):
         (tmp_path / "v" / kind).mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -162,7 +162,7 @@ def test_an_empty_or_cut_picture_is_named(tmp_path, content):
         check(open_folder(tmp_path))
 
 
-def test_a_link_that_leads_nowhere_is_named(tmp_path):
+def test_a_broken_link_is_named(tmp_path):
     for kind in ("frames", "masks"):
         (tmp_path / "v" / kind).mkdir(parents=True)
         Image.new("L", (9, 8)).save(tmp_path / "v" / kind / "0.png")
@@ -172,7 +172,7 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path):
         open_folder(tmp_path)
 
 
-def test_a_pipe_in_the_place_of_a_picture_is_refused_not_waited_for(tmp_path):
+def test_a_pipe_instead_of_an_image_is_refused_immediately(tmp_path):
     os.mkfifo(tmp_path / "0.png")
     with pytest.raises(DataError, match=r"0\.png: .*pipe or device"):
         read_image(tmp_path / "0.png")
@@ -199,22 +199,22 @@ def test_a_bmp_is_read_as_stored(tmp_path):
         np.testing.assert_array_equal(read(tmp_path / "a.bmp"), array)
 
 
-def test_a_tiff_that_would_lose_something_is_refused(tmp_path):
+def test_a_tiff_that_would_lose_data_is_refused(tmp_path):
     pages = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]
     pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
     Image.new("L", (4, 3)).save(tmp_path / "lossy.tif", compression="jpeg")
     Image.fromarray(np.zeros((3, 4), np.uint16)).save(tmp_path / "deep.tif")
     with pytest.raises(DataError, match="pages.tif: a TIFF of several pages"):
         read_image(tmp_path / "pages.tif")
-    with pytest.raises(DataError, match="lossy.tif: a TIFF mask blurs"):
+    with pytest.raises(DataError, match="lossy.tif: a TIFF mask is lossy"):
         read_gray(tmp_path / "lossy.tif")
     for read in (read_image, read_gray, read_size):
-        with pytest.raises(DataError, match="deep.tif: 16 bits a channel"):
+        with pytest.raises(DataError, match="deep.tif: 16 bits per channel"):
             read(tmp_path / "deep.tif")
 
 
-@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")  # Pillow's, too
-def test_a_tiff_cut_short_is_named(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*EXIF:UserWarning")  # also raised by Pillow
+def test_a_truncated_tiff_is_named(tmp_path):
     path = tmp_path / "a.tif"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)

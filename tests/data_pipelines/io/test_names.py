@@ -1,4 +1,4 @@
-"""Names from outside, and folders that name code: data, and nothing else."""
+"""Untrusted names, damaged files, and folders that try to make code run."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_pipelines.frames import ClassInfo, DataError
-from data_pipelines.io.names import MAX_BYTES, file_name, name_fault, shown
+from data_pipelines.io.names import MAX_BYTES, file_name, name_fault, printable
 from data_pipelines.prepare.__main__ import main as prepare
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepared import (
@@ -22,7 +22,7 @@ from data_pipelines.prepared import (
     verify,
     write_manifest,
 )
-from data_pipelines.prepared.manifest import _seal
+from data_pipelines.prepared.manifest import _digest
 from data_pipelines.sources.folder import open_folder
 from data_pipelines.verify import main as verify_main
 from dmnet_jax.config import Config, ConfigError, validate
@@ -66,22 +66,22 @@ def copy(prepared, tmp_path):
 
 
 @pytest.mark.parametrize("name", BAD, ids=ascii)
-def test_bad_names_are_told(name):
+def test_bad_names_are_refused(name):
     assert BAD[name] in name_fault(name)
 
 
 @pytest.mark.parametrize(
     "name", ["a", "2026-11-25T10:30:05", "手術 1", "résumé", "x" * 255, "-rf", "#1%&"]
 )
-def test_odd_but_honest_names_are_fine(name):
+def test_unusual_but_valid_names_are_accepted(name):
     assert not name_fault(name)
 
 
-def test_what_is_shown_steers_no_terminal():
-    assert shown("a\x1b[2Jb\udcff\u202e\nc") == "a\\x1b[2Jb\\udcff\\u202e\nc"
+def test_printable_escapes_control_characters():
+    assert printable("a\x1b[2Jb\udcff\u202e\nc") == "a\\x1b[2Jb\\udcff\\u202e\nc"
 
 
-def test_file_names_are_cut_where_no_disk_holds_them():
+def test_long_file_names_are_cut():
     long = "v" * 200, "f" * 200
     name = file_name(*long, suffix=".png")
     assert len(name) <= MAX_BYTES - 30 and name.endswith(".png")
@@ -91,7 +91,7 @@ def test_file_names_are_cut_where_no_disk_holds_them():
 
 @pytest.mark.parametrize("name", [name for name in BAD], ids=ascii)
 @pytest.mark.parametrize("field", ["video", "frame"])
-def test_a_manifest_of_such_names_is_refused(copy, field, name, capsys):
+def test_a_manifest_with_bad_names_is_refused(copy, field, name, capsys):
     manifest = read_manifest(copy)
     changed = [
         replace(entry, **{field: name})
@@ -104,8 +104,8 @@ def test_a_manifest_of_such_names_is_refused(copy, field, name, capsys):
         open_prepared(copy)
     assert BAD[name] in str(error.value) or "each once" in str(error.value)
     assert verify_main([str(copy)]) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "\x1b" not in said
+    report = capsys.readouterr().err
+    assert report.count("\n") == 1 and "\x1b" not in report
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_manifest_of_such_names_is_refused(copy, field, name, capsys):
         {"classes": (ClassInfo("a", (0, 0, 0)), ClassInfo("\x1b[2J", (0, 0, 0)))},
     ],
 )
-def test_other_names_of_a_manifest(copy, change):
+def test_bad_folder_and_class_names_of_a_manifest_are_refused(copy, change):
     write_manifest(copy, replace(read_manifest(copy), **change))
     with pytest.raises(DataError, match=MANIFEST):
         open_prepared(copy)
@@ -132,15 +132,15 @@ def test_names_of_files_and_classes_are_checked_when_opened(tmp_path):
     (tmp_path / "classes.json").write_text(json.dumps(classes))
     with pytest.raises(DataError) as error:
         open_folder(tmp_path)
-    told = shown(error.value)
-    assert told.count("is not UTF-8; rename it") == 2
-    assert "two\\x1b[2J: the name has the control character 0x1b" in told
-    assert "class 1: the name 'b\\x07' has the control character 0x7" in told
+    report = printable(error.value)
+    assert report.count("is not UTF-8; rename it") == 2
+    assert "two\\x1b[2J: the name has the control character 0x1b" in report
+    assert "class 1: the name 'b\\x07' has the control character 0x7" in report
     assert len(error.value.faults) == 4
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "a\\b", "a\nb"])
-def test_a_run_is_not_called_so(name):
+def test_bad_run_names_are_refused(name):
     with pytest.raises(ConfigError, match="name is "):
         validate(replace(Config(), name=name))
 
@@ -156,7 +156,7 @@ class Feature:
 
 @pytest.mark.parametrize("where", ["description", "record", "info"])
 def test_a_prepared_folder_cannot_name_code(copy, where, tmp_path, monkeypatch, capsys):
-    """The module lies where Python would find it; it is never run."""
+    """The module is importable, but it is never imported."""
     mark = tmp_path / "it_ran"
     (folder,) = copy.glob("prepared_frames/*")
     for place in (tmp_path, copy, folder):
@@ -169,7 +169,7 @@ def test_a_prepared_folder_cannot_name_code(copy, where, tmp_path, monkeypatch, 
         info |= {"moduleName": "stranger", "name": "../../x", "version": "9.9.9"}
         info["splits"][0]["filepathTemplate"] = "../../../../etc/passwd"
         path.write_text(json.dumps(info))
-        assert verify(copy) == (2, 4)  # nothing in that file is needed
+        assert verify(copy) == (2, 4)  # this file is not used
     else:
         path = folder / "features.json"
         features = json.loads(path.read_text())
@@ -178,19 +178,19 @@ def test_a_prepared_folder_cannot_name_code(copy, where, tmp_path, monkeypatch, 
             target = features["featuresDict"]["features"]["label"]
         target["pythonClassName"] = "stranger.Feature"
         path.write_text(json.dumps(features))
-        with pytest.raises(DataError, match=r"features\.json is not of this program"):
+        with pytest.raises(DataError, match=r"features\.json was not written by this"):
             open_prepared(copy)
         assert verify_main([str(copy)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not mark.exists() and "stranger" not in sys.modules
 
 
-def test_random_damage_of_a_manifest_ends_in_the_one_error(copy):
-    """With the seal made anew, as whoever can write the folder can make it."""
+def test_random_damage_of_a_manifest_raises_data_errors_only(copy):
+    """The manifest's hash is recomputed, as anyone with write access could do."""
     rng = np.random.default_rng(0)
     whole = json.loads((copy / MANIFEST).read_text())
     whole.pop("sha256")
-    odd = [None, -1, 2**70, 1.5, "", "x", "..", [], {}, [[]], True, float("nan")]
+    values = [None, -1, 2**70, 1.5, "", "x", "..", [], {}, [[]], True, float("nan")]
     refused = 0
     for _ in range(400):
         content = json.loads(json.dumps(whole))
@@ -207,8 +207,8 @@ def test_random_damage_of_a_manifest_ends_in_the_one_error(copy):
         if rng.random() < 0.3 and key in (node if isinstance(node, dict) else ()):
             del node[key]
         else:
-            node[key] = odd[rng.integers(len(odd))]
-        sealed = {"sha256": _seal(content), **content}
+            node[key] = values[rng.integers(len(values))]
+        sealed = {"sha256": _digest(content), **content}
         (copy / MANIFEST).write_text(json.dumps(sealed))
         try:
             source = open_prepared(copy)
@@ -222,7 +222,7 @@ def test_random_damage_of_a_manifest_ends_in_the_one_error(copy):
     assert refused > 250
 
 
-def test_random_bytes_of_prepared_files_end_in_the_one_error(copy):
+def test_random_bytes_in_prepared_files_raise_data_errors_only(copy):
     rng = np.random.default_rng(1)
     files = [copy / MANIFEST, *copy.glob("prepared_frames/*/*")]
     for number in range(200):
@@ -248,7 +248,7 @@ def test_random_bytes_of_prepared_files_end_in_the_one_error(copy):
         path.write_bytes(whole)
 
 
-def test_random_damage_of_classes_json_is_told_with_its_name(tmp_path):
+def test_random_damage_of_classes_json_names_the_file(tmp_path):
     rng = np.random.default_rng(2)
     write_videos(tmp_path, frames=1)
     path = tmp_path / "classes.json"
@@ -270,21 +270,21 @@ def test_random_damage_of_classes_json_is_told_with_its_name(tmp_path):
         open_folder(tmp_path)
 
 
-def test_names_in_another_script_end_no_command_on_an_old_terminal(tmp_path):
+def test_names_in_another_script_can_be_printed_on_an_ascii_terminal(tmp_path):
     write_videos(tmp_path / "raw", frames=1, names=("手術", "Ä"))
     command = [sys.executable, "-m", "data_pipelines.prepare", "--dataset", "folder"]
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--raw", tmp_path / "raw", "--out", tmp_path / "out"],
         cwd=ROOT,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert rb"\u624b\u8853: 1 frames" in done.stdout
+    assert result.returncode == 0, result.stderr
+    assert rb"\u624b\u8853: 1 frames" in result.stdout
 
 
-def test_a_record_with_another_picture_is_refused(copy):
-    """Of 16 bits, of a class that there is not, and of a size that is none."""
+def test_a_record_with_a_different_image_is_refused(copy):
+    """Labels with 16 bits, and with a class that does not exist."""
     write_png(copy / "deep.png", np.full((64, 64, 1), 3), 0, 16)
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(copy / "class.png")
     source = open_prepared(copy)

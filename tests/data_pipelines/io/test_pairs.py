@@ -1,4 +1,4 @@
-"""What readers of files check: names, numbers, pairs, sizes, folders."""
+"""Checks of file names, frame numbers, pairs, sizes and folders."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_natural_order_compares_numbers():
     assert sorted(names, key=natural_key) == ordered
 
 
-def test_files_come_by_stem_once_and_in_order(tmp_path):
+def test_files_by_stem_are_unique_and_ordered(tmp_path):
     for name in ("f10.png", "f9.jpg", ".f1.png", "f8.txt", "f9.png"):
         path = tmp_path / name
         path.write_bytes(b"")
@@ -43,25 +43,25 @@ def test_files_come_by_stem_once_and_in_order(tmp_path):
         assert faults == [f"{folder}: missing or empty; put the files (bmp) there"]
 
 
-def test_leading_zeros_make_no_other_frame():
+def test_leading_zeros_do_not_distinguish_frames():
     files = {stem: Path(f"{stem}.png") for stem in ("f1", "f01", "f10", "f010", "g1")}
     faults = number_faults(files)
     assert [fault.partition(":")[0] for fault in faults] == ["f01.png", "f010.png"]
     assert "f1.png" in faults[0] and "f10.png" in faults[1]
 
 
-def test_pairs_are_by_stem_and_an_empty_side_is_no_fault_of_each_frame():
+def test_pairing_is_by_stem_and_skipped_for_an_empty_side():
     frames = {stem: Path(f"frames/{stem}.jpg") for stem in "ab"}
     masks = {stem: Path(f"masks/{stem}.png") for stem in "bc"}
-    without, extra = pairing_faults(frames, masks, Path("masks"))
-    assert without == "frames/a.jpg: frame without a mask; add masks/a.png"
-    assert extra.startswith("masks/c.png: mask without a frame; add frame c")
-    assert pairing_faults(frames, masks, Path("masks"), every=False) == [extra]
+    unmasked, unframed = pairing_faults(frames, masks, Path("masks"))
+    assert unmasked == "frames/a.jpg: frame without a mask; add masks/a.png"
+    assert unframed.startswith("masks/c.png: mask without a frame; add frame c")
+    assert pairing_faults(frames, masks, Path("masks"), every=False) == [unframed]
     assert pairing_faults(frames, {}, Path("masks")) == []
     assert pairing_faults({}, masks, Path("masks")) == []
 
 
-def test_all_files_of_a_video_have_the_first_ones_size(tmp_path):
+def test_files_of_a_different_size_are_reported(tmp_path):
     files = [save(tmp_path / name) for name in ("a.png", "b.png")]
     assert size_faults(files) == []
     other = save(tmp_path / "c.png", (4, 10))
@@ -73,11 +73,11 @@ def test_all_files_of_a_video_have_the_first_ones_size(tmp_path):
     assert size_faults([]) == []
 
 
-def test_wanted_folders_in_their_order_and_those_that_lack():
-    found = {1: Path("s1"), 3: Path("s3"), 4: Path("s4")}
+def test_numbered_folders_are_selected_in_order_and_missing_ones_reported():
+    folders = {1: Path("s1"), 3: Path("s3"), 4: Path("s4")}
     faults = []
-    assert numbered_folders(Path("r"), "s", found, None, faults) == found
-    chosen = numbered_folders(Path("r"), "s", found, (4, 1, 4), faults)
-    assert list(chosen) == [4, 1] and not faults
-    assert list(numbered_folders(Path("r"), "s", found, (2, 3), faults)) == [3]
+    assert numbered_folders(Path("r"), "s", folders, None, faults) == folders
+    selected = numbered_folders(Path("r"), "s", folders, (4, 1, 4), faults)
+    assert list(selected) == [4, 1] and not faults
+    assert list(numbered_folders(Path("r"), "s", folders, (2, 3), faults)) == [3]
     assert faults == ["r: no folder s2; there are (1, 3, 4)"]

@@ -1,18 +1,18 @@
-"""Augmentation against slow references."""
+"""Augmentation, compared with slow references."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.loading.augment import Augment, Drawn, draw_color
+from data_pipelines.loading.augment import Augment, Transform, draw_color
 
-drawn_changes = st.builds(
-    Drawn,
+transforms = st.builds(
+    Transform,
     flip_horizontal=st.booleans(),
     flip_vertical=st.booleans(),
     scale=st.one_of(st.just(1.0), st.floats(0.7, 1.5)),
-    centre=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    center=st.tuples(st.floats(0, 1), st.floats(0, 1)),
     color=st.none(),
 )
 
@@ -27,16 +27,16 @@ def reflected(index, length):
     return min(index, period - index)
 
 
-def source_line(length, scale, centre, flip):
-    """Where each new pixel's centre lies on the old axis, in pixels."""
-    lines = centre * length + (np.arange(length) + 0.5 - centre * length) / scale
+def source_line(length, scale, center, flip):
+    """Returns the position of each new pixel's center on the old axis, in pixels."""
+    lines = center * length + (np.arange(length) + 0.5 - center * length) / scale
     return lines[::-1] if flip else lines
 
 
-def nearest(label, drawn):
-    (height, width), (y, x) = label.shape, drawn.centre
-    rows = source_line(height, drawn.scale, y, drawn.flip_vertical)
-    columns = source_line(width, drawn.scale, x, drawn.flip_horizontal)
+def nearest(label, transform):
+    (height, width), (y, x) = label.shape, transform.center
+    rows = source_line(height, transform.scale, y, transform.flip_vertical)
+    columns = source_line(width, transform.scale, x, transform.flip_horizontal)
     return np.array(
         [
             [
@@ -52,49 +52,49 @@ def nearest(label, drawn):
 
 
 @settings(max_examples=60, deadline=None)
-@given(drawn=drawn_changes)
-def test_label_equals_pixel_by_pixel_reference(drawn):
+@given(transform=transforms)
+def test_label_equals_pixel_by_pixel_reference(transform):
     label = np.arange(17 * 23).reshape(17, 23) % 251
     label = label.astype(np.uint8)
-    expected, (rows, columns) = nearest(label, drawn)
-    # Where a centre falls on the edge of two pixels either may be taken.
+    expected, (rows, columns) = nearest(label, transform)
+    # If a center is on the edge of two pixels, either is valid.
     sure = np.ix_(*(np.abs(line - np.rint(line)) > 1e-4 for line in (rows, columns)))
-    changed = drawn.label(label)
+    changed = transform.label(label)
     assert changed.dtype == np.uint8 and changed.shape == label.shape
     assert np.array_equal(changed[sure], expected[sure])
 
 
 @settings(max_examples=40, deadline=None)
-@given(drawn=drawn_changes)
-def test_image_equals_triangle_filter_reference(drawn):
+@given(transform=transforms)
+def test_image_equals_triangle_filter_reference(transform):
     image = np.random.default_rng(0).integers(0, 256, (15, 19, 3), dtype=np.uint8)
 
-    def weights(length, centre, flip):
+    def weights(length, center, flip):
         table = np.zeros((length, length))
-        support = max(1.0, 1 / drawn.scale)
-        for i, at in enumerate(source_line(length, drawn.scale, centre, flip)):
+        support = max(1.0, 1 / transform.scale)
+        for i, at in enumerate(source_line(length, transform.scale, center, flip)):
             for j in range(-length // 2, length + length // 2):
                 weight = max(0.0, 1 - abs(j + 0.5 - at) / support)
                 table[i, reflected(j, length)] += weight
         return table / table.sum(axis=1, keepdims=True)
 
-    down = weights(15, drawn.centre[0], drawn.flip_vertical)
-    across = weights(19, drawn.centre[1], drawn.flip_horizontal)
+    down = weights(15, transform.center[0], transform.flip_vertical)
+    across = weights(19, transform.center[1], transform.flip_horizontal)
     expected = np.einsum("yi,xj,ijc->yxc", down, across, image)
-    inner = np.s_[1:-1, 1:-1] if drawn.scale != 1 else np.s_[:, :]
-    error = np.abs(drawn.image(image).astype(float) - expected)
-    # At the outermost pixels the resampler uses only what is seen.
+    inner = np.s_[1:-1, 1:-1] if transform.scale != 1 else np.s_[:, :]
+    error = np.abs(transform.image(image).astype(float) - expected)
+    # At the outermost pixels, the resampler does not use pixels outside of the crop.
     assert error[inner].max() < 2.5
 
 
 @settings(max_examples=40, deadline=None)
-@given(drawn=drawn_changes)
-def test_a_label_painted_into_the_image_stays_on_the_label(drawn):
+@given(transform=transforms)
+def test_a_label_painted_into_the_image_stays_on_the_label(transform):
     label = np.zeros((40, 56), np.uint8)
     label[5:20, 10:31] = 1
     label[28:37, 2:50] = 1
     image = np.repeat(label[..., None] * np.uint8(200), 3, axis=-1)
-    changed, moved = drawn.label(label), drawn.image(image)
+    changed, moved = transform.label(label), transform.image(image)
     around = np.stack([np.roll(changed, s, (0, 1)) for s in np.ndindex(3, 3)])
     around = np.roll(around, (-1, -1), (1, 2))
     inside = (around == changed).all(axis=0)
@@ -103,7 +103,7 @@ def test_a_label_painted_into_the_image_stays_on_the_label(drawn):
     assert np.array_equal(moved[inside][:, 0], changed[inside] * 200)
 
 
-def test_no_change_is_no_change():
+def test_identity_changes_nothing():
     image = np.random.default_rng(0).integers(0, 256, (2, 9, 11, 3), dtype=np.uint8)
     label = image[0, ..., 0]
     still = Augment(False, False, scale=(1, 1))
@@ -120,16 +120,16 @@ def test_all_frames_and_the_label_get_one_geometry():
 
 
 def test_flips_happen_in_half_of_the_clips_and_scales_fill_the_range():
-    drawn = [Augment().draw(rng_of(1, i), (8, 8)) for i in range(2000)]
-    assert 900 < sum(d.flip_horizontal for d in drawn) < 1100
-    assert 900 < sum(d.flip_vertical for d in drawn) < 1100
-    both = sum(d.flip_horizontal and d.flip_vertical for d in drawn)
+    transform = [Augment().draw(rng_of(1, i), (8, 8)) for i in range(2000)]
+    assert 900 < sum(d.flip_horizontal for d in transform) < 1100
+    assert 900 < sum(d.flip_vertical for d in transform) < 1100
+    both = sum(d.flip_horizontal and d.flip_vertical for d in transform)
     assert 420 < both < 580
-    scales = np.array([d.scale for d in drawn])
+    scales = np.array([d.scale for d in transform])
     assert 0.9 <= scales.min() < 0.905 and 1.095 < scales.max() <= 1.1
     assert abs(scales.mean() - 1) < 0.005
-    centres = np.array([d.centre for d in drawn])
-    assert centres.min() < 0.01 and centres.max() > 0.99
+    centers = np.array([d.center for d in transform])
+    assert centers.min() < 0.01 and centers.max() > 0.99
     fixed = Augment(flip_horizontal=False, flip_vertical=False)
     turned = [fixed.draw(rng_of(1, i), (8, 8)) for i in range(50)]
     assert not any(d.flip_horizontal or d.flip_vertical for d in turned)
@@ -148,7 +148,7 @@ def test_same_key_same_bytes(strength):
     assert np.array_equal(frames, before)
 
 
-def test_colour_changes_leave_the_label_and_its_geometry():
+def test_color_changes_keep_the_label_and_its_geometry():
     frames = np.random.default_rng(0).integers(0, 256, (1, 16, 20, 3), dtype=np.uint8)
     label = np.ascontiguousarray(frames[0, ..., 1])
     for sample in range(10):
@@ -159,12 +159,12 @@ def test_colour_changes_leave_the_label_and_its_geometry():
         assert not np.array_equal(plain[0], colored[0])
 
 
-def test_colour_of_a_clip_equals_slow_reference():
+def test_color_of_a_clip_equals_slow_reference():
     image = np.random.default_rng(0).integers(0, 256, (6, 7, 3), dtype=np.uint8)
     for sample in range(10):
         color = draw_color(rng_of(3, sample), (6, 7), 0.5)
         assert color.blur == 0 and color.noise is None
-        still = Drawn(False, False, 1.0, (0.5, 0.5), color)
+        still = Transform(False, False, 1.0, (0.5, 0.5), color)
         changed = still.image(image)
         curves = np.array(color.curves).reshape(3, 256)
         for pixel, new in zip(
@@ -174,19 +174,19 @@ def test_colour_of_a_clip_equals_slow_reference():
             near = [{int(np.floor(v)), int(np.ceil(v))} for v in mixed]
             for channel, levels in enumerate(near):
                 assert new[channel] in {curves[channel, v] for v in levels}
-        grey = color.matrix @ np.full(3, 90.0)
-        np.testing.assert_allclose(grey, 90, atol=1e-9)
+        gray = color.matrix @ np.full(3, 90.0)
+        np.testing.assert_allclose(gray, 90, atol=1e-9)
         assert (np.diff(curves, axis=1) >= 0).all()
 
 
-def test_strength_widens_the_change_and_zero_is_none():
-    grey = np.full((32, 40, 3), 120, np.uint8)
+def test_strength_increases_the_change_and_zero_disables_it():
+    gray = np.full((32, 40, 3), 120, np.uint8)
 
     def change(strength):
         sums = 0.0
         for sample in range(60):
             augment = Augment(scale=(1, 1), photometric=strength)
-            new = augment.draw(rng_of(4, sample), (32, 40)).image(grey)
+            new = augment.draw(rng_of(4, sample), (32, 40)).image(gray)
             sums += np.abs(new.astype(float) - 120).mean()
         return sums / 60
 
@@ -195,7 +195,7 @@ def test_strength_widens_the_change_and_zero_is_none():
     assert changes == sorted(changes) and changes[1] > 2 and changes[3] < 80
 
 
-def test_blur_and_noise_come_at_high_strength_only():
+def test_blur_and_noise_are_applied_only_at_high_strength():
     low = [draw_color(rng_of(6, i), (8, 8), 0.5) for i in range(100)]
     high = [draw_color(rng_of(6, i), (8, 8), 1.0) for i in range(400)]
     assert not any(c.blur or c.noise is not None for c in low)
@@ -207,7 +207,7 @@ def test_noise_differs_from_frame_to_frame():
     image = np.full((32, 40, 3), 120, np.uint8)
     colors = (draw_color(rng_of(6, i), (32, 40), 1.0) for i in range(100))
     color = next(c for c in colors if c.noise is not None and np.std(c.noise) > 3)
-    still = Drawn(False, False, 1.0, (0.5, 0.5), color)
+    still = Transform(False, False, 1.0, (0.5, 0.5), color)
     frames = np.stack([still.image(image, number) for number in range(4)])
     noise = (frames - frames.mean(axis=(1, 2), keepdims=True)).reshape(4, -1)
     correlation = np.corrcoef(noise) - np.eye(4)

@@ -1,4 +1,4 @@
-"""Which frames make a clip."""
+"""Sampling of the frames of a clip."""
 
 import numpy as np
 import pytest
@@ -57,12 +57,12 @@ def test_single_frame_clip():
 
 
 @pytest.mark.parametrize("frame", [-1, 100])
-def test_no_such_frame(frame):
+def test_unknown_frames_are_refused(frame):
     with pytest.raises(IndexError, match="video v"):
         clip_of(frame, ClipSpec())
 
 
-@pytest.mark.parametrize("wrong", [(-1, 4, 1), (4, -1, 1), (4, 4, 0)])
-def test_impossible_specs_are_refused(wrong):
+@pytest.mark.parametrize("values", [(-1, 4, 1), (4, -1, 1), (4, 4, 0)])
+def test_impossible_specs_are_refused(values):
     with pytest.raises(ValueError, match="must be >="):
-        ClipSpec(*wrong)
+        ClipSpec(*values)

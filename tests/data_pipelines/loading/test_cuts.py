@@ -1,15 +1,15 @@
-"""Cuts: which frames a row shows, and that a step's batch is a function of it."""
+"""Cuts in sequences: the frames of a row, and batches as pure functions of the step."""
 
 import numpy as np
 
-from data_pipelines.loading.cuts import FEW, WithCuts, cut_rows
-from data_pipelines.loading.loader import generator
+from data_pipelines.loading.cuts import FEW_CUTS, WithCuts, cut_rows
+from data_pipelines.synthetic.fields import generator
 
 ROWS, LENGTH = 3, 6
 
 
 class Numbered:
-    """Sequences whose every frame is its own (row, time), and a step's number."""
+    """Sequences whose frames contain (row, time), and whose videos are the step."""
 
     source, steps_per_epoch = None, 4
 
@@ -30,7 +30,7 @@ class Numbered:
         return f"video {video}"
 
 
-def test_a_row_goes_on_in_the_rows_after_it():
+def test_a_row_continues_in_the_next_rows():
     counts = []
     for seed in range(200):
         rows = cut_rows(generator(7, seed), ROWS, LENGTH, probability=0.6)
@@ -41,18 +41,20 @@ def test_a_row_goes_on_in_the_rows_after_it():
     counts = np.bincount(counts, minlength=LENGTH)
     assert abs(counts[1:].sum() / counts.sum() - 0.6) < 0.06
     assert len(counts) == LENGTH and counts.all()
-    assert counts[1 : FEW + 1].sum() > 2 * counts[FEW + 1 :].sum()
+    assert counts[1 : FEW_CUTS + 1].sum() > 2 * counts[FEW_CUTS + 1 :].sum()
 
 
-def test_no_probability_one_row_and_one_frame_have_no_cuts():
-    own = np.broadcast_to(np.arange(ROWS)[:, None], (ROWS, LENGTH))
+def test_zero_probability_one_row_and_one_frame_have_no_cuts():
+    identity = np.broadcast_to(np.arange(ROWS)[:, None], (ROWS, LENGTH))
     rng = generator(0, 0)
-    np.testing.assert_array_equal(cut_rows(rng, ROWS, LENGTH, probability=0), own)
+    np.testing.assert_array_equal(cut_rows(rng, ROWS, LENGTH, probability=0), identity)
     assert not cut_rows(rng, 1, LENGTH, probability=1).any()
-    np.testing.assert_array_equal(cut_rows(rng, ROWS, 1, probability=1), own[:, :1])
+    np.testing.assert_array_equal(
+        cut_rows(rng, ROWS, 1, probability=1), identity[:, :1]
+    )
 
 
-def test_frames_masks_and_labels_are_cut_alike_and_the_rest_is_kept():
+def test_frames_masks_and_labels_have_the_same_cuts():
     loader = WithCuts(Numbered(), 1.0, seed=3)
     batch = loader.batch(5)
     label = batch["label"]

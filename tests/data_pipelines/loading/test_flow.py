@@ -1,4 +1,4 @@
-"""Optical flow by an extra: what it finds, and what is said without it."""
+"""Optical flow, and the error if OpenCV is not installed."""
 
 import sys
 
@@ -9,18 +9,18 @@ from data_pipelines.frames import DataError
 from data_pipelines.loading.flow import dense_flow
 
 
-def test_flow_follows_what_moves():
+def test_flow_equals_the_motion():
     pytest.importorskip("cv2", reason="the extra flow is not installed")
     rng = np.random.default_rng(0)
     whole = rng.integers(0, 256, (12, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
     before, after = whole[8:72, 8:72], whole[5:69, 10:74]
     flow = dense_flow(before, after)
     assert flow.shape == (64, 64, 2) and flow.dtype == np.float32
-    found = np.median(flow[16:48, 16:48], (0, 1))
-    np.testing.assert_allclose(found, (-2, 3), atol=0.2)
+    median = np.median(flow[16:48, 16:48], (0, 1))
+    np.testing.assert_allclose(median, (-2, 3), atol=0.2)
 
 
-def test_without_opencv_one_line_says_what_to_install(monkeypatch):
+def test_the_error_without_opencv_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     black = np.zeros((64, 64, 3), np.uint8)
     with pytest.raises(DataError, match=r'pip install -e "\.\[flow\]"$'):

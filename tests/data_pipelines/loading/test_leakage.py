@@ -1,4 +1,4 @@
-"""No frame trains and validates: by name, by content, over all published divisions."""
+"""Training and validation share no frames, by name and content, in all divisions."""
 
 import itertools
 import shutil
@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from data_pipelines.frames import DataError, select
+from data_pipelines.frames import DataError, select_videos
 from data_pipelines.io.images import difference_hash
 from data_pipelines.loading.leakage import check_disjoint
 from data_pipelines.prepare import Request, prepare
 from data_pipelines.prepare.report import describe
 from data_pipelines.prepared import open_prepared
-from data_pipelines.sources import DATASETS, require
+from data_pipelines.sources import DATASETS, check_division
 from data_pipelines.sources.endovis17 import FOLDS, open_endovis17
 from data_pipelines.sources.endovis18 import SEQUENCES
 from data_pipelines.synthetic import write_endovis17
@@ -38,7 +38,7 @@ def prepared(raw, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def leaking(raw, tmp_path_factory):
-    """Sequence 6, which fold 3 validates on, has a frame of sequence 5."""
+    """Sequence 6, a validation sequence of fold 3, has a frame of sequence 5."""
     root = tmp_path_factory.mktemp("leaking") / "raw"
     shutil.copytree(raw, root)
     frame = "left_frames/frame001.png"
@@ -49,7 +49,7 @@ def leaking(raw, tmp_path_factory):
 
 
 def parts(source, division):
-    return select(source, division.train), select(source, division.val)
+    return select_videos(source, division.train), select_videos(source, division.val)
 
 
 def divisions(dataset, videos=()):
@@ -64,8 +64,8 @@ def test_published_divisions_share_no_video():
             assert not set(division.train) & set(division.val)
     assert divisions("folder") == {}
     folds = divisions("endovis17")
-    held = list(itertools.chain(*(folds[f"fold {k}"].val for k in range(4))))
-    assert sorted(held) == [f"instrument_dataset_{k}" for k in range(1, 9)]
+    val_videos = list(itertools.chain(*(folds[f"fold {k}"].val for k in range(4))))
+    assert sorted(val_videos) == [f"instrument_dataset_{k}" for k in range(1, 9)]
     assert FOLDS == ((1, 3), (2, 5), (4, 8), (6, 7))
     published = divisions("endovis18")
     assert [len(published[n].train) for n in ("challenge", "paper", "isinet")] == [
@@ -81,11 +81,13 @@ def test_published_divisions_share_no_video():
 
 
 @pytest.mark.parametrize("fold", range(4))
-def test_every_fold_is_clean_raw_and_prepared(fold, raw, prepared):
+def test_no_fold_shares_frames_in_raw_and_prepared_data(fold, raw, prepared):
     division = divisions("endovis17")[f"fold {fold}"]
     sources = open_endovis17(raw), open_prepared(prepared)
     for first, second in itertools.product(sources, sources):
-        check_disjoint(select(first, division.train), select(second, division.val))
+        check_disjoint(
+            select_videos(first, division.train), select_videos(second, division.val)
+        )
 
 
 def test_a_shared_frame_is_refused_raw_prepared_and_mixed(leaking, raw, tmp_path):
@@ -96,10 +98,10 @@ def test_a_shared_frame_is_refused_raw_prepared_and_mixed(leaking, raw, tmp_path
     published = divisions("endovis17")
     for first, second in itertools.product(sources, sources):
         for fold in range(4):
-            train = select(first, published[f"fold {fold}"].train)
-            val = select(second, published[f"fold {fold}"].val)
-            if fold in (1, 3):  # these part sequences 5 and 6
-                with pytest.raises(DataError, match="frame001.*same picture as train"):
+            train = select_videos(first, published[f"fold {fold}"].train)
+            val = select_videos(second, published[f"fold {fold}"].val)
+            if fold in (1, 3):  # these separate sequences 5 and 6
+                with pytest.raises(DataError, match="frame001.*same image as train"):
                     check_disjoint(train, val)
             else:
                 check_disjoint(train, val)
@@ -107,18 +109,18 @@ def test_a_shared_frame_is_refused_raw_prepared_and_mixed(leaking, raw, tmp_path
 
 def test_a_shared_name_is_refused(raw):
     source = open_endovis17(raw)
-    train = select(source, ["instrument_dataset_1", "instrument_dataset_2"])
+    train = select_videos(source, ["instrument_dataset_1", "instrument_dataset_2"])
     with pytest.raises(DataError, match="instrument_dataset_2: among the training and"):
-        check_disjoint(train, select(source, ["instrument_dataset_2"]))
+        check_disjoint(train, select_videos(source, ["instrument_dataset_2"]))
 
 
 def test_missing_videos_of_a_division_are_named():
     fold = divisions("endovis17")["fold 1"]
-    require(fold, fold.train, fold.val, "fold 1")
+    check_division(fold, fold.train, fold.val, "fold 1")
     with pytest.raises(DataError, match="fold 1 lacks instrument_dataset_8; there are"):
-        require(fold, fold.train[:-1], fold.val, "fold 1")
+        check_division(fold, fold.train[:-1], fold.val, "fold 1")
     with pytest.raises(DataError, match="official has an empty part"):
-        require(divisions("camvid")["official"], [], [], "official")
+        check_division(divisions("camvid")["official"], [], [], "official")
 
 
 def test_the_table_counts_frames_by_class_and_fold(prepared):
@@ -132,16 +134,16 @@ def test_the_table_counts_frames_by_class_and_fold(prepared):
         for side, numbers in enumerate(
             parts(source, divisions("endovis17")[f"fold {fold}"])
         ):
-            shown = np.zeros(8, int)
+            counts = np.zeros(8, int)
             for video, info in enumerate(numbers.videos):
                 for frame in range(len(info.frames)):
-                    shown[np.unique(numbers.label(video, frame))] += 1
-            for info, count in zip(source.classes, shown, strict=True):
+                    counts[np.unique(numbers.label(video, frame))] += 1
+            for info, count in zip(source.classes, counts, strict=True):
                 assert int(rows[info.name][2 * fold + side]) == count
     assert any(line.startswith("2 frames, 225 as distributed: ") for line in table)
 
 
-def test_lookalikes_are_alike_and_others_are_not(raw):
+def test_similar_images_have_similar_hashes(raw):
     source = open_endovis17(raw)
     one, other = source.image(0, 0), source.image(4, 0)
 

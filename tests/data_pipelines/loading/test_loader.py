@@ -1,4 +1,4 @@
-"""Batches: pure in seed and step, safe to keep, honest about faults."""
+"""Batches are pure functions of seed and step, safe to keep, and report errors."""
 
 import contextlib
 import threading
@@ -14,7 +14,7 @@ from data_pipelines.frames import (
     ClassInfo,
     DataError,
     Video,
-    cached,
+    cache_frames,
     resize_label,
 )
 from data_pipelines.loading.augment import Augment
@@ -25,7 +25,7 @@ SIZE = (8, 12)
 
 
 class Numbered:
-    """Frames that carry their own number: red is the video, green the frame."""
+    """Frames that contain their indices: red is the video, green the frame."""
 
     classes = (ClassInfo("background", (0, 0, 0)), ClassInfo("tool", (9, 9, 9)))
     videos = (
@@ -72,14 +72,14 @@ def pairs_of(batch):
     return list(zip(batch["video"].tolist(), batch["frame"].tolist(), strict=True))
 
 
-def running():
+def loader_threads():
     return [t for t in threading.enumerate() if t.name.startswith("clip-loader")]
 
 
 def test_shapes_and_types():
     batch = make().batch(0)
-    described = {name: (a.shape, a.dtype.name) for name, a in batch.items()}
-    assert described == {
+    layout = {name: (a.shape, a.dtype.name) for name, a in batch.items()}
+    assert layout == {
         "frames": ((4, 3, *SIZE, 3), "uint8"),
         "frames_mask": ((4, 3), "bool"),
         "past": ((4, 3, *SIZE, 3), "uint8"),
@@ -126,11 +126,11 @@ def test_an_epoch_is_a_permutation_and_batches_cross_its_edge():
 
 
 @pytest.mark.parametrize("threads", [0, 1, 2, 4])
-@pytest.mark.parametrize("kept", [True, False])
-def test_bytes_do_not_depend_on_threads_or_start(threads, kept):
+@pytest.mark.parametrize("is_cached", [True, False])
+def test_bytes_do_not_depend_on_threads_or_start(threads, is_cached):
     augment = Augment(photometric=0.8)
     expected = [make(augment=augment, threads=0).batch(s) for s in range(11)]
-    source = cached(Numbered()) if kept else Numbered()
+    source = cache_frames(Numbered()) if is_cached else Numbered()
     loader = make(source, augment=augment, threads=threads)
     for start, stop in ((0, 11), (3, 9), (10, 11), (5, 5)):
         batches = copies(loader.iterate(start, stop))
@@ -151,7 +151,7 @@ def test_seed_changes_order_and_clips():
     assert len({past_of_the_last_frame(loader, 0) for loader in loaders}) > 4
 
 
-def test_one_sample_again_in_the_next_epoch_is_another_clip():
+def test_a_sample_is_another_clip_in_the_next_epoch():
     loader = make(spec=ClipSpec(0, 3), batch_size=SAMPLES)
     assert len({past_of_the_last_frame(loader, epoch) for epoch in range(6)}) > 3
 
@@ -205,12 +205,12 @@ def test_label_and_image_get_the_same_geometry():
     batch = make(Painted(), augment=Augment(scale=(1, 1)), batch_size=64).batch(0)
     painted = batch["label"][:, None, ..., None] * np.uint8(255)
     assert (batch["frames"] == painted).all() and (batch["past"] == painted).all()
-    # Two videos' labels, each turned in four ways.
+    # The labels of two videos, each flipped in four ways.
     assert len({label.tobytes() for label in batch["label"]}) == 8
 
 
 class Poisoning(deque):
-    """A free list that overwrites memory as it comes back."""
+    """A free list that overwrites memory when it is returned."""
 
     returned = 0
 
@@ -221,7 +221,7 @@ class Poisoning(deque):
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-def test_nothing_kept_from_a_batch_ever_changes(threads):
+def test_arrays_that_share_memory_with_a_batch_never_change(threads):
     loader = make(threads=threads)
     loader._pool._free = free = Poisoning()
     keep = {
@@ -231,20 +231,20 @@ def test_nothing_kept_from_a_batch_ever_changes(threads):
         "memory": lambda b: memoryview(b["frames"]),
         "nothing": lambda b: None,
     }
-    held = []
+    references = []
     for step, batch in enumerate(loader.iterate(0, 60)):
         assert equal(batch, loader.batch(step))
         name = list(keep)[step % len(keep)]
         value = keep[name](batch)
         if value is not None:
-            held.append((name, value, np.array(value)))
+            references.append((name, value, np.array(value)))
         if step >= 20:
-            held.pop(0)
-        for kind, value, was in held:
-            assert np.array_equal(np.asarray(value), was), kind
+            references.pop(0)
+        for kind, value, copy in references:
+            assert np.array_equal(np.asarray(value), copy), kind
     assert free.returned > 30
-    del batch, held, value, was
-    # JAX lets go of the arrays it shares when it is next called.
+    del batch, references, value, copy
+    # JAX releases shared arrays at its next call.
     jax.device_put(0)
     assert free.returned == 60
 
@@ -256,8 +256,8 @@ def test_memory_is_reused_and_aligned():
         places.add(batch["frames"].ctypes.data)
         assert all(array.ctypes.data % 64 == 0 for array in batch.values())
     assert len(places) <= 4
-    kept = list(make(threads=2).iterate(0, 8))
-    assert len({batch["frames"].ctypes.data for batch in kept}) == 8
+    batches = list(make(threads=2).iterate(0, 8))
+    assert len({batch["frames"].ctypes.data for batch in batches}) == 8
 
 
 def test_fields_of_the_pool_do_not_overlap():
@@ -290,16 +290,16 @@ class Broken(Numbered):
     ("error", "kind"),
     [(DataError(["bad file"]), DataError), (KeyError("bad"), RuntimeError)],
 )
-def test_errors_name_video_and_frame_and_end_the_threads(threads, error, kind):
+def test_errors_name_video_and_frame_and_stop_the_threads(threads, error, kind):
     loader = make(Broken(error), threads=threads)
     with pytest.raises(kind, match=r"video second, frame f6: .*bad") as caught:
         for _ in loader.iterate(0, 50):
             pass
     assert caught.value.__cause__ is error
-    assert not running()
+    assert not loader_threads()
 
 
-def test_good_batches_come_before_the_faulty_one():
+def test_valid_batches_precede_the_invalid_one():
     loader = make(Broken(DataError(["bad"])), batch_size=1, spec=ClipSpec(0, 0))
     good = []
     with pytest.raises(DataError):
@@ -310,17 +310,17 @@ def test_good_batches_come_before_the_faulty_one():
     assert good == order[: order.index((1, 6))]
 
 
-def test_leaving_early_ends_the_threads():
+def test_leaving_early_stops_the_threads():
     loader = make(threads=3)
     with contextlib.closing(loader.iterate(0, 10**9)) as batches:
         for step, _ in enumerate(batches):
-            assert running()
+            assert loader_threads()
             if step == 3:
                 break
-    assert not running()
+    assert not loader_threads()
     for _ in loader.iterate(0, 10**9):
         break
-    assert not running()
+    assert not loader_threads()
 
 
 def test_threads_read_ahead_of_the_consumer():
@@ -354,20 +354,20 @@ def test_a_cached_source_is_read_once():
             return super().label(video, frame)
 
     source = Counting()
-    for _ in make(cached(source), threads=0).iterate(0, 40):
+    for _ in make(cache_frames(source), threads=0).iterate(0, 40):
         pass
     assert len(source.reads) == len(set(source.reads))
     labels = {read[1:] for read in source.reads if read[0] == "label"}
     assert labels == set(make().samples)
 
 
-def test_frames_of_another_size_are_named():
+def test_frames_of_different_sizes_are_named():
     class Mixed(Numbered):
         def image(self, video, frame):
             image = super().image(video, frame)
             return image[:-1] if (video, frame) == (1, 9) else image
 
-    with pytest.raises(DataError, match=r"video second, frame f9: .*resized"):
+    with pytest.raises(DataError, match=r"video second, frame f9: .*resize_frames"):
         for _ in make(Mixed()).iterate(0, 4):
             pass
 
@@ -387,7 +387,7 @@ def test_impossible_options_are_refused(options, text):
         make(**options)
 
 
-def test_nothing_to_train_on():
+def test_a_source_without_labels_is_refused():
     class Bare(Numbered):
         videos = (Video("only", ("a", "b"), frozenset({0, 1})),)
 

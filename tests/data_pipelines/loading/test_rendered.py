@@ -1,4 +1,4 @@
-"""The endless stream: a batch is a function of seed and step, whoever renders it."""
+"""The endless stream: batches are pure functions of seed and step."""
 
 import dataclasses
 import os
@@ -52,7 +52,7 @@ def test_a_batch_has_the_arrays_of_a_clip_loader(stream: SceneStream) -> None:
     assert batch["label"].max() <= 3
 
 
-def test_rows_change_scenes_one_after_the_other(stream: SceneStream) -> None:
+def test_rows_change_scenes_at_different_steps(stream: SceneStream) -> None:
     shown = np.array([[stream.row(s, r)["video"] for r in range(4)] for s in range(5)])
     changed = np.diff(shown, axis=0) != 0
     assert changed.sum(1).tolist() == [1, 1, 1, 1]
@@ -65,22 +65,22 @@ def test_a_batch_names_its_scenes(stream: SceneStream) -> None:
     assert names == [f"scene {number}" for number in numbers]
 
 
-def test_a_row_keeps_the_scene_that_it_shows_and_no_other(
+def test_a_row_keeps_only_its_current_scene(
     stream: SceneStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[int] = []
+    numbers: list[int] = []
     real = module.make_varied_scene
 
-    def counted(seed: int, number: int, *more):
-        made.append(number)
+    def record(seed: int, number: int, *more):
+        numbers.append(number)
         return real(seed, number, *more)
 
     monkeypatch.setattr(module, "_scenes", {})
-    monkeypatch.setattr(module, "make_varied_scene", counted)
+    monkeypatch.setattr(module, "make_varied_scene", record)
     for step in range(5):
         stream.batch(step)
-    # Four rows begin with a scene each, and each changes once in five steps but one.
-    assert len(made) == len(set(made)) == 8
+    # Four rows start with one scene each and change scenes four times in five steps.
+    assert len(numbers) == len(set(numbers)) == 8
     assert len(module._scenes) == 4
 
 
@@ -99,15 +99,15 @@ def test_every_frame_of_a_sequence_is_labeled(stream: SceneStream) -> None:
     assert scored.batch(0)["label"].shape == (2, 2, *SIZE)
 
 
-def test_bursts_are_put_into_sequences_and_nowhere_else(stream: SceneStream) -> None:
+def test_only_frames_of_sequences_are_corrupted(stream: SceneStream) -> None:
     spec = ClipSpec(3, 0, score_all=True)
     plain = dataclasses.replace(stream, spec=spec, batch_size=2)
     always = dataclasses.replace(plain, corruption=Corruption(1.0, ("glare",)))
-    clean, spoiled = plain.batch(1), always.batch(1)
-    changed = (clean["frames"] != spoiled["frames"]).any((2, 3, 4))
+    clean, corrupted = plain.batch(1), always.batch(1)
+    changed = (clean["frames"] != corrupted["frames"]).any((2, 3, 4))
     assert changed.any(1).all() and not changed[:, 0].any()
-    same({**clean, "frames": 0}, {**spoiled, "frames": 0})
-    same(spoiled, always.batch(1))
+    same({**clean, "frames": 0}, {**corrupted, "frames": 0})
+    same(corrupted, always.batch(1))
 
 
 def test_validation_scenes_are_not_training_scenes(stream: SceneStream) -> None:
@@ -146,7 +146,7 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_leave_signals_to_the_trainer_and_end_with_it(tmp_path: Path) -> None:
+def test_workers_ignore_signals_and_exit_with_the_trainer(tmp_path: Path) -> None:
     (tmp_path / "trainer.py").write_text(TRAINER)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     with subprocess.Popen(
@@ -160,7 +160,7 @@ def test_workers_leave_signals_to_the_trainer_and_end_with_it(tmp_path: Path) ->
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(worker, number)
         time.sleep(0.5)
-        os.kill(worker, 0)  # it is still there
+        os.kill(worker, 0)  # it is still running
         trainer.kill()
     deadline = time.monotonic() + 20
     while _is_running(worker) and time.monotonic() < deadline:
@@ -173,6 +173,6 @@ def _is_running(number: int) -> bool:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    # Where nobody collects orphans, an ended one stays listed.
+    # Without a process that reaps orphans, a finished one remains as a zombie.
     status = Path(f"/proc/{number}/stat")
     return not status.exists() or status.read_text().split()[2] != "Z"

@@ -1,4 +1,4 @@
-"""Archives from strangers: good ones unpack whole, others leave nothing."""
+"""Untrusted archives: valid ones are unpacked completely, others leave nothing."""
 
 import gzip
 import io
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.frames import DataError
-from data_pipelines.prepare import Caps, extract, is_archive
+from data_pipelines.prepare import Limits, extract, is_archive
 
 FILES = {"a/one.png": b"1" * 700, "a/b/two.png": b"22", "three.json": b"{}"}
 
@@ -38,7 +38,7 @@ def tar_member(name, data=b"", kind=tarfile.REGTYPE, target=""):
     return info, data
 
 
-def unpacked(folder):
+def contents(folder):
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
@@ -46,13 +46,13 @@ def unpacked(folder):
     }
 
 
-def refused(archive, folder, match, caps=None):
+def refused(archive, folder, match, limits=None):
     with pytest.raises(DataError, match=match):
-        extract(archive, folder, caps)
-    assert unpacked(folder) == {}
+        extract(archive, folder, limits)
+    assert contents(folder) == {}
 
 
-def test_zip_and_tar_unpack_whole(tmp_path):
+def test_zip_and_tar_are_unpacked_completely(tmp_path):
     plain = make_zip(tmp_path / "a.zip", FILES)
     tar = [tar_member(name, data) for name, data in FILES.items()]
     for number, archive in enumerate(
@@ -61,14 +61,14 @@ def test_zip_and_tar_unpack_whole(tmp_path):
         assert is_archive(archive)
         folder = tmp_path / f"out{number}"
         assert extract(archive, folder) == len(FILES)
-        assert unpacked(folder) == FILES
+        assert contents(folder) == FILES
 
 
-def test_what_macos_leaves_is_skipped(tmp_path):
+def test_files_that_macos_adds_are_skipped(tmp_path):
     extra = {"__MACOSX/a/._one.png": b"x", ".DS_Store": b"x", "a/._one.png": b"x"}
     archive = make_zip(tmp_path / "a.zip", FILES | extra)
     extract(archive, tmp_path / "out")
-    assert unpacked(tmp_path / "out") == FILES
+    assert contents(tmp_path / "out") == FILES
 
 
 def test_an_archive_without_files_is_refused(tmp_path):
@@ -77,7 +77,7 @@ def test_an_archive_without_files_is_refused(tmp_path):
         make_tar(tmp_path / "dot.tar", [folder]),
         make_zip(tmp_path / "hidden.zip", {".DS_Store": b"x"}),
     ):
-        with pytest.raises(DataError, match=f"{archive.name}: holds no files"):
+        with pytest.raises(DataError, match=f"{archive.name}: contains no files"):
             extract(archive, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -102,7 +102,7 @@ def test_names_that_lead_out_are_refused(tmp_path, name, match):
     assert {path.name for path in tmp_path.rglob("*")} <= {"in", "a.zip", "a.tar"}
 
 
-def test_a_name_that_goes_on_behind_a_nul_is_refused(tmp_path):
+def test_a_name_that_continues_after_a_nul_is_refused(tmp_path):
     archive = make_zip(tmp_path / "a.zip", {"a/one.pngX.txt": b"x"})
     archive.write_bytes(archive.read_bytes().replace(b"pngX", b"png\0"))
     refused(archive, tmp_path / "out", "other systems")
@@ -113,9 +113,9 @@ def test_a_name_that_goes_on_behind_a_nul_is_refused(tmp_path):
     [
         (tarfile.SYMTYPE, "a link"),
         (tarfile.LNKTYPE, "a link"),
-        (tarfile.CHRTYPE, "no plain file"),
-        (tarfile.BLKTYPE, "no plain file"),
-        (tarfile.FIFOTYPE, "no plain file"),
+        (tarfile.CHRTYPE, "not a regular file"),
+        (tarfile.BLKTYPE, "not a regular file"),
+        (tarfile.FIFOTYPE, "not a regular file"),
     ],
 )
 def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind, match):
@@ -124,7 +124,7 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind, match):
 
 
 @pytest.mark.parametrize(
-    ("form", "match"), [(stat.S_IFLNK, "a link"), (stat.S_IFCHR, "no plain file")]
+    ("form", "match"), [(stat.S_IFLNK, "a link"), (stat.S_IFCHR, "not a regular file")]
 )
 def test_links_and_devices_in_a_zip_are_refused(tmp_path, form, match):
     info = zipfile.ZipInfo("odd")
@@ -139,23 +139,23 @@ def test_bombs_are_refused_before_anything_is_written(tmp_path):
     refused(archive, tmp_path / "out", "times its size")
     tar = make_tar(tmp_path / "a.tar.gz", [tar_member(*next(iter(zeros.items())))])
     refused(tar, tmp_path / "out", "times its size")
-    caps = Caps(size=10**7, ratio=1e9)
-    refused(archive, tmp_path / "out", "more than 0.01 GB", caps)
-    assert extract(archive, tmp_path / "out", Caps(ratio=1e9)) == 1
+    limits = Limits(size=10**7, ratio=1e9)
+    refused(archive, tmp_path / "out", "more than 0.01 GB", limits)
+    assert extract(archive, tmp_path / "out", Limits(ratio=1e9)) == 1
 
 
 def test_too_many_members_are_refused(tmp_path):
     archive = make_zip(tmp_path / "a.zip", FILES)
-    refused(archive, tmp_path / "out", "more than 2 members", Caps(count=2))
+    refused(archive, tmp_path / "out", "more than 2 members", Limits(count=2))
 
 
-def test_a_zip_that_lies_about_a_size_writes_no_more_than_it_says(tmp_path):
+def test_a_zip_with_a_wrong_size_writes_no_more_than_the_size(tmp_path):
     archive = make_zip(tmp_path / "a.zip", {"a.png": b"x" * 5000})
     data = archive.read_bytes()
     archive.write_bytes(data.replace((5000).to_bytes(4, "little"), b"\x0a\0\0\0"))
-    with pytest.raises(DataError, match="damaged|cut short"):
+    with pytest.raises(DataError, match="damaged|truncated"):
         extract(archive, tmp_path / "out")
-    assert all(len(data) <= 10 for data in unpacked(tmp_path / "out").values())
+    assert all(len(data) <= 10 for data in contents(tmp_path / "out").values())
 
 
 def test_damaged_archives_are_named(tmp_path):
@@ -177,19 +177,19 @@ def test_damaged_archives_are_named(tmp_path):
 def test_two_archives_may_share_a_file_only_if_it_is_the_same(tmp_path):
     extract(make_zip(tmp_path / "a.zip", FILES), tmp_path / "out")
     extract(make_zip(tmp_path / "b.zip", {"three.json": b"{}"}), tmp_path / "out")
-    assert unpacked(tmp_path / "out") == FILES
+    assert contents(tmp_path / "out") == FILES
     with pytest.raises(DataError, match="earlier archive"):
         extract(make_zip(tmp_path / "c.zip", {"three.json": b"[]"}), tmp_path / "out")
     with pytest.raises(DataError, match="a file and a folder"):
         extract(make_zip(tmp_path / "d.zip", {"three.json/x": b""}), tmp_path / "out")
 
 
-def test_a_tar_of_a_folders_content_unpacks(tmp_path):
+def test_a_tar_of_the_current_folder_is_unpacked(tmp_path):
     here = tar_member(".", kind=tarfile.DIRTYPE)
     inner = [tar_member(f"./{name}", data) for name, data in FILES.items()]
     archive = make_tar(tmp_path / "a.tar.gz", [here, *inner])
     assert extract(archive, tmp_path / "out") == len(FILES)
-    assert unpacked(tmp_path / "out") == FILES
+    assert contents(tmp_path / "out") == FILES
 
 
 def test_every_changed_bit_of_a_packed_tar_is_found(tmp_path):
@@ -200,7 +200,7 @@ def test_every_changed_bit_of_a_packed_tar_is_found(tmp_path):
     )
     data = whole.read_bytes()
     bad = tmp_path / "bad.tgz"
-    # Behind the header of gzip, which has a time and a name that nothing depends on.
+    # After the gzip header, whose time and name are not used.
     for place in rng.integers(40, len(data), 60):
         changed = bytearray(data)
         changed[place] ^= 1 << rng.integers(8)
@@ -209,7 +209,7 @@ def test_every_changed_bit_of_a_packed_tar_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_of_many_megabytes_is_not_unfolded(tmp_path, kind):
+def test_a_header_of_many_megabytes_is_not_read(tmp_path, kind):
     archive = tmp_path / "bomb.tar.gz"
     info = tarfile.TarInfo("pax")
     info.type, info.size = kind, 200 << 20
@@ -223,7 +223,7 @@ def test_a_header_of_many_megabytes_is_not_unfolded(tmp_path, kind):
     tracemalloc.stop()
 
 
-def test_chains_of_headers_and_data_behind_the_end_are_refused(tmp_path):
+def test_chains_of_headers_and_data_after_the_end_are_refused(tmp_path):
     pax = tarfile.TarInfo("pax")
     pax.type, text = tarfile.XHDTYPE, b"13 path=a.bin\n"
     pax.size = len(text)
@@ -233,18 +233,18 @@ def test_chains_of_headers_and_data_behind_the_end_are_refused(tmp_path):
     refused(tmp_path / "chain.tar.gz", tmp_path / "out", r"chain\.tar\.gz: damaged")
     with gzip.open(tmp_path / "long.tar.gz", "wb", compresslevel=1) as file:
         file.write(bytes(40 << 20))
-    refused(tmp_path / "long.tar.gz", tmp_path / "out", "behind its end")
+    refused(tmp_path / "long.tar.gz", tmp_path / "out", "after its end")
 
 
 @pytest.mark.parametrize(
     "name", ["a/\x1b[2J.png", "nul", "a/CON.png", "x/a\u202egnp.exe", "b/\udcff.png"]
 )
-def test_names_that_no_terminal_or_disk_should_see_are_refused(tmp_path, name):
+def test_names_that_are_unsafe_on_terminals_or_disks_are_refused(tmp_path, name):
     archive = make_tar(tmp_path / "a.tar", [tar_member(name, b"1")])
     refused(archive, tmp_path / "out", "; refused")
 
 
-def test_random_damage_of_archives_ends_in_the_one_error(tmp_path):
+def test_random_damage_of_archives_raises_data_errors_only(tmp_path):
     rng = np.random.default_rng(0)
     tar = [tar_member(name, data) for name, data in FILES.items()]
     wholes = [make_zip(tmp_path / "a.zip", FILES), make_tar(tmp_path / "a.tar", tar)]

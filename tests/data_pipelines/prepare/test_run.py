@@ -1,4 +1,4 @@
-"""Raw trees to records: the content, the report of faults, and interruption."""
+"""Preparing raw folders: the records, error messages, and interruption."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def raw(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two videos of one's own, the masks in `parts`."""
+    """Two videos in the folder layout, with masks in `parts`."""
     rng = np.random.default_rng(0)
     for video in ("a", "b"):
         for frame in range(3):
@@ -59,7 +59,7 @@ def run(dataset, raw, out, *options):
     command = ["--dataset", dataset, "--raw", str(raw), "--out", str(out), *options]
     try:
         return main(command)
-    except SystemExit as stop:  # the parser's
+    except SystemExit as stop:  # raised by the parser
         return stop.code
 
 
@@ -88,7 +88,7 @@ def snapshot(folder):
 
 
 @pytest.mark.parametrize("task", ["types", "parts", "binary"])
-def test_endovis17_is_what_the_reader_reads(raw, tmp_path, task):
+def test_prepared_endovis17_equals_the_source(raw, tmp_path, task):
     out = tmp_path / "out"
     assert run("endovis17", raw / "endovis17", out, "--size", SIZE, "--task", task) == 0
     source = open_endovis17(raw / "endovis17", task=task)
@@ -100,14 +100,14 @@ def test_endovis17_is_what_the_reader_reads(raw, tmp_path, task):
 
 
 @pytest.mark.parametrize("task", ["parts", "all"])
-def test_endovis18_is_what_the_reader_reads(raw, tmp_path, task):
+def test_prepared_endovis18_equals_the_source(raw, tmp_path, task):
     out = tmp_path / "out"
     assert run("endovis18", raw / "endovis18", out, "--size", SIZE, "--task", task) == 0
     source = open_endovis18(raw / "endovis18", task=task)
     assert_same_frames(open_prepared(out), source, (32, 40))
 
 
-def test_odd_label_pixels_are_counted(tmp_path, capsys):
+def test_unknown_label_values_are_counted(tmp_path, capsys):
     root = tmp_path / "raw"
     write_endovis18(root, seed=5, sequences=(1,), frames=2, size=(64, 80))
     path = root / "seq_1" / "labels" / "frame001.png"
@@ -135,7 +135,7 @@ def test_odd_label_pixels_are_counted(tmp_path, capsys):
     assert open_prepared(tmp_path / "17").entry(0, 0).odd == {name: {"31": 1}}
 
 
-def test_own_folders_keep_their_size(folder, tmp_path):
+def test_images_of_folders_keep_their_size(folder, tmp_path):
     out = tmp_path / "out"
     assert run("folder", folder, out, "--masks", "parts") == 0
     assert_same_frames(open_prepared(out), open_folder(folder, masks="parts"))
@@ -161,13 +161,13 @@ def test_endovis15_has_its_classes(folder, tmp_path):
     assert prepared.label(1, 2).shape == (24, 30)
 
 
-def test_jpeg_is_near_and_its_hash_is_of_what_it_decodes_to(raw, tmp_path):
+def test_jpeg_is_close_and_its_hash_is_that_of_the_decoded_image(raw, tmp_path):
     out = tmp_path / "out"
     options = ("--format", "jpeg", "--size", SIZE)
     assert run("endovis17", raw / "endovis17", out, *options) == 0
     source, prepared = open_endovis17(raw / "endovis17"), open_prepared(out)
-    wanted = resize_image(source.image(0, 0), (32, 40)).astype(int)
-    error = np.abs(prepared.image(0, 0) - wanted).mean()
+    expected = resize_image(source.image(0, 0), (32, 40)).astype(int)
+    error = np.abs(prepared.image(0, 0) - expected).mean()
     assert 0 < error < 4
 
 
@@ -193,7 +193,7 @@ def test_parquet_where_array_record_is_missing(raw, tmp_path, monkeypatch):
     )
 
 
-def test_archives_are_as_good_as_folders(raw, tmp_path, capsys):
+def test_archives_give_the_same_records_as_folders(raw, tmp_path, capsys):
     zips = tmp_path / "zips"
     zips.mkdir()
     tree = raw / "endovis18"
@@ -204,15 +204,15 @@ def test_archives_are_as_good_as_folders(raw, tmp_path, capsys):
             archive.writestr("__MACOSX/seq_1/left_frames/._frame000.png", b"x")
     options = ["--size", SIZE, "--dataset", "endovis18"]
     both = [str(path) for path in sorted(zips.iterdir())]
-    for number, given in enumerate(([str(zips)], both)):
+    for number, paths in enumerate(([str(zips)], both)):
         out = tmp_path / f"out{number}"
-        assert main([*options, "--raw", *given, "--out", str(out)]) == 0
+        assert main([*options, "--raw", *paths, "--out", str(out)]) == 0
         assert_same_frames(open_prepared(out), open_endovis18(tree), (32, 40))
         assert not (out / "raw").exists()
     assert "for 1000 frames" in capsys.readouterr().out
 
 
-def test_a_missing_raw_folder_says_where_the_data_come_from(tmp_path, capsys):
+def test_a_missing_raw_folder_says_how_to_obtain_the_data(tmp_path, capsys):
     for dataset, tree in (
         ("endovis17", "instrument_dataset_K/left_frames/frameNNN.png"),
         ("endovis18", "seq_K/labels/frameNNN.png"),
@@ -240,7 +240,7 @@ def test_a_second_run_does_nothing_and_another_request_is_refused(
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_progress_is_drawn_on_a_terminal_only(terminal, capsys):
+def test_progress_is_shown_only_on_a_terminal(terminal, capsys):
     stream = io.StringIO()
     stream.isatty = lambda: terminal
     bar = ProgressBar(stream)
@@ -248,13 +248,13 @@ def test_progress_is_drawn_on_a_terminal_only(terminal, capsys):
     bar.show(2, 4)  # too soon after the first
     bar.show(4, 4)
     bar.log("a line")
-    drawn = stream.getvalue()
+    output = stream.getvalue()
     assert capsys.readouterr().out == "a line\n"
     if terminal:
-        assert "1/4 frames" in drawn and "4/4 frames, 0:00 left" in drawn
-        assert "2/4" not in drawn and drawn.endswith("\r\x1b[K")
+        assert "1/4 frames" in output and "4/4 frames, 0:00 left" in output
+        assert "2/4" not in output and output.endswith("\r\x1b[K")
     else:
-        assert not drawn
+        assert not output
 
 
 def test_wrong_requests_are_refused_in_one_line(raw, folder, tmp_path, capsys):
@@ -270,7 +270,7 @@ def test_wrong_requests_are_refused_in_one_line(raw, folder, tmp_path, capsys):
         ("folder", "out", ("--threads", "0"), "at least 1"),
         ("folder", "taken", (), "not empty and without manifest.json"),
         ("folder", "taken/x.png", (), "is a file"),
-        ("folder", ".", (), "not empty|holds the raw"),
+        ("folder", ".", (), "not empty|contains the raw"),
     ):
         assert run(dataset, folder, tmp_path / out, *options) == 2
         report = capsys.readouterr().err
@@ -281,7 +281,7 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
-def test_a_killed_run_leaves_nothing_half_done(raw, tmp_path):
+def test_a_killed_run_leaves_no_incomplete_output(raw, tmp_path):
     command = [sys.executable, "-m", "data_pipelines.prepare", "--dataset"]
     command += ["endovis17", "--raw", str(raw / "endovis17"), "--size", SIZE]
     out = tmp_path / "out"

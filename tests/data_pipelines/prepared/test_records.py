@@ -1,4 +1,4 @@
-"""Prepared data: random access, threads, and damage that is never silent."""
+"""Prepared data: random access, threads, and detection of damage."""
 
 import io
 import json
@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.frames import ClassInfo, DataError, cached, check, resized
+from data_pipelines.frames import (
+    ClassInfo,
+    DataError,
+    cache_frames,
+    check,
+    resize_frames,
+)
 from data_pipelines.io.images import difference_hash
 from data_pipelines.prepared import (
     MANIFEST,
@@ -36,14 +42,14 @@ COUNTS = {"first": 4, "second": 3}
 SIZE = (6, 8)
 
 
-def encoded(array):
+def encode(array):
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, "PNG")
     return stream.getvalue()
 
 
 def frame(video, index):
-    """Picture and label by place; every fourth frame has no label."""
+    """Returns the image and the label of a frame; every fourth frame has no label."""
     rng = np.random.default_rng([len(video), index])
     image = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     label = rng.integers(0, 3, (12, 16), dtype=np.uint8)
@@ -75,8 +81,8 @@ def record_of(video, index):
     image, label = frame(video, index)
     label = np.full(SIZE, 255, np.uint8) if label is None else label
     return {
-        "image": encoded(image),
-        "label": encoded(label),
+        "image": encode(image),
+        "label": encode(label),
         "video": video,
         "frame": f"f{index}",
         "index": index,
@@ -108,12 +114,12 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture
-def copied(written, tmp_path):
+def copy(written, tmp_path):
     shutil.copytree(written[0], tmp_path / "copy")
     return tmp_path / "copy"
 
 
-def test_frames_come_back_in_any_order_and_from_many_threads(written):
+def test_frames_are_read_in_any_order_by_many_threads(written):
     folder, manifest = written
     source = open_prepared(folder)
     assert source.classes == manifest.classes
@@ -141,46 +147,46 @@ def test_a_frame_without_a_label_has_none(written):
         source.image(0, 4)
 
 
-def test_views_stack_on_it(written):
-    source = cached(resized(open_prepared(written[0]), (3, 4)))
+def test_views_can_be_applied(written):
+    source = cache_frames(resize_frames(open_prepared(written[0]), (3, 4)))
     check(source)
     assert source.image(1, 2).shape == (3, 4, 3)
     assert source.label(1, 2).shape == (12, 16)
 
 
-def test_manifest_comes_back_as_written(written):
+def test_manifest_is_read_as_written(written):
     assert read_manifest(written[0]) == written[1]
 
 
-def test_undamaged_data_verify(written, capsys):
+def test_undamaged_data_are_verified(written, capsys):
     assert verify(written[0]) == (2, 7)
     assert main([str(written[0])]) == 0
-    assert "7 frames, all as in the manifest" in capsys.readouterr().out
+    assert "7 frames, all match the manifest" in capsys.readouterr().out
 
 
-def test_an_edited_manifest_is_refused(copied, capsys):
-    file = copied / MANIFEST
+def test_an_edited_manifest_is_refused(copy, capsys):
+    file = copy / MANIFEST
     content = json.loads(file.read_text())
     content["frames"][2]["index"] = 1
     for text in (json.dumps(content), file.read_text()[:-40], "[]", "{}"):
         file.write_text(text)
         with pytest.raises(DataError, match="prepare the data again"):
-            open_prepared(copied)
-        assert main([str(copied)]) == 2
+            open_prepared(copy)
+        assert main([str(copy)]) == 2
         assert capsys.readouterr().err.startswith("error: ")
     file.unlink()
-    assert main([str(copied)]) == 2
+    assert main([str(copy)]) == 2
     assert "data_pipelines.prepare" in capsys.readouterr().err
 
 
-def test_damage_to_the_records_is_never_silent(copied):
-    """Bits flipped and tails cut: found, or the values are the right ones."""
-    (shard,) = copied.rglob("*array_record-*")
+def test_damage_to_the_records_is_detected(copy):
+    """After bit flips and truncation, an error is raised or the values are correct."""
+    (shard,) = copy.rglob("*array_record-*")
     whole = shard.read_bytes()
-    # Most of a small shard is padding, damage to which changes nothing.
+    # Most of a small shard is padding, where damage has no effect.
     used = np.flatnonzero(np.frombuffer(whole, np.uint8))
     rng = np.random.default_rng(0)
-    found = 0
+    detected = 0
     for trial in range(12):
         data = bytearray(whole)
         place = int(rng.choice(used))
@@ -190,52 +196,52 @@ def test_damage_to_the_records_is_never_silent(copied):
             del data[place:]
         shard.write_bytes(bytes(data))
         try:
-            verify(copied)
+            verify(copy)
         except DataError as error:
-            found += 1
-            assert all(str(copied) in fault for fault in error.faults)
+            detected += 1
+            assert all(str(copy) in fault for fault in error.faults)
             continue
-        source = open_prepared(copied)
+        source = open_prepared(copy)
         for number, (video, index) in enumerate(PLACES):
             image, _ = frame(video, index)
             place = (0, number) if number < 4 else (1, number - 4)
             np.testing.assert_array_equal(source.image(*place), image)
-    assert found >= 6
+    assert detected >= 6
     shard.unlink()
     with pytest.raises(DataError):
-        verify(copied)
+        verify(copy)
 
 
 @pytest.mark.parametrize("change", ["image", "label", "order", "fewer", "size"])
-def test_records_of_other_content_are_reported(tmp_path, change):
+def test_records_that_differ_from_the_manifest_are_reported(tmp_path, change):
     records = [record_of(*place) for place in PLACES]
     image, label = frame("first", 1)
     if change == "image":
         image[2, 3, 0] ^= 1
-        records[1]["image"] = encoded(image)
+        records[1]["image"] = encode(image)
     elif change == "label":
         label[4, 4] = (label[4, 4] + 1) % 3
-        records[1]["label"] = encoded(label)
+        records[1]["label"] = encode(label)
     elif change == "order":
         records[1], records[2] = records[2], records[1]
     elif change == "size":
-        records[1]["image"] = encoded(image[:-1])
+        records[1]["image"] = encode(image[:-1])
     else:
         records.pop()
     write(tmp_path / "out", records)
     with pytest.raises(DataError) as error:
         verify(tmp_path / "out")
-    wanted = {
+    messages = {
         "image": "frame f1: image decodes to other values",
         "label": "frame f1: label decodes to other values",
         "order": "record of first, frame f2",
         "size": "image of (5, 8)",
         "fewer": "6 records, the manifest has 7",
     }
-    assert wanted[change] in error.value.faults[0]
+    assert messages[change] in error.value.faults[0]
 
 
-def test_the_hash_knows_shape_and_type():
+def test_the_hash_depends_on_shape_and_dtype():
     array = np.arange(12, dtype=np.uint8)
     hashes = {
         array_sha256(array),
@@ -248,5 +254,5 @@ def test_the_hash_knows_shape_and_type():
     assert array_sha256(flipped) == array_sha256(flipped.copy())
 
 
-def test_raw_folders_are_read_without_the_library_of_records():
+def test_raw_folders_are_read_without_tensorflow_datasets():
     subprocess.run([sys.executable, "-c", LAZY], check=True)

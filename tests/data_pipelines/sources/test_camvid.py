@@ -46,7 +46,7 @@ def test_a_video_is_a_run_of_one_drive_without_a_gap(root):
     assert len(official.train) == 3 and official.val == ("val_0001TP_00100",)
 
 
-def test_all_eleven_classes_count_and_unlabelled_does_not(root):
+def test_all_eleven_classes_are_scored_and_unlabeled_is_not(root):
     source = open_camvid(root)
     label = source.label(0, 0)
     assert label.ravel()[:12].tolist() == [*range(1, 12), IGNORE]
@@ -71,7 +71,7 @@ def test_faults_are_named(root):
     for part in (
         "00102.jpg: frame without",
         "00104.png: mask without",
-        "odd.jpg: must",
+        "odd.jpg: the name must",
     ):
         assert part in str(error.value)
 

@@ -1,4 +1,4 @@
-"""Datasets are described in one place, and nothing else knows their names."""
+"""Descriptions of datasets are complete, and other code does not use their names."""
 
 import ast
 import dataclasses
@@ -32,27 +32,29 @@ def test_a_description_is_complete(dataset, tmp_path):
         assert dataset.names(tmp_path, request) == []
 
 
-def test_names_of_datasets_are_in_their_packages_alone():
-    """No code asks which dataset it has: it asks what the dataset is like."""
+def test_dataset_names_are_not_compared():
+    """Code must use a dataset's description instead of comparing its name."""
     for folder in ("dmnet_jax", "data_pipelines"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(node, ast.Compare):
                     continue
                 inner = list(ast.walk(node))
-                asks = any(getattr(part, "attr", "") == "dataset" for part in inner)
+                compares = any(getattr(part, "attr", "") == "dataset" for part in inner)
                 names = {p.value for p in inner if isinstance(p, ast.Constant)}
-                assert not (asks and names & {*DATASETS}), f"{path}:{node.lineno}"
+                assert not (compares and names & {*DATASETS}), f"{path}:{node.lineno}"
 
 
-def test_one_description_is_enough_to_train_on(tmp_path, monkeypatch):
+def test_a_description_is_sufficient_for_training(tmp_path, monkeypatch):
     root = write_videos(tmp_path, names=("one", "two"))
     toy = Dataset(
         name="toy",
         classes={"": DATASETS["endovis15"].classes[""]},
         protocol="global",
         obtain="Made here.",
-        open=lambda root, request, chosen: open_folder(root, videos=chosen.videos),
+        open=lambda root, request, selection: open_folder(
+            root, videos=selection.videos
+        ),
         names=lambda root, request: ["one", "two"],
         divisions=lambda videos: {"official": Division(("one",), ("two",))},
     )

@@ -1,4 +1,4 @@
-"""The challenge's raw layout, written small and read back."""
+"""EndoVis 2017: small data in the layout of the challenge, read back."""
 
 import numpy as np
 import pytest
@@ -54,8 +54,8 @@ FOLDERS = {
 SIZE = (32, 40)
 
 
-def framed(picture, size=SIZE):
-    """The picture in its dark border, placed as in the 1080x1920 frames."""
+def add_border(picture, size=SIZE):
+    """Adds the dark border of the 1080x1920 frames to a picture."""
     height, width = size
     frame = np.zeros(
         (round(1080 / 1024 * height), round(1920 / 1280 * width), *picture.shape[2:]),
@@ -72,17 +72,17 @@ def save(path, array):
 
 
 def write_sequence(root, k, frames=2):
-    """Random pictures and masks with overlaps; returns the masks by folder."""
+    """Writes random images and overlapping masks; returns the masks by folder."""
     rng = np.random.default_rng(k)
     folder = root / f"instrument_dataset_{k}"
     masks = {name: [] for name in FOLDERS[k]}
     for frame in range(frames):
         picture = rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
-        save(folder / f"left_frames/frame{frame:03}.png", framed(picture))
+        save(folder / f"left_frames/frame{frame:03}.png", add_border(picture))
         for name in FOLDERS[k]:
             mask = rng.choice([0, 0, 0, 10, 20, 30, 40], SIZE).astype(np.uint8)
             masks[name].append(mask)
-            stored = framed(mask)
+            stored = add_border(mask)
             if k == 7:
                 stored = np.repeat(stored[..., None], 3, axis=-1)
             save(folder / "ground_truth" / name / f"frame{frame:03}.png", stored)
@@ -97,7 +97,7 @@ def data(tmp_path_factory):
 
 
 def reference(masks, types, task, row, column):
-    """A pixel's class by the rules in words, sorted folders one after another."""
+    """Computes the class of a pixel naively, from the folders in sorted order."""
     result = 0
     for name in sorted(masks):
         value = masks[name][row, column]
@@ -124,15 +124,15 @@ def test_labels_of_all_eight_sequences(data, task):
         label = source.label(video, 1)
         assert label.dtype == np.uint8 and label.shape == SIZE
         for row, column in np.ndindex(SIZE):
-            wanted = reference(frame, FOLDERS[k], task, row, column)
-            assert label[row, column] == wanted
+            expected = reference(frame, FOLDERS[k], task, row, column)
+            assert label[row, column] == expected
         seen |= set(np.unique(label).tolist())
     assert seen == set(range(len(source.classes)))
-    assert source.stray == {}
+    assert not any(source.unknown_values(video, 1) for video in range(8))
     check(source)
 
 
-def test_pictures_are_cropped(data):
+def test_images_are_cropped(data):
     source = open_endovis17(data[0], sequences=(3, 1))
     assert [video.name[-1] for video in source.videos] == ["3", "1"]
     picture = np.random.default_rng(3).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -144,7 +144,7 @@ def test_pictures_are_cropped(data):
 )
 def test_crop_undoes_the_border_at_every_size(size):
     picture = np.full(size, 9, np.uint8)
-    frame = framed(picture, size)
+    frame = add_border(picture, size)
     top, left, height, width = picture_box(*frame.shape)
     assert (height, width) == size
     assert (frame[top : top + height, left : left + width] == 9).all()
@@ -154,7 +154,7 @@ def test_crop_undoes_the_border_at_every_size(size):
 def test_crop_undoes_the_border_at_every_multiple_of_32():
     for height in range(32, 2049, 32):
         size = (height, height * 5 // 4)
-        frame = framed(np.ones(size, np.uint8), size)
+        frame = add_border(np.ones(size, np.uint8), size)
         top, left, *shape = picture_box(*frame.shape)
         assert tuple(shape) == size
         assert frame[top, left] and not frame[top - 1, left]
@@ -170,7 +170,7 @@ def test_challenge_frame_and_cropped_frames():
             picture_box(*size)
 
 
-def test_frames_that_are_cropped_already(tmp_path):
+def test_already_cropped_frames_are_unchanged(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     mask = np.random.default_rng(1).choice([0, 10], SIZE).astype(np.uint8)
     folder = tmp_path / "instrument_dataset_5"
@@ -192,26 +192,28 @@ def test_archives_unpacked_side_by_side(tmp_path):
         open_endovis17(tmp_path)
 
 
-def test_stray_values_count_as_the_nearest_part_and_are_reported(tmp_path):
+def test_unknown_values_are_rounded_to_the_nearest_part_and_reported(tmp_path):
     write_sequence(tmp_path, 5, frames=1)
     folder = tmp_path / "instrument_dataset_5/ground_truth"
     mask = np.zeros(SIZE, np.uint8)
     mask[0, :8] = (4, 5, 11, 14, 15, 31, 34, 44)
     for name in FOLDERS[5]:
-        save(folder / name / "frame000.png", framed(0 * mask))
-    save(folder / "Vessel_Sealer_labels/frame000.png", framed(mask))
+        save(folder / name / "frame000.png", add_border(0 * mask))
+    save(folder / "Vessel_Sealer_labels/frame000.png", add_border(mask))
     source = open_endovis17(tmp_path, task="parts")
     for _ in range(2):
         label = source.label(0, 0)
         assert label[0, :8].tolist() == [0, 1, 1, 1, 2, 3, 3, 0]
-    assert source.stray == {4: 1, 5: 1, 11: 1, 14: 1, 15: 1, 31: 1, 34: 1, 44: 1}
     path = folder / "Vessel_Sealer_labels/frame000.png"
-    assert list(source.odd(0, 0)) == [path] and source.odd(0, 0)[path]["31"] == 1
+    values = (4, 5, 11, 14, 15, 31, 34, 44)
+    assert source.unknown_values(0, 0) == {path: {str(value): 1 for value in values}}
     types = open_endovis17(tmp_path).label(0, 0)
     assert types[0, :8].tolist() == [4] * 8
     mask[3, 7] = 255
-    save(folder / "Vessel_Sealer_labels/frame000.png", framed(mask))
-    with pytest.raises(DataError, match=r"value 255 at row \d+, column \d+ is no part"):
+    save(folder / "Vessel_Sealer_labels/frame000.png", add_border(mask))
+    with pytest.raises(
+        DataError, match=r"value 255 at row \d+, column \d+ is not a part"
+    ):
         source.label(0, 0)
 
 
@@ -223,7 +225,7 @@ def test_all_faults_are_reported_together(tmp_path):
     )
     (one / "ground_truth/Other_labels/frame001.png").unlink()
     truth = three / "ground_truth"
-    mask = framed(np.zeros(SIZE, np.uint8))
+    mask = add_border(np.zeros(SIZE, np.uint8))
     save(truth / "Left_Large_Needle_Driver_labels/frame002.png", mask)
     save(truth / "Right_Large_Needle_Driver_labels/frame001.png", mask[1:])
     save(truth / "Scissors_labels/frame000.png", mask)

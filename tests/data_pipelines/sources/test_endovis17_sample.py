@@ -1,4 +1,4 @@
-"""Real frames of EndoVis 2017, where they are at hand."""
+"""Real frames of EndoVis 2017, if they are available."""
 
 import shutil
 from pathlib import Path
@@ -30,5 +30,5 @@ def test_crop_and_classes_of_real_frames(tmp_path):
     assert set(np.unique(label)) == {0, 1, 2, 3}
     # The border is dark, and no label reaches into it.
     whole[28:1052, 320:1600] = 0
-    assert whole.max() < 30 and not source.odd(0, 1)
+    assert whole.max() < 30 and not source.unknown_values(0, 1)
     assert np.count_nonzero(label) == np.count_nonzero(read_gray(mask))

@@ -1,4 +1,4 @@
-"""The EndoVis 2017 test archives: other label folders, other values, one rule."""
+"""The EndoVis 2017 test archives: label folders, mask values, excluded sequences."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def save(path, array):
 
 @pytest.fixture
 def root(tmp_path):
-    """As unpacked: frames and ground truth in archives of their own."""
+    """The unpacked archives: frames and ground truth are separate."""
     for k, first in ((1, 225), (9, 0)):
         name = f"instrument_dataset_{k}"
         for number in range(first, first + 2):
@@ -58,7 +58,7 @@ def test_labels_have_the_classes_of_the_training_data(root, task):
         assert label.sum() == row.sum()
 
 
-def test_prepared_apart(root, tmp_path, capsys):
+def test_test_archives_are_prepared_separately(root, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["--dataset", "endovis17", "--subset", "test", "--task", "parts"]
     command += ["--raw", str(root), "--size", "32x40", "--out", str(out)]
@@ -76,7 +76,7 @@ def test_faults(root):
     mask = np.array(Image.open(path))
     mask[20, 50] = 10  # a training value
     save(path, mask)
-    with pytest.raises(DataError, match=r"value 10 at row 20, column 50 is none of"):
+    with pytest.raises(DataError, match=r"value 10 at row 20, column 50 is not one of"):
         open_endovis17_test(root, task="parts").label(1, 1)
     path.unlink()
     with pytest.raises(DataError, match="frame001.png: frame without a mask"):
@@ -90,7 +90,7 @@ def test_faults(root):
         open_endovis17_test(root, task="all")
 
 
-def test_the_own_training_sequence_is_ruled_out():
+def test_the_training_sequence_of_the_same_number_is_excluded():
     for k in TEST_SEQUENCES:
         allowed = train_for_test(k)
         assert k not in allowed

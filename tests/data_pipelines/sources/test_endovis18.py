@@ -1,4 +1,4 @@
-"""The challenge's raw layout, written small and read back."""
+"""EndoVis 2018: small data in the layout of the challenge, read back."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from data_pipelines.synthetic import ENDOVIS18_LABELS, ENDOVIS18_SEQUENCES
 from data_pipelines.synthetic import write_endovis18 as write_synthetic
 
 SIZE = (12, 16)
-# Written down anew from the challenge's labels.json: id to colour.
+# Copied independently from the labels.json of the challenge: color by id.
 COLORS = np.array(
     [
         (0, 0, 0),
@@ -45,7 +45,7 @@ def save(path, array):
 
 
 def write_sequence(folder, k, frames=3):
-    """Random pictures and labels of all ids; even sequences with an odd alpha."""
+    """Writes random images and labels of all ids; even sequences have random alpha."""
     rng = np.random.default_rng(k)
     ids = rng.integers(0, 12, (frames, *SIZE))
     for frame in range(frames):
@@ -103,7 +103,7 @@ def test_sequences_are_chosen_in_the_order_asked_for(tree):
     assert "no folder seq_8" in faults_of(root, sequences=(1, 8))[0]
 
 
-def test_archivers_leftovers_are_passed_over(tmp_path):
+def test_files_that_macos_adds_are_ignored(tmp_path):
     ids = write_sequence(tmp_path / "release_2" / "release_2" / "seq_5" / "seq_5", 5)
     shadow = tmp_path / "__MACOSX" / "release_2" / "seq_5" / "left_frames"
     shadow.mkdir(parents=True)
@@ -115,12 +115,12 @@ def test_archivers_leftovers_are_passed_over(tmp_path):
     np.testing.assert_array_equal(source.label(0, 1), ids[1])
 
 
-def test_repairs_take_the_place_of_labels(tree):
+def test_repairs_replace_labels(tree):
     root, ids = tree
-    mended = np.full(SIZE, SHAFT)
-    save(root / "repairs" / "repairs" / "seq_1_frame001.png", COLORS[mended])
+    repaired = np.full(SIZE, SHAFT)
+    save(root / "repairs" / "repairs" / "seq_1_frame001.png", COLORS[repaired])
     source = open_endovis18(root, task="all")
-    np.testing.assert_array_equal(source.label(0, 1), mended)
+    np.testing.assert_array_equal(source.label(0, 1), repaired)
     np.testing.assert_array_equal(source.label(0, 0), ids[1][0])
     np.testing.assert_array_equal(source.label(1, 1), ids[2][1])
 
@@ -132,7 +132,7 @@ def test_a_repair_of_no_label_is_a_fault(tree):
     assert len(faults) == 1 and "seq_1_frame007.png" in faults[0]
 
 
-def test_unknown_colours_are_errors_ignored_or_nearest(tree):
+def test_unknown_colors_are_errors_ignored_or_nearest(tree):
     root, ids = tree
     path = root / "release_1" / "seq_1" / "labels" / "frame001.png"
     label = COLORS[ids[1][1]]
@@ -146,19 +146,19 @@ def test_unknown_colours_are_errors_ignored_or_nearest(tree):
         source = open_endovis18(root, task="all", on_unknown=choice)
         expected[3, 5] = value
         np.testing.assert_array_equal(source.label(0, 1), expected)
-        assert source.unknown == 1
-        assert source.odd(0, 1) == {path: {"#01fa03": 1}}
+
+        assert source.unknown_values(0, 1) == {path: {"#01fa03": 1}}
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=20))
-def test_colours_decode_as_by_comparing_each(colors):
+def test_colors_are_decoded_as_by_comparing_each(colors):
     rgb = np.array([[*colors, *map(tuple, COLORS.tolist())]], np.uint8)
     distance = ((rgb[0, :, None].astype(int) - COLORS.astype(int)) ** 2).sum(-1)
     exact = distance.min(-1) == 0
-    nearest, odd = decode_colors(rgb, "x.png", on_unknown="nearest")
+    nearest, unknown = decode_colors(rgb, "x.png", on_unknown="nearest")
     ignored, _ = decode_colors(rgb, "x.png", on_unknown="ignore")
-    assert sum(odd.values()) == np.count_nonzero(~exact)
+    assert sum(unknown.values()) == np.count_nonzero(~exact)
     np.testing.assert_array_equal(nearest[0], distance.argmin(-1))
     np.testing.assert_array_equal(
         ignored[0], np.where(exact, distance.argmin(-1), IGNORE)
@@ -167,7 +167,7 @@ def test_colours_decode_as_by_comparing_each(colors):
     np.testing.assert_array_equal(parts == IGNORE, ignored == IGNORE)
 
 
-def test_all_faults_of_a_tree_come_at_once(tree):
+def test_all_faults_of_a_tree_are_reported_together(tree):
     root, _ = tree
     first, second = root / "release_1" / "seq_1", root / "release_1" / "seq_2"
     (first / "labels" / "frame002.png").unlink()
@@ -183,13 +183,13 @@ def test_all_faults_of_a_tree_come_at_once(tree):
         "frame009.png: mask without a frame",
         "frame001.png: 9x8",
         "frame1.png: same frame number as frame001.png",
-        "extra.png: must be called",
+        "extra.png: the name must be",
         "frame000.png: not a readable",
     ):
         assert part in text
 
 
-def test_the_test_archive_wants_a_root_of_its_own(tree):
+def test_the_test_archive_needs_a_separate_root(tree):
     root, _ = tree
     write_sequence(root / "test_data" / "seq_1", 1)
     (fault,) = faults_of(root)
@@ -232,5 +232,5 @@ def test_reads_what_the_synthetic_writer_writes(tmp_path):
     for video in range(2):
         for frame in range(2):
             seen |= set(np.unique(source.label(video, frame)).tolist())
+            assert not source.unknown_values(video, frame)
     assert {SHAFT, CLASPER, WRIST} <= seen <= set(range(12))
-    assert source.unknown == 0

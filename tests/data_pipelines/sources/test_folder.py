@@ -1,4 +1,4 @@
-"""Videos in folders: layout, classes, and every fault in one report."""
+"""Videos in folders: layout, classes, and reports of all errors."""
 
 import json
 
@@ -77,13 +77,13 @@ def test_classes_are_derived_from_the_masks(root):
 
 
 def test_classes_come_from_the_argument_or_the_file(root):
-    listed = [{"name": "tissue", "color": [1, 2, 3]}, {"name": "a"}, {"name": "b"}]
-    (root / "classes.json").write_text(json.dumps(listed))
+    entries = [{"name": "tissue", "color": [1, 2, 3]}, {"name": "a"}, {"name": "b"}]
+    (root / "classes.json").write_text(json.dumps(entries))
     classes = open_folder(root).classes
     assert classes[0] == ClassInfo("tissue", (1, 2, 3))
     assert [info.name for info in classes] == ["tissue", "a", "b"]
-    given = ("x", ClassInfo("y", (9, 9, 9)), "z")
-    classes = open_folder(root, classes=given).classes
+    names = ("x", ClassInfo("y", (9, 9, 9)), "z")
+    classes = open_folder(root, classes=names).classes
     assert [info.name for info in classes] == ["x", "y", "z"]
     assert classes[1].color == (9, 9, 9)
 
@@ -179,7 +179,7 @@ def test_missing_masks_are_accepted_on_request(root):
     check(source)
 
 
-def test_a_file_cut_short_is_found_by_check(root):
+def test_a_truncated_file_is_found_by_check(root):
     path = root / "v2/frames/f10.png"
     path.write_bytes(path.read_bytes()[:-40])
     source = open_folder(root)
@@ -208,16 +208,16 @@ def test_masks_may_add_an_ending_to_the_frames_names(root):
 
 @pytest.mark.parametrize("inside", ["", "frames"])
 @pytest.mark.parametrize(("frame", "mask"), [(".jpg", ".png"), (".png", "_seg.bmp")])
-def test_masks_may_lie_beside_the_frames(root, inside, frame, mask):
-    wanted = open_folder(root, videos=("v2",))
+def test_masks_may_be_in_the_folder_of_the_frames(root, inside, frame, mask):
+    expected = open_folder(root, videos=("v2",))
     folder = root / "v3" / inside
     for number, name in enumerate((*NAMES, "f11")):
         save(folder / f"{name}{frame}", np.zeros((8, 10, 3), np.uint8))
-        save(folder / f"{name}{mask}", wanted.label(0, number % 3))
+        save(folder / f"{name}{mask}", expected.label(0, number % 3))
     source = open_folder(root)
     assert [video.name for video in source.videos] == ["v2", "v3", "v10"]
     assert source.videos[1].frames == (*NAMES, "f11")
-    np.testing.assert_array_equal(source.label(1, 2), wanted.label(0, 2))
+    np.testing.assert_array_equal(source.label(1, 2), expected.label(0, 2))
     (folder / f"f2{mask}").unlink()
     (fault,) = faults_of(root)
     assert f"f2{frame}: frame without a mask" in fault
@@ -233,7 +233,7 @@ def test_numbered_pictures_are_no_frames_and_masks(tmp_path):
     assert "python -m data_pipelines.annotations" in faults_of(tmp_path)[0]
 
 
-def test_a_fault_of_the_tree_comes_with_those_of_all_pixels(root):
+def test_faults_of_the_tree_and_the_pixels_are_reported_together(root):
     classes = [{"name": name} for name in ("background", "a", "b", "c")]
     (root / "classes.json").write_text(json.dumps(classes))
     (root / "v2/masks/f1.png").unlink()

@@ -1,4 +1,4 @@
-"""Frames of a raw dataset to records and the manifest's entries."""
+"""Makes records and entries of the manifest from the frames of a raw dataset."""
 
 import hashlib
 import io
@@ -17,7 +17,7 @@ from data_pipelines.prepared import FrameEntry, array_sha256
 from data_pipelines.sources import Request
 
 _JPEG_QUALITY = 95
-# Frames in flight; bounds the memory that threads working ahead take.
+# Maximum number of frames processed at a time, which bounds the memory.
 _BATCH = 32
 
 
@@ -31,26 +31,26 @@ def frame_records(
     log: Callable[[str], None],
     count: Callable[[], None],
 ) -> Iterator[dict[str, Any]]:
-    """Makes the records, in order.
+    """Yields the records in order.
 
     Args:
-      source: opened from `root`.
-      root: the raw folder.
-      request: size and encoding of the images.
-      threads: frames made at a time.
-      entries: the manifest's entries are appended here.
-      faults: what is wrong with frames is appended here; after the first fault no
-        more records come, but all frames are looked at.
-      log: called with a line a video.
-      count: called after each frame.
+        source: opened from `root`.
+        root: the raw folder.
+        request: size and encoding of the images.
+        threads: number of frames processed at a time.
+        entries: entries of the manifest are added to it.
+        faults: error messages are added to it. After the first error, no record is
+            yielded, but all frames are checked.
+        log: called with one line per video.
+        count: called after each frame.
 
     Raises:
-      DataError: at the end, if there were faults.
+        DataError: after the last frame, if there were errors.
     """
 
-    def one(place: tuple[int, int]) -> tuple[dict[str, Any], FrameEntry] | list[str]:
+    def make(index: tuple[int, int]) -> tuple[dict[str, Any], FrameEntry] | list[str]:
         try:
-            return _frame(source, root, request, *place)
+            return _make_record(source, root, request, *index)
         except DataError as error:
             return list(error.faults)
         except OSError as error:
@@ -58,14 +58,15 @@ def frame_records(
 
     with ThreadPoolExecutor(threads) as pool:
         for number, video in enumerate(source.videos):
-            places = [(number, frame) for frame in range(len(video.frames))]
-            for start in range(0, len(places), _BATCH):
-                for made in pool.map(one, places[start : start + _BATCH]):
-                    if isinstance(made, list):
-                        faults += made
+            indices = [(number, frame) for frame in range(len(video.frames))]
+            for start in range(0, len(indices), _BATCH):
+                for result in pool.map(make, indices[start : start + _BATCH]):
+                    if isinstance(result, list):
+                        faults += result
                     elif not faults:
-                        entries.append(made[1])
-                        yield made[0]
+                        record, entry = result
+                        entries.append(entry)
+                        yield record
                     count()
             log(f"{video.name}: {len(video.frames)} frames")
     if faults:
@@ -73,29 +74,27 @@ def frame_records(
 
 
 def blank_faults(entries: Sequence[FrameEntry]) -> list[str]:
-    """Videos whose masks have no foreground that counts, though they seem to."""
+    """Reports masks without foreground that is scored."""
     faults: list[str] = []
-    masks = [entry for entry in entries if entry.label_size is not None]
-    if masks and not any(any(entry.histogram[1:]) for entry in masks):
-        faults.append(
-            f"none of the {len(masks)} masks has a pixel of a class but background; "
-            "there is nothing to learn in them"
-        )
-    for video, group in groupby(masks, lambda entry: entry.video):
-        here = list(group)
-        ignored = sum(entry.ignored > 0 for entry in here)
-        if ignored and not any(any(entry.histogram[1:]) for entry in here):
+    labeled = [entry for entry in entries if entry.label_size is not None]
+    if labeled and not any(any(entry.histogram[1:]) for entry in labeled):
+        faults.append(f"none of the {len(labeled)} masks has a foreground pixel")
+    for video, group in groupby(labeled, lambda entry: entry.video):
+        masks = list(group)
+        ignored = sum(entry.ignored > 0 for entry in masks)
+        if ignored and not any(any(entry.histogram[1:]) for entry in masks):
             faults.append(
-                f"{video}: the only foreground of its masks is {IGNORE}, which is not "
-                f"scored ({ignored} of {len(here)} masks): if they are binary masks, 0 "
-                f"and {IGNORE}, read them with --mask-values binary"
+                f"{video}: the only foreground value of its masks is {IGNORE}, which "
+                f"is not scored ({ignored} of {len(masks)} masks): if they are binary "
+                f"masks, 0 and {IGNORE}, read them with --mask-values binary"
             )
     return faults
 
 
-def _frame(
+def _make_record(
     source: RawSource, root: Path, request: Request, number: int, frame: int
 ) -> tuple[dict[str, Any], FrameEntry]:
+    """Returns the record of a frame and its entry in the manifest."""
     image, label = None, None
     faults: list[str] = []
     try:
@@ -109,8 +108,8 @@ def _frame(
     if image is None or faults:
         raise DataError(faults)
     image = image if request.size is None else resize_image(image, request.size)
-    encoded, image = _encoded(image, request.encoding)
-    # A record has a label always; where a frame has none, no pixel of it is scored.
+    encoded, image = _encode(image, request.encoding)
+    # Every record needs a label; that of an unlabeled frame is not scored.
     stored = np.full(image.shape[:2], IGNORE, np.uint8) if label is None else label
     counts = np.bincount(stored.ravel(), minlength=256)
 
@@ -133,12 +132,15 @@ def _frame(
         if label is None
         else tuple(int(count) for count in counts[: len(source.classes)]),
         ignored=int(counts[IGNORE]),
-        odd={name(path): values for path, values in source.odd(number, frame).items()},
+        odd={
+            name(path): values
+            for path, values in source.unknown_values(number, frame).items()
+        },
         look=difference_hash(image),
     )
     record = {
         "image": encoded,
-        "label": _encoded(stored, "png")[0],
+        "label": _encode(stored, "png")[0],
         "video": entry.video,
         "frame": entry.frame,
         "index": entry.index,
@@ -146,8 +148,8 @@ def _frame(
     return record, entry
 
 
-def _encoded(array: np.ndarray, encoding: str) -> tuple[bytes, np.ndarray]:
-    """The bytes, and the array that they decode to."""
+def _encode(array: np.ndarray, encoding: str) -> tuple[bytes, np.ndarray]:
+    """Returns the encoded bytes and the array that they decode to."""
     stream = io.BytesIO()
     picture = Image.fromarray(array)
     if encoding == "png":
