@@ -92,7 +92,7 @@ ROOMS = {
         "weights.layout",
     ),
     "dmnet_jax/training/losses.py": (),
-    "dmnet_jax/training/run_log.py": (),
+    "dmnet_jax/training/run_log.py": ("process",),
     "dmnet_jax/parallel.py": (),
     "configs/": ("config",),
     "data_pipelines/": (),

@@ -1,8 +1,6 @@
 """Folders, videos and what is wrong with them; frames in real time; lost cameras."""
 
-import dataclasses
 import itertools
-import math
 import os
 import subprocess
 import sys
@@ -18,9 +16,7 @@ from PIL import Image
 from data_pipelines.io.files import WriteError
 from dmnet_jax.video.capture import Every, Latest, Reconnecting, first_frame
 from dmnet_jax.video.sources import (
-    RATE,
     Captured,
-    Folder,
     Rendered,
     SourceError,
     open_source,
@@ -88,30 +84,6 @@ def test_written_video_is_read_back(movie):
     assert frames[10].seconds == pytest.approx(0.4) and not frames[10].damage
     difference = np.abs(frames[10].image.astype(int) - scene(10)).mean()
     assert difference < 8
-
-
-@pytest.mark.parametrize("start", [0.0, 0.02, 0.4, 1.3, 2.36, 9.0])
-def test_a_video_starts_where_it_is_told_to(movie, start):
-    frames = list(open_source(str(movie)))
-    source = VideoFile(movie, start=start)
-    skipped = min(math.ceil(start * 25 - 0.5), 59)
-    parts = list(source)
-    assert [part.seconds for part in parts] == pytest.approx(
-        [frame.seconds for frame in frames[skipped:]]
-    )
-    np.testing.assert_array_equal(parts[0].image, frames[skipped].image)
-    assert source.duration == pytest.approx(2.4, abs=0.05)
-
-
-def test_a_folder_starts_where_it_is_told_to(tmp_path):
-    for index in range(4):
-        Image.fromarray(scene(index)).save(tmp_path / f"{index}.png")
-    source = open_source(str(tmp_path))
-    assert isinstance(source, Folder) and source.duration == 4 / RATE
-    for start, names in ((0.0, "0123"), (2 / RATE, "23"), (9.0, "3")):
-        part = list(dataclasses.replace(source, start=start))
-        assert [frame.name for frame in part] == list(names)
-        assert part[-1].seconds == 3 / RATE
 
 
 def test_odd_sizes_are_written(tmp_path):
