@@ -67,6 +67,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     from dmnet_jax.evaluation import results
     from dmnet_jax.process import heartbeat
     from dmnet_jax.training import requirements
+    from dmnet_jax.training.distillation import load_teacher
     from dmnet_jax.training.feature_cache import cache_features
     from dmnet_jax.training.initial import initial_variables
     from dmnet_jax.training.loop import train_stage
@@ -76,6 +77,8 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
     parallel.initialize(config.distributed)
     process, processes = parallel.processes()
     parallel.local_batch_size(config.train.batch_size)
+
+    teacher = load_teacher(config) if config.train.teacher else None
 
     # ---- data
     train_videos, val_videos = open_split(config.data)
@@ -90,7 +93,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
         # ---- network and state, new or from the last checkpoint
         network = models.build(config, axis_name=parallel.AXIS)
         state = training.create_state(
-            initial_variables(network, config),
+            initial_variables(network, config, teacher and teacher[1]),
             training.make_optimizer(config.optim, stages[0]),
             key=jax.random.key(config.train.seed),
         )
@@ -148,6 +151,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
                     videos=val_videos,
                     start=start,
                     scored=scored,
+                    teacher=teacher,
                 )
             start, scored = stage.end, True
 

@@ -101,7 +101,7 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     return {
         **config,
         "data": {**config["data"], "root": "", "test_root": ""},
-        "train": {**config["train"], "start_from": ""},
+        "train": {**config["train"], "start_from": "", "teacher": ""},
         "workdir": Config().workdir,
     }
 

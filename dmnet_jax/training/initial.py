@@ -26,10 +26,13 @@ RUNS_ONCE: dict[str, Any] = {
 }
 
 
-def initial_variables(model: VideoSegmenter, config: Config) -> dict[str, Any]:
+def initial_variables(
+    model: VideoSegmenter, config: Config, teacher: Any = None
+) -> dict[str, Any]:
     """Initializes variables from the config's seed, with the pretrained encoder.
 
-    With `train.start_from`, modules that the other run also has are copied from it.
+    Arrays of the same name and shape are copied from a teacher. With
+    `train.start_from`, modules that the other run also has are copied from it.
     DMNet's thresholds are the config's; those that the config leaves to calibration
     start at the paper's values.
 
@@ -55,6 +58,8 @@ def initial_variables(model: VideoSegmenter, config: Config) -> dict[str, Any]:
         variables = _from_rendered(variables, config)
     else:
         variables = initialize(variables, pretrained, encoder=model.encoder)
+    if teacher is not None:
+        variables = _copy_matching(variables, teacher)
     if config.train.start_from:
         saved, _ = load_variables(config.train.start_from)
         for collection in ("params", "batch_stats"):
@@ -97,13 +102,18 @@ def _from_rendered(initial: dict[str, Any], config: Config) -> dict[str, Any]:
             'model.pretrained "rendered" needs model.name "dmnet" and model.encoder '
             f'"keras", not {config.model.name!r} and {config.model.encoder!r}'
         )
-    saved = flatten(read_rendered()[0])
+    return _copy_matching(initial, read_rendered()[0])
+
+
+def _copy_matching(initial: dict[str, Any], saved: Any) -> dict[str, Any]:
+    """Replaces arrays by saved ones of the same name and shape, except the state's."""
+    arrays = flatten(saved)
     merged: dict[str, Any] = {}
     for name, array in flatten(initial).items():
         merged[name] = array
-        usable = name in saved and saved[name].shape == array.shape
+        usable = name in arrays and arrays[name].shape == array.shape
         if usable and not name.startswith("params/prediction_state/"):
-            merged[name] = jnp.asarray(saved[name])
+            merged[name] = jnp.asarray(arrays[name])
     return unflatten(merged)
 
 

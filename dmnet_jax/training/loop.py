@@ -23,6 +23,7 @@ from dmnet_jax import evaluation, parallel, training
 from dmnet_jax.models import VideoSegmenter
 from dmnet_jax.models.forward import FORWARD
 from dmnet_jax.process import Stopped, heartbeat
+from dmnet_jax.training.distillation import teacher_of
 from dmnet_jax.training.run import Run
 from dmnet_jax.training.stages import Stage
 
@@ -45,6 +46,7 @@ def train_stage(
     videos: FrameSource,
     start: int,
     scored: bool,
+    teacher: tuple[VideoSegmenter, Any] | None = None,
 ) -> training.TrainState:
     """Trains until the end of a stage.
 
@@ -57,6 +59,8 @@ def train_stage(
         videos: validation videos.
         start: number of steps already taken, from `stage.begin` to `stage.end`.
         scored: whether the validation at `start` is done.
+        teacher: network and variables of `distillation.load_teacher`, or None. Ignored
+            in a stage that trains the memory.
 
     Returns:
         The state at the end of the stage, on all devices.
@@ -65,13 +69,17 @@ def train_stage(
         Stopped: a stop was requested; the state is saved.
         NotFiniteError: training diverged; the last batch is saved.
     """
-    config = run.config.train
+    config, forward = run.config.train, FORWARD[stage.recipe]
+    learned = None
+    if teacher is not None and stage.part != "memory":
+        learned = teacher_of(*teacher, forward, truncate=config.rollout_truncate)
     step_fn = parallel.data_parallel(
         partial(
             training.train_step,
             model=model,
             tx=tx,
-            forward=FORWARD[stage.recipe],
+            forward=forward,
+            teacher=learned,
             part=stage.part,
             truncate=config.rollout_truncate,
             optim=run.config.optim,

@@ -20,6 +20,7 @@ from dmnet_jax.models.forward import Batch, Forward, clip
 from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.resizing import resize
 from dmnet_jax.parallel import device_key
+from dmnet_jax.training.distillation import Teacher, distillation_loss
 from dmnet_jax.training.losses import combined_loss
 from dmnet_jax.training.stages import Stage
 
@@ -134,6 +135,7 @@ def forward_loss(
     model: VideoSegmenter,
     forward: Forward,
     optim: OptimConfig,
+    teacher: Teacher | None = None,
     **options: Any,
 ) -> tuple[Array, tuple[Any, Array, Array]]:
     """Computes the loss over the scored frames of a batch.
@@ -147,6 +149,7 @@ def forward_loss(
         model: the network.
         forward: a function of `models.forward`.
         optim: weights of the losses.
+        teacher: predictions to learn as well, see `training.distillation`.
         **options: further arguments of `forward`.
 
     Returns:
@@ -176,6 +179,10 @@ def forward_loss(
         for ((weight, auxiliary),) in updates.get("auxiliary", {}).values():
             term = combined_loss(resize_to_labels(auxiliary), labels, **weights)
             loss += optim.auxiliary_weight * weight * term
+    if teacher is not None:
+        own = output.logits.reshape(-1, *output.logits.shape[-3:])
+        divergence = distillation_loss(own, teacher(batch, read_key))
+        loss += optim.distillation_weight * divergence
     statistics = updates.get("batch_stats", variables["batch_stats"])
     return loss, (statistics, logits, output.admitted)
 
@@ -197,6 +204,7 @@ def train_step(
     part: Part = "all",
     memory_gradient: bool = False,
     truncate: int = 1,
+    teacher: Teacher | None = None,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array | None]]:
     """Takes one optimizer step on a batch.
@@ -214,6 +222,7 @@ def train_step(
             norm uses its running statistics and does not update them.
         memory_gradient: see `VideoSegmenter.clip`.
         truncate: see `models.forward.rollout`.
+        teacher: see `forward_loss`.
         axis_name: device axis to average over.
 
     Returns:
@@ -239,6 +248,7 @@ def train_step(
             batch_statistics=part != "memory",
             memory_gradient=memory_gradient and part != "memory",
             optim=optim,
+            teacher=teacher,
         )
 
     (loss, (batch_stats, logits, admitted)), gradient = jax.value_and_grad(
