@@ -37,7 +37,7 @@ class Instrument:
             and tip.
         one_piece: whether the tip is one body instead of two mirrored claspers.
         gain: brightness relative to the tissue.
-        ramp: increase of brightness along the shaft towards the lens, per frame height.
+        ramp: increase of brightness along the shaft toward the lens, per frame height.
     """
 
     tool: Tool
@@ -115,7 +115,7 @@ def draw(
             stamp(jaw, pose.axis + mirror * opening, 1.0, mirror, JAWS)
         at = forward(pose.axis, -0.6)
         stamp(sleeve, pose.axis, 1.0, 1.0, WRIST)
-        return _ramped(layer, pose, instrument.ramp)
+        return _apply_ramp(layer, pose, instrument.ramp)
     stamp(sleeve, pose.axis, 1.0, 1.0, WRIST)
     at = forward(pose.axis, 1.15)
     angle = pose.axis + pose.bends[0]
@@ -125,10 +125,10 @@ def draw(
         stamp(jaw, angle + pose.bends[1] + mirror * opening, short, mirror, JAWS)
     at = joint
     stamp(wrist[0], angle, short, 1.0, WRIST)
-    return _ramped(layer, pose, instrument.ramp)
+    return _apply_ramp(layer, pose, instrument.ramp)
 
 
-def _ramped(layer: Layer, pose: Pose, ramp: float) -> Layer:
+def _apply_ramp(layer: Layer, pose: Pose, ramp: float) -> Layer:
     """Applies a brightness ramp along the shaft; its distal end is unchanged."""
     if ramp:
         x, y = screen(layer.alpha.shape)

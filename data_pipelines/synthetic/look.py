@@ -157,15 +157,15 @@ def develop(
     seen = _window(look, x, y)
     picture = np.asarray(image)
     if look.noise > 0:
-        picture = _noisy(picture, look.noise, generator(*key, 6, frame))
+        picture = _add_noise(picture, look.noise, generator(*key, 6, frame))
     picture = np.where(seen[..., None], picture, np.uint8(4))
     if look.interlaced:
         picture[1::2] = np.roll(picture[1::2], look.interlaced, 1)
     for text, left, top, tall in look.text:
-        picture, covered = _written(picture, text, left, top, tall)
+        picture, covered = _add_text(picture, text, left, top, tall)
         seen = seen & ~covered
     if look.quality:
-        picture = _compressed(picture, look.quality)
+        picture = _compress(picture, look.quality)
     return np.ascontiguousarray(picture), seen
 
 
@@ -200,7 +200,7 @@ def _window(look: Look, x: Field, y: Field) -> NDArray[np.bool_]:
     return seen
 
 
-def _noisy(
+def _add_noise(
     picture: NDArray[np.uint8], deviation: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Adds noise, coarser in color than in brightness, as in a real sensor."""
@@ -213,7 +213,7 @@ def _noisy(
     return np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
 
 
-def _written(
+def _add_text(
     picture: NDArray[np.uint8], text: str, left: float, top: float, tall: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draws a line of text; returns the image and the mask of the text."""
@@ -223,11 +223,11 @@ def _written(
     ImageDraw.Draw(layer).text((left * width, top * height), text, 255, font)
     cover = np.asarray(layer)
     share = cover[..., None].astype(np.float32) / 255
-    written = picture + share * (np.float32(235) - picture)
-    return written.astype(np.uint8), cover > 127
+    result = picture + share * (np.float32(235) - picture)
+    return result.astype(np.uint8), cover > 127
 
 
-def _compressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+def _compress(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """Compresses and decompresses an image as JPEG."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)

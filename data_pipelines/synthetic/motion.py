@@ -56,7 +56,7 @@ class Pose:
         opening: half the angle between the claspers.
         diameter: width of the shaft at its end.
         clearance: height of the shaft's end above the tissue.
-        dive: descent per length towards the claspers.
+        dive: descent per length toward the claspers.
     """
 
     end: NDArray[np.float64]
