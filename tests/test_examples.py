@@ -57,7 +57,7 @@ def test_key_frames_are_new_views_only(tmp_path):
 
 
 def test_key_frames_needs_pictures(tmp_path):
-    with pytest.raises(SystemExit, match="holds no"):
+    with pytest.raises(SystemExit, match="contains no"):
         load("key_frames").main(str(tmp_path))
 
 
