@@ -54,7 +54,7 @@ class RetrievalClassifier(nnx.Module):
 
 @nnx.jit
 def observe(model: RetrievalClassifier, x: jax.Array, label: jax.Array) -> jax.Array:
-    """Predicts a class, then stores the label; returns bool [], whether it was right."""
+    """Predicts a class, then stores the label; returns bool [], if it was correct."""
     correct = jnp.argmax(model(x)) == label
     model.remember(x, label)
     return correct

@@ -154,19 +154,19 @@ def develop(
         image = image.filter(
             ImageFilter.UnsharpMask(radius, round(100 * look.sharpen), 0)
         )
-    seen = _window(look, x, y)
+    visible = _window(look, x, y)
     picture = np.asarray(image)
     if look.noise > 0:
         picture = _add_noise(picture, look.noise, generator(*key, 6, frame))
-    picture = np.where(seen[..., None], picture, np.uint8(4))
+    picture = np.where(visible[..., None], picture, np.uint8(4))
     if look.interlaced:
         picture[1::2] = np.roll(picture[1::2], look.interlaced, 1)
     for text, left, top, tall in look.text:
         picture, covered = _add_text(picture, text, left, top, tall)
-        seen = seen & ~covered
+        visible = visible & ~covered
     if look.quality:
         picture = _compress(picture, look.quality)
-    return np.ascontiguousarray(picture), seen
+    return np.ascontiguousarray(picture), visible
 
 
 def _haze(
@@ -190,14 +190,14 @@ def _haze(
 def _window(look: Look, x: Field, y: Field) -> NDArray[np.bool_]:
     """Returns where the scene is visible: inside the round view and the border."""
     height, width = y.shape[0], x.shape[1]
-    seen = np.ones((height, width), bool)
+    visible = np.ones((height, width), bool)
     if look.view > 0:
         cx, cy = look.view_at
-        seen = (x - cx) ** 2 + (y - cy) ** 2 < look.view**2
+        visible = (x - cx) ** 2 + (y - cy) ** 2 < look.view**2
     top, bottom, left, right = (round(share * height) for share in look.border)
-    seen[:top], seen[height - bottom :] = False, False
-    seen[:, :left], seen[:, width - right :] = False, False
-    return seen
+    visible[:top], visible[height - bottom :] = False, False
+    visible[:, :left], visible[:, width - right :] = False, False
+    return visible
 
 
 def _add_noise(

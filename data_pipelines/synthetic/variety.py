@@ -103,8 +103,8 @@ def _instrument(
     if rigid:
         neck = laparoscopic.neck(rng, density)
         tip = laparoscopic.tip(rng, kind, density)
-        whole = kind in laparoscopic.ONE_PIECE
-        return Instrument(Tool(kind), arm, (shaft, neck, tip), whole, gain, ramp)
+        one_piece = kind in laparoscopic.ONE_PIECE
+        return Instrument(Tool(kind), arm, (shaft, neck, tip), one_piece, gain, ramp)
     parts = (
         shaft,
         sprites.sleeve(rng, density),

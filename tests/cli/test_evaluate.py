@@ -37,7 +37,7 @@ def run(session):
 def refusal(arguments, capsys):
     """What a mistake is answered with: one line, status 2."""
     # The run is of a toy, which its config does not tell.
-    with pytest.raises(SystemExit) as stop, toy.everywhere():
+    with pytest.raises(SystemExit) as stop, toy.use_toy_networks():
         MAIN([str(argument) for argument in arguments])
     assert stop.value.code == 2
     said = capsys.readouterr()

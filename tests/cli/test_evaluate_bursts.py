@@ -55,7 +55,7 @@ def test_disturbed_video_is_scored_beside_the_evaluation(session, run, tmp_path)
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, said, run, capsys):
-    with pytest.raises(SystemExit) as stop, toy.everywhere():
+    with pytest.raises(SystemExit) as stop, toy.use_toy_networks():
         MAIN(["--checkpoint", str(run), *arguments])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -22,7 +22,7 @@ from tests.support.tiny_run import (
     trained,
     write_videos,
 )
-from tests.support.toy import everywhere
+from tests.support.toy import use_toy_networks
 
 
 def load(name: str):
@@ -104,7 +104,7 @@ def test_a_stopped_run_ends_like_a_whole_one(
 def test_evaluation_gives_the_runs_own_numbers(whole, tmp_path, capsys):
     run, _ = whole
     arguments = ["--checkpoint", str(run), "--out", str(tmp_path)]
-    with everywhere():
+    with use_toy_networks():
         assert load("evaluate").main(arguments) == 0
     ours = json.loads((tmp_path / "results.json").read_text())["protocols"]
     theirs = json.loads((run / "results.json").read_text())["protocols"]
@@ -127,7 +127,7 @@ def test_evaluation_refuses_what_it_cannot_answer_for(whole, tmp_path, capsys):
     run, _ = whole
     main = load("evaluate").main
     trained = ["--checkpoint", str(run), "--videos", "one"]
-    with everywhere():
+    with use_toy_networks():
         assert "was trained on one" in complaint(main, trained, capsys)
     missing = ["--checkpoint", str(tmp_path / "none")]
     assert "none" in complaint(main, missing, capsys)
@@ -162,7 +162,7 @@ def test_faulty_data_are_named(place, tmp_path, capsys, fault, said):
     root = write_videos(tmp_path / "videos")
     broken(root, fault)
     arguments = [*train_arguments(place, "faulty"), "--data.root", str(root)]
-    with everywhere():
+    with use_toy_networks():
         assert said in complaint(load("train").main, arguments, capsys)
 
 

@@ -248,7 +248,7 @@ def test_mistakes_are_told():
 
 @pytest.mark.parametrize("loss", [*LOSSES, combined_loss])
 def test_shapes_are_as_annotated_and_others_refused(loss, monkeypatch):
-    checked = shapes.checked(monkeypatch, [losses], [loss])
+    checked = shapes.typechecked(monkeypatch, [losses], [loss])
     (call,) = vars(checked).values()
     logits, labels = make_batch(0)
     assert call(logits, labels).shape == ()

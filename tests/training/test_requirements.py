@@ -13,7 +13,7 @@ from dmnet_jax.training import requirements
 from dmnet_jax.training.initial import RUNS_ONCE, initial_variables
 from dmnet_jax.training.stages import stage_loaders
 from tests.support.tiny_run import Videos, tiny_config
-from tests.support.toy import everywhere
+from tests.support.toy import use_toy_networks
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def run():
     config = tiny_config()
     config = replace(config, data=replace(config.data, size=(128, 128)))
     source = resize_frames(Videos((4, 4)), config.data.size)
-    with everywhere():
+    with use_toy_networks():
         network = models.build(config)
         variables = jax.device_get(initial_variables(network, config))
     return config, stage_loaders(source, config), network, variables
@@ -31,7 +31,7 @@ def run():
 def test_memory_is_what_a_compiled_step_takes(run):
     config, stages, network, variables = run
     (stage,) = (stage for stage in stages if stage.part == "all")
-    with everywhere():
+    with use_toy_networks():
         found = requirements.of_stage(stage, network, variables, config)
     tx = training.make_optimizer(config.optim, stage)
     state = training.create_state(variables, tx, key=jax.random.key(0))
@@ -43,7 +43,7 @@ def test_memory_is_what_a_compiled_step_takes(run):
     assert taken / 3 < found.memory < 3 * taken
     half = replace(config, train=replace(config.train, batch_size=2))
     smaller = stage_loaders(stage.loader.source, half)[-1]
-    with everywhere():
+    with use_toy_networks():
         less = requirements.of_stage(smaller, network, variables, half)
     assert 0.4 < less.memory / found.memory < 0.7
 
@@ -53,7 +53,7 @@ def test_a_person_is_told_and_warned(run, monkeypatch, caplog):
 
     def told(start):
         videos = [Videos((4, 4))]
-        with everywhere():
+        with use_toy_networks():
             return requirements.told(
                 stages, network, variables, config, videos=videos, start=start
             )
