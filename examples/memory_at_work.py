@@ -45,11 +45,12 @@ def main(
     frames: int = 36,
 ) -> list[np.ndarray]:
     """Writes the animation and returns its frames, uint8 [H, 2 W, 3]."""
-    model, variables, _, _ = load_run(PRETRAINED)
+    trained = load_run(PRETRAINED)
+    model = trained.model
 
     @jax.jit
     def step(memory, frame):
-        return model.apply(variables, memory, frame[None], method="step")
+        return model.apply(trained.variables, memory, frame[None], method="step")
 
     empty = model.init_memory(1, size, jax.random.key(0))
     memory, views = empty, []

@@ -140,7 +140,7 @@ def write_endovis17(
         write_text(folder / "camera_calibration.txt", calibration(size))
         save = partial(
             _save,
-            pictures=folder / "left_frames",
+            images=folder / "left_frames",
             masks=masks,
             canvas=canvas,
             corner=corner,
@@ -156,16 +156,17 @@ def _save(
     frame: Frame,
     name: str,
     *,
-    pictures: Path,
+    images: Path,
     masks: list[Path],
     canvas: tuple[int, int],
     corner: tuple[int, int],
     rgb: bool,
 ) -> None:
+    """Writes the masks of a frame, then its image, all with a border."""
     for path, part in zip(masks, frame.parts, strict=True):
         mask = _place(part, canvas, corner)
         write_png(path / name, np.repeat(mask[..., None], 3, -1) if rgb else mask)
-    write_png(pictures / name, _place(frame.rgb, canvas, corner, fill=3))
+    write_png(images / name, _place(frame.rgb, canvas, corner, fill=3))
 
 
 def _place(
@@ -174,6 +175,7 @@ def _place(
     corner: tuple[int, int],
     fill: int = 0,
 ) -> NDArray[np.uint8]:
+    """Adds a border: places an image on a canvas (H, W) at `corner` (row, column)."""
     out = np.full((*canvas, *inner.shape[2:]), fill, np.uint8)
     (row, column), (height, width) = corner, inner.shape[:2]
     out[row : row + height, column : column + width] = inner

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from data_pipelines.synthetic.fields import Field, generator, resize, screen
+from data_pipelines.synthetic.fields import Field, generator, pixel_centers, resize
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def develop(
         The image uint8 [H, W, 3], and bool [H, W], where the scene is visible.
     """
     height, width = rgb.shape[:2]
-    x, y = screen((height, width))
+    x, y = pixel_centers((height, width))
     far = (x - np.float32(look.center[0])) ** 2 + (y - np.float32(look.center[1])) ** 2
     lamp = np.float32(look.exposure) / (1 + np.float32(look.fall) * far)
     if look.dark > 0 and look.depth is not None:

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from data_pipelines.synthetic.fields import Field, generator, resize, screen, smooth
+from data_pipelines.synthetic.fields import (
+    Field,
+    generator,
+    pixel_centers,
+    resize,
+    smooth,
+)
 from data_pipelines.synthetic.instruments import (
     Instrument,
     Tool,
@@ -129,7 +135,7 @@ def render_frame(scene: Scene, frame: int) -> Frame:
     seconds = frame / scene.rate
     height, width = scene.size
     albedo, ground, gloss, regions = _warp(scene, view(scene.camera, seconds))
-    x, y = screen(scene.size)
+    x, y = pixel_centers(scene.size)
     layers = []
     for index, instrument in enumerate(scene.instruments):
         pose_ = pose(instrument.arm, seconds)
