@@ -161,6 +161,7 @@ class Canvas:
 
 
 def disc(c: Canvas, x: float, y: float, radius: float) -> Field:
+    """Returns the signed distance to a disk."""
     return np.hypot(c.x - x, c.y - y) - np.float32(radius)
 
 
