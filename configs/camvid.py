@@ -1,19 +1,19 @@
-"""CamVid: 11 classes of street video, the official split.
+"""CamVid, 11 classes of street video, on the official split.
 
-Shows what the memories do on video that is not surgery. Training frames are a second
-apart and validation frames a fifteenth of a second, so the memories are not trained for
-exactly the task they are tested on. A video is an uninterrupted part of one drive. Two
+Measures the memories on video that is not surgery. Consecutive training frames are one
+second apart, consecutive validation frames 1/15 of a second, so training and test
+conditions of the memories differ. A video is an uninterrupted part of one drive. Two
 stages, as in configs/endovis15.py.
 
     python train.py --config configs/camvid.py --data.root DIR
 
-DIR contains train/frames, train/masks, val/frames and val/masks. Frames have about half
-their size, so that two CPU cores suffice; published light networks use
+DIR contains train/frames, train/masks, val/frames and val/masks. Frames are reduced to
+about half their size, so that two CPU cores suffice; published lightweight networks use
 `--data.size 352 480`.
 
-Mean IoU of the 11 classes on val's 101 frames of 360x480, pixels pooled, seed 0:
-0.669 after the first stage, 0.669 with the memories (2 CPU cores, 53 minutes of
-processor time, 2026-11-25).
+Measured, seed 0: mean IoU of the 11 classes on the 101 validation frames, scored at
+360x480 with pooled pixels, is 0.669 after the first stage and 0.669 with the memories
+(2 cores of an AMD EPYC, 53 minutes of processor time, 2026-11-25).
 """
 
 from dmnet_jax.config import (

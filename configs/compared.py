@@ -1,15 +1,17 @@
-"""One recipe for every network of the paper's Table 1, from configs/endovis17.py.
+"""The networks of the paper's Table 1 with one common recipe, on EndoVis 2017.
 
-The same frames, augmentation, loss, optimizer, schedule and number of clips for each;
-clips have as many earlier frames as the network uses. Encoders start from ImageNet if
-`--model.pretrained` names torchvision's file. Compare only networks that all do, or
-none (`none`): a VGG without batch norm loses most from a random start.
+Based on configs/endovis17.py. All networks use the same frames, augmentation, loss,
+optimizer, schedule and number of clips; a clip has as many earlier frames as the
+network uses. Encoders start from ImageNet weights if `--model.pretrained` names
+torchvision's file. Compare only networks that all start this way or that all start from
+random weights (`none`), because a VGG without batch norm suffers most from the latter.
 
     python train.py --config configs/compared.py --data.root DIR --fold 2 \\
         --model.name raunet --name compared_raunet
     python -m dmnet_jax.tables table1 --config configs/compared.py --data.root DIR
 
-Not measured on the real data: the archives need registration.
+Not measured on the real data: access to the archives requires registration.
+docs/networks.md has the size and time of each network.
 """
 
 from dataclasses import replace

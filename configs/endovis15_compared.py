@@ -1,10 +1,15 @@
-"""One recipe for every network of Table 1, on EndoVis 2015, short enough for two cores.
+"""The networks of the paper's Table 1 with one common recipe, on EndoVis 2015.
+
+Like configs/compared.py, but short enough for two CPU cores: the frames and
+augmentation of configs/endovis15.py, for one epoch of 38 steps of 4 clips.
 
     python -m dmnet_jax.tables table1 --config configs/endovis15_compared.py \\
         --data.root DIR
 
-As `configs/compared.py`, with the frames and augmentation of `configs/endovis15.py` and
-one epoch, 38 steps of 4 clips. docs/results.md has the results.
+Measured, seed 0: mean IoU on clip 3 is between 0.068 (LWANet) and 0.717 (DMNet);
+docs/results.md has all networks. Training and evaluation take 4 minutes for DMNet and
+17 for MF-TAPNet (2 cores of an AMD EPYC, 2026-11-25). Such short runs show that the
+networks learn, not which one is best.
 """
 
 from dataclasses import replace

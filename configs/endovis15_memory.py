@@ -1,6 +1,6 @@
-"""The memory stage of configs/endovis15.py alone, on a network trained before.
+"""Only the memory stage of configs/endovis15.py, for a network trained before.
 
-For the rows of the paper's Table 2a, which then share one base network:
+Reproduces the rows of the paper's Table 2a on EndoVis 2015, with a common base network:
 
     base="--config configs/endovis15.py --model.local none --model.no-global-memory"
     python train.py $base --name endovis15_base --data.root DIR
@@ -10,9 +10,12 @@ For the rows of the paper's Table 2a, which then share one base network:
     python train.py $run --name endovis15_aga --model.local none
     python train.py $run --name endovis15_both
 
-`--data.train clip1 clip3 --data.val clip2` (for both) tests on another clip.
-docs/results.md has the results of three folds, with `--train.stages.0.epochs 3
---train.stages.0.cached-views 2`.
+`--data.train clip1 clip3 --data.val clip2`, for all commands, tests on another clip.
+
+Measured with `--train.stages.0.epochs 3 --train.stages.0.cached-views 2`, seed 0: mean
+IoU over three folds is 0.788 for the base, 0.765 with ELA, 0.769 with AGA and 0.784
+with both (2 cores of an AMD EPYC, 10 minutes for the last fold, 2026-11-25; see
+docs/results.md).
 """
 
 from dataclasses import replace

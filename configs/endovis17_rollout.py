@@ -1,13 +1,14 @@
-"""EndoVis 2017 on sequences: admission is active, every labeled frame is scored.
+"""EndoVis 2017, trained on sequences with active admission; all frames are scored.
 
-First the single-frame network; then sequences of 12 frames go through the same scan as
-a video, with thresholds calibrated at the start of the stage. Gradients are propagated
-back through 4 frames, and only the maps of 4 frames are kept at a time. Batches of 4
-sequences cost about as much as the paper's 16 clips. Otherwise as configs/endovis17.py.
+The first stage trains the single-frame network. The second stage processes sequences of
+12 frames by the same scan as a video, with thresholds calibrated at the start of the
+stage. Gradients are truncated after 4 frames, which limits the activations that are
+kept. Batches of 4 sequences cost about as much as the paper's 16 clips. Otherwise like
+configs/endovis17.py.
 
     python train.py --config configs/endovis17_rollout.py --data.root DIR --fold 2
 
-Not measured on the real data: the archives need registration.
+Not measured on the real data: access to the archives requires registration.
 """
 
 from dataclasses import replace

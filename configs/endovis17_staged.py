@@ -1,15 +1,16 @@
-"""EndoVis 2017 in stages: the single-frame network, then its memories, then everything.
+"""EndoVis 2017 in stages: the single-frame network, the memories, then all weights.
 
-The order of the authors' release: the memory modules train for 20 epochs with the rest
-frozen, then all weights at half the learning rate. While the encoder is frozen, each
-frame is encoded only once, under four fixed augmentations (20 GB on disk for 1350
-frames of 512x640; `cached_views` 0 encodes in every clip and needs no disk). Otherwise
-as configs/endovis17.py.
+The stages are those of the authors' release. After the single-frame network, the memory
+modules are trained for 20 epochs with all other weights frozen, then all weights with
+half the learning rate. While the encoder is frozen, each frame is encoded only once
+under each of four fixed augmentations, which takes 20 GB of disk for 1350 frames of
+512x640. With `cached_views` 0, frames are encoded for every clip and no disk is needed.
+Otherwise like configs/endovis17.py.
 
     python train.py --config configs/endovis17_staged.py --data.root DIR --fold 2
 
-Not measured on the real data: the archives need registration. configs/endovis15.py is
-the same recipe on EndoVis 2015.
+Not measured on the real data: access to the archives requires registration.
+configs/endovis15.py has the same first two stages on EndoVis 2015.
 """
 
 from dataclasses import replace

@@ -1,19 +1,21 @@
 """EndoVis 2018, instrument parts: the paper's recipe (section 3, Table 1).
 
-As configs/endovis17.py, on shaft, wrist and claspers. `--data.root` is the folder with
-seq_1 to seq_16 as distributed, or a prepared folder. The paper trains on 12 sequences
-and validates on 3 that it does not name: 5, 9 and 15 are our choice.
+Like configs/endovis17.py, for shaft, wrist and claspers. `--data.root` is the folder
+that contains seq_1 to seq_16 as distributed, or a prepared folder. The paper trains on
+12 sequences and validates on 3 that it does not name; 5, 9 and 15 are this project's
+choice.
 
     python train.py --config configs/endovis18.py --data.root DIR
     python train.py --config configs/endovis18.py --data.root DIR \\
         --data.split challenge --data.test-root TEST
     python train.py --config configs/endovis18.py --data.root DIR --data.split isinet
 
-The challenge's split trains on all 15 and tests on the 4 sequences of the test archive,
-which are other operations and are in a separate folder. For the 12 classes of the
-scene: `--data.task all --data.num-classes 12`.
+The split of the challenge trains on all 15 sequences and tests on the 4 sequences of
+the test archive, which are different procedures and must be in a separate folder. For
+the 12 classes of the scene, use `--data.task all --data.num-classes 12`.
 
-The paper: mIoU 67.50, mDice 77.53 on the four test sequences. Not measured here.
+The paper reports mIoU 67.50 and mDice 77.53 on the four test sequences. Not measured on
+the real data: access to the archives requires registration.
 """
 
 from dataclasses import replace

@@ -1,11 +1,14 @@
-"""Your own labeled frames on a laptop, from the shipped network.
+"""Your own labeled videos, starting from the shipped network, on a laptop.
 
-Starts from weights that already find instruments (`--model.pretrained rendered`) and
-trains the single-frame network, without memories: minutes on two CPU cores for a few
-hundred frames. `configs/endovis17.py` is the paper-sized recipe with memories.
+Fine-tunes weights that already segment instruments (`--model.pretrained rendered`).
+Trains the single-frame network, without memories. configs/endovis17.py is the recipe of
+the paper, with memories.
 
-    python train.py --config configs/finetune.py --name mine --data.root ROOT \
+    python train.py --config configs/finetune.py --name mine --data.root ROOT \\
         --data.num-classes 2 --data.train video1 video2 --data.val video3
+
+Takes minutes on two CPU cores for a few hundred frames. The result depends on your
+data; no number is reported.
 """
 
 from dmnet_jax.config import (

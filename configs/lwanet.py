@@ -1,12 +1,12 @@
 """LWANet on EndoVis 2017 with its own loss and schedule.
 
-Focal loss with gamma 6; Adam 2e-5, multiplied by 0.8 every 30 of 200 epochs, batches of
-8. Its release halves the frames, as `--data.size 256 320` does. The encoder starts from
-the shipped weights.
+Focal loss with gamma 6. Adam with learning rate 2e-5, multiplied by 0.8 every 30 of 200
+epochs; batches of 8. The authors' release halves the size of frames, like
+`--data.size 256 320`. The encoder starts from the shipped ImageNet weights.
 
     python train.py --config configs/lwanet.py --data.root DIR --fold 2
 
-Not measured on the real data: the archives need registration.
+Not measured on the real data: access to the archives requires registration.
 """
 
 from dmnet_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

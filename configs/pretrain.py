@@ -1,15 +1,15 @@
-"""An endless stream of rendered surgery, for weights that segment real video.
+"""The shipped network, trained on an endless stream of rendered surgery.
 
-Every scene draws its own instruments, tissue, light and camera
-(`data_pipelines.synthetic.variety`). No real picture is used.
+Every scene has random instruments, tissue, light and camera
+(`data_pipelines.synthetic.variety`). No real images are used.
 
     python train.py --config configs/pretrain.py
 
-The shipped weights come from 952 steps of 32 frames: 6 minutes on one H200 whose 16 CPU
-cores rendered (`--data.threads 15`). docs/model_card.md has the command and the scores
-on real video: 0.84 mean IoU of instruments on EndoVis 2015's robotic clips, none of
-which was used in training. Two cores of an AMD EPYC render 24 frames a second
-(2026-11-26).
+The shipped weights were trained for 952 steps of 32 frames, which took 6 minutes on one
+H200 with 16 CPU cores that rendered (`--data.threads 15`). Measured: 0.84 mean IoU of
+instruments on the robotic clips of EndoVis 2015, none of which was used in training;
+docs/model_card.md has the command and all scores. Two cores of an AMD EPYC render 24
+frames per second (2026-11-26).
 """
 
 from dmnet_jax.config import (

@@ -1,14 +1,14 @@
-"""A prediction state for the shipped network, from rendered surgery alone.
+"""The prediction state of the shipped network, trained on rendered surgery.
 
-The shipped single-frame network is frozen; the state (`nn.prediction_state`) is trained
-on rendered sequences with bursts of blur, glare, occlusion, black and frozen frames. No
-real picture is used; smoke, blood and low light are never trained as disturbances.
+The shipped single-frame network is frozen. Only the state (`nn.prediction_state`) is
+trained, on rendered sequences with bursts of blur, glare, occlusion, black and frozen
+frames. No real images are used; bursts of smoke, blood and low light are never used.
 
     python train.py --config configs/pretrain_state.py
 
-Its result is the state of the shipped weights. 300 steps took 29 minutes on 2 cores of
-an Intel Xeon that other work shared, most of it to render and decode the cached scenes
-(2026-11-26); docs/model_card.md has the scores on real video.
+The shipped state was trained for 300 steps, which took 29 minutes on 2 shared cores of
+an Intel Xeon, most of them to render and decode the cached scenes (2026-11-26).
+Measured: docs/model_card.md has the scores on real video.
 """
 
 from dataclasses import replace

@@ -1,10 +1,14 @@
-"""Rendered surgery: the whole path in a few minutes, on built-in data.
+"""Rendered surgery: rendering, training and evaluation in minutes, without data.
 
-Renders three sequences like those of EndoVis 2017, trains DMNet from the shipped
+Renders three sequences similar to those of EndoVis 2017, trains DMNet with the shipped
 encoder to segment the parts of instruments, and evaluates it on an unseen sequence.
 
     python train.py --config configs/synthetic.py
     python train.py --config configs/synthetic.py --data.synthetic.seed 1
+
+Measured, seed 0: mean IoU on the unseen sequence is 0.758 after the first stage and
+0.756 with the memories (3.5 to 5.5 minutes including installation, 2 cores of an AMD
+EPYC, 2026-11-25; see docs/results.md).
 """
 
 from dmnet_jax.config import (

@@ -1,13 +1,14 @@
-"""MF-TAPNet (TAPNet-11 with a flow prior) on EndoVis 2017, its own loss and schedule.
+"""MF-TAPNet (TAPNet-11 with a flow prior) on EndoVis 2017 with its loss and schedule.
 
-Cross-entropy and the logarithm of the Jaccard index, 7 to 3; Adam 3e-5 with L2 1e-4,
-multiplied by 0.9 every 5 of 100 epochs. Frames are neither flipped nor scaled. Needs
-OpenCV (`pip install -e ".[flow]"`); the encoder starts from torchvision's vgg11:
+Cross-entropy and the logarithm of the Jaccard index, with weights 0.7 and 0.3. Adam
+with learning rate 3e-5, multiplied by 0.9 every 5 of 100 epochs, and L2 regularization
+1e-4. Frames are neither flipped nor scaled. Needs OpenCV (`pip install -e ".[flow]"`).
+The encoder starts from torchvision's vgg11:
 
     python train.py --config configs/tapnet.py --data.root DIR --fold 2 \\
         --model.pretrained vgg11.pth
 
-Not measured on the real data: the archives need registration.
+Not measured on the real data: access to the archives requires registration.
 """
 
 from dmnet_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

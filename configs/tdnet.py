@@ -1,16 +1,17 @@
-"""TD2-PSP18 on EndoVis 2017 with TDNet's own losses.
+"""TDNet (TD2-PSP18) on EndoVis 2017 with its own losses.
 
-Cross-entropy of the hard pixels: of the logits, of the path alone (0.5) and of a head
-on the third stage (0.1). TDNet also uses the losses of a teacher, which is missing
-here. Adam with the paper's schedule replaces its SGD, whose rates are for Cityscapes
-batches. The encoders of both paths start from torchvision's resnet18:
+Cross-entropy over hard pixels for the logits, for the current path alone (weight 0.5)
+and for a head on the third stage (weight 0.1). TDNet also uses distillation losses of a
+teacher network, which is not available here. Adam with the DMNet paper's schedule
+replaces SGD, whose learning rates are for Cityscapes batches. The encoders of both
+paths start from torchvision's resnet18:
 
     python train.py --config configs/tdnet.py --data.root DIR --fold 2 \\
         --model.pretrained resnet18.pth
     python train.py --config configs/tdnet.py --data.root DIR --fold 2 \\
         --model.name td4_psp18 --name tdnet4
 
-Not measured on the real data: the archives need registration.
+Not measured on the real data: access to the archives requires registration.
 """
 
 from dmnet_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

@@ -1,14 +1,15 @@
 """TernausNet-16 on EndoVis 2017 with its own loss and schedule.
 
-Cross-entropy and the logarithm of the Jaccard index, 7 to 3; Adam 1e-4 for 10 epochs
-and 1e-5 for 20 more, batches of 6, flips only. Its release computes the index of each
-class over a batch and sums over classes; here it is computed per sample, with weight
-0.3 for each of 8 classes. Its encoder starts from torchvision's vgg16:
+Cross-entropy and the logarithm of the Jaccard index, with weights 0.7 and 0.3. Adam
+with learning rate 1e-4 for 10 epochs and 1e-5 for 20 more; batches of 6; flips are the
+only augmentation. The authors' release computes the index of each class over a batch
+and sums over classes; here it is computed per sample, with weight 0.3 for each of 8
+classes. The encoder starts from torchvision's vgg16:
 
     python train.py --config configs/ternausnet.py --data.root DIR --fold 2 \\
         --model.pretrained vgg16.pth
 
-Not measured on the real data: the archives need registration.
+Not measured on the real data: access to the archives requires registration.
 """
 
 from dmnet_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig

@@ -1,10 +1,10 @@
-"""Segments a video with the shipped weights and writes overlay pictures.
+"""Segments a video with the shipped weights and writes overlay images.
 
     python examples/segment_video.py [VIDEO_OR_FOLDER_OR_CAMERA] [OUT]
 
-Without a source it segments rendered surgery. Videos and cameras need PyAV:
-`pip install -e ".[video]"`. `python -m dmnet_jax.predict` does the same with more care.
-For research use; not a medical device.
+Without a source, it segments rendered surgery. Videos and cameras need PyAV:
+`pip install -e ".[video]"`. `python -m dmnet_jax.predict` is the complete command for
+this task. For research use; not a medical device.
 """
 
 import sys
@@ -29,7 +29,7 @@ def main(
     """Segments the first `frames` frames at `size` (H, W), multiples of 32.
 
     Returns:
-        How many frames had each status; "ok" frames have an overlay in `out`.
+        The number of frames with each status. Overlays are written for "ok" frames.
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,9 +38,9 @@ def main(
         for captured in islice(open_source(source), frames):
             result = session.step(captured.image, captured.seconds, captured.damage)
             statuses[result.status] += 1
-            if result.labels is not None:  # uint8 [H, W], at the frame's own size
-                picture = overlay(captured.image, result.labels)
-                Image.fromarray(picture).save(folder / f"{captured.name}.png")
+            if result.labels is not None:  # uint8 [H, W], at the size of the frame
+                image = overlay(captured.image, result.labels)
+                Image.fromarray(image).save(folder / f"{captured.name}.png")
         median = session.stats()["latency"]["p50_ms"]
     print(f"{dict(statuses)}, {median:.0f} ms per frame, overlays in {folder}")
     return statuses

@@ -2,8 +2,9 @@
 
     python examples/train_on_your_folder.py ROOT NUM_CLASSES TRAIN_VIDEO... VAL_VIDEO
 
-ROOT/VIDEO/frames holds pictures, ROOT/VIDEO/masks PNG masks of the same names whose
-values are classes, 0 the background. The last video validates. The same as
+ROOT/VIDEO/frames contains images and ROOT/VIDEO/masks contains PNG masks of the same
+names, whose values are classes; 0 is the background. The last video is used for
+validation. Equivalent to
 
     python train.py --config finetune --name mine --data.root ROOT \\
         --data.num-classes NUM_CLASSES --data.train TRAIN_VIDEO... --data.val VAL_VIDEO
@@ -19,7 +20,7 @@ from dmnet_jax.process import StopRequest
 
 
 def make_config(root: str, num_classes: int, videos: list[str]) -> Config:
-    """The shipped recipe `finetune` with this folder's videos."""
+    """Returns the shipped recipe `finetune` with the videos of a folder."""
     config = load_config("finetune")
     data = replace(
         config.data,
@@ -32,9 +33,9 @@ def make_config(root: str, num_classes: int, videos: list[str]) -> Config:
 
 
 def run(config: Config) -> Path:
-    """Trains, or resumes what was stopped; returns the run directory."""
+    """Trains or resumes a run and returns its directory."""
     config = validate(config)
-    with StopRequest() as stop:  # Ctrl-C saves first
+    with StopRequest() as stop:  # Ctrl-C saves a checkpoint before it stops
         train(config, config.run_directory, stop)
     return config.run_directory
 

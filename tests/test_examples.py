@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support.tiny_run import ROOT, write_videos
-from tests.support.toy import everywhere
+from tests.support.toy import use_toy_networks
 
 EXAMPLES = ROOT / "examples"
 
@@ -57,7 +57,7 @@ def test_key_frames_are_new_views_only(tmp_path):
 
 
 def test_key_frames_needs_pictures(tmp_path):
-    with pytest.raises(SystemExit, match="holds no"):
+    with pytest.raises(SystemExit, match="contains no"):
         load("key_frames").main(str(tmp_path))
 
 
@@ -107,7 +107,7 @@ def test_train_on_your_folder_trains(tmp_path):
         train=replace(config.train, epochs=1, eval_every_epochs=1),
         optim=replace(config.optim, drop_epochs=()),
     )
-    with everywhere():
+    with use_toy_networks():
         run = example.run(config)
     assert run == tmp_path / "runs" / "mine" / "fold0-seed0"
     assert (run / "results.json").is_file() and any((run / "checkpoints").iterdir())

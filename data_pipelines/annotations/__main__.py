@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data_pipelines.annotations import coco, cvat, labelme
-from data_pipelines.annotations.pictures import Export
+from data_pipelines.annotations.images import Export
 from data_pipelines.annotations.writing import Empty, write_videos
 from data_pipelines.command_line import exit_with_error, parse_flags, program_name
 from data_pipelines.frames import ClassInfo, DataError

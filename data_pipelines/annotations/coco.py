@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations.pictures import (
+from data_pipelines.annotations.images import (
     AnnotatedImage,
     Export,
     background_first,
@@ -30,6 +30,7 @@ from data_pipelines.frames import IGNORE, ClassInfo, DataError
 from data_pipelines.io.files import write_text
 from data_pipelines.sources.folder.classes import class_color
 
+# The lists of a COCO instances file.
 _PARTS = ("images", "annotations", "categories")
 
 
@@ -111,7 +112,8 @@ class Writer:
     """
 
     def __init__(self, folder: Path, classes: Sequence[ClassInfo]) -> None:
-        self._path, self._mask = folder / "annotations.json", require_pycocotools()
+        self._path = folder / "annotations.json"
+        self._mask = require_pycocotools()
         self._categories = [
             {"id": index, "name": info.name, "supercategory": ""}
             for index, info in enumerate(classes)
@@ -157,6 +159,7 @@ class Writer:
 
 
 def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """Reads the file and checks that its parts are lists of objects."""
     try:
         body = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -171,7 +174,10 @@ def _content(file: Path) -> dict[str, list[dict[str, Any]]]:
 def _categories(
     file: Path, categories: Sequence[dict[str, Any]], faults: list[str]
 ) -> tuple[dict[Any, int], tuple[ClassInfo, ...]]:
-    """Returns class indices by category id, and the classes."""
+    """Returns class indices by category id, and the classes.
+
+    If the categories are invalid, both are empty and errors are added to `faults`.
+    """
     names = [category.get("name") for category in categories]
     ids = [category.get("id") for category in categories]
     if not all(isinstance(name, str) and name for name in names):

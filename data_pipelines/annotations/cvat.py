@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_pipelines.annotations.pictures import (
+from data_pipelines.annotations.images import (
     AnnotatedImage,
     Export,
     background_first,

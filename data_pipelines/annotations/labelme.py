@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.annotations.pictures import (
+from data_pipelines.annotations.images import (
     AnnotatedImage,
     Export,
     background_first,
@@ -123,6 +123,11 @@ def _label(
 
 
 def _polygon(shape: dict[str, Any]) -> list[Any]:
+    """Returns the outline of a shape as x1, y1, x2, y2, ...
+
+    Raises:
+        ValueError: the shape is neither a polygon nor a rectangle.
+    """
     kind, points = shape.get("shape_type", "polygon"), shape.get("points")
     if not isinstance(points, list) or not all(
         isinstance(point, list) and len(point) == 2 for point in points
@@ -133,4 +138,4 @@ def _polygon(shape: dict[str, Any]) -> list[Any]:
         return [left, top, right, top, right, bottom, left, bottom]
     if kind != "polygon":
         raise ValueError(f"is a {kind}; only polygons and rectangles are supported")
-    return [side for point in points for side in point]
+    return [coordinate for point in points for coordinate in point]

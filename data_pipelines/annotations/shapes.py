@@ -71,6 +71,7 @@ def draw(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def _polygon(points: Any, size: tuple[int, int]) -> list[float]:
+    """Checks the points of a polygon and returns them."""
     valid = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
     if not valid or not all(type(x) in (int, float) for x in points):
         raise ValueError("segmentation: a polygon must be x1, y1, x2, y2, x3, y3, ...")

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from data_pipelines.annotations.pictures import AnnotatedImage, Export
+from data_pipelines.annotations.images import AnnotatedImage, Export
 from data_pipelines.frames import IGNORE, ClassInfo, DataError, read_size
 from data_pipelines.io.files import as_write_error, folder_lock
 from data_pipelines.io.names import name_fault, text_fault

@@ -17,7 +17,7 @@ from data_pipelines.corruption.fields import (
     to_uint8,
     warp,
 )
-from data_pipelines.synthetic.fields import Field, generator, resize, screen
+from data_pipelines.synthetic.fields import Field, generator, pixel_centers, resize
 
 Frame = NDArray[np.uint8]
 
@@ -88,7 +88,7 @@ def _drops(seed: int, size: tuple[int, int], shift: float) -> Field:
     """Returns a field [H, W] whose values are largest inside ragged drops."""
     rng = generator(seed, 0)
     half_width = size[1] / size[0] / 2
-    columns, rows = screen(size)
+    columns, rows = pixel_centers(size)
     field = np.zeros(size, np.float32)
     for radius in rng.gamma(2.0, 0.045, 14):
         y, x = rng.uniform(-0.55, 0.55), rng.uniform(-1.1, 1.1) * half_width
@@ -110,7 +110,7 @@ def occluder(frame: Frame, severity: int, seed: int, step: int) -> Frame:
     # The object slides along its edge, so that the covered area stays the same.
     slide = 0.03 * speed * step
     y, x = np.float32(math.sin(angle)), np.float32(math.cos(angle))
-    columns, rows = screen(size)
+    columns, rows = pixel_centers(size)
     across = rows * y + columns * x
     along = columns * y - rows * x - np.float32(slide * math.copysign(1, rotation))
     drift = (-slide * float(x), slide * float(y))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.synthetic.fields import Field, resize, screen
+from data_pipelines.synthetic.fields import Field, pixel_centers, resize
 
 # Fields have at most this many rows; they are resized to the frame.
 ROWS = 128
@@ -101,7 +101,7 @@ def soft_threshold(
 
 def distance(size: tuple[int, int], y: float, x: float) -> Field:
     """Returns distances [H, W] to a point, both in frame heights from the center."""
-    columns, rows = screen(size)
+    columns, rows = pixel_centers(size)
     return np.hypot(columns - np.float32(x), rows - np.float32(y))
 
 

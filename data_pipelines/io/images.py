@@ -227,9 +227,9 @@ def read_label(
     table[list(ignore)] = IGNORE
     stored = read_gray(path, max_pixels)
     label = table[stored]
-    wrong = (label >= num_classes) & (label != IGNORE)
-    if wrong.any():
-        row, column = first_pixel(wrong)
+    invalid = (label >= num_classes) & (label != IGNORE)
+    if invalid.any():
+        row, column = first_pixel(invalid)
         raise DataError(
             [
                 f"{path}: mask value {stored[row, column]} at row {row}, column "

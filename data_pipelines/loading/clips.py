@@ -87,12 +87,12 @@ def sample_clip(
             f"video {videos[video].name}: no frame {frame}, it has {length}"
         )
     window = frame - spec.stride * np.arange(spec.local_size, -1, -1)
-    drawn = rng.choice(frame, size=min(spec.num_past, frame), replace=False)
+    sampled = rng.choice(frame, size=min(spec.num_past, frame), replace=False)
     past = np.zeros(spec.num_past, np.int64)
-    past[: drawn.size] = np.sort(drawn)
+    past[: sampled.size] = np.sort(sampled)
     return Clip(
         frames=np.maximum(window, 0),
         frames_mask=window >= 0,
         past=past,
-        past_mask=np.arange(spec.num_past) < drawn.size,
+        past_mask=np.arange(spec.num_past) < sampled.size,
     )

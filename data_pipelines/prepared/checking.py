@@ -29,7 +29,8 @@ def check_manifest(content: dict[str, Any]) -> None:
     """
     fields = {"request", "classes", "resize", "records", "versions", "frames"}
     if set(content) != fields:
-        raise ValueError(f"missing or unknown fields {_list(set(content) ^ fields)}")
+        names = ", ".join(sorted(map(repr, set(content) ^ fields)))
+        raise ValueError(f"missing or unknown fields {names}")
     _require(isinstance(content["request"], dict), "request", "a group of fields")
     for field, value in content["request"].items():
         valid = value is None or isinstance(value, str | int) or _is_ints(value, 2)
@@ -59,6 +60,7 @@ def check_manifest(content: dict[str, Any]) -> None:
 
 
 def _check_classes(classes: Any) -> None:
+    """Raises a ValueError if the classes are invalid."""
     _require(isinstance(classes, list), "classes", "a list")
     valid = 2 <= len(classes) <= _MAX_CLASSES
     _require(valid, "classes", f"a list of 2 to {_MAX_CLASSES}")
@@ -74,6 +76,13 @@ def _check_classes(classes: Any) -> None:
 
 
 def _check_entry(entry: dict[str, Any], place: str, num_classes: int) -> None:
+    """Raises a ValueError if the entry of a frame is invalid.
+
+    Args:
+        entry: the fields of a `FrameEntry`.
+        place: place of the entry, for the message.
+        num_classes: number of classes.
+    """
     for field in ("video", "frame"):
         _require(isinstance(entry[field], str), f"{place}: {field}", "a name")
         if fault := name_fault(entry[field]):
@@ -109,11 +118,13 @@ def _check_entry(entry: dict[str, Any], place: str, num_classes: int) -> None:
 
 
 def _require(valid: bool, field: str, expected: str) -> None:
+    """Raises a ValueError that says what was expected, unless `valid`."""
     if not valid:
         raise ValueError(f"{field} must be {expected}")
 
 
 def _is_count(value: Any) -> bool:
+    # Larger integers are not exact in all JSON readers.
     return type(value) is int and 0 <= value < 1 << 53
 
 
@@ -130,7 +141,3 @@ def _is_text_dict(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(text, str) for text in value.values()
     )
-
-
-def _list(names: set[str]) -> str:
-    return ", ".join(sorted(map(repr, names)))

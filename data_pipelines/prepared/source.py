@@ -66,9 +66,9 @@ class Prepared:
         array = self._read(video, frame, "label", "L")
         if array.shape != entry.label_size:
             raise self._damaged(entry, f"label of {array.shape}")
-        wrong = array[(array >= len(self.classes)) & (array != IGNORE)]
-        if wrong.size:
-            raise self._damaged(entry, f"label of class {wrong[0]}")
+        invalid = array[(array >= len(self.classes)) & (array != IGNORE)]
+        if invalid.size:
+            raise self._damaged(entry, f"label of class {invalid[0]}")
         return array
 
     def _index(self, video: int, frame: int) -> int:

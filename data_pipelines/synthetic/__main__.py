@@ -20,10 +20,10 @@ class Flags:
         out: Folder to create, or to resume.
         layout: Dataset whose layout is written.
         sequences: Numbers, such as 1,2,3. Default: all.
-        frames: Frames of each sequence. Default: as in the dataset.
+        frames: Frames per sequence. Default: as in the dataset.
         size: Height and width in pixels.
         rate: Frames per second. Default: as in the dataset.
-        seed: Seed; each gives other videos.
+        seed: Seed; every seed gives different videos.
         threads: Number of rendering threads.
     """
 

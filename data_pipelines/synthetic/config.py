@@ -1,4 +1,4 @@
-"""What to render."""
+"""Configuration of rendered video."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ class SyntheticConfig:
         sequences: Numbers of the EndoVis 2017 sequences to imitate ("synthetic").
         frames: Frames of each video; of each validation video ("rendered").
         size: Height and width in pixels ("synthetic").
-        seed: Seed; each gives other videos.
+        seed: Seed; every seed gives different videos.
         scenes: Number of validation videos ("rendered").
         hold: Steps for which a row of the batch shows the same scene ("rendered").
-        epoch_steps: Steps that count as an epoch ("rendered").
+        epoch_steps: Steps per epoch ("rendered").
         cached_scenes: Scenes of a stage with cached views, in place of the endless
             stream ("rendered").
         cached_frames: Frames of each of them, at 12.5 per second.

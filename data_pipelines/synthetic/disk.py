@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_pipelines.io.files import write_text
 from data_pipelines.synthetic.render import Frame, Scene, check_scene, render_frame
 
 MARKER = "synthetic.json"
@@ -42,13 +43,13 @@ def parameters(
 
 def check_run(run: dict[str, Any], known: tuple[int, ...], threads: int) -> None:
     """Raises ValueError if the parameters are invalid for this layout."""
-    chosen, frames = run["sequences"], run["frames"]
-    for number in chosen:
+    sequences, frames = run["sequences"], run["frames"]
+    for number in sequences:
         if number not in known:
             names = ", ".join(map(str, known))
             raise ValueError(f"sequence {number}: this layout has only {names}")
-    if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(f"sequences {chosen}: pass one or more, each only once")
+    if not sequences or len(set(sequences)) < len(sequences):
+        raise ValueError(f"sequences {sequences}: pass one or more, each only once")
     if not 1 <= frames <= 1000:
         raise ValueError(f"frames {frames}: use 1 to 1000 (names have three digits)")
     check_scene(run["seed"], 0, tuple(run["size"]), run["rate"])
@@ -68,8 +69,8 @@ def is_finished(root: Path, run: dict[str, Any]) -> bool:
         write_json(marker, {**run, "finished": False})
         return False
     try:
-        found = json.loads(marker.read_text())
-        finished = bool(found.pop("finished"))
+        stored = json.loads(marker.read_text())
+        finished = bool(stored.pop("finished"))
     except FileNotFoundError:
         raise ValueError(
             f"{root}: not empty and has no {MARKER}; choose an empty directory"
@@ -78,10 +79,10 @@ def is_finished(root: Path, run: dict[str, Any]) -> bool:
         raise ValueError(
             f"{marker}: cannot be read; remove {root} and start again"
         ) from None
-    for field, wanted in run.items():
-        if found.get(field) != wanted:
+    for field, value in run.items():
+        if stored.get(field) != value:
             raise ValueError(
-                f"{marker}: written with {field} {found.get(field)}, not {wanted}; "
+                f"{marker}: written with {field} {stored.get(field)}, not {value}; "
                 "choose another directory or remove this one"
             )
     return finished
@@ -95,19 +96,27 @@ def finish(root: Path, run: dict[str, Any]) -> None:
 def write_frames(
     scene: Scene,
     frames: int,
-    pictures: Path,
+    images: Path,
     save: Callable[[Frame, str], None],
     threads: int,
 ) -> None:
-    """Renders and saves missing frames; the image is the last file of each frame."""
+    """Renders and saves the frames whose image is missing.
 
-    def one(number: int) -> None:
+    Args:
+        scene: the scene.
+        frames: number of frames.
+        images: folder of the images, which `save` writes after the masks.
+        save: writes the files of a frame, given the file name.
+        threads: number of frames rendered in parallel.
+    """
+
+    def write(number: int) -> None:
         name = f"frame{number:03d}.png"
-        if not (pictures / name).exists():
+        if not (images / name).exists():
             save(render_frame(scene, number), name)
 
     with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(one, range(frames)):
+        for _ in pool.map(write, range(frames)):
             pass
 
 
@@ -123,17 +132,10 @@ def calibration(size: tuple[int, int]) -> str:
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes a PNG atomically."""
-    part = path.with_suffix(".part")
-    Image.fromarray(pixels).save(part, format="PNG", compress_level=1)
-    os.replace(part, path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file atomically."""
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    os.replace(part, path)
+    """Writes a PNG atomically; without fsync, because there are thousands of them."""
+    temporary = path.with_suffix(".part")
+    Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
+    os.replace(temporary, path)
 
 
 def write_json(path: Path, value: object) -> None:

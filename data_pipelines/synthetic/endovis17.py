@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.io.files import write_text
 from data_pipelines.synthetic.disk import (
     Log,
     calibration,
@@ -19,7 +20,6 @@ from data_pipelines.synthetic.disk import (
     write_frames,
     write_json,
     write_png,
-    write_text,
 )
 from data_pipelines.synthetic.instruments import Tool
 from data_pipelines.synthetic.render import Frame, make_scene
@@ -66,17 +66,17 @@ _PART_VALUES = {"background": 0, "shaft": 10, "wrist": 20, "claspers": 30, "prob
 def tools_of_endovis17(sequence: int) -> tuple[Tool, ...]:
     """Returns the instruments of a sequence, in the order of `ENDOVIS17_FOLDERS`."""
     folders = ENDOVIS17_FOLDERS[sequence]
-    named = [
+    sides = [
         next((side for side in ("left", "right") if side.title() in folder), None)
         for folder in folders
     ]
-    free = (side for side in ("right", "left", "bottom", "top") if side not in named)
+    unused = (side for side in ("right", "left", "bottom", "top") if side not in sides)
     kinds = [
         next(k for k, name in enumerate(TYPES, 1) if name.replace(" ", "_") in folder)
         for folder in folders
     ]
-    pairs = zip(kinds, named, strict=True)
-    return tuple(Tool(kind, side or next(free)) for kind, side in pairs)
+    pairs = zip(kinds, sides, strict=True)
+    return tuple(Tool(kind, side or next(unused)) for kind, side in pairs)
 
 
 def write_endovis17(
@@ -113,12 +113,13 @@ def write_endovis17(
     Raises:
         ValueError: a parameter is out of range, or `out` contains other files.
     """
-    chosen = tuple(range(1, sequences + 1) if isinstance(sequences, int) else sequences)
-    root = Path(out)
-    run = parameters("endovis17", seed, chosen, frames, size, rate)
+    if isinstance(sequences, int):
+        sequences = range(1, sequences + 1)
+    numbers, root = tuple(sequences), Path(out)
+    run = parameters("endovis17", seed, numbers, frames, size, rate)
     check_run(run, tuple(ENDOVIS17_FOLDERS), threads)
     height, width = size
-    if abs(5 * height - 4 * width) > 4:  # the reader finds the border by this
+    if abs(5 * height - 4 * width) > 4:  # the reader requires it to find the border
         raise ValueError(
             f"size {height}x{width}: EndoVis17 needs height:width of 4:5, such as "
             "256x320"
@@ -130,22 +131,22 @@ def write_endovis17(
     write_json(root / "mappings.json", _PART_VALUES)
     types = {name: number for number, name in enumerate(TYPES, 1)}
     write_json(root / "instrument_type_mapping.json", types)
-    for k in chosen:
+    for k in numbers:
         scene = make_scene(seed, k, tools_of_endovis17(k), size, rate)
         folder = root / f"instrument_dataset_{k}"
         masks = [folder / "ground_truth" / name for name in ENDOVIS17_FOLDERS[k]]
-        for each in (folder / "left_frames", *masks):
-            each.mkdir(parents=True, exist_ok=True)
+        for path in (folder / "left_frames", *masks):
+            path.mkdir(parents=True, exist_ok=True)
         write_text(folder / "camera_calibration.txt", calibration(size))
-        keep = partial(
+        save = partial(
             _save,
-            pictures=folder / "left_frames",
+            images=folder / "left_frames",
             masks=masks,
             canvas=canvas,
             corner=corner,
             rgb=k == 7,
         )
-        write_frames(scene, frames, folder / "left_frames", keep, threads)
+        write_frames(scene, frames, folder / "left_frames", save, threads)
         if log:
             log(f"{folder.name}: {frames} frames, {len(masks)} instruments")
     finish(root, run)
@@ -155,16 +156,17 @@ def _save(
     frame: Frame,
     name: str,
     *,
-    pictures: Path,
+    images: Path,
     masks: list[Path],
     canvas: tuple[int, int],
     corner: tuple[int, int],
     rgb: bool,
 ) -> None:
+    """Writes the masks of a frame, then its image, all with a border."""
     for path, part in zip(masks, frame.parts, strict=True):
         mask = _place(part, canvas, corner)
         write_png(path / name, np.repeat(mask[..., None], 3, -1) if rgb else mask)
-    write_png(pictures / name, _place(frame.rgb, canvas, corner, fill=3))
+    write_png(images / name, _place(frame.rgb, canvas, corner, fill=3))
 
 
 def _place(
@@ -173,6 +175,7 @@ def _place(
     corner: tuple[int, int],
     fill: int = 0,
 ) -> NDArray[np.uint8]:
+    """Adds a border: places an image on a canvas (H, W) at `corner` (row, column)."""
     out = np.full((*canvas, *inner.shape[2:]), fill, np.uint8)
     (row, column), (height, width) = corner, inner.shape[:2]
     out[row : row + height, column : column + width] = inner

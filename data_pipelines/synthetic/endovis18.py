@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.io.files import write_text
 from data_pipelines.synthetic.disk import (
     Log,
     calibration,
@@ -19,14 +20,13 @@ from data_pipelines.synthetic.disk import (
     write_frames,
     write_json,
     write_png,
-    write_text,
 )
 from data_pipelines.synthetic.instruments import JAWS, SHAFT, WRIST, Tool
 from data_pipelines.synthetic.render import Frame, make_scene
 from data_pipelines.synthetic.tissue import REGIONS
 
 ENDOVIS18_SEQUENCES = (*range(1, 8), *range(9, 17))
-"""There is no sequence 8."""
+"""Sequence numbers; there is no sequence 8."""
 
 ENDOVIS18_LABELS: tuple[tuple[str, tuple[int, int, int]], ...] = (
     ("background-tissue", (0, 0, 0)),
@@ -63,11 +63,10 @@ def write_endovis18(
     As in EndoVis18, there is no border and no sequence 8, and labels have the colors of
     `ENDOVIS18_LABELS`, as RGB in odd sequences and RGBA in even ones. See
     `write_endovis17` for arguments, resuming and errors; `sequences` are numbers in
-    1..16 without 8.
+    1..16, except 8.
     """
-    chosen = tuple(sequences)
-    root = Path(out)
-    run = parameters("endovis18", seed, chosen, frames, size, rate)
+    numbers, root = tuple(sequences), Path(out)
+    run = parameters("endovis18", seed, numbers, frames, size, rate)
     check_run(run, ENDOVIS18_SEQUENCES, threads)
     if is_finished(root, run):
         return
@@ -76,15 +75,15 @@ def write_endovis18(
         for index, (name, color) in enumerate(ENDOVIS18_LABELS)
     ]
     write_json(root / "labels.json", entries)
-    for k in chosen:
+    for k in numbers:
         tools = tools_of_endovis18(k)
         scene = make_scene(seed, 100 + k, tools, size, rate, anatomy=True)
         folder = root / f"seq_{k}"
         for name in ("left_frames", "labels"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         write_text(folder / "camera_calibration.txt", calibration(size))
-        keep = partial(_save, folder=folder, tools=tools, alpha=k % 2 == 0)
-        write_frames(scene, frames, folder / "left_frames", keep, threads)
+        save = partial(_save, folder=folder, tools=tools, alpha=k % 2 == 0)
+        write_frames(scene, frames, folder / "left_frames", save, threads)
         if log:
             log(f"{folder.name}: {frames} frames, {len(tools)} instruments")
     finish(root, run)

@@ -15,11 +15,14 @@ from PIL import Image
 
 Field = NDArray[np.floating]
 
+# Number of random values after which tracks and episodes repeat.
 _KNOTS = 512
 
 
 def generator(seed: int, *path: int) -> np.random.Generator:
     """Returns an independent random generator for every (seed, path).
+
+    A path without trailing zeros is equivalent to the same path with them.
 
     Args:
         seed: the seed, 0 <= seed < 2**64.
@@ -148,6 +151,7 @@ class Track:
 
 
 def make_track(rng: np.random.Generator, n: int, period: float) -> Track:
+    """Draws a track of `n` values with `period` seconds per knot."""
     return Track(rng.uniform(-1.6, 1.6, (_KNOTS, n)), period)
 
 
@@ -183,12 +187,13 @@ class Episodes:
 def make_episodes(
     rng: np.random.Generator, period: float, share: float, ramp: float
 ) -> Episodes:
-    room = 1 - share - 2 * ramp / period
-    start = rng.uniform(0.0, room, _KNOTS)
+    """Draws episodes; see `Episodes` for the arguments."""
+    latest = 1 - share - 2 * ramp / period
+    start = rng.uniform(0.0, latest, _KNOTS)
     return Episodes(start, period, share, float(rng.uniform()), ramp)
 
 
-def screen(size: tuple[int, int]) -> tuple[Field, Field]:
+def pixel_centers(size: tuple[int, int]) -> tuple[Field, Field]:
     """Returns pixel centers x [1, W] and y [H, 1], in frame heights from the center."""
     height, width = size
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / height
@@ -197,5 +202,6 @@ def screen(size: tuple[int, int]) -> tuple[Field, Field]:
 
 
 def smoothstep(x: float) -> float:
+    """Interpolates smoothly from 0 at x <= 0 to 1 at x >= 1."""
     x = min(1.0, max(0.0, float(x)))
     return x * x * (3 - 2 * x)

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from data_pipelines.synthetic import sprites
-from data_pipelines.synthetic.fields import Field, generator, resize, screen
+from data_pipelines.synthetic.fields import Field, generator, pixel_centers, resize
 from data_pipelines.synthetic.motion import SIDES, Arm, Pose, make_arm
 from data_pipelines.synthetic.sprites import Sprite
 
 SHAFT, WRIST, JAWS = 10, 20, 30
+# Number of steps of a normal component in the tables of reflections.
 _TONES = 128
 
 
@@ -37,7 +38,7 @@ class Instrument:
             and tip.
         one_piece: whether the tip is one body instead of two mirrored claspers.
         gain: brightness relative to the tissue.
-        ramp: increase of brightness along the shaft towards the lens, per frame height.
+        ramp: increase of brightness along the shaft toward the lens, per frame height.
     """
 
     tool: Tool
@@ -84,7 +85,14 @@ def draw(
     reflections: NDArray[np.float32],
     size: tuple[int, int],
 ) -> Layer:
-    """Draws a single instrument, lit by `reflections` (see `reflections_of`)."""
+    """Draws a single instrument.
+
+    Args:
+        instrument: the instrument.
+        pose: its pose.
+        reflections: brightness by normal; see `reflections_of`.
+        size: (height, width) of the frame.
+    """
     height, width = size
     color = np.zeros((height, width, 3), np.float32)
     alpha = np.zeros((height, width), np.float32)
@@ -115,7 +123,7 @@ def draw(
             stamp(jaw, pose.axis + mirror * opening, 1.0, mirror, JAWS)
         at = forward(pose.axis, -0.6)
         stamp(sleeve, pose.axis, 1.0, 1.0, WRIST)
-        return _ramped(layer, pose, instrument.ramp)
+        return _apply_ramp(layer, pose, instrument.ramp)
     stamp(sleeve, pose.axis, 1.0, 1.0, WRIST)
     at = forward(pose.axis, 1.15)
     angle = pose.axis + pose.bends[0]
@@ -125,13 +133,13 @@ def draw(
         stamp(jaw, angle + pose.bends[1] + mirror * opening, short, mirror, JAWS)
     at = joint
     stamp(wrist[0], angle, short, 1.0, WRIST)
-    return _ramped(layer, pose, instrument.ramp)
+    return _apply_ramp(layer, pose, instrument.ramp)
 
 
-def _ramped(layer: Layer, pose: Pose, ramp: float) -> Layer:
+def _apply_ramp(layer: Layer, pose: Pose, ramp: float) -> Layer:
     """Applies a brightness ramp along the shaft; its distal end is unchanged."""
     if ramp:
-        x, y = screen(layer.alpha.shape)
+        x, y = pixel_centers(layer.alpha.shape)
         dx, dy = math.cos(pose.axis), math.sin(pose.axis)
         along = (x - pose.end[0]) * dx + (y - pose.end[1]) * dy
         rise = np.exp(np.clip(-ramp * along, -0.9, 1.1)).astype(np.float32)
@@ -150,7 +158,19 @@ def _stamp(
     mirror: float,
     label: int,
 ) -> None:
-    """Draws a sprite onto the layer, its origin at pixel `at`, rotated by `angle`."""
+    """Draws a sprite onto a layer.
+
+    Args:
+        layer: the layer, which is modified.
+        reflections: brightness by normal; see `reflections_of`.
+        sprite: the part.
+        at: pixel (x, y) of its origin.
+        angle: direction of its x axis.
+        unit: pixels per shaft diameter.
+        stretch: scale along its x axis.
+        mirror: 1, or -1 to mirror it about its x axis.
+        label: label of its pixels.
+    """
     height, width = layer.alpha.shape
     cos, sin = math.cos(angle), math.sin(angle)
     scale = unit / sprite.density
@@ -189,7 +209,7 @@ def _stamp(
     relief = relief[rows, cols].astype(np.float32) / 255
     nx, ny = 2 * relief[:, 0] - 1, (2 * relief[:, 1] - 1) * mirror
     nx, ny = cos * nx - sin * ny, sin * nx + cos * ny
-    x, y = screen(layer.alpha.shape)
+    x, y = pixel_centers(layer.alpha.shape)
     nx = nx + np.float32(0.35) * x[0, cols + x0]
     ny = ny + np.float32(0.35) * y[rows + y0, 0]
     row = np.clip((ny + 1) * (_TONES / 2), 0, _TONES - 1).astype(np.intp)
@@ -212,7 +232,15 @@ def _stamp(
 def reflections_of(
     light: tuple[float, float], tissue: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Returns the reflection of steel and dark tube by normal (x right, y down)."""
+    """Returns the brightness of steel and of dark tube by surface normal.
+
+    Args:
+        light: direction (x, y) of the light.
+        tissue: mean color of the tissue, float32 [3], which metal reflects.
+
+    Returns:
+        float32 [2, 128, 128, 3]: material, normal y (down), normal x (right), RGB.
+    """
     tilt = (np.arange(_TONES, dtype=np.float32) + 0.5) / (_TONES / 2) - 1
     nx, ny = tilt[None, :], tilt[:, None]
     r = np.hypot(nx - light[0], ny - light[1])
@@ -271,7 +299,13 @@ def shadow_of(alpha: Field, pose: Pose, light: tuple[float, float]) -> Field:
 def drag_along(
     color: NDArray[np.float32], alpha: Field, drag: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], Field]:
-    """Averages a layer over its motion in pixels while the shutter is open."""
+    """Applies motion blur to a layer.
+
+    Args:
+        color: premultiplied color, [H, W, 3].
+        alpha: opacity, [H, W].
+        drag: motion (x, y) in pixels while the shutter is open.
+    """
     length = float(np.hypot(*drag))
     if length < 1.5:
         return color, alpha

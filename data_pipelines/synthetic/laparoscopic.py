@@ -100,7 +100,7 @@ def tip(rng: np.random.Generator, kind: int, density: float) -> Sprite:
     Args:
         rng: generator for shape and wear; two instruments of a type differ.
         kind: type number 8..15. Types in `ONE_PIECE` are drawn whole, the others as one
-            clasper that bends towards +y; the other clasper is its mirror image.
+            clasper that bends toward +y; the other clasper is its mirror image.
         density: pixels per shaft diameter.
     """
     length = float(rng.uniform(2.2, 4.2))

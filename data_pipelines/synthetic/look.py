@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from data_pipelines.synthetic.fields import Field, generator, resize, screen
+from data_pipelines.synthetic.fields import Field, generator, pixel_centers, resize
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def develop(
         The image uint8 [H, W, 3], and bool [H, W], where the scene is visible.
     """
     height, width = rgb.shape[:2]
-    x, y = screen((height, width))
+    x, y = pixel_centers((height, width))
     far = (x - np.float32(look.center[0])) ** 2 + (y - np.float32(look.center[1])) ** 2
     lamp = np.float32(look.exposure) / (1 + np.float32(look.fall) * far)
     if look.dark > 0 and look.depth is not None:
@@ -154,19 +154,19 @@ def develop(
         image = image.filter(
             ImageFilter.UnsharpMask(radius, round(100 * look.sharpen), 0)
         )
-    seen = _window(look, x, y)
+    visible = _window(look, x, y)
     picture = np.asarray(image)
     if look.noise > 0:
-        picture = _noisy(picture, look.noise, generator(*key, 6, frame))
-    picture = np.where(seen[..., None], picture, np.uint8(4))
+        picture = _add_noise(picture, look.noise, generator(*key, 6, frame))
+    picture = np.where(visible[..., None], picture, np.uint8(4))
     if look.interlaced:
         picture[1::2] = np.roll(picture[1::2], look.interlaced, 1)
     for text, left, top, tall in look.text:
-        picture, covered = _written(picture, text, left, top, tall)
-        seen = seen & ~covered
+        picture, covered = _add_text(picture, text, left, top, tall)
+        visible = visible & ~covered
     if look.quality:
-        picture = _compressed(picture, look.quality)
-    return np.ascontiguousarray(picture), seen
+        picture = _compress(picture, look.quality)
+    return np.ascontiguousarray(picture), visible
 
 
 def _haze(
@@ -190,17 +190,17 @@ def _haze(
 def _window(look: Look, x: Field, y: Field) -> NDArray[np.bool_]:
     """Returns where the scene is visible: inside the round view and the border."""
     height, width = y.shape[0], x.shape[1]
-    seen = np.ones((height, width), bool)
+    visible = np.ones((height, width), bool)
     if look.view > 0:
         cx, cy = look.view_at
-        seen = (x - cx) ** 2 + (y - cy) ** 2 < look.view**2
+        visible = (x - cx) ** 2 + (y - cy) ** 2 < look.view**2
     top, bottom, left, right = (round(share * height) for share in look.border)
-    seen[:top], seen[height - bottom :] = False, False
-    seen[:, :left], seen[:, width - right :] = False, False
-    return seen
+    visible[:top], visible[height - bottom :] = False, False
+    visible[:, :left], visible[:, width - right :] = False, False
+    return visible
 
 
-def _noisy(
+def _add_noise(
     picture: NDArray[np.uint8], deviation: float, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Adds noise, coarser in color than in brightness, as in a real sensor."""
@@ -213,7 +213,7 @@ def _noisy(
     return np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
 
 
-def _written(
+def _add_text(
     picture: NDArray[np.uint8], text: str, left: float, top: float, tall: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Draws a line of text; returns the image and the mask of the text."""
@@ -223,11 +223,11 @@ def _written(
     ImageDraw.Draw(layer).text((left * width, top * height), text, 255, font)
     cover = np.asarray(layer)
     share = cover[..., None].astype(np.float32) / 255
-    written = picture + share * (np.float32(235) - picture)
-    return written.astype(np.uint8), cover > 127
+    result = picture + share * (np.float32(235) - picture)
+    return result.astype(np.uint8), cover > 127
 
 
-def _compressed(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+def _compress(picture: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
     """Compresses and decompresses an image as JPEG."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)

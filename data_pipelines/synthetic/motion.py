@@ -56,7 +56,7 @@ class Pose:
         opening: half the angle between the claspers.
         diameter: width of the shaft at its end.
         clearance: height of the shaft's end above the tissue.
-        dive: descent per length towards the claspers.
+        dive: descent per length toward the claspers.
     """
 
     end: NDArray[np.float64]
@@ -103,6 +103,7 @@ def make_arm(
 
 
 def pose(arm: Arm, seconds: float) -> Pose:
+    """Returns the pose of an arm at a time."""
     x, y, slow_x, slow_y = arm.reach.at(seconds)
     away, buried = arm.away.at(seconds), arm.buried.at(seconds)
     target = np.array(
@@ -143,6 +144,7 @@ class Camera:
 
 
 def make_camera(seed: int, sequence: int) -> Camera:
+    """Draws the camera of a sequence."""
     rng = generator(seed, sequence, 5)
     return Camera(
         drift=make_track(rng, 4, 9.0),
@@ -169,6 +171,7 @@ class View:
 
 
 def view(camera: Camera, seconds: float) -> View:
+    """Returns the view of the camera at a time."""
     x, y, turn, zoom = camera.drift.at(seconds)
     sway = camera.sway.at(seconds)
     breath = math.sin(2 * math.pi * seconds / camera.breath)

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from data_pipelines.synthetic.fields import Field, generator, resize, screen, smooth
+from data_pipelines.synthetic.fields import (
+    Field,
+    generator,
+    pixel_centers,
+    resize,
+    smooth,
+)
 from data_pipelines.synthetic.instruments import (
     Instrument,
     Tool,
@@ -129,18 +135,18 @@ def render_frame(scene: Scene, frame: int) -> Frame:
     seconds = frame / scene.rate
     height, width = scene.size
     albedo, ground, gloss, regions = _warp(scene, view(scene.camera, seconds))
-    x, y = screen(scene.size)
-    drawn = []
+    x, y = pixel_centers(scene.size)
+    layers = []
     for index, instrument in enumerate(scene.instruments):
         pose_ = pose(instrument.arm, seconds)
         layer = draw(instrument, pose_, scene.reflections, scene.size)
         if layer.alpha.any():
             before = pose(instrument.arm, seconds - _SHUTTER).end
-            drawn.append((index, pose_, layer, (pose_.end - before) * height))
+            layers.append((index, pose_, layer, (pose_.end - before) * height))
     bed = smooth(ground, height / 6)
-    levels = [level_of(pose_, bed, x, y) for _, pose_, _, _ in drawn]
+    levels = [level_of(pose_, bed, x, y) for _, pose_, _, _ in layers]
     shade = np.ones(scene.size, np.float32)
-    for (_, pose_, layer, _), level in zip(drawn, levels, strict=True):
+    for (_, pose_, layer, _), level in zip(layers, levels, strict=True):
         shade *= 1 - 0.5 * shadow_of(layer.alpha, pose_, scene.camera.light)
         # Tissue is darker where an instrument presses into it.
         gap = (level - ground) * np.float32(30.0)
@@ -149,19 +155,19 @@ def render_frame(scene: Scene, frame: int) -> Frame:
 
     depth = ground.copy()
     parts = np.zeros((len(scene.instruments), height, width), np.uint8)
-    for (index, _, layer, drag), level in zip(drawn, levels, strict=True):
+    for (index, _, layer, drag), level in zip(layers, levels, strict=True):
         color, alpha = drag_along(layer.color, layer.alpha, drag)
         box = _bounds(alpha)
         front = np.clip((level[box] - depth[box]) / np.float32(0.012) + 0.5, 0, 1)
         cover = (alpha[box] * front)[..., None]
         rgb[box] = rgb[box] * (1 - cover) + color[box] * front[..., None]
-        seen = layer.alpha[box] * front > 0.5
-        depth[box][seen] = level[box][seen]
-        parts[:, *box][:, seen] = 0
-        parts[index][box][seen] = layer.part[box][seen]
-    rgb, seen = _expose(scene, rgb, frame, x, y)
-    if seen is not None:
-        parts = parts * seen
+        visible = layer.alpha[box] * front > 0.5
+        depth[box][visible] = level[box][visible]
+        parts[:, *box][:, visible] = 0
+        parts[index][box][visible] = layer.part[box][visible]
+    rgb, visible = _expose(scene, rgb, frame, x, y)
+    if visible is not None:
+        parts = parts * visible
     return Frame(rgb, parts, regions)
 
 
@@ -272,10 +278,10 @@ def _expose(
         cover = (0.55 * smoke * fog)[..., None]
         rgb = rgb + cover * (np.array([0.74, 0.71, 0.72], np.float32) - rgb)
     rgb = rgb * (1.06 - 0.55 * (x * x + y * y))[..., None]
-    look, seen = scene.look, None
+    look, visible = scene.look, None
     if look is not None:
         key = (scene.seed, scene.sequence)
-        picture, seen = develop(look, rgb, key, frame, seconds)
+        picture, visible = develop(look, rgb, key, frame, seconds)
         image = Image.fromarray(picture)
     else:
         image = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
@@ -286,7 +292,7 @@ def _expose(
     if defocus > 0:
         image = image.filter(ImageFilter.GaussianBlur(0.008 * defocus * height))
     if look is not None:
-        return np.asarray(image), seen
+        return np.asarray(image), visible
     rng = generator(scene.seed, scene.sequence, 6, frame)
     grain = rng.standard_normal((height, width), dtype=np.float32) * np.float32(1.9)
     noisy = np.asarray(image, np.float32) + grain[..., None]

@@ -23,7 +23,7 @@ IVORY = (0.80, 0.76, 0.66)
 
 SHAFT_LENGTH = 15.0
 TAPER = 0.035
-"""Increase of the shaft's width towards the camera, per diameter of length."""
+"""Increase of the shaft's width toward the camera, per diameter of length."""
 
 TYPES = (
     "Bipolar Forceps",
@@ -161,6 +161,7 @@ class Canvas:
 
 
 def disc(c: Canvas, x: float, y: float, radius: float) -> Field:
+    """Returns the signed distance to a disk."""
     return np.hypot(c.x - x, c.y - y) - np.float32(radius)
 
 
@@ -214,7 +215,7 @@ def sleeve(rng: np.random.Generator, density: float) -> Sprite:
     """Draws the steel end of the tube with the fork of the first joint, at x = 1.15."""
     c = Canvas(-0.12, 1.6, 0.56, density)
     z = np.sqrt(np.clip(0.25 - c.y**2, 1e-4, None))
-    # Seen from above, the round end of the tube curves towards the tip.
+    # Seen from above, the round end of the tube curves toward the tip.
     tube = box(c, -0.05, 0.62, -0.5, 0.5, 0.04)
     c.paint(tube, z, STEEL)
     seam = np.abs(c.x - 0.46 + 0.1 * (1 - 2 * z)) - 0.01
@@ -258,7 +259,7 @@ def wrist(rng: np.random.Generator, density: float) -> Sprite:
 
 
 def jaw(rng: np.random.Generator, kind: int, density: float) -> Sprite:
-    """Draws a clasper that bends towards +y; the other one is its mirror image.
+    """Draws a clasper that bends toward +y; the other one is its mirror image.
 
     Args:
         rng: generator for dents and smears.

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from data_pipelines.synthetic.fields import Field, fractal, generator, smooth
+from data_pipelines.synthetic.strands import draw_suture, draw_vessels
 
 MARGIN = 0.4
 """Margin of the baked tissue beyond the frame on every side, in frame heights."""
@@ -143,8 +144,7 @@ def bake(
         lobes += [_strip(rng, extent, kind) for kind in bed.strips]
     warp = 0.05 * noise(0, 0.35, 4), 0.05 * noise(1, 0.35, 4)
     height, owner = _stack(lobes, x + warp[0], y + warp[1], density)
-    kind_of = np.array([names.index(lobe.kind) for lobe in lobes])
-    kinds = kind_of[owner]
+    kinds = np.array([names.index(lobe.kind) for lobe in lobes])[owner]
     blend = 0.65 if bed is None or not bed.lobules else 0.35
     height = (1 - blend) * height + blend * smooth(height, 0.03 * density)
     coarse, fine = noise(2, 0.3, 3, gain=0.42), noise(3, 0.06, 4, gain=0.45)
@@ -156,28 +156,25 @@ def bake(
     height = height + 0.022 * coarse + (0.0032 + 0.001 * fat) * fine
     height = height - 0.005 * crease + fat * 0.008 * lumps
 
-    vessels, veins = _vessels(generator(seed, sequence, 3), extent, density)
-    cover = vessels, veins
-    rows_of = list(table.values())
-    albedo = _color(kinds, rows_of, coarse, fine, noise(7, 0.16, 4), cover, density)
+    vessels, veins = draw_vessels(generator(seed, sequence, 3), extent, density)
+    mottle = noise(7, 0.16, 4)
+    albedo = _color(
+        kinds, list(table.values()), coarse, fine, mottle, (vessels, veins), density
+    )
     albedo *= (1 - 0.16 * crease)[..., None]
     pools = rng.uniform(0.2, 0.9) if bed is None else bed.blood
     dry = 1.55 if bed is None else 1.9 - bed.blood
     blood = np.clip(noise(8, 0.3, 4) - dry, 0, 0.35) / 0.35 * pools
     albedo += blood[..., None] * (np.array([0.42, 0.03, 0.04]) - albedo)
     height = height + 0.003 * veins + 0.002 * blood
-    for radius, strength in ((0.035, 6.0), (0.1, 3.0), (0.25, 1.6)):
-        buried = np.clip(smooth(height, radius * density) - height, 0, 0.12)
-        # Light in a fold has passed through tissue, so it is darker and redder.
-        shade = np.exp(-strength * buried)[..., None]
-        albedo *= shade ** np.array([0.75, 1.15, 1.1], np.float32)
+    _darken_folds(albedo, height, density)
     gloss = np.clip(0.22 + 0.5 * noise(9, 0.3, 4) + 0.5 * blood, 0.02, 1.0)
     if bed is not None:
         gloss = np.clip(gloss * bed.gloss, 0.0, 1.0)
 
     regions = np.array([lobe.region for lobe in lobes], np.uint8)[owner]
     if anatomy or (bed is not None and bed.stitches):
-        stitch = _suture(generator(seed, sequence, 4), extent, density)
+        stitch = draw_suture(generator(seed, sequence, 4), extent, density)
         for index, (cover, color) in enumerate(stitch):
             albedo += cover[..., None] * (np.array(color) - albedo)
             height = height + 0.008 * cover
@@ -192,6 +189,17 @@ def bake(
         density=density,
         mean=albedo.mean((0, 1)).astype(np.float32),
     )
+
+
+def _darken_folds(albedo: Field, height: Field, density: float) -> None:
+    """Darkens `albedo` [H, W, 3] in place where the surface is below its surroundings.
+
+    Light in a fold has passed through tissue, so it is darker and redder.
+    """
+    for radius, strength in ((0.035, 6.0), (0.1, 3.0), (0.25, 1.6)):
+        depth = np.clip(smooth(height, radius * density) - height, 0, 0.12)
+        shade = np.exp(-strength * depth)[..., None]
+        albedo *= shade ** np.array([0.75, 1.15, 1.1], np.float32)
 
 
 @dataclass(frozen=True)
@@ -213,13 +221,14 @@ def _lobes(
     setting: tuple[str, ...],
     anatomy: bool,
 ) -> list[_Lobe]:
+    """Draws the bed and the lobes on it, with organs if `anatomy`."""
     center = (extent[0] / 2, extent[1] / 2)
     lobes = [_Lobe(center, (9.0, 9.0), 0.0, 0.0, 0.0, setting[0], 0)]
     for _ in range(int(rng.integers(9, 14))):
         place = (rng.uniform(0, extent[0]), rng.uniform(0, extent[1]))
-        long = rng.uniform(0.22, 0.55)
+        radius = rng.uniform(0.22, 0.55)
         kind = setting[int(rng.integers(len(setting)))]
-        radii = (long, long * rng.uniform(0.35, 0.9))
+        radii = (radius, radius * rng.uniform(0.35, 0.9))
         level, rise = rng.uniform(-0.06, 0.04), rng.uniform(0.06, 0.16)
         angle = rng.uniform(0, math.pi)
         lobes.append(_Lobe(place, radii, angle, level, rise, kind, 0))
@@ -229,8 +238,8 @@ def _lobes(
             ("small-intestine", "bowel", (0.6, 0.2), 0.06),
             ("kidney-parenchyma", "kidney", (0.42, 0.28), 0.16),
         ):
-            near = rng.uniform(-0.3, 0.3, 2)
-            place = (center[0] + near[0], center[1] + near[1])
+            offset = rng.uniform(-0.3, 0.3, 2)
+            place = (center[0] + offset[0], center[1] + offset[1])
             region = REGIONS.index(name)
             angle = rng.uniform(0, math.pi)
             lobes.append(_Lobe(place, radii, angle, level, 0.12, kind, region))
@@ -302,6 +311,17 @@ def _color(
     cover: tuple[Field, Field],
     density: float,
 ) -> NDArray[np.float32]:
+    """Colors the tissue, float32 [H, W, 3] in 0..1.
+
+    Args:
+        kinds: [H, W], index of the kind of tissue.
+        rows: the kinds.
+        coarse: coarse noise [H, W], which mixes the two colors of a kind.
+        fine: fine noise [H, W], which changes the brightness.
+        mottle: medium noise [H, W], which does both.
+        cover: cover 0..1 of fine vessels and of veins, each [H, W].
+        density: pixels per frame height.
+    """
     # Neighboring organs share fascia, so their colors blend at the boundary.
     present = [k for k in range(len(rows)) if (kinds == k).any()]
     weights = [
@@ -324,76 +344,3 @@ def _color(
     color = color * (1 + 0.035 * fine + 0.03 * mottle)[..., None]
     stain = np.clip(share * (1.15 * vessels + 0.7 * veins), 0, 0.85)[..., None]
     return (color + stain * (vessel - color)).astype(np.float32)
-
-
-def _vessels(
-    rng: np.random.Generator, extent: tuple[float, float], density: float
-) -> tuple[Field, Field]:
-    """Draws the cover 0..1 of fine branching vessels and of a few broad veins."""
-    # Drawn at twice the density and averaged, for soft edges.
-    scale = 2 * density
-    size = (2 * round(extent[1] * density), 2 * round(extent[0] * density))
-    fine, broad = Image.new("L", size), Image.new("L", size)
-    draw_fine, draw_broad = ImageDraw.Draw(fine), ImageDraw.Draw(broad)
-
-    def grow(x: float, y: float, angle: float, width: float, length: float) -> None:
-        draw = draw_broad if width > 0.007 else draw_fine
-        step, turn = 0.016, 0.0
-        for _ in range(int(length / step)):
-            turn = 0.75 * turn + rng.normal(0, 0.075)
-            angle += turn
-            nx, ny = x + step * math.cos(angle), y + step * math.sin(angle)
-            line = [(x * scale, y * scale), (nx * scale, ny * scale)]
-            pixels = width * scale
-            value = round(235 * min(1.0, 0.5 + 0.25 * pixels))
-            draw.line(line, fill=value, width=max(1, round(pixels)))
-            if width > 0.0013 and rng.uniform() < 0.16:
-                side = rng.choice((-1.0, 1.0)) * rng.uniform(0.3, 0.8)
-                grow(nx, ny, angle + side, 0.6 * width, 0.6 * length)
-            x, y, width = nx, ny, 0.985 * width
-
-    for _ in range(round(9 * extent[0] * extent[1])):
-        start = rng.uniform(0, extent[1]), rng.uniform(0, extent[0])
-        angle, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.0028, 0.006)
-        grow(*start, angle, width, rng.uniform(0.2, 0.6))
-    for _ in range(2):
-        start = rng.uniform(0, extent[1]), rng.uniform(0, extent[0])
-        angle, width = rng.uniform(0, 2 * math.pi), rng.uniform(0.009, 0.014)
-        grow(*start, angle, width, rng.uniform(0.5, 1.0))
-
-    def field(image: Image.Image) -> Field:
-        return np.asarray(image.reduce(2), np.float32) / 255
-
-    return field(fine), smooth(field(broad), 0.006 * density)
-
-
-def _suture(
-    rng: np.random.Generator, extent: tuple[float, float], density: float
-) -> list[tuple[Field, tuple[float, float, float]]]:
-    """Draws cover and color of a violet thread and the curved needle at its end."""
-    scale = 2 * density
-    size = (2 * round(extent[1] * density), 2 * round(extent[0] * density))
-    width = max(2, round(0.009 * scale))
-    layers = []
-    at = np.array([extent[1] / 2, extent[0] / 2]) + rng.uniform(-0.25, 0.25, 2)
-    angle = rng.uniform(0, 2 * math.pi)
-    thread = Image.new("L", size)
-    points, turn, here = [], 0.0, at.copy()
-    for _ in range(90):
-        points.append((here[0] * scale, here[1] * scale))
-        turn = 0.9 * turn + rng.normal(0, 0.05)
-        angle += turn
-        here = here + 0.012 * np.array([math.cos(angle), math.sin(angle)])
-    ImageDraw.Draw(thread).line(points, fill=255, width=width, joint="curve")
-    layers.append((thread, (0.34, 0.22, 0.55)))
-    needle = Image.new("L", size)
-    radius, begin = 0.07, rng.uniform(0, 360)
-    head = math.radians(begin)
-    middle = at - radius * np.array([math.cos(head), math.sin(head)])
-    box = [*((middle - radius) * scale), *((middle + radius) * scale)]
-    ImageDraw.Draw(needle).arc(box, begin, begin + 175, fill=255, width=width)
-    layers.append((needle, (0.72, 0.73, 0.76)))
-    return [
-        (np.asarray(image.reduce(2), np.float32) / 255, color)
-        for image, color in layers
-    ]

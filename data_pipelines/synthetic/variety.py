@@ -103,8 +103,8 @@ def _instrument(
     if rigid:
         neck = laparoscopic.neck(rng, density)
         tip = laparoscopic.tip(rng, kind, density)
-        whole = kind in laparoscopic.ONE_PIECE
-        return Instrument(Tool(kind), arm, (shaft, neck, tip), whole, gain, ramp)
+        one_piece = kind in laparoscopic.ONE_PIECE
+        return Instrument(Tool(kind), arm, (shaft, neck, tip), one_piece, gain, ramp)
     parts = (
         shaft,
         sprites.sleeve(rng, density),
@@ -128,7 +128,7 @@ def _dark_coat(rng: np.random.Generator) -> sprites.Coat:
 def _arm(rng: np.random.Generator, aspect: float, diameter: float) -> Arm:
     """Draws an arm that enters from a random direction and works anywhere in view."""
     half = aspect / 2
-    # From above less often than from the sides and from below.
+    # Arms enter from above less often than from the sides and from below.
     angle = rng.uniform(-0.25 * math.pi, 1.25 * math.pi)
     if rng.uniform() < 0.15:
         angle = rng.uniform(0, 2 * math.pi)
@@ -169,7 +169,7 @@ def _bed(rng: np.random.Generator) -> Bed:
     clusters = rng.choice(_LOBULAR, int(rng.integers(0, 4)))
     shift = rng.uniform(0.85, 1.15, 3)
     return Bed(
-        kinds={name: _shifted(rng, kind, shift) for name, kind in KINDS.items()},
+        kinds={name: _shift_colors(rng, kind, shift) for name, kind in KINDS.items()},
         setting=tuple(setting),
         strips=tuple(str(name) for name in strips),
         lobules=tuple(str(name) for name in clusters),
@@ -180,11 +180,12 @@ def _bed(rng: np.random.Generator) -> Bed:
     )
 
 
-def _shifted(rng: np.random.Generator, kind: Kind, shift: np.ndarray) -> Kind:
+def _shift_colors(rng: np.random.Generator, kind: Kind, shift: np.ndarray) -> Kind:
+    """Scales the colors of a kind by `shift` and a random factor of its own."""
     base, second, vessel, share = kind
-    own = shift * rng.uniform(0.85, 1.15, 3) * rng.uniform(0.75, 1.15)
+    factor = shift * rng.uniform(0.85, 1.15, 3) * rng.uniform(0.75, 1.15)
 
-    def moved(color: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(float(c) for c in np.clip(np.array(color) * own, 4, 252))
+    def scale(color: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(float(c) for c in np.clip(np.array(color) * factor, 4, 252))
 
-    return moved(base), moved(second), moved(vessel), share * float(rng.uniform(0, 1.5))
+    return scale(base), scale(second), scale(vessel), share * float(rng.uniform(0, 1.5))

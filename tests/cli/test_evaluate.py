@@ -37,7 +37,7 @@ def run(session):
 def error_line(arguments, capsys):
     """Runs a command that fails with status 2; returns its one-line error."""
     # The network is a toy, which the run's config does not describe.
-    with pytest.raises(SystemExit) as stop, toy.everywhere():
+    with pytest.raises(SystemExit) as stop, toy.use_toy_networks():
         MAIN([str(argument) for argument in arguments])
     assert stop.value.code == 2
     output = capsys.readouterr()

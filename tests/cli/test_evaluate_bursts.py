@@ -55,7 +55,7 @@ def test_disturbed_video_is_scored(session, run, tmp_path):
     ],
 )
 def test_errors_are_one_line(arguments, message, run, capsys):
-    with pytest.raises(SystemExit) as stop, toy.everywhere():
+    with pytest.raises(SystemExit) as stop, toy.use_toy_networks():
         MAIN(["--checkpoint", str(run), *arguments])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()

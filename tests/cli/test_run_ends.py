@@ -13,7 +13,7 @@ from dmnet_jax.evaluation import results
 from dmnet_jax.process import RunGoneError, run_lock
 from tests.cli.test_train import load, records
 from tests.support.tiny_run import RUN, TRAIN_STEPS, train_arguments, trained
-from tests.support.toy import everywhere
+from tests.support.toy import use_toy_networks
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def again(whole, tmp_path):
     arguments[-1] = str(tmp_path / "copied")
 
     def main() -> int:
-        with everywhere():
+        with use_toy_networks():
             return load("train").main(arguments)
 
     return run, main

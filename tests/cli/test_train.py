@@ -22,7 +22,7 @@ from tests.support.tiny_run import (
     trained,
     write_videos,
 )
-from tests.support.toy import everywhere
+from tests.support.toy import use_toy_networks
 
 
 def load(name: str):
@@ -105,7 +105,7 @@ def test_a_stopped_run_ends_like_an_uninterrupted_one(
 def test_evaluation_reproduces_the_scores_of_the_run(whole, tmp_path, capsys):
     run, _ = whole
     arguments = ["--checkpoint", str(run), "--out", str(tmp_path)]
-    with everywhere():
+    with use_toy_networks():
         assert load("evaluate").main(arguments) == 0
     result = json.loads((tmp_path / "results.json").read_text())["protocols"]
     expected = json.loads((run / "results.json").read_text())["protocols"]
@@ -128,7 +128,7 @@ def test_evaluation_rejects_training_videos_and_missing_runs(whole, tmp_path, ca
     run, _ = whole
     main = load("evaluate").main
     trained = ["--checkpoint", str(run), "--videos", "one"]
-    with everywhere():
+    with use_toy_networks():
         assert "was trained on one" in error_of(main, trained, capsys)
     missing = ["--checkpoint", str(tmp_path / "none")]
     assert "none" in error_of(main, missing, capsys)
@@ -163,7 +163,7 @@ def test_errors_name_faulty_files(folder, tmp_path, capsys, fault, message):
     root = write_videos(tmp_path / "videos")
     add_fault(root, fault)
     arguments = [*train_arguments(folder, "faulty"), "--data.root", str(root)]
-    with everywhere():
+    with use_toy_networks():
         assert message in error_of(load("train").main, arguments, capsys)
 
 

@@ -24,7 +24,7 @@ from tests.support.tiny_run import (
     train_arguments,
     write_videos,
 )
-from tests.support.toy import everywhere
+from tests.support.toy import use_toy_networks
 
 COLORS = np.array([[0, 0, 0], [200, 30, 30], [30, 200, 30]], np.uint8)
 
@@ -203,7 +203,7 @@ def test_masks_of_0_and_255_train_and_are_scored(tmp_path):
     first, last = map(RECIPE.index, ('StageConfig("first"', 'StageConfig("third"'))
     (tmp_path / "tiny.py").write_text(RECIPE[:first] + RECIPE[last:])
     more = ["--data.num-classes", "2"]
-    with shallow(), everywhere():  # two steps do not need optimized programs
+    with shallow(), use_toy_networks():  # two steps do not need optimized programs
         assert train([*train_arguments(tmp_path, "runs"), *more]) == 0
     assert root.is_dir()
     results = json.loads((tmp_path / "runs" / RUN / "results.json").read_text())

@@ -41,7 +41,7 @@ def test_the_command_scores_a_run(tmp_path_factory, tmp_path, capsys) -> None:
     flags += ["--root", str(folder / "videos"), "--shaft", "1", "--manipulator", "2"]
     from tests.support import toy
 
-    with toy.everywhere():
+    with toy.use_toy_networks():
         assert command.main(["zero-shot", *flags, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert [line.split()[1] for line in printed.splitlines()][2:] == [
@@ -60,7 +60,7 @@ def test_disturbed_frames_and_the_single_frame(tmp_path_factory, tmp_path, capsy
 
     short, root = str(folder / "videos"), tmp_path / "videos"
     tiny_run.write_videos(root, frames=40, names=("one",))
-    with toy.everywhere():
+    with toy.use_toy_networks():
         with pytest.raises(SystemExit) as stopped:
             command.main([*flags, "--root", short])
         assert stopped.value.code == 2

@@ -20,7 +20,7 @@ def checked(monkeypatch):
     """The functions of the library, with their arguments and results checked."""
     public = [getattr(memory, name) for name in memory.__all__]
     modules = _dual, _policy, _read, _ring, _state
-    return shapes.checked(monkeypatch, modules, filter(inspect.isfunction, public))
+    return shapes.typechecked(monkeypatch, modules, filter(inspect.isfunction, public))
 
 
 def item(value: float) -> Array:

@@ -23,7 +23,7 @@ from dmnet_jax.models.ternausnet import TernausNet
 from dmnet_jax.nn.resizing import resize
 from dmnet_jax.training import create_state, train_step
 from dmnet_jax.training.losses import cross_entropy_loss
-from tests.support.drawn import drawn, quick_jit
+from tests.support.random_variables import quick_jit, random_variables
 from tests.support.tiny_run import linear, picture
 
 KEY = jax.random.key(0)
@@ -67,7 +67,7 @@ class Small:
         memory = self.model.init_memory(1, SIZE, KEY)
         frames = jax.ShapeDtypeStruct((1, 1, *SIZE, 3), jnp.uint8)
         shapes = jax.eval_shape(self.model.init, KEY, memory, frames)
-        self.variables = {"batch_stats": {}, **drawn(shapes)}
+        self.variables = {"batch_stats": {}, **random_variables(shapes)}
         self.roll = quick_jit(self.model.apply)
         self.step = quick_jit(self._step)
         self.clip = quick_jit(partial(self.model.apply, method="clip"))

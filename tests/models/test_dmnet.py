@@ -12,7 +12,7 @@ from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
 from dmnet_jax.models.protocol import ClipBatch
 from dmnet_jax.nn import mobilenet
-from tests.support.drawn import drawn, quick_jit
+from tests.support.random_variables import quick_jit, random_variables
 
 SIZE = (64, 96)
 FRAMES = 7
@@ -27,7 +27,7 @@ ALL = {n: np.ones((2, n), bool) for n in (4, 5)}
 
 
 def draw(shapes):
-    return {**drawn(shapes), "thresholds": ADMIT_ALL}
+    return {**random_variables(shapes), "thresholds": ADMIT_ALL}
 
 
 @pytest.fixture(scope="module")

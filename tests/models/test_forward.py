@@ -9,7 +9,7 @@ import pytest
 
 from dmnet_jax.models import forward
 from dmnet_jax.models.features import FEATURES
-from tests.support.drawn import quick_jit
+from tests.support.random_variables import quick_jit
 from tests.support.tiny_run import network, picture, shallow
 
 T, KEY = 4, jax.random.key(0)

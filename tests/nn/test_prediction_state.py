@@ -16,7 +16,7 @@ from dmnet_jax.nn.prediction_state import (
     MIN_PROBABILITY,
     TRUST_BIAS,
 )
-from tests.support.drawn import drawn, quick_jit
+from tests.support.random_variables import quick_jit, random_variables
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
 WITH = DMNet.tiny(CLASSES, local="none", global_memory=False, state=True)
@@ -28,7 +28,7 @@ FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3), np.uint8)
 def variables():
     memory = WITH.init_memory(1, SIZE, KEY)
     frames = jax.ShapeDtypeStruct((1, 1, *SIZE, 3), jnp.uint8)
-    return drawn(jax.eval_shape(WITH.init, KEY, memory, frames))
+    return random_variables(jax.eval_shape(WITH.init, KEY, memory, frames))
 
 
 def with_fresh_state(variables):

@@ -13,7 +13,7 @@ from dmnet_jax.streaming.artifact import load_artifact, write_artifact
 from dmnet_jax.streaming.program import Interface
 from tests.models.test_compared import SIZE, Small
 from tests.support import tiny_run
-from tests.support.drawn import drawn
+from tests.support.random_variables import random_variables
 
 KEY = jax.random.key(0)
 NAMES = ("LWANet", "TD2", "TAPNet")
@@ -120,7 +120,7 @@ def test_a_session_tells_how_far_each_part_of_a_frame_was_trusted():
     model = DMNet.tiny(3, local="none", global_memory=False, state=True)
     size, memory = (32, 64), model.init_memory(1, (32, 64), KEY)
     frames = np.random.default_rng(0).integers(0, 256, (1, 3, *size, 3), np.uint8)
-    variables = drawn(jax.eval_shape(model.init, KEY, memory, frames))
+    variables = random_variables(jax.eval_shape(model.init, KEY, memory, frames))
     session = Session(compile(model, variables, size=size))
 
     def trust_of(frame):

@@ -1,4 +1,4 @@
-"""Tiny videos of every kind, and what is done to their packets."""
+"""Small encoded videos, and changes of their packets."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,7 +12,7 @@ QUIET = {"libx265": {"x265-params": "log-level=none"}}
 
 
 def scene(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Noise that moves, and a square: a coder has something to predict."""
+    """Returns a frame with moving noise and a square, so that prediction is useful."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 120, (size[0] // 4, size[1] // 4, 3)).repeat(4, 0)
     image = np.roll(image.repeat(4, 1), (index, 2 * index), (0, 1))
@@ -21,7 +21,7 @@ def scene(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
-def video(
+def write_video(
     path: Path,
     codec: str,
     frames: int = 16,
@@ -30,15 +30,15 @@ def video(
     options: dict[str, str] | None = None,
     **settings: Any,
 ) -> Path:
-    """Encodes scenes at 25 frames a second.
+    """Encodes scenes at 25 frames per second.
 
     Args:
-        path: its suffix is the container.
-        codec: encoder.
-        frames: how many.
+        path: the file; its suffix determines the container.
+        codec: name of the encoder.
+        frames: number of frames.
         size: (H, W).
-        options: of the encoder.
-        settings: of its context, such as `gop_size` and `max_b_frames`.
+        options: options of the encoder.
+        settings: attributes of its context, such as `gop_size` and `max_b_frames`.
     """
     import av
 
@@ -58,7 +58,7 @@ def video(
     return path
 
 
-def rewritten(
+def remux(
     source: Path,
     path: Path,
     change: Callable[[int, bytes], bytes | None] = lambda index, content: content,
@@ -66,23 +66,24 @@ def rewritten(
     later: float = 0.0,
     turn: dict[str, Any] | None = None,
 ) -> Path:
-    """A video whose packets are other ones.
+    """Copies a video with changed packets.
 
     Args:
-        source: of the packets.
-        path: of the new video.
-        change: number and content -> content, or None to leave the packet out.
-        later: seconds that are added to its clock.
-        turn: of `set_display_rotation`.
+        source: the original video.
+        path: the new video.
+        change: maps index and content of a packet to its new content, or None to omit
+            the packet.
+        later: seconds to add to the timestamps.
+        turn: arguments of `set_display_rotation`.
     """
     import av
 
-    with av.open(str(source)) as given, av.open(str(path), "w") as made:
-        old: Any = given.streams.video[0]
-        new: Any = made.add_stream_from_template(old)
+    with av.open(str(source)) as input_, av.open(str(path), "w") as output:
+        old: Any = input_.streams.video[0]
+        new: Any = output.add_stream_from_template(old)
         if turn:
             new.set_display_rotation(**turn)
-        for index, packet in enumerate(given.demux(old)):
+        for index, packet in enumerate(input_.demux(old)):
             content = change(index, bytes(packet)) if packet.size else None
             if content is None:
                 continue
@@ -91,17 +92,17 @@ def rewritten(
             copy.stream, copy.time_base = new, packet.time_base
             copy.pts, copy.dts = packet.pts + shift, packet.dts + shift
             copy.is_keyframe = packet.is_keyframe
-            made.mux(copy)
+            output.mux(copy)
     return path
 
 
-def spoiled(number: int, first: float = 0.5) -> Callable[[int, bytes], bytes]:
-    """Overwrites one packet from a part of it on, with bytes that code nothing."""
+def damage_packet(number: int, first: float = 0.5) -> Callable[[int, bytes], bytes]:
+    """Returns a change that overwrites one packet with 0xff, from a share on."""
 
     def change(index: int, content: bytes) -> bytes:
         if index != number:
             return content
-        kept = int(first * len(content))
-        return content[:kept] + b"\xff" * (len(content) - kept)
+        start = int(first * len(content))
+        return content[:start] + b"\xff" * (len(content) - start)
 
     return change

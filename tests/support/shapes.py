@@ -1,4 +1,4 @@
-"""Functions whose arrays are checked against the shapes in their signatures."""
+"""Checks arguments and results of functions against the shapes in their signatures."""
 
 from collections.abc import Callable, Iterable
 from types import ModuleType, SimpleNamespace
@@ -8,20 +8,20 @@ import pytest
 from beartype import beartype
 
 
-def checked(
+def typechecked(
     monkeypatch: pytest.MonkeyPatch,
     modules: Iterable[ModuleType],
     functions: Iterable[Callable],
 ) -> SimpleNamespace:
-    """The functions by name, with arguments and results checked.
+    """Returns the functions by name, with checks of arguments and results.
 
-    The modules import jaxtyping for type checkers alone, so it is put into them here.
+    The modules import jaxtyping only for type checkers, so it is patched in here.
     """
     for module in modules:
         for name in ("Bool", "Float", "Float32", "Int", "Int32", "Integer"):
             monkeypatch.setattr(module, name, getattr(jaxtyping, name), raising=False)
-    found = {
+    wrapped = {
         function.__name__: jaxtyping.jaxtyped(function, typechecker=beartype)
         for function in functions
     }
-    return SimpleNamespace(**found)
+    return SimpleNamespace(**wrapped)

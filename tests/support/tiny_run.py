@@ -1,8 +1,8 @@
-"""A DMNet a few layers deep and a training run of seconds, shared by tests.
+"""A small DMNet and training runs of a few seconds, shared by tests.
 
-As a program, `tiny_run.py SCRIPT SIGNAL STEP ARGUMENTS...` runs a script with the
-shallow network, or with TOY in the environment a toy, and sends itself a signal when
-the log reaches a step (0: never).
+The command `tiny_run.py SCRIPT SIGNAL STEP ARGUMENTS...` runs a script with the shallow
+network, or with a toy network if TOY is in the environment, and sends itself a signal
+when the log reaches a step (0: never).
 """
 
 import functools
@@ -56,9 +56,9 @@ def get_config():
 
 @contextmanager
 def shallow() -> Iterator[None]:
-    """Inside, the DMNet of a config is a tiny one.
+    """Makes configs build a tiny DMNet in the block.
 
-    Compiling is most of what these tests cost, so little is optimized either.
+    Most compiler optimizations are off, because tests mainly spend time compiling.
     """
     import jax
 
@@ -78,7 +78,7 @@ def shallow() -> Iterator[None]:
 
 
 def picture(index: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> Any:
-    """(image uint8 [H, W, 3], label uint8 [H, W]): two squares that move, noise."""
+    """Returns (image uint8 [H, W, 3], label uint8 [H, W]): moving squares and noise."""
     rng = np.random.default_rng((seed, index))
     label = np.zeros(size, np.uint8)
     label[10:34, 4 + 3 * index :][:, :20] = 1
@@ -90,7 +90,12 @@ def picture(index: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> Any:
 
 @dataclass(frozen=True)
 class Videos:
-    """A frame source of pictures; `unlabeled` frames have no label."""
+    """A frame source of generated pictures.
+
+    Attributes:
+        lengths: number of frames of each video.
+        unlabeled: indices of frames without a label.
+    """
 
     lengths: tuple[int, ...]
     unlabeled: frozenset[int] = frozenset()
@@ -111,7 +116,7 @@ class Videos:
 
 
 def write_videos(root: Path, *, frames: int = 6, names: Any = ("one", "two")) -> Path:
-    """Videos in the layout of a user's own folder, with three named classes."""
+    """Writes videos in the folder layout, with three named classes."""
     for seed, name in enumerate(names):
         for kind in ("frames", "masks"):
             (root / name / kind).mkdir(parents=True)
@@ -129,7 +134,7 @@ def write_classes(root: Path, names: Any) -> None:
 
 
 def tiny_config() -> Any:
-    """The recipe's config, without a file."""
+    """Returns the config of `RECIPE`, without a file."""
     space: dict[str, Any] = {}
     exec(RECIPE, space)
     return space["get_config"]()
@@ -137,7 +142,7 @@ def tiny_config() -> Any:
 
 @functools.cache
 def network() -> tuple[Any, Any]:
-    """A tiny network without dropout and its fresh variables."""
+    """Returns a tiny network without dropout and its initial variables."""
     import jax
     import jax.numpy as jnp
 
@@ -155,32 +160,32 @@ def network() -> tuple[Any, Any]:
 
 @functools.cache
 def program(label_size: tuple[int, int]) -> Any:
-    """The network's compiled stream of 64x64 frames."""
+    """Returns the compiled program of the network for 64x64 frames."""
     from dmnet_jax import streaming
 
     return streaming.compile(*network(), size=(64, 64), label_size=label_size)
 
 
 def clips(rows: int = 4, *, window: int = 2, past: int = 2) -> dict[str, np.ndarray]:
-    """A batch of different clips, all their frames there."""
-    shown = [
+    """Returns a batch of different clips without masked frames."""
+    pictures = [
         [picture(i + r, seed=r) for i in range(window + past)] for r in range(rows)
     ]
-    images = np.array([[image for image, _ in row] for row in shown])
+    images = np.array([[image for image, _ in row] for row in pictures])
     return {
         "frames": images[:, past:],
         "frames_mask": np.ones((rows, window), bool),
         "past": images[:, :past],
         "past_mask": np.ones((rows, past), bool),
-        "label": np.array([row[-1][1] for row in shown]),
+        "label": np.array([row[-1][1] for row in pictures]),
     }
 
 
 @functools.cache
 def linear() -> Any:
-    """An optimizer with state and decay in which rounding stays rounding.
+    """Returns an optimizer with state and decay that does not amplify rounding errors.
 
-    Adam turns the sign of a gradient of 1e-9 into a whole step.
+    Adam would turn the sign of a gradient of 1e-9 into a full step.
     """
     import optax
 
@@ -188,14 +193,14 @@ def linear() -> Any:
 
 
 def stage(steps_per_epoch: int = 5, lr_scale: float = 1.0) -> Any:
-    """As much of a stage as the optimizer asks for."""
+    """Returns a stage with only the attributes that the optimizer uses."""
     loader = SimpleNamespace(steps_per_epoch=steps_per_epoch)
     return SimpleNamespace(loader=loader, lr_scale=lr_scale)
 
 
 @functools.cache
 def plain_step(part: str) -> Callable[..., Any]:
-    """`train_step` on one device."""
+    """Returns `train_step` for one device."""
     import jax
 
     return jax.jit(step_of(part))
@@ -204,7 +209,7 @@ def plain_step(part: str) -> Callable[..., Any]:
 def step_of(
     part: str, axis_name: str | None = None, **options: Any
 ) -> Callable[..., Any]:
-    """`train_step` of a stage that trains `part`, with `linear()`."""
+    """Returns `train_step` of a stage that trains `part` with `linear()`."""
     from dmnet_jax import training
 
     model = network()[0].clone(axis_name=axis_name)
@@ -228,9 +233,16 @@ def start_script(
     toy: bool = False,
     **environment: str,
 ) -> subprocess.Popen[str]:
-    """Starts a script with the shallow network on one device; programs are cached.
+    """Starts a script with the shallow network on one device.
 
-    With `toy` it is an even smaller one, see tests/support/toy.py.
+    Args:
+        cache: folder of the compilation cache.
+        script: the script.
+        arguments: its arguments.
+        signal: signal that the script sends itself; see the module's docstring.
+        step: step at which the signal is sent; 0: never.
+        toy: whether to use the even smaller network of tests/support/toy.py.
+        environment: additional environment variables.
     """
     environment = {
         **os.environ,
@@ -257,14 +269,14 @@ def start_script(
 def run_script(
     cache: Path, script: str, *arguments: object, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a script as `start_script` starts it, to its end."""
+    """Runs a script to its end; see `start_script` for arguments."""
     process = start_script(cache, script, *arguments, **options)
     out, err = process.communicate(timeout=400)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
 def train_arguments(folder: Path, workdir: str) -> list[str]:
-    """Of train.py, for the videos and the recipe in `folder`."""
+    """Returns arguments of train.py for the videos and the recipe in `folder`."""
     return [
         *("--config", str(folder / "tiny.py")),
         *("--data.root", str(folder / "videos")),
@@ -274,9 +286,10 @@ def train_arguments(folder: Path, workdir: str) -> list[str]:
 
 @functools.cache
 def trained(session: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The folder of a toy's finished, never interrupted run, and what it printed.
+    """Returns the folder and the process of a complete, uninterrupted run of a toy.
 
-    It holds tiny.py, videos and whole/tiny/fold0-seed0; made once a session.
+    The folder contains tiny.py, videos and whole/tiny/fold0-seed0. The run is made once
+    per session.
     """
     folder = session / "toy_run"
     write_videos(folder / "videos")
@@ -294,18 +307,18 @@ def main() -> None:
 
     record = RunLog.record
 
-    def recorded(self: RunLog, step: int, **values: Any) -> None:
+    def record_and_signal(self: RunLog, step: int, **values: Any) -> None:
         record(self, step, **values)
         if step == int(at_step):
             os.kill(os.getpid(), int(number))
 
     sys.argv = [script, *arguments]
-    small = shallow
+    small_network = shallow
     if "TOY" in os.environ:
         from tests.support import toy
 
-        small = toy.everywhere
-    with small(), mock.patch.object(RunLog, "record", recorded):
+        small_network = toy.use_toy_networks
+    with small_network(), mock.patch.object(RunLog, "record", record_and_signal):
         runpy.run_path(script, run_name="__main__")
 
 

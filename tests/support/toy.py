@@ -1,4 +1,4 @@
-"""Three convolutions in the place of a DMNet, for tests of what surrounds one."""
+"""Three convolutions in place of a DMNet, for tests of the code around a network."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from tests.support.tiny_run import linear, tiny_config
 
 
 class Toy(VideoSegmenter):
-    """Batch norm, dropout, and a layer that a stage for the memory trains."""
+    """Has batch norm, dropout, and a layer that the memory stage trains."""
 
     num_classes: int = 3
     whole: bool = True
@@ -56,19 +56,19 @@ class Toy(VideoSegmenter):
     def __call__(
         self, memory: Any, frames: Any, *, train: bool = False
     ) -> tuple[Any, Output]:
-        seen = self.encode(frames.reshape(-1, *frames.shape[2:]), train=train)
-        return memory + 1, jax.tree.map(lambda x: x[None], seen)
+        output = self.encode(frames.reshape(-1, *frames.shape[2:]), train=train)
+        return memory + 1, jax.tree.map(lambda x: x[None], output)
 
 
 def toy_state(seed: int) -> training.TrainState:
-    """The same weights each time; another key for another seed."""
+    """Returns a state with fixed weights; the seed determines the key."""
     frames = np.zeros((1, 1, 64, 64, 3), np.uint8)
     variables = jax.jit(Toy().init)(jax.random.key(1), jnp.zeros(1), frames)
     return training.create_state(variables, linear(), key=jax.random.key(seed))
 
 
 def toy_step(axis_name: str | None, **changes: Any) -> Any:
-    """`train_step`; without dropout, which differs by device, unless `whole`."""
+    """Returns `train_step`; with `whole=False`, without device-dependent dropout."""
     return partial(
         training.train_step,
         model=Toy(axis_name=axis_name, **changes),
@@ -79,8 +79,8 @@ def toy_step(axis_name: str | None, **changes: Any) -> Any:
 
 
 @contextmanager
-def everywhere() -> Iterator[None]:
-    """Inside, every network is a toy."""
+def use_toy_networks() -> Iterator[None]:
+    """Replaces every network by a toy in the block."""
 
     def build(config: Any, axis_name: str | None = None) -> Toy:
         return Toy(config.data.num_classes, axis_name=axis_name)

@@ -15,7 +15,7 @@ from dmnet_jax.models import forward
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.feature_cache import FeatureCache, SequenceCache
-from tests.support.drawn import drawn, quick_jit
+from tests.support.random_variables import quick_jit, random_variables
 from tests.support.tiny_run import Videos, network, shallow, step_of
 
 KEY = jax.random.key(0)
@@ -183,7 +183,7 @@ def test_frames_are_decoded_if_the_state_is_the_only_memory(tmp_path):
     )
     memory = model.init_memory(1, (64, 64), KEY)
     frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), np.uint8)
-    variables = drawn(jax.eval_shape(model.init, KEY, memory, frames))
+    variables = random_variables(jax.eval_shape(model.init, KEY, memory, frames))
     cached, source = sequences(tmp_path, probability=0.0, trained=(model, variables))
     assert cached.recipe == "decoded_sequences"
     batch, clip = cached.batch(0), source.batch(0)

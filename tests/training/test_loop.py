@@ -30,7 +30,7 @@ def main(folder: Path, name: str, *more: str) -> int:
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    with toy.everywhere():
+    with toy.use_toy_networks():
         return module.main([*train_arguments(folder, name), *more])
 
 

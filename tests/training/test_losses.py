@@ -251,7 +251,7 @@ def test_invalid_arguments_are_rejected():
 
 @pytest.mark.parametrize("loss", [*LOSSES, combined_loss])
 def test_annotated_shapes_are_checked(loss, monkeypatch):
-    checked = shapes.checked(monkeypatch, [losses], [loss])
+    checked = shapes.typechecked(monkeypatch, [losses], [loss])
     (call,) = vars(checked).values()
     logits, labels = make_batch(0)
     assert call(logits, labels).shape == ()

@@ -14,9 +14,8 @@ from dmnet_jax.training import requirements
 from dmnet_jax.training.feature_cache import cache_features
 from dmnet_jax.training.initial import RUNS_ONCE, initial_variables
 from dmnet_jax.training.stages import build_stages
-from tests.support.drawn import drawn
 from tests.support.tiny_run import Videos, shallow, tiny_config
-from tests.support.toy import everywhere
+from tests.support.toy import use_toy_networks
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def run():
     config = tiny_config()
     config = replace(config, data=replace(config.data, size=(128, 128)))
     source = resize_frames(Videos((4, 4)), config.data.size)
-    with everywhere():
+    with use_toy_networks():
         network = models.build(config)
         variables = jax.device_get(initial_variables(network, config))
     return config, build_stages(source, config), network, variables
@@ -34,7 +33,7 @@ def run():
 def test_memory_estimate_is_close_to_that_of_the_compiled_step(run):
     config, stages, network, variables = run
     (stage,) = (stage for stage in stages if stage.part == "all")
-    with everywhere():
+    with use_toy_networks():
         estimate = requirements.stage_requirements(stage, network, variables, config)
     tx = training.make_optimizer(config.optim, stage)
     state = training.create_state(variables, tx, key=jax.random.key(0))
@@ -46,7 +45,7 @@ def test_memory_estimate_is_close_to_that_of_the_compiled_step(run):
     assert measured / 3 < estimate.memory < 3 * measured
     half = replace(config, train=replace(config.train, batch_size=2))
     smaller = build_stages(stage.loader.source, half)[-1]
-    with everywhere():
+    with use_toy_networks():
         less = requirements.stage_requirements(smaller, network, variables, half)
     assert 0.4 < less.memory / estimate.memory < 0.7
 
@@ -76,7 +75,7 @@ def test_a_cached_stage_costs_what_is_left_of_its_step(tmp_path, recipe, memorie
     key = jax.random.key(0)
     memory = network.init_memory(1, (64, 64), key)
     frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), "uint8")
-    variables = drawn(jax.eval_shape(network.init, key, memory, frames))
+    variables = random_variables(jax.eval_shape(network.init, key, memory, frames))
 
     cached = replace(stage, cached_views=2, corrupted_views=1)
     whole = requirements.stage_requirements(stage, network, variables, config)
@@ -109,7 +108,7 @@ def test_the_estimate_is_printed_and_warns(run, monkeypatch, caplog):
 
     def describe(start):
         videos = [Videos((4, 4))]
-        with everywhere():
+        with use_toy_networks():
             return requirements.describe(
                 stages, network, variables, config, videos=videos, start=start
             )

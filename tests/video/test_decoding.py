@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dmnet_jax.video.sources import SourceError
-from tests.support.clips import rewritten, spoiled, video
+from tests.support.clips import damage_packet, remux, write_video
 
 av = pytest.importorskip("av", reason="needs PyAV: the extra video")
 from dmnet_jax.video.decoding import Display  # noqa: E402
@@ -36,7 +36,7 @@ def clips(tmp_path_factory):
             codec, suffix, settings = KINDS[kind]
             if codec not in av.codecs_available:
                 pytest.skip(f"PyAV has no {codec}")
-            made[kind] = video(folder / f"{kind}.{suffix}", codec, **settings)
+            made[kind] = write_video(folder / f"{kind}.{suffix}", codec, **settings)
         return made[kind]
 
     return clip
@@ -70,7 +70,7 @@ def test_of_every_damaged_packet_its_own_frame_is_marked(kind, clips, tmp_path):
     for number, time in enumerate(times(clips(kind))):
         bad = tmp_path / f"bad{clips(kind).suffix}"
         first = 0.3 if number else 0.5  # the first packet begins with other things
-        rewritten(clips(kind), bad, spoiled(number, first))
+        remux(clips(kind), bad, damage_packet(number, first))
         found = read(bad)
         assert set(found) == set(clean), number
         assert marked(found) <= torn(found, clean), "no clean frame is withheld"
@@ -83,8 +83,8 @@ def test_of_every_damaged_packet_its_own_frame_is_marked(kind, clips, tmp_path):
 @pytest.mark.parametrize("kind", ["h264", "mjpeg"])
 def test_nothing_else_is_marked(kind, clips, tmp_path):
     for number, time in enumerate(times(clips(kind))):
-        bad = rewritten(
-            clips(kind), tmp_path / f"bad.{KINDS[kind][1]}", spoiled(number)
+        bad = remux(
+            clips(kind), tmp_path / f"bad.{KINDS[kind][1]}", damage_packet(number)
         )
         assert marked(read(bad)) <= {time}
 
@@ -92,7 +92,7 @@ def test_nothing_else_is_marked(kind, clips, tmp_path):
 def test_hevc_marks_what_its_decoder_only_logs(clips, tmp_path):
     clean, right = read(clips("hevc")), 0
     for number, time in enumerate(times(clips("hevc"))):
-        bad = rewritten(clips("hevc"), tmp_path / "bad.mp4", spoiled(number, 0.3))
+        bad = remux(clips("hevc"), tmp_path / "bad.mp4", damage_packet(number, 0.3))
         found = read(bad)
         assert marked(found) <= torn(found, clean)
         right += time in marked(found) or time not in found
@@ -102,20 +102,20 @@ def test_hevc_marks_what_its_decoder_only_logs(clips, tmp_path):
 
 
 def test_ffv1_marks_slices_whose_checksum_is_wrong(tmp_path):
-    whole = video(tmp_path / "a.mkv", "ffv1", 4, options={"level": "3"})
+    whole = write_video(tmp_path / "a.mkv", "ffv1", 4, options={"level": "3"})
 
     def inside(index, content):
         half = len(content) // 2
         middle = bytes(20) if index == 2 else content[half : half + 20]
         return content[:half] + middle + content[half + 20 :]
 
-    bad = rewritten(whole, tmp_path / "bad.mkv", inside)
+    bad = remux(whole, tmp_path / "bad.mkv", inside)
     assert [bool(frame.damage) for frame in VideoFile(bad)] == [0, 0, 1, 0]
 
 
 def test_frames_that_miss_a_reference_are_marked(clips, tmp_path):
     clean = read(clips("hevc"))
-    path = rewritten(
+    path = remux(
         clips("hevc"),
         tmp_path / "missing.mp4",
         lambda index, content: None if index == 1 else content,
@@ -158,14 +158,14 @@ def test_remarks_withhold_nothing(remark, clips, tmp_path):
     kind, change = HARMLESS[remark]
     clean = read(clips(kind))
     path = tmp_path / f"odd.{KINDS[kind][1]}"
-    found = read(rewritten(clips(kind), path, lambda _, x: change(x)))
+    found = read(remux(clips(kind), path, lambda _, x: change(x)))
     assert set(found) == set(clean) and not marked(found) and not torn(found, clean)
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc"])
 def test_a_refused_packet_is_left_out_and_counted(kind, clips, tmp_path):
     path = tmp_path / f"cut.{KINDS[kind][1]}"
-    rewritten(clips(kind), path, lambda index, x: x[: len(x) // 2] if index == 5 else x)
+    remux(clips(kind), path, lambda index, x: x[: len(x) // 2] if index == 5 else x)
     source = VideoFile(path)
     assert len(list(source)) == len(times(clips(kind))) - 1
     assert source.faults == {"undecodable": 1, "clock_jumps": 0}
@@ -173,12 +173,12 @@ def test_a_refused_packet_is_left_out_and_counted(kind, clips, tmp_path):
 
 
 def test_videos_read_side_by_side_do_not_hear_each_other(clips, tmp_path):
-    noisy = rewritten(
+    noisy = remux(
         clips("mjpeg"),
         tmp_path / "noisy.avi",
         lambda _, x: x[:2] + segment(0xE4, 0) + x[2:],
     )
-    bad = rewritten(clips("hevc"), tmp_path / "bad.mp4", spoiled(3, 0.3))
+    bad = remux(clips("hevc"), tmp_path / "bad.mp4", damage_packet(3, 0.3))
     wanted = {path: marked(read(path)) for path in (noisy, bad, clips("h264"))}
     found = []
     threads = [
@@ -197,7 +197,7 @@ def test_videos_read_side_by_side_do_not_hear_each_other(clips, tmp_path):
 def test_a_video_that_was_cut_short_says_so(kind, tmp_path):
     codec, suffix, settings = KINDS[kind]
     # An MP4 whose end is missing is refused when it is opened: its index is there.
-    whole = video(tmp_path / f"whole.{suffix}", codec, 60, **settings)
+    whole = write_video(tmp_path / f"whole.{suffix}", codec, 60, **settings)
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     frames = []
@@ -213,7 +213,7 @@ def test_a_clock_that_jumps_is_bridged(parts, clips, tmp_path):
     path = tmp_path / "two.ts"
     with path.open("wb") as file:
         for number, later in enumerate(parts):
-            part = rewritten(clips("h264-ts"), tmp_path / f"{number}.ts", later=later)
+            part = remux(clips("h264-ts"), tmp_path / f"{number}.ts", later=later)
             file.write(part.read_bytes())
     source = VideoFile(path)
     seconds = [frame.seconds for frame in source]
@@ -232,7 +232,7 @@ def test_a_clock_that_jumps_is_bridged(parts, clips, tmp_path):
     ],
 )
 def test_frames_are_as_they_are_to_be_shown(turn, wanted, clips, tmp_path):
-    path = rewritten(clips("h264"), tmp_path / "turned.mp4", turn=turn)
+    path = remux(clips("h264"), tmp_path / "turned.mp4", turn=turn)
     stored = next(iter(VideoFile(clips("h264")))).image
     shown = next(iter(VideoFile(path))).image
     np.testing.assert_array_equal(shown, wanted(stored))
@@ -289,7 +289,7 @@ def test_whole_videos_of_other_kinds_are_as_ffmpeg_decodes_them(
 ):
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
-    path = video(tmp_path / name, codec, 8, **settings)
+    path = write_video(tmp_path / name, codec, 8, **settings)
     with av.open(str(path)) as container:
         wanted = [x.to_ndarray(format="rgb24") for x in container.decode(video=0)]
     found = list(VideoFile(path))
@@ -307,7 +307,7 @@ def test_names_that_look_like_addresses(clips, tmp_path, monkeypatch):
 
 
 def test_a_strip_of_a_video_is_refused_before_it_is_decoded(tmp_path):
-    path = video(tmp_path / "strip.mp4", "mpeg4", 1, size=(16, 512))
+    path = write_video(tmp_path / "strip.mp4", "mpeg4", 1, size=(16, 512))
     with pytest.raises(SourceError, match="strip.mp4: 512x16 .*as long as"):
         VideoFile(path)
 

@@ -317,7 +317,7 @@ class Endless(Quiet):
 
 
 def test_what_has_no_length_is_live_and_is_opened_again(tmp_path):
-    path = clips.video(tmp_path / "a.ts", "mpeg2video", 8)
+    path = clips.write_video(tmp_path / "a.ts", "mpeg2video", 8)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     server.content = path.read_bytes()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

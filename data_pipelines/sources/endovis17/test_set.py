@@ -95,9 +95,9 @@ def decode_test_mask(values: np.ndarray, path: Path, task: str) -> np.ndarray:
     for value, index in _VALUES[task].items():
         table[value] = index
     label = table[values]
-    wrong = label == 255
-    if wrong.any():
-        row, column = first_pixel(wrong)
+    invalid = label == 255
+    if invalid.any():
+        row, column = first_pixel(invalid)
         raise DataError(
             [
                 f"{path}: mask value {values[row, column]} at row {row}, column "

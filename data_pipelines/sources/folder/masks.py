@@ -69,9 +69,9 @@ def read_mask(
 def _binary(path: Path) -> np.ndarray:
     stored = read_gray(path)
     # 1 is valid too: one-bit PNGs have it, and masks that store class indices.
-    wrong = (stored > 1) & (stored < 255)
-    if wrong.any():
-        row, column = first_pixel(wrong)
+    invalid = (stored > 1) & (stored < 255)
+    if invalid.any():
+        row, column = first_pixel(invalid)
         raise DataError(
             [
                 f"{path}: mask value {stored[row, column]} at row {row}, column "
@@ -86,14 +86,14 @@ def _colors(path: Path, classes: Sequence[ClassInfo]) -> np.ndarray:
     label = np.full(rgb.shape[:2], len(classes), np.uint8)
     for index, info in enumerate(classes):
         label[(rgb == info.color).all(axis=-1)] = index
-    wrong = label == len(classes)
-    if wrong.any():
-        row, column = first_pixel(wrong)
+    invalid = label == len(classes)
+    if invalid.any():
+        row, column = first_pixel(invalid)
         raise DataError(
             [
                 f"{path}: color {tuple(rgb[row, column].tolist())} at row {row}, "
                 f"column {column} is not a color of classes.json "
-                f"({np.count_nonzero(wrong)} such pixels); add it or correct the mask"
+                f"({np.count_nonzero(invalid)} such pixels); add it or correct the mask"
             ]
         )
     return label

@@ -1,6 +1,6 @@
-"""Synthetic video on disk: laid out as the originals, resumable, the same bytes.
+"""Synthetic video on disk: the layout of the originals, resuming, identical bytes.
 
-What the frames show is checked in test_synthetic_scene.py.
+The contents of the frames are checked in test_render.py.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Digest of every file below `root`, by relative path."""
+    """Returns the digest of every file in `root`, by relative path."""
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -90,12 +90,12 @@ def test_endovis17_masks_and_border(endovis17: Path) -> None:
 
 
 def test_endovis17_full_size_is_1080x1920(tmp_path: Path) -> None:
-    """The canvas and corner of the original follow from its picture size."""
+    """The canvas and corner of the original are computed from the image size."""
     from data_pipelines.synthetic import endovis17 as module
 
     seen = {}
 
-    def record(scene, frames, pictures, save, threads) -> None:
+    def record(scene, frames, images, save, threads) -> None:
         seen.update(save.keywords, size=scene.size)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -128,13 +128,13 @@ def test_files_do_not_depend_on_threads_or_interruption(tmp_path: Path) -> None:
     (top / "ground_truth/Left_Large_Needle_Driver_labels/frame004.png").unlink()
     marker = tmp_path / "b/synthetic.json"
     marker.write_text(marker.read_text().replace("true", "false"))
-    kept = (top / "left_frames/frame000.png").stat().st_mtime_ns
+    modified = (top / "left_frames/frame000.png").stat().st_mtime_ns
     write_endovis17(tmp_path / "b", threads=2, **options)
     assert contents(tmp_path / "b") == whole
-    assert (top / "left_frames/frame000.png").stat().st_mtime_ns == kept
+    assert (top / "left_frames/frame000.png").stat().st_mtime_ns == modified
 
 
-def test_finished_run_is_left_alone_and_another_refused(tmp_path: Path) -> None:
+def test_a_finished_run_is_kept_and_another_one_refused(tmp_path: Path) -> None:
     options = {"sequences": (3,), "frames": 1, "size": SIZE}
     write_endovis17(tmp_path / "set", seed=2, **options)
     picture = tmp_path / "set/instrument_dataset_3/left_frames/frame000.png"

@@ -1,4 +1,4 @@
-"""Synthetic video: reproducible, and hard where it should be, at thumbnail sizes."""
+"""Synthetic video is reproducible and has the intended difficulties; small frames."""
 
 import hashlib
 import itertools
@@ -33,8 +33,8 @@ SIZE = (64, 80)
 PAIR = (Tool(2, "left"), Tool(3, "right"))
 
 
-def near(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask grown by a square of `pixels` each way."""
+def dilate(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Dilates a mask by `pixels` in each direction."""
     padded = np.pad(mask, pixels)
     reach = range(2 * pixels + 1)
     return np.logical_or.reduce(
@@ -58,7 +58,7 @@ def long_parts() -> dict[int, np.ndarray]:
 # --- frames -----------------------------------------------------------------------
 
 
-def test_any_frame_alone_equals_it_in_sequence() -> None:
+def test_a_frame_does_not_depend_on_the_frames_before() -> None:
     scene = make_scene(3, 1, PAIR, SIZE)
     in_order = [render_frame(scene, t) for t in range(6)]
     alone = render_frame(make_scene(3, 1, PAIR, SIZE), 5)
@@ -83,7 +83,7 @@ def test_bytes_are_the_same_in_another_process() -> None:
     assert there.stdout.decode().strip() == digest
 
 
-def test_seed_sequence_and_frame_all_matter() -> None:
+def test_seed_sequence_and_frame_change_the_image() -> None:
     frames = [
         render_frame(make_scene(seed, k, PAIR, SIZE), t).rgb.astype(int)
         for seed, k, t in ((0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 9))
@@ -105,7 +105,7 @@ def test_scene_does_not_depend_on_the_picture_size() -> None:
 
 
 def test_frames_look_like_flesh() -> None:
-    """Exposed but not burnt out, red above green and blue, and textured."""
+    """Frames are well exposed, mostly red, and textured."""
     for k in range(1, 7):
         rgb = render_frame(make_scene(0, k, (), SIZE), 0).rgb.astype(float)
         red, green, blue = rgb.mean((0, 1))
@@ -114,12 +114,12 @@ def test_frames_look_like_flesh() -> None:
         assert rgb.std((0, 1)).min() > 8
 
 
-def test_endless_is_the_same_stream_every_time() -> None:
+def test_endless_is_reproducible() -> None:
     first = list(itertools.islice(endless(4, SIZE), 5))
     again = list(itertools.islice(endless(4, SIZE), 5))
     np.testing.assert_array_equal(first, again)
     assert first[0].shape == (*SIZE, 3) and first[0].dtype == np.uint8
-    # 25 frames a second: neighbors differ a little, not altogether.
+    # At 25 frames per second, consecutive frames differ slightly.
     assert 0 < np.abs(np.subtract(first[0], first[1], dtype=int)).mean() < 15
 
 
@@ -134,7 +134,7 @@ def test_endless_is_the_same_stream_every_time() -> None:
         ({"tools": (Tool(1, "middle"),)}, "'middle'"),
     ],
 )
-def test_scene_errors_say_what_is_wrong(changes: dict, message: str) -> None:
+def test_scene_errors_name_the_argument(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_scene(**{"seed": 0, "sequence": 1, "tools": PAIR, "size": SIZE, **changes})
 
@@ -153,7 +153,7 @@ def test_every_instrument_shows_all_its_parts(long_parts: dict) -> None:
             assert set(np.unique(instrument)) == {0, SHAFT, WRIST, JAWS}
 
 
-def test_instruments_leave_and_come_back(long_parts: dict) -> None:
+def test_instruments_leave_and_return(long_parts: dict) -> None:
     for parts in long_parts.values():
         present = parts.any((2, 3))
         for seen in present.T:
@@ -188,19 +188,19 @@ def test_instruments_hide_one_another() -> None:
     assert lost == taken > 50
 
 
-def test_parts_of_an_instrument_adjoin() -> None:
+def test_parts_of_an_instrument_are_adjacent() -> None:
     scene = make_scene(0, 3, (Tool(3, "left"),), (128, 160), rate=1.0)
     adjoining = []
     for t in range(30):
         (part,) = render_frame(scene, t).parts
         for a, b in ((SHAFT, WRIST), (WRIST, JAWS)):
             if (part == a).sum() > 60 and (part == b).sum() > 60:
-                adjoining.append((near(part == a, 2) & (part == b)).any())
-    # Now and then tissue covers just the joint.
+                adjoining.append((dilate(part == a, 2) & (part == b)).any())
+    # Sometimes tissue covers only the joint.
     assert len(adjoining) > 20 and np.mean(adjoining) > 0.9
 
 
-def test_type_shows_in_the_jaws_alone() -> None:
+def test_the_type_is_visible_only_in_the_jaws() -> None:
     scenes = [
         make_scene(0, 1, (Tool(kind, "left"),), SIZE, rate=1.0) for kind in range(1, 8)
     ]
@@ -238,7 +238,7 @@ def test_clocks_are_bounded_and_smooth(seed: int, seconds: float) -> None:
 def test_episodes_last_their_share() -> None:
     episodes = make_episodes(generator(0, 1), period=10.0, share=0.3, ramp=1.0)
     values = [episodes.at(t) for t in np.arange(0, 1000, 0.1)]
-    # A ramp counts half: 0.3 + 2 * 0.5 * 1 / 10.
+    # The mean of a ramp is one half: 0.3 + 2 * 0.5 * 1 / 10.
     assert abs(np.mean(values) - 0.4) < 0.01
 
 

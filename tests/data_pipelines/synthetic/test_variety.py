@@ -1,4 +1,4 @@
-"""Random scenes: everything varies, labels stay exact, any frame alone is the same."""
+"""Random scenes vary, have exact labels, and their frames can be rendered alone."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def test_a_scene_and_its_frames_are_functions_of_their_numbers() -> None:
     assert (render_frame(scene(3, seed=1), 5).rgb != ahead[0].rgb).any()
 
 
-def test_scenes_vary_in_what_real_video_varies_in() -> None:
+def test_scenes_vary_like_real_video() -> None:
     scenes = [scene(number) for number in range(24)]
     assert {len(s.instruments) for s in scenes} >= {1, 2, 3}
     kinds = {i.tool.kind for s in scenes for i in s.instruments}
@@ -58,7 +58,7 @@ def test_an_unknown_tip_is_an_error() -> None:
         tip(np.random.default_rng(0), 99, 12.0)
 
 
-def test_nothing_is_labeled_where_the_scene_is_not_seen() -> None:
+def test_nothing_is_labeled_where_the_scene_is_not_visible() -> None:
     shown = next(s for s in map(scene, range(20)) if len(s.instruments) > 1)
     plain = dataclasses.replace(shown, look=Look())
     cut = dataclasses.replace(shown, look=Look(view=0.3, border=(0.1, 0.0, 0.1, 0.0)))
@@ -71,14 +71,14 @@ def test_nothing_is_labeled_where_the_scene_is_not_seen() -> None:
     assert (inside.rgb[~seen] < 8).all()
 
 
-def test_a_neutral_look_leaves_the_picture_as_it_is() -> None:
+def test_a_neutral_look_does_not_change_the_image() -> None:
     rgb = np.random.default_rng(0).uniform(0, 1, (*SIZE, 3)).astype(np.float32)
     picture, seen = develop(Look(), rgb, (0, 0), 0, 0.0)
     assert seen.all()
     np.testing.assert_allclose(picture, rgb * 255, atol=1.01)
 
 
-def test_text_covers_what_is_under_it() -> None:
+def test_text_covers_the_scene() -> None:
     rgb = np.full((*SIZE, 3), 0.3, np.float32)
     look = Look(text=(("REC", 0.1, 0.1, 0.3),))
     picture, seen = develop(look, rgb, (0, 0), 0, 0.0)

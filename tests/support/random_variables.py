@@ -1,4 +1,4 @@
-"""Random variables and hasty compilation, for tests of networks."""
+"""Random variables and fast compilation, for tests of networks."""
 
 from functools import partial
 
@@ -11,8 +11,8 @@ from dmnet_jax.training.initial import RUNS_ONCE
 quick_jit = partial(jax.jit, compiler_options=RUNS_ONCE)
 
 
-def drawn(shapes):
-    """Variables of given shapes, wide enough that frames differ in their logits."""
+def random_variables(shapes):
+    """Returns variables of these shapes, large enough that logits of frames differ."""
     rng = np.random.default_rng(0)
 
     def leaf(path, x):
