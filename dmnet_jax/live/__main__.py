@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from dmnet_jax.live.engine import Engine
     from dmnet_jax.live.server import Server
 
-LAST_WORDS = 2.0
-"""Seconds for which the page is served after the video has ended."""
+SHUTDOWN_DELAY = 2.0
+"""Seconds for which the page is served after the end of the video."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Flags:
 
     Attributes:
         checkpoint: Run directory, or "rendered" for the shipped network.
-        source: Video file, folder of pictures, number of a camera, address
-            (rtsp://...), or "synthetic".
+        source: Video file, folder of images, number of a camera, address (rtsp://...),
+            or "synthetic".
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
         port: Port of the page; 0 for any free one.
@@ -74,7 +74,7 @@ def serve(flags: Flags) -> int:
     source = open_source(flags.source)
     trained = load_run(flags.checkpoint, flags.which)
     about = {"source": flags.source, "checkpoint": flags.checkpoint}
-    # The server first: without a free port, nothing should start.
+    # The server is entered first, so that nothing starts if the port is in use.
     engine = Engine(trained, source, about)
     with Server(engine, flags.port) as server, engine:
         print(f"{flags.checkpoint}: open {server.address}", flush=True)
@@ -90,9 +90,9 @@ def serve(flags: Flags) -> int:
 
 
 def _watch(engine: "Engine", server: "Server") -> None:
-    """Stops the server after the engine has ended and the page could show it."""
+    """Stops the server after the engine has ended and the page has shown the end."""
     engine.join()
-    time.sleep(LAST_WORDS)
+    time.sleep(SHUTDOWN_DELAY)
     server.shutdown()
 
 

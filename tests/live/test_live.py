@@ -157,7 +157,7 @@ def test_the_command_ends_with_an_error_when_the_engine_does(
 ):
     monkeypatch.setattr(streaming, "load_run", lambda *_: trained)
     monkeypatch.setattr(sources, "open_source", lambda _: Unforeseen(2, live=True))
-    monkeypatch.setattr(command, "LAST_WORDS", 0.0)
+    monkeypatch.setattr(command, "SHUTDOWN_DELAY", 0.0)
     assert command.main(["--checkpoint", "RUN", "--source", "0", "--port", "0"]) == 1
     assert "error: 0: " in (err := capsys.readouterr().err) and "driver" in err
 
