@@ -103,8 +103,9 @@ def split_names(
                 "--data.test-root DIR"
             ]
         )
-    render = "render more with data.synthetic.sequences"
-    advice = "add the videos" if dataset.make is None else render
+    advice = "add the videos"
+    if dataset.make is not None:
+        advice = "render more with data.synthetic.sequences"
     require(division, known, known if val is None else _names(val), name, advice)
     return list(division.train), list(division.val)
 
@@ -135,14 +136,14 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
     train, val = select(source, train_names), select(test_source or source, val_names)
     if not dataset.endless:  # rendered scenes are distinct by construction
         check_disjoint(train, val)
-    return _prepare(train, data), _prepare(val, data)
+    return _resize_and_cache(train, data), _resize_and_cache(val, data)
 
 
 def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
     """Opens the named validation videos like `open_split`."""
     source = open_validation(data, names)
     _check_classes(source, data)
-    return _prepare(select(source, names), data)
+    return _resize_and_cache(select(source, names), data)
 
 
 def check_masks(
@@ -186,5 +187,5 @@ def _check_classes(source: FrameSource, data: DataConfig) -> None:
         )
 
 
-def _prepare(videos: Selected, data: DataConfig) -> FrameSource:
+def _resize_and_cache(videos: Selected, data: DataConfig) -> FrameSource:
     return cached(resized(videos, data.size))

@@ -24,9 +24,9 @@ HELP = """Scores trained weights on folders of labeled video, without training.
 
 DIR contains VIDEO/frames and VIDEO/MASKS. All instrument classes are merged and scored
 against the background; if the labels distinguish parts, those are scored as well.
-Frames keep their aspect ratio. --bursts 2 also scores disturbed frames
-(docs/bursts.md); --no-memory scores the network without its memory. For research use;
-not a medical device."""
+Frames keep their aspect ratio. --bursts 2 also scores disturbed frames, see
+docs/bursts.md; --no-memory scores the network without its memory. For research use; not
+a medical device."""
 
 
 @dataclass(frozen=True)

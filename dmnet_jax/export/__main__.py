@@ -7,9 +7,9 @@
     python -m dmnet_jax.export --checkpoint RUN --format safetensors --out DIR
 
 jax, onnx and openvino: the streaming step (frame, memory -> labels, memory) as
-StableHLO for CPU and CUDA in one file, as an ONNX graph, or as OpenVINO IR. Run it with
-`dmnet_jax.streaming.Session.from_artifact`. It is first compared with the network over
-64 frames (parity.json) and not written if it differs. int8: quantized on the run's
+StableHLO for CPU and CUDA in one file, as an ONNX graph, or as OpenVINO IR. It runs
+with `dmnet_jax.streaming.Session.from_artifact`. It is first compared with the network
+over 64 frames (parity.json) and not written if it differs. int8: quantized on the run's
 training videos, scored on its validation videos against float32, and not written if it
 loses more than --max-drop. safetensors: the variables, with the config in the header;
 use this format for archiving. Each file has a .sha256 file. For research use; not a
