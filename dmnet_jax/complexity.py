@@ -1,9 +1,9 @@
-"""Parameters and multiply-adds of every row of the paper's Table 2.
+"""Numbers of parameters and multiply-adds for every row of the paper's Table 2.
 
     python -m dmnet_jax.complexity
     python -m dmnet_jax.complexity --size 256 320 --classes 4
 
-Nothing is computed: layers are counted from their shapes while JAX traces them.
+Nothing is computed: layers are counted by their shapes while JAX traces them.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class Complexity(NamedTuple):
     Attributes:
         convolution: multiply-adds of convolutions, without bias.
         attention: multiply-adds of the products of queries, keys and values.
-        norm: operations of batch norm, two an element.
+        norm: operations of batch norm, two per element.
         transposed: multiply-adds of transposed convolutions, without bias.
     """
 
@@ -32,18 +32,28 @@ class Complexity(NamedTuple):
 
     @property
     def multiply_adds(self) -> int:
-        """Of everything but batch norm."""
+        """Multiply-adds of everything except batch norm."""
         return self.convolution + self.attention + self.transposed
 
     @property
     def inflated(self) -> int:
-        """As a common tool counts, which Table 1 agrees with: transposed convolutions
-        at their output's size (four times too many), no attention."""
+        """Multiply-adds as counted by a common tool, consistent with Table 1.
+
+        The tool counts transposed convolutions at the size of their output, which is
+        four times too many, and ignores attention.
+        """
         return self.convolution + 4 * self.transposed
 
 
 class Row(NamedTuple):
-    """A row of the paper: switches, and its printed million parameters and G."""
+    """A row of Table 2.
+
+    Attributes:
+        name: name of the row.
+        switches: fields of `DMNet`.
+        parameters: printed number of parameters in millions, if any.
+        operations: printed number of operations in G (10^9), if any.
+    """
 
     name: str
     switches: dict[str, Any]
@@ -74,30 +84,30 @@ ROWS = (
 )
 
 NOTES = """\
-G counts as the paper seems to: multiply-adds of convolutions without bias, batch norm
-as two operations an element, five frames through the recurrent cell, the earlier
-frames' encoding not counted, keys and values of the four frames read and of the query,
-no attention products, no resizing. That rule gives the base row and the BLSTM row to
-all printed digits.
-- + AGA: 0.14 G over the paper, which is the query's own key and value.
-- + ELA, CLSTM: 0.045 M over the paper, 0.06 and 0.08 G; not explained.
-- DMNet: the paper describes two projections (0.44 M each), its release has one
-  (4.10 M); neither gives 4.38 M. Its G is 0.16 over, as much as + AGA and a rest of
-  0.02; the release's network (next to last row) is within that rest.
-- NL: the paper does not say what it is made of. Here: one projection, and the current
-  frame reading the five of its window.
-step G: what one frame of a stream costs this code, attention products and batch norm
-included, if it is not admitted to the global memory; what is remembered is not
+G follows the rule that the paper appears to use: it counts multiply-adds of
+convolutions without bias, two operations per element of batch norm, five frames through
+the recurrent cell, and keys and values of the four frames read and of the query. It
+does not count the encoding of earlier frames, attention products and resizing. This
+rule reproduces all printed digits of the base and BLSTM rows.
+- + AGA: 0.14 G above the paper, which is the cost of the query's own key and value.
+- + ELA, CLSTM: 0.045 M above the paper, 0.06 and 0.08 G; unexplained.
+- DMNet: the paper describes two projections (0.44 M each), its released code has one
+  (4.10 M); neither gives 4.38 M. G is 0.16 above the paper: the difference of + AGA and
+  a remainder of 0.02. The released network (next to last row) is within that remainder.
+- NL: the paper does not describe its structure. Here it has one projection, and the
+  current frame reads the five frames of its window.
+step G: cost of one frame of a stream with this code, including attention products and
+batch norm, if the frame is not admitted to the global memory. Stored frames are not
 projected again. An admission costs another projection.
-live G: the same of the folded network, which `dmnet_jax.streaming` compiles."""
+live G: the same for the folded network, which `dmnet_jax.streaming` compiles."""
 
 
 def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
-    """Counts the layers that `call(*arguments)` goes through; traced, not run.
+    """Counts the cost of all layers in `call(*arguments)`, which is traced, not run.
 
     Args:
-        call: applies a Flax module.
-        arguments: pytrees of arrays or `jax.ShapeDtypeStruct`s.
+        call: a function that applies a Flax module.
+        *arguments: pytrees of arrays or `jax.ShapeDtypeStruct`s.
     """
     import jax
     from flax import linen as nn
@@ -149,7 +159,7 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
 
 @functools.cache
 def variable_shapes(model: Any) -> Any:
-    """Shapes of a network's variables, which do not depend on the frames' size."""
+    """Returns the shapes of a network's variables, for frames of any size."""
     import jax
     import jax.numpy as jnp
 
@@ -159,7 +169,7 @@ def variable_shapes(model: Any) -> Any:
 
 
 def _memory(model: Any, size: tuple[int, int]) -> Any:
-    """Shapes of the memory of one stream."""
+    """Returns the shapes of the memory of one stream."""
     import jax
 
     key = jax.random.key(0)
@@ -167,7 +177,7 @@ def _memory(model: Any, size: tuple[int, int]) -> Any:
 
 
 def parameters(model: Any) -> int:
-    """Trainable numbers: batch norm's scale and shift are, its statistics are not."""
+    """Counts the trainable parameters, which exclude batch statistics."""
     import jax
 
     return sum(x.size for x in jax.tree.leaves(variable_shapes(model)["params"]))
@@ -175,13 +185,13 @@ def parameters(model: Any) -> int:
 
 @functools.cache
 def step_complexity(model: Any, size: tuple[int, int]) -> Complexity:
-    """One frame of one stream of frames `size` = (H, W), that is not admitted."""
+    """Returns the cost of a frame that is not admitted, for frames of `size` (H, W)."""
     return _step(model, variable_shapes(model), size)
 
 
 @functools.cache
 def stream_complexity(model: Any, size: tuple[int, int]) -> Complexity:
-    """`step_complexity` of the folded network, which `dmnet_jax.streaming` compiles."""
+    """Like `step_complexity`, for the folded network that `streaming` compiles."""
     import jax
     import numpy as np
 
@@ -194,22 +204,29 @@ def _step(model: Any, variables: Any, size: tuple[int, int]) -> Complexity:
     import jax
 
     frame = jax.ShapeDtypeStruct((1, *size, 3), "uint8")
-    # A switch over paths is traced with all of them; one is counted.
-    once = {"path": 0, "method": "update"} if model.lockstep else {}
+    # A switch over paths would be traced with all branches, so one path is selected.
+    one_path = {"path": 0, "method": "update"} if model.lockstep else {}
 
     def step(*inputs: Any) -> Any:
-        return model.apply(*inputs, **{"method": "step", **once})
+        return model.apply(*inputs, **{"method": "step", **one_path})
 
-    counted = count(step, variables, _memory(model, size), frame)
+    cost = count(step, variables, _memory(model, size), frame)
     if not model.memories.global_:
-        return counted
-    # Traced twice, under conditions: an empty memory's stand-in, and an admission.
+        return cost
+    # Two conditional projections are traced but not computed: the stand-in for an empty
+    # memory, and an admission.
     skipped = 2 * _projection(model, "stored", size)
-    return counted._replace(convolution=counted.convolution - skipped)
+    return cost._replace(convolution=cost.convolution - skipped)
 
 
 def _projection(model: Any, method: str, size: tuple[int, int]) -> int:
-    """Multiply-adds of what one frame is remembered as, "recent" or "stored"."""
+    """Returns the multiply-adds of storing one frame.
+
+    Args:
+        model: the network.
+        method: its method, "recent" (local memory) or "stored" (global memory).
+        size: (H, W) of the frame.
+    """
     import jax
 
     top = jax.ShapeDtypeStruct(
@@ -223,23 +240,23 @@ def _projection(model: Any, method: str, size: tuple[int, int]) -> int:
 
 
 def paper_operations(model: Any, size: tuple[int, int]) -> int:
-    """One frame by the paper's rule (see `NOTES`), as far as it is known."""
+    """Returns the operations of one frame by the paper's rule, see `NOTES`."""
     step = step_complexity(model, size)
     total = step.inflated + step.norm
     if model.memories.global_:
-        # The step projects the query alone; the paper, each frame read as well.
+        # The step projects only the query; the paper also projects each frame read.
         total += model.num_reads * _projection(model, "stored", size)
     if model.memories.local:
-        # The same of the window's earlier frames; and the first frame goes through
-        # hidden state and forget gate, which the step leaves out, as they are zero.
+        # Likewise for the earlier frames of the window. The paper also counts hidden
+        # state and forget gate of the first frame, which the step omits as zero.
         total += model.local_size * _projection(model, "recent", size)
-        silenced = {"nl": 0, "clstm": 36}.get(model.local, 2)
-        total += silenced * model.width**2 * (size[0] // 32) * (size[1] // 32)
+        omitted = {"nl": 0, "clstm": 36}.get(model.local, 2)
+        total += omitted * model.width**2 * (size[0] // 32) * (size[1] // 32)
     return total
 
 
 def table(size: tuple[int, int], classes: int) -> str:
-    """Markdown: every row measured, beside the paper's numbers."""
+    """Returns a Markdown table of all rows beside the paper's numbers."""
     from dmnet_jax.metrics import format_table
     from dmnet_jax.models.dmnet import DMNet
 
@@ -273,7 +290,7 @@ class Flags:
 
     Attributes:
         size: Height and width of a frame, multiples of 32.
-        classes: Number of outputs, background included.
+        classes: Number of classes, including the background.
     """
 
     size: tuple[int, int] = (512, 640)

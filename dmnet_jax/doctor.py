@@ -1,10 +1,10 @@
-"""Reports what works on this machine, and the commands that fix the rest.
+"""Checks this installation and prints commands that fix problems.
 
     python -m dmnet_jax.doctor
     python -m dmnet_jax.doctor --json
 
-Exit status 0 if networks can be run and trained, otherwise 1. Optional parts only give
-a warning. For research use; not a medical device.
+The exit status is 0 if networks can be run and trained, otherwise 1. Missing optional
+parts only give a warning. For research use; not a medical device.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ from typing import Literal
 from data_pipelines.io.environment import install_command
 from dmnet_jax.cli.arguments import parse_flags, program_name
 
-LEAST_FREE = 5e9
-"""Bytes of free disk below which to warn: a run keeps two checkpoints."""
+MIN_FREE_SPACE = 5e9
+"""Free disk space in bytes below which to warn, since a run has several checkpoints."""
 
 _STEPS, _SIZE = 10, (256, 320)
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """How to report.
+    """Output options.
 
     Attributes:
         json: Print JSON.
@@ -45,10 +45,10 @@ class Check:
     """The result of one check.
 
     Attributes:
-        name: of the check.
-        status: "warning" for optional parts and possible problems.
-        detail: in words.
-        fix: the command that fixes it; empty if nothing is wrong.
+        name: name of the check.
+        status: "ok", "failed", or "warning" for optional parts and possible problems.
+        detail: the result as text.
+        fix: a command that fixes the problem; empty if there is none.
     """
 
     name: str
@@ -64,32 +64,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=program_name("python -m dmnet_jax.doctor"),
         description=__doc__ or "",
     )
-    found = []
-    for name, look in CHECKS.items():
-        check = _looked(name, look)
-        found.append(check)
+    checks = []
+    for name, run in CHECKS.items():
+        check = _run_check(name, run)
+        checks.append(check)
         if not flags.json:
-            print(_line(check), flush=True)
-    works = all(check.status != "failed" for check in found)
+            print(_format(check), flush=True)
+    works = all(check.status != "failed" for check in checks)
     if flags.json:
-        checks = [dataclasses.asdict(check) for check in found]
-        print(json.dumps({"works": works, "checks": checks}, indent=1))
+        report = [dataclasses.asdict(check) for check in checks]
+        print(json.dumps({"works": works, "checks": report}, indent=1))
     return 0 if works else 1
 
 
-def _looked(name: str, look: Callable[[str], Check]) -> Check:
+def _run_check(name: str, run: Callable[[str], Check]) -> Check:
     try:
-        return look(name)
-    except Exception as error:  # any failure is a finding
-        told = " ".join(f"{type(error).__name__}: {error}".split())
+        return run(name)
+    except Exception as error:  # any error is a result of the check
+        text = " ".join(f"{type(error).__name__}: {error}".split())
         fix = "pip install --force-reinstall -c constraints.txt -e ."
-        return Check(name, "failed", told[:300], fix)
+        return Check(name, "failed", text[:300], fix)
 
 
-def _line(check: Check) -> str:
+def _format(check: Check) -> str:
     mark = {"ok": "ok     ", "warning": "warning", "failed": "FAILED "}[check.status]
-    mend = f"\n{'':9}→ {check.fix}" if check.fix else ""
-    return f"{mark}  {check.name}: {check.detail}{mend}"
+    fix = f"\n{'':9}→ {check.fix}" if check.fix else ""
+    return f"{mark}  {check.name}: {check.detail}{fix}"
 
 
 def _versions(name: str) -> Check:
@@ -121,7 +121,7 @@ def _weights(name: str) -> Check:
 
     count = sum(array.size for array in read_weights(SHIPPED).values())
     return Check(
-        name, "ok", f"the shipped encoder is intact, {count / 1e6:.1f} million"
+        name, "ok", f"the shipped encoder is intact, {count / 1e6:.1f} M parameters"
     )
 
 
@@ -137,9 +137,9 @@ def _step(name: str) -> Check:
     config = Config()  # the paper's network
     model = models.build_dmnet(config)
     variables = initial_variables(model, config)
-    began = time.perf_counter()
+    start = time.perf_counter()
     session = Session(compile(model, variables, size=_SIZE))
-    compiled = time.perf_counter() - began
+    compile_time = time.perf_counter() - start
     rng = np.random.default_rng(0)
     for _ in range(_STEPS):
         result = session.step(rng.integers(0, 256, (*_SIZE, 3), np.uint8))
@@ -150,8 +150,8 @@ def _step(name: str) -> Check:
     return Check(
         name,
         "ok",
-        f"{p50:.1f} ms a frame of {height}x{width} (median of {_STEPS}), compiled in "
-        f"{compiled:.1f} s on {jax.devices()[0]}",
+        f"{p50:.1f} ms per frame of {height}x{width} (median of {_STEPS}), compiled in "
+        f"{compile_time:.1f} s on {jax.devices()[0]}",
     )
 
 
@@ -161,8 +161,8 @@ def _disk(name: str) -> Check:
     if not os.access(".", os.W_OK):
         fix = "--workdir DIR, a folder that you may write to"
         return Check(name, "warning", f"{Path.cwd()} is not writable", fix)
-    if usage.free < LEAST_FREE:
-        return Check(name, "warning", text, "--workdir DIR, on a disk with more room")
+    if usage.free < MIN_FREE_SPACE:
+        return Check(name, "warning", text, "--workdir DIR, on a disk with more space")
     return Check(name, "ok", text)
 
 
@@ -177,7 +177,7 @@ def _video(name: str) -> Check:
     try:
         av = pyav()
     except SourceError:
-        text = "PyAV is not installed: folders of pictures work, videos do not"
+        text = "PyAV is not installed: folders of images work, videos do not"
         return Check(name, "warning", text, install_command("video"))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.mp4"

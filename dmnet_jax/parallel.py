@@ -161,8 +161,8 @@ def local_batch_size(batch_size: int) -> int:
     devices = jax.device_count()
     if batch_size % devices:
         raise ValueError(
-            f"train.batch_size is {batch_size}; it must be a multiple of the number of "
-            f"devices, {devices}"
+            f"train.batch_size is {batch_size}; it must be a multiple of {devices}, "
+            "the number of devices"
         )
     return batch_size // devices
 

@@ -1,4 +1,4 @@
-"""The house holds: who may import whom, and what nobody may."""
+"""Rules of the architecture: allowed imports, and what no module may use."""
 
 import ast
 import sys
@@ -20,7 +20,7 @@ STANDARD = sys.stdlib_module_names
 
 
 def imports(path: Path) -> set[str]:
-    """Dotted names of all modules that a file imports, wherever it does."""
+    """Returns the dotted names of all modules that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -34,7 +34,7 @@ def imports(path: Path) -> set[str]:
 
 
 def names_in(path: Path) -> set[str]:
-    """All names and attributes of a file's code; not the words of its texts."""
+    """Returns all imported names and attributes in a file's code."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     imported = {node.name for node in nodes if isinstance(node, ast.alias)}
@@ -59,16 +59,17 @@ def name_of(path: Path) -> str:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_nothing_unpickles_and_nothing_needs_other_frameworks(path):
-    # One regenerates a golden with PyTorch, by hand; two are what we are compared with.
+def test_no_module_unpickles_or_uses_other_frameworks(path):
+    # Exceptions: make_golden.py regenerates test data with PyTorch, and the benchmarks
+    # compare with PyTorch.
     if path.name in ("make_golden.py", "torch_dmnet.py", "torch_live.py"):
         return
     assert not reaches(path, "pickle", "dill", "joblib", "tensorflow", "torch")
 
 
-# What a package may import of the project beside itself. One that is missing here
-# (training, commands) may import all that is below it: see the test of cycles.
-ROOMS = {
+# Packages of the project that a package may import, besides itself. Packages that are
+# not listed (training, commands) may import anything that does not create a cycle.
+ALLOWED_IMPORTS = {
     "dmnet_jax/memory/": (),
     "dmnet_jax/nn/": ("memory",),
     "dmnet_jax/models/": ("config", "memory", "nn"),
@@ -97,33 +98,33 @@ ROOMS = {
     "configs/": ("config",),
     "data_pipelines/": (),
 }
-# These know no data: what they are given is arrays.
+# Modules that may not import data_pipelines: their inputs are arrays.
 WITHOUT_DATA = ("memory", "nn", "metrics", "training/losses.py", "parallel.py")
 
 
 def is_command(path: Path) -> bool:
-    """Whether a file is a command, which may import anything below the commands."""
+    """Returns whether a file is a command, which may import anything."""
     return path.name == "__main__.py"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_dependencies_point_one_way(room):
-    members = [path for path in LIBRARY if name_of(path).startswith(room)]
+@pytest.mark.parametrize("package", ALLOWED_IMPORTS)
+def test_dependencies_point_one_way(package):
+    members = [path for path in LIBRARY if name_of(path).startswith(package)]
     assert members
-    itself = room.removesuffix("/").removesuffix(".py").replace("/", ".")
-    allowed = [f"dmnet_jax.{name}" for name in ROOMS[room]] + [itself]
-    if not room.startswith(tuple(f"dmnet_jax/{name}" for name in WITHOUT_DATA)):
+    itself = package.removesuffix("/").removesuffix(".py").replace("/", ".")
+    allowed = [f"dmnet_jax.{name}" for name in ALLOWED_IMPORTS[package]] + [itself]
+    if not package.startswith(tuple(f"dmnet_jax/{name}" for name in WITHOUT_DATA)):
         allowed.append("data_pipelines")
     for path in members:
         if is_command(path):
             continue
-        own = reaches(path, "dmnet_jax", "data_pipelines", "configs")
-        strange = {name for name in own if not below(name, *allowed)}
-        strange.discard("dmnet_jax")  # its version, which imports nothing
-        assert not strange, f"{name_of(path)} must not import {sorted(strange)}"
+        imported = reaches(path, "dmnet_jax", "data_pipelines", "configs")
+        forbidden = {name for name in imported if not below(name, *allowed)}
+        forbidden.discard("dmnet_jax")  # only its version, which imports nothing
+        assert not forbidden, f"{name_of(path)} must not import {sorted(forbidden)}"
 
 
-def test_no_packages_import_each_other_in_a_circle():
+def test_imports_between_packages_have_no_cycles():
     graph: dict[str, set[str]] = {}
     for path in LIBRARY:
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -136,22 +137,23 @@ def test_no_packages_import_each_other_in_a_circle():
     list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-def test_rooms_need_only_their_foreign_libraries():
+def test_packages_use_only_their_third_party_libraries():
     for path in LIBRARY:
-        name, foreign = name_of(path), imports(path)
+        name, imported = name_of(path), imports(path)
         if name.startswith("dmnet_jax/memory/"):
-            # For type checkers alone: that it is not loaded has a test of its own.
+            # jaxtyping is for type checkers only; another test checks that it is not
+            # imported at run time.
             libraries = "dmnet_jax.memory", "jax", "numpy", "jaxtyping"
-            own = {n for n in foreign if below(n, *libraries)}
-            rest = {n for n in foreign - own if n.split(".")[0] not in STANDARD}
-            assert not rest, f"{name}: {rest}"
+            others = {n for n in imported if not below(n, *libraries)}
+            forbidden = {n for n in others if n.split(".")[0] not in STANDARD}
+            assert not forbidden, f"{name}: {forbidden}"
         if name.startswith(("data_pipelines/", "dmnet_jax/metrics/")):
-            found = reaches(path, "jax", "flax", "optax", "orbax")
-            assert not found, f"{name}: {found}"
+            forbidden = reaches(path, "jax", "flax", "optax", "orbax")
+            assert not forbidden, f"{name}: {forbidden}"
 
 
 def test_public_names_of_the_memory_library():
-    """A name that goes, or comes, is a decision about other people's programs."""
+    """Adding or removing a public name affects users, so it must be intentional."""
     assert (
         memory.__all__
         == (
@@ -166,7 +168,7 @@ def test_public_names_of_the_memory_library():
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name_of)
-def test_only_their_rooms_know_devices_and_orbax(path):
+def test_pmap_and_orbax_are_used_in_one_package_each(path):
     name, text = name_of(path), path.read_text()
     assert name == "dmnet_jax/parallel.py" or "pmap" not in names_in(path)
     assert name.startswith("dmnet_jax/checkpoint/") or not reaches(path, "orbax")
@@ -174,5 +176,5 @@ def test_only_their_rooms_know_devices_and_orbax(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_file_is_two_rooms(path):
+def test_no_file_is_longer_than_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400

@@ -1,4 +1,4 @@
-"""Counts against the published networks' exact sizes."""
+"""Counts of parameters and operations, compared with published numbers."""
 
 import subprocess
 import sys
@@ -15,9 +15,9 @@ from dmnet_jax.complexity import (
 from dmnet_jax.models.dmnet import DMNet
 
 SIZE = (512, 640)
-# BottleneckLSTM at 16x20: one frame's filter and half of the bottleneck; then five
-# frames of filter and four gates, but for the first one's forget gate, and four of the
-# bottleneck's other half.
+# BottleneckLSTM at 16x20: the filter of one frame and half of its bottleneck; filters
+# and four gates of five frames, except the first forget gate; and the other half of
+# four bottlenecks.
 CELL = 320 * 256 * (9 + 256 + 5 * 9 + 19 * 256 + 4 * 256)
 
 
@@ -50,10 +50,10 @@ def test_parameters_of_the_memories(row, added):
 
 
 def test_operations_of_the_base_network():
-    counted = step_complexity(model("base"), SIZE)
-    assert counted.convolution / 1e9 == pytest.approx(1.9480 + 8.1684, abs=1e-3)
-    assert counted.norm / 1e9 == pytest.approx(0.0916, abs=1e-3)
-    assert counted.attention == 0
+    cost = step_complexity(model("base"), SIZE)
+    assert cost.convolution / 1e9 == pytest.approx(1.9480 + 8.1684, abs=1e-3)
+    assert cost.norm / 1e9 == pytest.approx(0.0916, abs=1e-3)
+    assert cost.attention == 0
 
 
 def test_operations_of_the_recurrent_cells():
@@ -63,7 +63,7 @@ def test_operations_of_the_recurrent_cells():
         assert added / 1e9 == pytest.approx(expected, abs=1e-3)
 
 
-def test_rows_that_the_counting_rule_explains():
+def test_the_counting_rule_reproduces_printed_numbers():
     for row in ("base", "local: BLSTM"):
         printed = next(r.operations for r in ROWS if r.name == row)
         assert paper_operations(model(row), SIZE) / 1e9 == pytest.approx(
@@ -71,7 +71,7 @@ def test_rows_that_the_counting_rule_explains():
         )
 
 
-def test_keys_and_values_are_counted_where_they_are_evaluated():
+def test_keys_and_values_are_counted_once_per_evaluation():
     once = 256 * (64 + 128) * 9 * 16 * 20  # one projection, 0.1416 G
     base = step_complexity(model("base"), SIZE)
     for row, projections, frames_read in (
@@ -85,11 +85,11 @@ def test_keys_and_values_are_counted_where_they_are_evaluated():
         assert step.convolution - base.convolution - cell == projections * once
         assert step.attention == frames_read * (16 * 20) ** 2 * (64 + 128)
         assert step.norm == base.norm
-    # By the paper's rule the four frames read are projected as well as the query.
+    # By the paper's rule, the four frames read and the query are projected.
     assert paper_operations(model("+ AGA"), SIZE) == sum(base) + 5 * once
 
 
-def test_help_needs_no_jax():
+def test_help_does_not_import_jax():
     code = (
         "import sys; from dmnet_jax.complexity import main\n"
         "try: main(['--help'])\n"
@@ -100,7 +100,7 @@ def test_help_needs_no_jax():
     assert "--size" in run.stdout
 
 
-def test_command_prints_every_row(capsys):
+def test_the_command_prints_every_row(capsys):
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
     for row in ROWS:

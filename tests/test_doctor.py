@@ -1,4 +1,4 @@
-"""What the doctor finds, and what it says when something is broken."""
+"""The doctor's checks and its reports of problems."""
 
 import json
 from importlib import metadata
@@ -14,7 +14,7 @@ from tests.streaming.test_session import Interface, Program, Recorder
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Every check, the step with a program that only counts frames."""
+    """Replaces the program of the step check by one that only counts frames."""
     monkeypatch.setattr(doctor, "_SIZE", (32, 32))
     monkeypatch.setattr("dmnet_jax.training.initial.initial_variables", lambda *_: None)
     monkeypatch.setattr("dmnet_jax.models.build", lambda *_: None)
@@ -29,15 +29,15 @@ def _program(size):
     return Program(Interface(size, 1, 3, size), recorder.init, recorder.call)
 
 
-def test_all_is_well(quick, capsys):
+def test_a_working_installation(quick, capsys):
     assert main(["--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["works"] and [c["name"] for c in found["checks"]] == list(CHECKS)
-    assert not [c for c in found["checks"] if c["status"] == "failed"]
-    assert "ms a frame" in found["checks"][3]["detail"]
+    report = json.loads(capsys.readouterr().out)
+    assert report["works"] and [c["name"] for c in report["checks"]] == list(CHECKS)
+    assert not [c for c in report["checks"] if c["status"] == "failed"]
+    assert "ms per frame" in report["checks"][3]["detail"]
 
 
-def test_what_fails_is_told_with_what_mends_it(quick, monkeypatch, capsys):
+def test_a_failed_check_is_reported_with_a_fix(quick, monkeypatch, capsys):
     def broken(name):
         raise OSError("the file\nis damaged")
 
@@ -54,7 +54,7 @@ def test_missing_extras_are_warnings_with_a_command(quick, monkeypatch, capsys):
 
     monkeypatch.setattr(video, "pyav", missing)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(doctor, "LEAST_FREE", 1e30)
+    monkeypatch.setattr(doctor, "MIN_FREE_SPACE", 1e30)
     assert main([]) == 0
     out = capsys.readouterr().out
     assert out.count("warning") == 3
@@ -63,8 +63,8 @@ def test_missing_extras_are_warnings_with_a_command(quick, monkeypatch, capsys):
 
 def test_commands_are_declared():
     scripts = metadata.entry_points(group="console_scripts")
-    named = {script.name: script.value for script in scripts}
-    if "dmnet-doctor" not in named:
-        pytest.skip("installed before it had commands; pip install -e .")
-    assert named["dmnet-doctor"] == "dmnet_jax.doctor:main"
-    assert named["dmnet-predict"] == "dmnet_jax.predict.__main__:main"
+    commands = {script.name: script.value for script in scripts}
+    if "dmnet-doctor" not in commands:
+        pytest.skip("the package is not installed, or an old version is")
+    assert commands["dmnet-doctor"] == "dmnet_jax.doctor:main"
+    assert commands["dmnet-predict"] == "dmnet_jax.predict.__main__:main"

@@ -1,4 +1,4 @@
-"""The examples run, and show what they say."""
+"""The examples run and give the results that they describe."""
 
 import importlib.util
 from dataclasses import replace
@@ -17,7 +17,7 @@ EXAMPLES = ROOT / "examples"
 
 @pytest.fixture(autouse=True)
 def compile_quickly():
-    """Compiling is most of what these tests cost."""
+    """Compilation dominates the run time of these tests."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
@@ -32,7 +32,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-def test_every_example_is_short_and_run_here():
+def test_every_example_is_short_and_tested_here():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     assert names == {
         "key_frames",
@@ -47,16 +47,16 @@ def test_every_example_is_short_and_run_here():
 
 def test_key_frames_are_new_views_only(tmp_path):
     example = load("key_frames")
-    chosen = example.main()
-    # The camera waits from frame 30 on, and then sees the same street again.
-    assert 2 < len(chosen) <= example.CAPACITY
-    assert chosen[0] == 0 and max(chosen) < 30
+    frames = example.main()
+    # From frame 30 on, the camera waits and then passes the same street again.
+    assert 2 < len(frames) <= example.CAPACITY
+    assert frames[0] == 0 and max(frames) < 30
     for number, frame in enumerate(example.draw_street()[:3]):
         Image.fromarray(frame).save(tmp_path / f"{number}.png")
     assert example.main(str(tmp_path)) == [0, 2]
 
 
-def test_key_frames_needs_pictures(tmp_path):
+def test_key_frames_needs_images(tmp_path):
     with pytest.raises(SystemExit, match="contains no"):
         load("key_frames").main(str(tmp_path))
 
@@ -68,16 +68,16 @@ def test_retrieval_memory_learns_from_single_examples():
 
 def test_memory_at_work_differs_from_the_single_frame_once_it_is_disturbed(tmp_path):
     out = tmp_path / "out.webp"
-    pictures = load("memory_at_work").main(
+    images = load("memory_at_work").main(
         str(out), "black", size=(128, 160), first=0, length=2
     )
     with Image.open(out) as animation:
         assert animation.n_frames > 1
-    sides = [np.split(picture, 2, axis=1) for picture in pictures]
-    # A first frame has no memory, and a black one shows nothing of its own.
+    sides = [np.split(image, 2, axis=1) for image in images]
+    # The memory is empty in the first frame; a black frame alone shows no instruments.
     assert (sides[0][0] == sides[0][1]).all()
-    alone, remembered = sides[2]
-    assert not alone.any() and remembered.any()
+    alone, with_memory = sides[2]
+    assert not alone.any() and with_memory.any()
 
 
 def test_segment_video_marks_instruments(tmp_path):
@@ -85,12 +85,12 @@ def test_segment_video_marks_instruments(tmp_path):
         out=str(tmp_path / "out"), frames=3, size=(64, 96)
     )
     assert statuses == {"ok": 3}
-    pictures = sorted((tmp_path / "out").iterdir())
-    assert [path.name for path in pictures] == [f"{i:06}.png" for i in range(3)]
-    plain = next(iter(load("segment_video").open_source("synthetic"))).image
-    marked = np.asarray(Image.open(pictures[0]))
-    assert marked.shape == plain.shape
-    assert (marked != plain).any(-1).mean() > 0.02
+    files = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in files] == [f"{i:06}.png" for i in range(3)]
+    original = next(iter(load("segment_video").open_source("synthetic"))).image
+    marked = np.asarray(Image.open(files[0]))
+    assert marked.shape == original.shape
+    assert (marked != original).any(-1).mean() > 0.02
 
 
 def test_train_on_your_folder_trains(tmp_path):
@@ -102,7 +102,7 @@ def test_train_on_your_folder_trains(tmp_path):
         config,
         workdir=str(tmp_path / "runs"),
         data=replace(config.data, size=(64, 64)),
-        # The shipped weights do not fit the toy network.
+        # The shipped weights are not for the toy network.
         model=replace(config.model, pretrained="none"),
         train=replace(config.train, epochs=1, eval_every_epochs=1),
         optim=replace(config.optim, drop_epochs=()),

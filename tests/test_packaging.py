@@ -1,4 +1,4 @@
-"""What a wheel offers: a command for each program, and types."""
+"""Package metadata: commands, types, version and the contributor guide."""
 
 import re
 import tomllib
@@ -14,21 +14,21 @@ SCRIPTS = PROJECT["project"]["scripts"]
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_every_command_is_there(name):
+def test_every_command_exists(name):
     module, _, function = SCRIPTS[name].partition(":")
     assert callable(getattr(import_module(module), function))
 
 
-def test_every_package_that_runs_has_a_command():
-    """`python -m PACKAGE` is `dmnet-...` too, under the package's last name."""
+def test_every_runnable_package_has_a_command():
+    """Everything that runs with `python -m PACKAGE` also has a `dmnet-...` command."""
     commands = {entry.partition(":")[0] for entry in SCRIPTS.values()}
     for folder in ("dmnet_jax", "data_pipelines"):
         for path in (ROOT / folder).rglob("__main__.py"):
             assert ".".join(path.relative_to(ROOT).with_suffix("").parts) in commands
 
 
-def test_help_is_printed_and_no_mistake(capsys):
-    """Of the one command that reads its first argument by itself."""
+def test_help_of_the_experiments_is_printed(capsys):
+    """This command parses its first argument itself."""
     main = import_module("dmnet_jax.experiments.__main__").main
     assert main(["--help"]) == 0
     assert "zero-shot" in capsys.readouterr().out
@@ -40,16 +40,16 @@ def test_types_are_declared():
         assert "py.typed" in data[package] and (ROOT / package / "py.typed").is_file()
 
 
-def test_the_citation_is_of_this_version():
+def test_the_citation_has_this_version():
     citation = (ROOT / "CITATION.cff").read_text()
     assert re.search(r"^version: (.*)$", citation, re.M)[1] == __version__
 
 
-def test_the_guide_for_contributors_names_files_that_exist():
+def test_files_in_the_contributor_guide_exist():
     guide = (ROOT / "CONTRIBUTING.md").read_text()
-    named = re.findall(
+    paths = re.findall(
         r"`((?:dmnet_jax|data_pipelines|tests|configs|\.ci)/[^`]*)`", guide
     )
-    named = {name for name in named if "NAME" not in name and "*" not in name}
-    assert len(named) > 20
-    assert not [name for name in sorted(named) if not (ROOT / name).exists()]
+    paths = {path for path in paths if "NAME" not in path and "*" not in path}
+    assert len(paths) > 20
+    assert not [path for path in sorted(paths) if not (ROOT / path).exists()]

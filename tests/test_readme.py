@@ -1,4 +1,4 @@
-"""What the README shows is what happens, and the pages it names are there."""
+"""The README's examples run, and the files it links to exist."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def page_name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def test_it_is_one_page():
+def test_the_readme_is_one_page():
     assert len(README.splitlines()) < 180
     assert len(re.findall("not a medical device", README, re.I)) == 1
 
@@ -34,25 +34,25 @@ def test_quick_start_is_two_complete_lines():
 
 
 @pytest.mark.parametrize(("page", "heading"), EXAMPLES)
-def test_memory_example_runs(page, heading, capsys):
+def test_the_memory_example_runs(page, heading, capsys):
     section = page.read_text().split(f"## {heading}")[1]
     example = re.search(r"```python\n(.*?)```", section, re.S)
     assert example is not None
     exec(compile(example[1], page.name, "exec"), {})
-    remembered = int(capsys.readouterr().out.split()[0])
-    assert 1 < remembered < 500
+    admitted = int(capsys.readouterr().out.split()[0])
+    assert 1 < admitted < 500
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=page_name)
-def test_files_it_names_exist(page):
+def test_files_in_documents_exist(page):
     text = page.read_text()
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
-    named = re.findall(r"`((?:configs|examples|docs|dmnet_jax|tests)/[\w/.]+)", text)
+    paths = re.findall(r"`((?:configs|examples|docs|dmnet_jax|tests)/[\w/.]+)", text)
     assert not [link for link in links if not (page.parent / link).exists()]
-    assert not [name for name in named if not (ROOT / name).exists()]
+    assert not [path for path in paths if not (ROOT / path).exists()]
 
 
-def test_modules_it_runs_exist():
+def test_modules_in_documents_exist():
     pages = "\n".join(path.read_text() for path in [ROOT / "README.md", *PAGES])
     pattern = r"python -m\s+(dmnet_jax[\w.]*|data_pipelines[\w.]*)"
     for name in set(re.findall(pattern, pages)):

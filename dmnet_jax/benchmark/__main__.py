@@ -1,4 +1,9 @@
-"""Benchmarks: live steps, and with `training` or `gpu` before the flags, those."""
+"""Runs the benchmark of live steps, or that named by the first argument.
+
+python -m dmnet_jax.benchmark
+python -m dmnet_jax.benchmark training
+python -m dmnet_jax.benchmark gpu
+"""
 
 import sys
 from collections.abc import Sequence

@@ -5,9 +5,9 @@
     python evaluate.py --fold all
 
 The installed command is `dmnet-evaluate`. The checkpoint determines the network and the
-videos. `--fold 2` evaluates the newest run of the recipe endovis17 on that fold,
-`--fold all` the newest run of each fold and their average. Prints the tables and writes
-results.json, results.md, frames.csv and overlays.
+videos. `--fold 2` evaluates the newest run of the recipe endovis17 on that fold. With
+`--fold all`, the newest run of each fold is evaluated, and the scores are averaged.
+Prints the tables and writes results.json, results.md, frames.csv and overlays.
 
     python evaluate.py --checkpoint RUN --corrupt bursts --controls
 

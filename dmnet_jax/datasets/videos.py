@@ -138,14 +138,14 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
     )
     if not dataset.endless:  # rendered scenes are distinct by construction
         check_disjoint(train, val)
-    return _prepare(train, data), _prepare(val, data)
+    return _resize_and_cache(train, data), _resize_and_cache(val, data)
 
 
 def open_videos(data: DataConfig, names: Sequence[str]) -> FrameSource:
     """Opens the named validation videos like `open_split`."""
     source = open_validation(data, names)
     _check_classes(source, data)
-    return _prepare(select_videos(source, names), data)
+    return _resize_and_cache(select_videos(source, names), data)
 
 
 def check_masks(
@@ -191,5 +191,5 @@ def _check_classes(source: FrameSource, data: DataConfig) -> None:
         )
 
 
-def _prepare(videos: Selected, data: DataConfig) -> FrameSource:
+def _resize_and_cache(videos: Selected, data: DataConfig) -> FrameSource:
     return cache_frames(resize_frames(videos, data.size))

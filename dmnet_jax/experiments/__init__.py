@@ -1,1 +1,1 @@
-"""Experiments that compare networks: `python -m dmnet_jax.experiments`."""
+"""Experiments that compare networks; run `python -m dmnet_jax.experiments`."""

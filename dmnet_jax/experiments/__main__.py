@@ -1,4 +1,4 @@
-"""python -m dmnet_jax.experiments NAME: one experiment a name."""
+"""Runs an experiment by name: python -m dmnet_jax.experiments NAME."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nNAME is one of {known}; NAME --help lists its options.")
         return 0
     if not arguments or arguments[0] not in EXPERIMENTS:
-        exit_with_error(f"name an experiment first: {known} (then --help)")
+        exit_with_error(f"the first argument must be an experiment: {known}")
     module = arguments[0].replace("-", "_")
     return import_module(f"dmnet_jax.experiments.{module}").main(arguments[1:])
 

@@ -1,4 +1,7 @@
-"""The table of `memory-value`: means over divisions, deviations over seeds, gains."""
+"""The table of `memory-value`: means over divisions, deviations over seeds, and gains.
+
+A division is a split of the videos into training and validation videos.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ from dmnet_jax.metrics import deviation, format_table, mean_known
 from dmnet_jax.report.charts import bars, document
 
 SINGLE_FRAME = "single_frame"
-"""Name of the recipe that trains without a memory for as many epochs."""
+"""Name of the recipe that trains without a memory for the same number of epochs."""
 COLUMNS = {
     "corrupted": "corrupted",
     "trained kinds": "trained_kinds",
@@ -36,13 +39,13 @@ _POINTS = 100.0
 
 
 class Cell(NamedTuple):
-    """One trained network, scored.
+    """The scores of one trained network.
 
     Attributes:
-        division: its validation videos' name.
-        recipe: its name.
-        seed: of training.
-        rows: of `bursts.json`.
+        division: name of the division.
+        recipe: name of the recipe.
+        seed: seed of the training.
+        rows: "rows" of its `bursts.json`.
     """
 
     division: str
@@ -52,47 +55,50 @@ class Cell(NamedTuple):
 
 
 class Score(NamedTuple):
-    """Mean over seeds and divisions, and the deviation over seeds of their means."""
+    """Mean over seeds and divisions, and deviation over seeds of the seeds' means."""
 
     mean: float
     deviation: float
 
 
 def summary(cells: Sequence[Cell], recipe: str) -> dict[str, Any]:
-    """Scores of each row over all cells, and the gains of a recipe's memory.
+    """Computes the scores of all rows over all cells, and the gains of a memory.
 
-    A row of `recipe`'s bursts has its own name; other recipes' networks have theirs.
+    The rows are the network of each recipe, under the name of the recipe, and the
+    controls of `recipe`, under their own names.
 
     Args:
-        cells: one of each division and seed for each recipe.
-        recipe: whose memory is asked about.
+        cells: one cell per recipe, division and seed.
+        recipe: recipe whose memory is evaluated.
 
     Returns:
-        JSON: "divisions", "seeds", "recipe"; "rows": for each the columns, "by_kind"
-        and "by_position", as [mean, deviation]; "gains": in points over each row that
-        the memory has to beat, as [mean, deviation, by more than twice that].
+        A JSON object with "recipe", "divisions", "seeds"; "rows": by name, the columns,
+        "by_kind" and "by_position", each score as [mean, deviation]; and "gains": the
+        recipe's gain in points over each other row, as [mean, deviation, whether the
+        mean is above twice the deviation].
 
     Raises:
         ValueError: cells are missing.
     """
-    of_row: dict[str, dict[tuple[int, str], Mapping[str, Any]]] = {}
+    # Row -> (seed, division) -> scores.
+    scores: dict[str, dict[tuple[int, str], Mapping[str, Any]]] = {}
     for cell in cells:
         for name, row in cell.rows.items():
             if cell.recipe != recipe and name != NETWORK:
                 continue
             title = cell.recipe if name == NETWORK else name
-            of_row.setdefault(title, {})[cell.seed, cell.division] = row
+            scores.setdefault(title, {})[cell.seed, cell.division] = row
     seeds = sorted({cell.seed for cell in cells})
-    places = list(dict.fromkeys(cell.division for cell in cells))
-    wanted = {(seed, place) for seed in seeds for place in places}
+    divisions = list(dict.fromkeys(cell.division for cell in cells))
+    expected = {(seed, division) for seed in seeds for division in divisions}
     for name in [recipe, *(cell.recipe for cell in cells)]:
-        if missing := wanted - of_row.get(name, {}).keys():
+        if missing := expected - scores.get(name, {}).keys():
             raise ValueError(f"{name}: no score of (seed, division) {sorted(missing)}")
     hidden = {name for names in FAMILIES.values() for name in names}
-    shown = [name for name in of_row if name not in hidden]
+    shown = [name for name in scores if name not in hidden]
 
     def score(name: str, *path: str) -> list[float]:
-        return [*_over_seeds(of_row[name], seeds, places, *path)]
+        return [*_over_seeds(scores[name], seeds, divisions, *path)]
 
     rows = {
         name: {
@@ -105,10 +111,10 @@ def summary(cells: Sequence[Cell], recipe: str) -> dict[str, Any]:
     gains = {}
     for other in shown:
         if other != recipe:
-            gains[other] = _gain(of_row[recipe], of_row[other], seeds, places)
+            gains[other] = _gain(scores[recipe], scores[other], seeds, divisions)
     return {
         "recipe": recipe,
-        "divisions": places,
+        "divisions": divisions,
         "seeds": seeds,
         "rows": rows,
         "gains": gains,
@@ -118,119 +124,118 @@ def summary(cells: Sequence[Cell], recipe: str) -> dict[str, Any]:
 def _over_seeds(
     cells: Mapping[tuple[int, str], Mapping[str, Any]],
     seeds: Sequence[int],
-    places: Sequence[str],
+    divisions: Sequence[str],
     *path: str,
 ) -> Score:
-    table = np.full((len(seeds), len(places)), np.nan)
-    for (seed, place), row in cells.items():
+    table = np.full((len(seeds), len(divisions)), np.nan)
+    for (seed, division), row in cells.items():
         value: Any = row
         for name in path:
             value = None if value is None else value.get(name)
         if value is not None:
-            table[seeds.index(seed), places.index(place)] = value
+            table[seeds.index(seed), divisions.index(division)] = value
     return _score(table)
 
 
 def _score(table: np.ndarray) -> Score:
-    """Of values [seeds, divisions]; NaN where nothing is known."""
-    of_seed = mean_known(table, axis=1)
-    return Score(float(mean_known(of_seed)), deviation(of_seed))
+    """Computes the score of values [seeds, divisions]; NaN where unknown."""
+    seed_means = mean_known(table, axis=1)
+    return Score(float(mean_known(seed_means)), deviation(seed_means))
 
 
 def _gain(
-    own: Mapping[tuple[int, str], Mapping[str, Any]],
+    row: Mapping[tuple[int, str], Mapping[str, Any]],
     other: Mapping[tuple[int, str], Mapping[str, Any]],
     seeds: Sequence[int],
-    places: Sequence[str],
+    divisions: Sequence[str],
 ) -> dict[str, Any]:
-    """Points by which a row is better, cell by cell of the same division and seed."""
-    found = {}
+    """Computes the gain of a row in points, paired by seed and division."""
+    gains = {}
     for column, field in COLUMNS.items():
         if column == "recovery":
             continue
-        table = np.full((len(seeds), len(places)), np.nan)
+        table = np.full((len(seeds), len(divisions)), np.nan)
         for i, seed in enumerate(seeds):
-            for j, place in enumerate(places):
-                a, b = (row.get((seed, place), {}).get(field) for row in (own, other))
+            for j, division in enumerate(divisions):
+                key = seed, division
+                a, b = (scores.get(key, {}).get(field) for scores in (row, other))
                 if a is not None and b is not None:
                     table[i, j] = _POINTS * (a - b)
         mean, spread = _score(table)
-        found[column] = [mean, spread, bool(mean > 2 * spread)]
-    return found
+        gains[column] = [mean, spread, bool(mean > 2 * spread)]
+    return gains
 
 
-def tables(found: Mapping[str, Any]) -> str:
-    """A `summary` as Markdown."""
-    single = SINGLE_FRAME in found["rows"]
-    names = sorted(found["rows"], key=lambda name: _order(name, found["recipe"]))
+def tables(result: Mapping[str, Any]) -> str:
+    """Formats the result of `summary` as Markdown tables."""
+    rows, recipe = result["rows"], result["recipe"]
+    names = sorted(rows, key=lambda name: _order(name, recipe))
     body = [
-        [_titled(name), *(_cell(found["rows"][name][column]) for column in COLUMNS)]
+        [_title(name), *(_cell(rows[name][column]) for column in COLUMNS)]
         for name in names
     ]
-    counted = len(found["seeds"])
+    num_seeds = len(result["seeds"])
     parts = [
-        f"{found['recipe']}: mean IoU over {', '.join(found['divisions'])} and "
-        f"{counted} seed{'s' * (counted != 1)}, pixels of a division pooled; ± is the "
+        f"{recipe}: mean IoU over {', '.join(result['divisions'])} and {num_seeds} "
+        f"seed{'s' * (num_seeds != 1)}, pixels of a division pooled; ± is the "
         "deviation over seeds. Recovery in frames.\n\n"
         + format_table(body, ["row", *COLUMNS])
     ]
     columns = [column for column in COLUMNS if column != "recovery"]
     gains = [
-        [_titled(name), *(_gained(found["gains"][name][column]) for column in columns)]
+        [_title(name), *(_gain_cell(result["gains"][name][c]) for c in columns)]
         for name in names
-        if name in found["gains"]
+        if name in result["gains"]
     ]
     parts.append(
-        "Points gained over each row (* above twice its deviation over seeds)\n\n"
+        "Gain in points over each row (*: above twice its deviation over seeds)\n\n"
         + format_table(gains, ["over", *columns])
     )
     for title, group in (("kind", "by_kind"), ("frame of the burst", "by_position")):
-        heads = list(found["rows"][found["recipe"]][group])
+        heads = list(rows[recipe][group])
         body = [
-            [
-                _titled(name),
-                *(_cell(found["rows"][name][group][head]) for head in heads),
-            ]
+            [_title(name), *(_cell(rows[name][group][head]) for head in heads)]
             for name in names
         ]
         parts.append(
             f"Corrupted frames by {title}\n\n" + format_table(body, ["row", *heads])
         )
-    if not single:
-        parts.append(f"{SINGLE}: of {found['recipe']}'s own first stage.")
+    if SINGLE_FRAME not in rows:
+        parts.append(f"{SINGLE}: the network after the first stage of {recipe}.")
     return "\n\n".join(parts)
 
 
-def page(found: Mapping[str, Any]) -> str:
-    """A `summary` as one HTML document that loads nothing."""
-    names = sorted(found["rows"], key=lambda name: _order(name, found["recipe"]))
+def page(result: Mapping[str, Any]) -> str:
+    """Formats the result of `summary` as a self-contained HTML document."""
+    rows, recipe = result["rows"], result["recipe"]
+    names = sorted(rows, key=lambda name: _order(name, recipe))
 
-    def drawn(title: str, *path: str) -> str:
-        rows = []
+    def chart(title: str, *path: str) -> str:
+        data = []
         for name in names:
-            value: Any = found["rows"][name]
+            value: Any = rows[name]
             for step in path:
                 value = value[step]
             mean, spread = value
-            rows.append((_titled(name), mean, (mean - spread, mean + spread)))
-        return bars(rows, title=title)
+            data.append((_title(name), mean, (mean - spread, mean + spread)))
+        return bars(data, title=title)
 
     charts = [
-        drawn("Corrupted frames, mean IoU", "corrupted"),
-        drawn("Kinds never trained", "unseen kinds"),
-        drawn("Clean frames between bursts", "clean between"),
+        chart("Corrupted frames, mean IoU", "corrupted"),
+        chart("Kinds not used in training", "unseen kinds"),
+        chart("Clean frames between bursts", "clean between"),
         *(
-            drawn(f"Frame {at} of a burst", "by_position", at)
-            for at in found["rows"][found["recipe"]]["by_position"]
+            chart(f"Frame {at} of a burst", "by_position", at)
+            for at in rows[recipe]["by_position"]
         ),
     ]
-    title = f"What the memory of {found['recipe']} is worth"
-    text = f"<pre>{escape(tables(found))}</pre>"
+    title = f"Value of the memory of {recipe}"
+    text = f"<pre>{escape(tables(result))}</pre>"
     return document(title, f"<h1>{escape(title)}</h1>{''.join(charts)}{text}")
 
 
 def _order(name: str, recipe: str) -> tuple[int, str]:
-    """The recipe, the single frame, other networks, averages, wrong memories."""
+    """Sorts: recipe, single frame, other networks, averages, wrong memories."""
     if name in WRONG:
         return 4, str(WRONG.index(name))
     rank = {recipe: 0, SINGLE_FRAME: 1, SINGLE: 1}.get(name)
@@ -238,7 +243,7 @@ def _order(name: str, recipe: str) -> tuple[int, str]:
     return rank if rank is not None else 3 if name in averages else 2, name
 
 
-def _titled(name: str) -> str:
+def _title(name: str) -> str:
     return "single frame, equal epochs" if name == SINGLE_FRAME else name
 
 
@@ -249,9 +254,9 @@ def _cell(score: Sequence[float]) -> str:
     return f"{mean:.3f}" if math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
 
 
-def _gained(gain: Sequence[Any]) -> str:
-    mean, spread, sure = gain
+def _gain_cell(gain: Sequence[Any]) -> str:
+    mean, spread, significant = gain
     if math.isnan(mean):
         return "n/a"
     text = f"{mean:+.1f}" if math.isnan(spread) else f"{mean:+.1f} ± {spread:.1f}"
-    return text + " *" * sure
+    return text + " *" * significant

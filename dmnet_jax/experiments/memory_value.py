@@ -1,7 +1,8 @@
-"""What a network's memory is worth on disturbed video: one table over folds and seeds.
+"""The value of a network's memory on disturbed video, over folds and seeds.
 
-Every cell is a run directory of its own (division, recipe, seed): trained, then scored
-by `evaluate.py --corrupt bursts --controls`. What is there is not done again.
+Every cell (division, recipe, seed) of the table has its own run directory. It is
+trained and then scored as by `evaluate.py --corrupt bursts --controls`. Finished parts
+are not repeated.
 """
 
 import dataclasses
@@ -15,33 +16,35 @@ from dmnet_jax.cli.arguments import exit_with_error, parse_command, program_name
 from dmnet_jax.config import Config, ConfigError, StageConfig, load_config, validate
 from dmnet_jax.experiments.memory_table import SINGLE_FRAME, Cell, page, summary, tables
 
-HELP = """Measures what a recipe's memory is worth on disturbed video.
+HELP = """Measures the value of a recipe's memory on disturbed video.
 
     python -m dmnet_jax.experiments memory-value --config endovis15_state \\
         --data.root DIR --divisions leave-one-out
 
-Trains the recipe, the single frame with the same corruptions and as many epochs, and
-the recipes of --also, with several seeds on every division into training and validation
-videos; scores all on the same disturbed frames, with all controls; writes
-memory_value.md, .json and .html. Started again, it goes on where it was. docs/bursts.md
-says what the columns mean. For research use; not a medical device."""
+Trains the recipe, a single-frame network with the same corruptions and number of
+epochs, and the recipes of --also, with several seeds on every division of the videos
+into training and validation videos. Scores all of them on the same disturbed frames,
+with all controls, and writes memory_value.md, .json and .html. Run the same command
+again to resume. docs/bursts.md explains the columns. For research use; not a medical
+device."""
 
 NAMES = "memory_value.json", "memory_value.md", "memory_value.html"
 
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    """What is compared, how often, and where it goes.
+    """What to compare.
 
     Attributes:
-        divisions: "recipe" (its own videos or fold), "folds" (all of the dataset's), or
-            "leave-one-out" (each video of data.train and data.val validates once).
-        seeds: How many, from train.seed on.
-        also: Further recipes whose networks are rows, such as the paper's DMNet; the
-            data, the size and the batch are those of --config.
-        equal_steps: Train the single frame for as many epochs as well.
-        passes: Over each disturbed video.
-        out: Folder of the runs and the table; empty: WORKDIR/memory_value/NAME.
+        divisions: "recipe" (its own videos or fold), "folds" (all folds of the
+            dataset), or "leave-one-out" (each video of data.train and data.val
+            validates once).
+        seeds: Number of seeds, from train.seed on.
+        also: Further recipes to compare with, such as the paper's DMNet. Their data,
+            size and batch size are those of --config.
+        equal_steps: Also train the single-frame network for the same number of epochs.
+        passes: Passes over each video, each with different disturbances.
+        out: Folder of the runs and the table. Empty: WORKDIR/memory_value/NAME.
     """
 
     divisions: Literal["recipe", "folds", "leave-one-out"] = "recipe"
@@ -52,8 +55,8 @@ class Flags:
     out: str = ""
 
 
-class Planned(NamedTuple):
-    """A cell to be filled: `config` says where its run is."""
+class CellPlan(NamedTuple):
+    """A cell of the table and the config of its run."""
 
     division: str
     recipe: str
@@ -74,36 +77,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         cells = []
         with StopRequest() as stop:
-            for planned in plan(config, flags, folder):
-                found = fill(planned, flags.passes, stop)
-                if found is None:
+            for cell_plan in plan(config, flags, folder):
+                cell = compute_cell(cell_plan, flags.passes, stop)
+                if cell is None:
                     return stop.exit_code
-                cells.append(found)
-        found = summary(cells, config.name)
-        write(folder, found)
+                cells.append(cell)
+        result = summary(cells, config.name)
+        write(folder, result)
     except (ValueError, OSError) as error:
         exit_with_error(error)
-    print("\n" + tables(found))
+    print("\n" + tables(result))
     print(f"\n{', '.join(NAMES)}: {folder}")
     return 0
 
 
-def write(folder: Path, found: Mapping[str, Any]) -> None:
-    """Writes the three files of a `memory_table.summary`."""
-    # Not needed for --help, which is to answer at once.
+def write(folder: Path, result: Mapping[str, Any]) -> None:
+    """Writes the result of `memory_table.summary` as JSON, Markdown and HTML."""
+    # Imported here, so that --help is fast.
     from dmnet_jax.evaluation.results import write_json
 
     make_folder(folder)
-    write_json(folder / NAMES[0], found)
-    write_text(folder / NAMES[1], tables(found) + "\n")
-    write_text(folder / NAMES[2], page(found))
+    write_json(folder / NAMES[0], result)
+    write_text(folder / NAMES[1], tables(result) + "\n")
+    write_text(folder / NAMES[2], page(result))
 
 
-def plan(config: Config, flags: Flags, folder: Path) -> Iterator[Planned]:
-    """The cells, seed by seed, so that a stopped table has all rows of some seeds.
+def plan(config: Config, flags: Flags, folder: Path) -> Iterator[CellPlan]:
+    """Yields the cells seed by seed, so that a stopped run completes whole seeds.
 
     Raises:
-        ValueError: a recipe is none, or has no such divisions.
+        ValueError: a recipe is invalid, or does not have the divisions.
     """
     if flags.seeds < 1 or flags.passes < 1:
         raise ConfigError("--seeds and --passes must be at least 1")
@@ -113,7 +116,7 @@ def plan(config: Config, flags: Flags, folder: Path) -> Iterator[Planned]:
     for name in flags.also:
         other = load_config(name)
         if other.name in recipes:
-            raise ConfigError(f"--also {name}: {other.name!r} is a row already")
+            raise ConfigError(f"--also {name}: {other.name!r} is already compared")
         recipes[other.name] = dataclasses.replace(
             other,
             data=config.data,
@@ -123,22 +126,22 @@ def plan(config: Config, flags: Flags, folder: Path) -> Iterator[Planned]:
                 seed=config.train.seed,
             ),
         )
-    divided = list(divisions(config, flags.divisions))
+    all_divisions = list(divisions(config, flags.divisions))
     for seed in range(config.train.seed, config.train.seed + flags.seeds):
-        for division, data in divided:
+        for division, data in all_divisions:
             for name, recipe in recipes.items():
                 train = dataclasses.replace(recipe.train, seed=seed)
                 workdir = str(folder / division)
                 cell = dataclasses.replace(
                     recipe, name=name, data=data, train=train, workdir=workdir
                 )
-                yield Planned(division, name, seed, validate(cell))
+                yield CellPlan(division, name, seed, validate(cell))
 
 
 def divisions(
     config: Config, kind: Literal["recipe", "folds", "leave-one-out"]
 ) -> Iterator[tuple[str, Any]]:
-    """(name, data configuration) of each division into training and validation."""
+    """Yields the name and data configuration of each division of the videos."""
     data = config.data
     if kind == "recipe":
         yield f"fold{data.fold}", data
@@ -151,8 +154,8 @@ def divisions(
         videos = [*data.train, *data.val]
         if len(videos) < 2 or not (data.train and data.val):
             raise ConfigError(
-                "--divisions leave-one-out divides the videos of data.train and "
-                "data.val; name them, or use --divisions folds"
+                "--divisions leave-one-out needs the names of the videos in data.train "
+                "and data.val; name them, or use --divisions folds"
             )
         for video in videos:
             rest = tuple(name for name in videos if name != video)
@@ -160,10 +163,10 @@ def divisions(
 
 
 def single_frame(config: Config) -> Config:
-    """The recipe without a memory: all its epochs train the single frame.
+    """Returns a recipe without a memory that trains for the same number of epochs.
 
-    The same corruptions, and steps that the memory would have had: what is left of the
-    memory's gain is the memory's.
+    Corruptions and the number of steps are the same, so a remaining gain is due to the
+    memory.
     """
     stages = config.resolved_stages
     epochs = sum(stage.epochs for stage in stages)
@@ -179,19 +182,19 @@ def single_frame(config: Config) -> Config:
     )
 
 
-def fill(planned: Planned, passes: int, stop: Any) -> Cell | None:
-    """Trains and scores a cell as far as it is not; None if a stop was asked for."""
+def compute_cell(cell: CellPlan, passes: int, stop: Any) -> Cell | None:
+    """Trains and scores a cell, unless that is done; None if a stop was requested."""
     from dmnet_jax.cli import evaluate, train
     from dmnet_jax.training.cross_validation import is_finished
 
-    run = planned.config.run_directory
-    print(f"\n{planned.division}, {planned.recipe}, seed {planned.seed}: {run}")
-    if not is_finished(planned.config):
-        train.train(planned.config, run, stop)
+    run = cell.config.run_directory
+    print(f"\n{cell.division}, {cell.recipe}, seed {cell.seed}: {run}")
+    if not is_finished(cell.config):
+        train.train(cell.config, run, stop)
         if stop.requested:
             return None
     report = run / "bursts" / "bursts.json"
-    if not _is_of(report, run, passes):
+    if not _is_current(report, run, passes):
         evaluate.evaluate(
             run,
             evaluate.Flags(
@@ -204,15 +207,16 @@ def fill(planned: Planned, passes: int, stop: Any) -> Cell | None:
         )
         if stop.requested:
             return None
-    return Cell(*planned[:3], rows=json.loads(report.read_bytes())["rows"])
+    rows = json.loads(report.read_bytes())["rows"]
+    return Cell(cell.division, cell.recipe, cell.seed, rows)
 
 
-def _is_of(report: Path, run: Path, passes: int) -> bool:
-    """Whether the report is of the run as it is now, by the same settings."""
+def _is_current(report: Path, run: Path, passes: int) -> bool:
+    """Returns whether a report is of the run's weights, with the same settings."""
     try:
-        found = json.loads(report.read_bytes())
+        content = json.loads(report.read_bytes())
         results = json.loads((run / "results.json").read_bytes())
-        bursts, weights = found["bursts"], found["weights_sha256"]
+        bursts, weights = content["bursts"], content["weights_sha256"]
         same = bursts["passes"] == passes and bursts["controls"]
         return bool(same and weights == results["weights_sha256"])
     except (OSError, ValueError, LookupError, TypeError):

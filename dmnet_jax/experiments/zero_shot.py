@@ -1,4 +1,4 @@
-"""Scores a network on labeled video of a kind it was never trained on."""
+"""Zero-shot scores of a network on labeled videos of another dataset."""
 
 import dataclasses
 import json
@@ -28,32 +28,34 @@ HELP = """Scores trained weights on folders of labeled video, without training.
         --manipulator 2
     python -m dmnet_jax.experiments zero-shot --checkpoint RUN --root DIR --instrument 5
 
-DIR holds VIDEO/frames and VIDEO/MASKS. All instrument classes are merged and scored
-against the background; where the labels tell parts apart, those are scored as well.
-Frames keep their aspect. --bursts 2 also scores frames that are disturbed
-(docs/bursts.md), --no-memory the network without it. For research use; not a
-medical device."""
+DIR contains VIDEO/frames and VIDEO/MASKS. All instrument classes are merged and scored
+against the background; if the labels distinguish parts, those are scored as well.
+Frames keep their aspect ratio. --bursts 2 also scores disturbed frames, see
+docs/bursts.md; --no-memory scores the network without its memory. For research use; not
+a medical device."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What is scored, and which mask values mean what.
+    """What to score, and the meaning of mask values.
 
     Attributes:
-        checkpoint: Run directory of a network that was trained on parts; "rendered" is
-            the shipped one.
+        checkpoint: Run directory of a network that was trained on parts, or "rendered"
+            for the shipped network.
         root: Folder of the labeled videos.
         masks: Name of the mask folders.
         shaft: Mask values of shafts.
         manipulator: Mask values of wrists and claspers.
-        instrument: Mask values of instruments whose parts are not told apart.
+        instrument: Mask values of instruments without distinct parts.
         ignore: Mask values that are not scored.
-        videos: Names of videos, if not all.
-        height: Rows that the network sees, a multiple of 32; columns follow.
-        bursts: Passes over each video in which bursts of frames are disturbed.
+        videos: Names of videos. Default: all.
+        height: Height of the network's input, a multiple of 32. The width follows from
+            the aspect ratio.
+        bursts: Passes over each video with disturbed frames.
         memory: Use the network's memory.
-        which: Which checkpoint of the run.
-        out: Folder for zero_shot.json and overlay pictures; empty for none.
+        which: Checkpoint: newest (the finished network), or best on the validation
+            videos.
+        out: Folder for zero_shot.json and overlays. Empty: nothing is written.
     """
 
     checkpoint: str = "rendered"
@@ -96,12 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def score(flags: Flags) -> list[dict[str, Any]]:
-    """IoU of each video, pixels of all its frames pooled.
+    """Computes the IoU of each video, with the pixels of all its frames pooled.
 
     Raises:
-        ValueError: the flags, the network or the folder do not fit.
+        ValueError: the flags or the folder are invalid, or the network does not
+            segment parts.
     """
-    # After the command line, so that --help and mistakes in it answer at once.
+    # Imported here, so that --help and command-line errors are fast.
     from dmnet_jax import evaluation
     from dmnet_jax.checkpoint.runs import load_run
     from dmnet_jax.evaluation import results
@@ -109,32 +112,35 @@ def score(flags: Flags) -> list[dict[str, Any]]:
     if not flags.root:
         raise ValueError("--root DIR is missing; see --help")
     if flags.height < 32 or flags.height % 32:
-        raise ValueError(f"--height is {flags.height}; use a multiple of 32")
+        raise ValueError(f"--height is {flags.height}; it must be a multiple of 32")
     if flags.bursts < 0:
-        raise ValueError(f"--bursts is {flags.bursts}; use 0 or more")
+        raise ValueError(f"--bursts is {flags.bursts}; it must be at least 0")
     if not flags.shaft + flags.manipulator + flags.instrument:
-        raise ValueError("say which mask values are instruments: --instrument 1")
+        raise ValueError(
+            "the mask values of instruments are missing; pass, for example, "
+            "--instrument 1"
+        )
     network, variables, _, about = load_run(
         flags.checkpoint, flags.which, memory=flags.memory
     )
     names = [info["name"] for info in about["classes"]]
     if "shaft" not in names:
         raise ValueError(
-            f"{flags.checkpoint}: its classes are {', '.join(names)}; a network that "
-            "was trained on parts is needed"
+            f"{flags.checkpoint}: its classes are {', '.join(names)}; the network must "
+            "be trained on parts"
         )
     rows = []
-    opened = open_folder(
+    dataset = open_folder(
         flags.root,
         masks=flags.masks,
         videos=flags.videos or None,
-        # Values are looked up here; the reader must pass them all.
+        # Values are mapped by `_values` below, so the reader must accept all of them.
         classes=[ClassInfo(f"value {value}", (0, 0, 0)) for value in range(255)],
         ignore=flags.ignore,
         allow_missing=True,
     )
-    for info in opened.videos:
-        source = _as_seen(select_videos(opened, [info.name]), flags.height)
+    for info in dataset.videos:
+        source = _resize(select_videos(dataset, [info.name]), flags.height)
         overlays = None
         if flags.out:
             overlays = results.Overlays(Path(flags.out) / info.name, source)
@@ -143,37 +149,38 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         if flags.bursts and not any(passes[0]):
             raise ValueError(
                 f"{info.name}: no burst fits into {len(info.frames)} frames; videos "
-                "need 10 or more, or leave --bursts out"
+                "need at least 10, or leave --bursts out"
             )
         for number, schedules in enumerate([[()], *passes]):
-            shown = Corrupted(source, schedules)
-            for found in evaluation.predict_video(network, variables, shown, 0):
-                burst = shown.burst(0, found.frame)
-                if found.truth is not None and (burst or not number):
+            clean_pass = number == 0
+            video = Corrupted(source, schedules)
+            for result in evaluation.predict_video(network, variables, video, 0):
+                burst = video.burst(0, result.frame)
+                if result.truth is not None and (burst or clean_pass):
                     kind = burst.kind if burst else "clean"
-                    truth = _values(found.truth, flags)
-                    scored = _counted(found.label, truth, names.index("shaft"))
-                    counts[kind] = counts.get(kind, 0) + scored
-                if overlays is not None and not number:
-                    overlays(0, found)
+                    truth = _values(result.truth, flags)
+                    frame = _pixel_counts(result.label, truth, names.index("shaft"))
+                    counts[kind] = counts.get(kind, 0) + frame
+                if overlays is not None and clean_pass:
+                    overlays(0, result)
         if overlays is not None:
             overlays.finish()
         row = {"video": info.name, **_ious(counts.pop("clean"), flags)}
         if flags.bursts:
-            row |= _disturbed(counts)
+            row |= _disturbed_ious(counts)
         rows.append(row)
     return rows
 
 
-def _as_seen(source: FrameSource, height: int) -> FrameSource:
-    """`source` at the network's size: `height` rows, the aspect kept."""
+def _resize(source: FrameSource, height: int) -> FrameSource:
+    """Resizes to a height, keeping the aspect ratio; width is a multiple of 32."""
     rows, columns = source.image(0, 0).shape[:2]
     width = max(32, round(height * columns / rows / 32) * 32)
     return resize_frames(source, (height, width))
 
 
 def _values(label: np.ndarray, flags: Flags) -> np.ndarray:
-    """0 background, 1 shaft, 2 manipulator, 3 instrument, `IGNORE` not scored."""
+    """Maps to 0 background, 1 shaft, 2 manipulator, 3 instrument, or `IGNORE`."""
     truth = np.zeros(label.shape, np.uint8)
     truth[np.isin(label, flags.shaft)] = 1
     truth[np.isin(label, flags.manipulator)] = 2
@@ -182,8 +189,8 @@ def _values(label: np.ndarray, flags: Flags) -> np.ndarray:
     return truth
 
 
-def _counted(label: np.ndarray, truth: np.ndarray, shaft: int) -> np.ndarray:
-    """Pixels |P and G|, |P|, |G| of instrument, shaft and manipulator: int64 [3, 3]."""
+def _pixel_counts(label: np.ndarray, truth: np.ndarray, shaft: int) -> np.ndarray:
+    """Counts |P and G|, |P|, |G| of instrument, shaft, manipulator: int64 [3, 3]."""
     scored = truth != IGNORE
     predicted = [label > 0, label == shaft, (label > 0) & (label != shaft)]
     actual = [(truth > 0) & scored, truth == 1, truth == 2]
@@ -199,20 +206,20 @@ def _ious(counts: np.ndarray, flags: Flags) -> dict[str, float]:
     overlap, predicted, actual = counts.T
     with np.errstate(invalid="ignore"):
         iou = overlap / (predicted + actual - overlap)
-    found = {"instrument": float(iou[0])}
+    ious = {"instrument": float(iou[0])}
     if flags.shaft and flags.manipulator:
-        found |= {"shaft": float(iou[1]), "manipulator": float(iou[2])}
-    return found
+        ious |= {"shaft": float(iou[1]), "manipulator": float(iou[2])}
+    return ious
 
 
-def _disturbed(counts: dict[str, np.ndarray]) -> dict[str, float]:
-    """IoU of instruments on disturbed frames: of all, and of the kinds not trained."""
-    found = {}
+def _disturbed_ious(counts: dict[str, np.ndarray]) -> dict[str, float]:
+    """Computes IoUs of instruments on disturbed frames, of all and of unseen kinds."""
+    ious = {}
     for name, kinds in (("disturbed", KINDS), ("unseen kinds", UNSEEN)):
-        hit = [counts[kind][0] for kind in kinds if kind in counts]
-        overlap, predicted, actual = np.sum([np.zeros(3), *hit], axis=0)
-        found[name] = float(overlap / max(1, predicted + actual - overlap))
-    return found
+        terms = [counts[kind][0] for kind in kinds if kind in counts]
+        overlap, predicted, actual = np.sum([np.zeros(3), *terms], axis=0)
+        ious[name] = float(overlap / max(1, predicted + actual - overlap))
+    return ious
 
 
 def _mean(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writes a trained network as files for other programs.
+"""Exports a trained network for use in other programs.
 
     python -m dmnet_jax.export --checkpoint RUN --format jax
     python -m dmnet_jax.export --checkpoint RUN --format onnx
@@ -7,13 +7,13 @@
     python -m dmnet_jax.export --checkpoint RUN --format safetensors --out DIR
 
 jax, onnx and openvino: the streaming step (frame, memory -> labels, memory) as
-StableHLO for CPU and CUDA in one file, as an ONNX graph, as OpenVINO IR; run it with
-`dmnet_jax.streaming.Session.from_artifact`. It is compared with the network over 64
-frames first (parity.json) and not written if it differs. int8: quantized on the run's
+StableHLO for CPU and CUDA in one file, as an ONNX graph, or as OpenVINO IR. It runs
+with `dmnet_jax.streaming.Session.from_artifact`. It is first compared with the network
+over 64 frames (parity.json) and not written if it differs. int8: quantized on the run's
 training videos, scored on its validation videos against float32, and not written if it
 loses more than --max-drop. safetensors: the variables, with the config in the header;
-the form to archive. Each has its sha256 beside it. For research use; not a medical
-device.
+use this format for archiving. Each file has a .sha256 file. For research use; not a
+medical device.
 """
 
 import dataclasses
@@ -39,17 +39,18 @@ class Flags:
     """What to export.
 
     Attributes:
-        checkpoint: Run directory; or "rendered", the shipped network.
-        format: Kind of file.
-        out: Where it goes; empty: RUN/export.
-        which: Newest (the finished network), or best on the validation videos.
-        size: Height and width of a step's frames; the training size if left out.
-        dtype: What OpenVINO computes in, where the processor can.
+        checkpoint: Run directory, or "rendered" for the shipped network.
+        format: File format.
+        out: Folder to write to. Empty: RUN/export.
+        which: Checkpoint: newest (the finished network), or best on the validation
+            videos.
+        size: Height and width of the frames. Default: the training size.
+        dtype: Type in which OpenVINO computes, if the processor supports it.
         labeled: Folder of labeled videos (VIDEO/frames, VIDEO/masks, or prepared) on
-            which step and network are scored; they may differ by 0.002 mIoU.
-        calibrate: For int8: frames like those it will see (a folder of pictures, a
-            video, or a folder of those); empty: the run's training videos.
-        max_drop: For int8: mIoU that it may lose on the labeled videos (those of
+            which exported step and network are scored; they may differ by 0.002 mIoU.
+        calibrate: For int8: frames like those of the application (a folder of images, a
+            video, or a folder of those). Empty: the run's training videos.
+        max_drop: For int8: maximum loss of mIoU on the labeled videos (those of
             --labeled, or the run's validation videos).
     """
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write(flags: Flags) -> None:
-    """Loads, checks, writes, and prints what was written."""
+    """Exports a network and prints the path, size and digest of the file."""
     from dmnet_jax.checkpoint.runs import load_run
 
     _check(flags)
@@ -97,7 +98,7 @@ def write(flags: Flags) -> None:
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's config without the folders of this machine."""
+    """Removes this machine's folders from a run's config."""
     return {
         **config,
         "data": {**config["data"], "root": "", "test_root": ""},
@@ -123,12 +124,12 @@ def _write_safetensors(
     write_safetensors(path, variables, notes)
     for name, array in read_weights(path).items():
         if not np.array_equal(array, flatten(variables)[name]):
-            raise ValueError(f"{path}: {name} was not written as it is; try again")
+            raise ValueError(f"{path}: {name} was not written correctly; try again")
     return path
 
 
 def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
-    """Writes to a hidden folder, opens that as a reader does, moves what passed."""
+    """Writes to a hidden folder, checks the result, and moves it to `out`."""
     from dmnet_jax.export.int8 import find_sources, quantize
     from dmnet_jax.export.parity import compare, score
     from dmnet_jax.streaming import load_artifact
@@ -180,11 +181,11 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
 
 
 def _check(flags: Flags) -> None:
-    """Refuses flags that do not go together, and int8 without what it needs."""
+    """Rejects invalid combinations of flags, and int8 without its dependencies."""
     from dmnet_jax.export import int8
 
     if flags.dtype != "fp32" and flags.format != "openvino":
-        raise ValueError(f"--dtype {flags.dtype} is for --format openvino alone")
+        raise ValueError(f"--dtype {flags.dtype} needs --format openvino")
     if flags.dtype == "int8":
         try:
             int8.check(flags.calibrate, flags.max_drop)
@@ -194,13 +195,13 @@ def _check(flags: Flags) -> None:
                 f"{install_command('openvino')}"
             ) from error
     elif flags.calibrate:
-        raise ValueError("--calibrate is for --dtype int8 alone")
+        raise ValueError("--calibrate needs --dtype int8")
 
 
 def _contents(
     format: str, model: Any, variables: Any, interface: Any
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The program's files by suffix, and what describes them."""
+    """Returns the contents of the files by suffix, and their description."""
     if format == "jax":
         from dmnet_jax.export import stablehlo
 
@@ -224,7 +225,7 @@ def _contents(
 
 
 def _labeled(root: str, config: Config, size: tuple[int, int], about: Any) -> Any:
-    """The validation videos of a prepared dataset, or all in a folder of videos."""
+    """Opens the validation videos of a prepared dataset, or all videos of a folder."""
     from data_pipelines.prepared import MANIFEST
     from dmnet_jax.datasets import open_validation, open_videos
 
@@ -242,13 +243,13 @@ def _labeled(root: str, config: Config, size: tuple[int, int], about: Any) -> An
 
 
 def _computed_in(dtype: str) -> str:
-    """What this machine computed the step in; says so if it is not what was asked."""
+    """Returns the type in which this machine compared the step; notes a fallback."""
     from dmnet_jax.streaming.runtimes import has_bf16
 
     if dtype == "bf16" and not has_bf16():
         print(
             "note: this processor has no bfloat16; the step was compared in float32. "
-            "Export it again where it is to run.",
+            "Export it again on the target machine.",
             file=sys.stderr,
         )
         return "fp32"
@@ -256,13 +257,13 @@ def _computed_in(dtype: str) -> str:
 
 
 def _record(path: Path, name: str, report: dict[str, Any]) -> None:
-    """Puts the report of one file beside those of the others."""
+    """Adds the report of one file to a JSON file of reports."""
     reports = {}
     if path.is_file():
         try:
             reports = dict(json.loads(path.read_bytes()))
         except (ValueError, TypeError, RecursionError):
-            print(f"note: {path} was damaged; it is written anew", file=sys.stderr)
+            print(f"note: {path} was damaged; it is replaced", file=sys.stderr)
     write_text(path, json.dumps({**reports, name: report}, indent=1) + "\n")
 
 

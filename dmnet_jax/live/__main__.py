@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from dmnet_jax.live.engine import Engine
     from dmnet_jax.live.server import Server
 
-LAST_WORDS = 2.0
-"""Seconds for which the page is served after the video has ended."""
+SHUTDOWN_DELAY = 2.0
+"""Seconds for which the page is served after the end of the video."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Flags:
     Attributes:
         checkpoint: Run directory, exported file (.jax, .onnx, .xml), or "rendered" for
             the shipped network.
-        source: Video file, folder of pictures, number of a camera, address
+        source: Video file, folder of images, number of a camera, address
             (rtsp://...), or "synthetic".
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
@@ -122,9 +122,9 @@ def other_sources(first: str) -> dict[str, str]:
 
 
 def _watch(engine: "Engine", server: "Server") -> None:
-    """Stops the server after the engine has ended and the page could show it."""
+    """Stops the server after the engine has ended and the page has shown the end."""
     engine.join()
-    time.sleep(LAST_WORDS)
+    time.sleep(SHUTDOWN_DELAY)
     server.shutdown()
 
 

@@ -4,9 +4,9 @@
     python -m dmnet_jax.predict --checkpoint RUN --source 0 --mode live --out DIR
     python -m dmnet_jax.predict --source VIDEOS --out DIR --format coco --jobs 4
 
-Sources: a video file, a folder of images, the number of a camera, an address
-(rtsp://...), or "synthetic". DIR receives overlay.mp4 (images in overlay/ without
-PyAV), masks/*.png (palette index is class), frames.jsonl (one line per frame) and
+Sources: a video file, a folder of images, a camera number, an address (rtsp://...), or
+"synthetic". DIR receives overlay.mp4 (images in overlay/ without PyAV), masks/*.png
+with the class as palette index, frames.jsonl with one line per frame, and
 summary.json. --mode offline segments every frame. --mode live takes the latest frame,
 drops and counts those in between, and reconnects to a lost camera. Ctrl-C ends it with
 all files complete. For a folder of videos, or a pattern in quotes ("day*/*.mp4"), DIR
@@ -38,8 +38,8 @@ class Flags:
     Attributes:
         checkpoint: Run directory, "rendered" for the shipped network, or an exported
             file (.jax, .onnx, .xml).
-        source: Video file, folder of images, number of a camera, address (rtsp://...),
-            or "synthetic"; folder of videos, or a pattern in quotes.
+        source: Video file, folder of images, camera number, address (rtsp://...), or
+            "synthetic"; folder of videos, or a pattern in quotes.
         out: Folder for the results, new or empty; for several videos, also one with
             results of an unfinished run.
         format: Labels as palette PNGs, as COCO annotations with run lengths, as a

@@ -1,4 +1,4 @@
-"""Writes a report about a run: one HTML file that loads nothing else.
+"""Writes a report about a run: one self-contained HTML file.
 
     python -m dmnet_jax.report RUN
     python -m dmnet_jax.report RUN --no-speed
@@ -50,12 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def write(flags: Flags) -> Path:
-    """Reads, measures, writes; returns the file."""
+    """Writes the report of a run; returns its path."""
     from dmnet_jax.report.page import page
     from dmnet_jax.report.record import read_run
 
     if not flags.run:
-        raise ValueError("name a run directory, for example runs/synthetic/fold0-seed0")
+        raise ValueError(
+            "the run directory is missing; pass, for example, "
+            "runs/synthetic/fold0-seed0"
+        )
     record = read_run(Path(flags.run))
     speed = None
     if flags.speed:

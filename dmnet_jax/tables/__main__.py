@@ -1,4 +1,4 @@
-"""python -m dmnet_jax.tables: the paper's tables and figures, measured."""
+"""Measures the paper's tables and draws its figures: python -m dmnet_jax.tables."""
 
 import dataclasses
 import sys
@@ -19,7 +19,7 @@ from dmnet_jax.tables.rows import (
 )
 from dmnet_jax.training.cross_validation import RunFlags, is_finished, select_folds
 
-HELP = """The paper's tables, measured beside what it prints.
+HELP = """Measures the paper's tables and prints them beside the published numbers.
 
     python -m dmnet_jax.tables table1 --config configs/compared.py --data.root DIR
     python -m dmnet_jax.tables table2a --config configs/endovis17.py --data.root DIR \\
@@ -29,8 +29,8 @@ HELP = """The paper's tables, measured beside what it prints.
 table1 compares networks, table2a DMNet's memories, table2b the kinds of its local
 memory. Every row trains its own network with the same recipe, in one run directory per
 fold and seed; rows with memories share the stage of the single-frame network. Finished
-runs are not trained again, and stopped ones resume. Parameters, multiply-adds and the
-time of a frame on this machine are measured as well. The table is written to
+runs are not trained again, and stopped runs resume. Parameters, multiply-adds and the
+time per frame on this machine are measured as well. The table is written to
 WORKDIR/NAME_tables as .md, .csv and .json.
 
     python -m dmnet_jax.tables figure2 --config configs/compared.py --data.root DIR
@@ -49,8 +49,8 @@ class Flags(RunFlags):
         methods: Rows. Default: all; table1 also has ternausnet11, linknet34, raunet and
             td4_psp18.
         train: Train what is missing; otherwise its scores stay empty.
-        encoders: Folder of torchvision's files (vgg16-*.pth, ...) from which VGG and
-            ResNet encoders start; otherwise they start at random.
+        encoders: Folder of torchvision's files (vgg16-*.pth, ...) with the initial
+            weights of VGG and ResNet encoders; otherwise these are random.
         rounds: Frames to time for each network, after a warm-up; 0 for none.
     """
 
@@ -80,14 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [*TABLES, "figure2", "figure3"]
     name = arguments.pop(0) if arguments and arguments[0] in names else ""
     if not name and not {"-h", "--help"} & {*arguments}:
-        exit_with_error(f"say first which: {', '.join(names)} (see --help)")
+        exit_with_error(f"the first argument must be one of {', '.join(names)}")
     prog = f"{program_name('python -m dmnet_jax.tables')} {name or 'NAME'}"
     try:
         if name.startswith("figure"):
-            config, shown = parse_command(
+            config, flags = parse_command(
                 arguments, FigureFlags(), prog=prog, description=HELP
             )
-            return draw(name, config, shown)
+            return draw(name, config, flags)
         config, flags = parse_command(arguments, Flags(), prog=prog, description=HELP)
         return make(cast(Name, name), config, flags)
     except (ValueError, OSError) as error:
@@ -95,10 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make(name: Name, config: Config, flags: Flags) -> int:
-    """Trains, measures and writes; returns the exit status.
+    """Trains missing runs and writes a table; returns the exit status.
 
     Raises:
-        ValueError: no such row, fold or recipe.
+        ValueError: a row, fold or recipe does not exist.
     """
     # Imported here, so that --help and command-line errors are fast.
     from dmnet_jax import models
@@ -115,14 +115,17 @@ def make(name: Name, config: Config, flags: Flags) -> int:
         for row, cell in zip(rows, cells, strict=True):
             status = tables.train_row(cell, row, flags, folder)
             if status:
-                print(f"{row.method}: training ended with {status}", file=sys.stderr)
+                print(
+                    f"{row.method}: training ended with status {status}",
+                    file=sys.stderr,
+                )
                 return status
     size = config.data.size
     networks = {
         row.key: models.build(cell) for row, cell in zip(rows, cells, strict=True)
     }
     times = timing.frame_times(networks, size, flags.rounds) if flags.rounds else {}
-    filled = [
+    results = [
         {
             "method": row.method,
             "encoder": encoder_start(cell),
@@ -147,7 +150,7 @@ def make(name: Name, config: Config, flags: Flags) -> int:
         "rounds": flags.rounds,
         "config": dataclasses.asdict(config),
     }
-    print(f"\n{tables.write_table(folder, name, filled, about)}")
+    print(f"\n{tables.write_table(folder, name, results, about)}")
     print(f"{name}.md, {name}.csv and {name}.json: {folder}")
     return 0
 
@@ -170,8 +173,8 @@ def draw(name: str, config: Config, flags: FigureFlags) -> int:
         runs = [(method, run) for method, run in runs if is_finished(run)]
     unfinished = [run.run_directory for _, run in runs if not is_finished(run)]
     if unfinished or not runs:
-        where = unfinished[0] if unfinished else config.workdir
-        raise ValueError(f"{where}: no finished run; table1 trains them")
+        folder = unfinished[0] if unfinished else config.workdir
+        raise ValueError(f"{folder}: no finished run; train it with table1")
     if flags.frames < 1:
         raise ValueError(f"--frames is {flags.frames}; it must be at least 1")
     folder = _folder(config)

@@ -254,7 +254,7 @@ def average_tables(summary: dict[str, Any]) -> str:
             [scores["letter"], protocol, *cells(scores[score]), scores["meaning"]]
             for protocol, scores in summary["protocols"].items()
         ]
-        table = format_table(rows, ["", "protocol", *headers, "what it is, whose"])
+        table = format_table(rows, ["", "protocol", *headers, "definition, source"])
         parts.append(f"{title} by every published protocol\n\n{table}")
     pooled = summary["protocols"]["global"]
     rows = [
@@ -268,7 +268,7 @@ def average_tables(summary: dict[str, Any]) -> str:
         ["flicker", *cells(summary["flicker"])],
     ]
     table = format_table(rows, ["", *headers])
-    parts.append(f"Borders and steadiness\n\n{table}")
+    parts.append(f"Surface distance and flicker\n\n{table}")
     return "\n\n".join(parts)
 
 

@@ -29,8 +29,10 @@ from dmnet_jax.models.clips import decode_frames
 from dmnet_jax.models.features import DECODED, FEATURES
 from dmnet_jax.training.stages import Stage
 
-_CHUNK = 8  # frames encoded per call
-_VIEW_STREAM, _CORRUPTION_STREAM = 1 << 62, 3 << 61  # of random numbers
+# Number of frames encoded per call.
+_CHUNK = 8
+# Bits that separate the random streams of views and of corruptions.
+_VIEW_STREAM, _CORRUPTION_STREAM = 1 << 62, 3 << 61
 # Number of consecutive frames of a corrupted version with the same corruption.
 _BURST = 6
 

@@ -139,7 +139,7 @@ def validate(
 
     def on_frame(video: int, result: evaluation.Prediction) -> None:
         run.raise_if_stopping(video, result)
-        run.show_predictions(step, videos, video, result)
+        run.log_predictions(step, videos, video, result)
 
     variables = jax.device_get(state.variables)
     with heartbeat(run.print, f"step {step}: validating"):
@@ -185,8 +185,10 @@ class _Monitor:
             elapsed = max(time.monotonic() - self._start, 1e-9)
             speed = (step - self._first) * config.batch_size / elapsed
             share = self._waited / elapsed
-            self._run.show(step, clips_a_second=speed, waiting_for_data=share)
-            self._run.progress(step, progress_text(stage.name, values, speed, share))
+            self._run.log_scalars(step, clips_a_second=speed, waiting_for_data=share)
+            self._run.show_progress(
+                step, progress_text(stage.name, values, speed, share)
+            )
             self.restart(step)
         return stop_check()
 

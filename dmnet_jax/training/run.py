@@ -65,14 +65,14 @@ class Run:
         self.config, self.folder, self.total = config, folder, total_steps
         self.process, _ = parallel.processes()
         self._stop, self._about = stop, about
-        self._open = ExitStack()
+        self._resources = ExitStack()
         self._checkpoints = self._log = self._board = self._lock = None
         if self.process == 0:
-            with ExitStack() as opening:
-                self._lock = opening.enter_context(run_lock(folder))
-                self._checkpoints = opening.enter_context(Checkpoints(folder))
+            with ExitStack() as stack:
+                self._lock = stack.enter_context(run_lock(folder))
+                self._checkpoints = stack.enter_context(Checkpoints(folder))
                 self._check()
-                self._open = opening.pop_all()
+                self._resources = stack.pop_all()
 
     def _check(self) -> None:
         """Rejects the checkpoints of a different run; warns of another environment."""
@@ -113,10 +113,10 @@ class Run:
             self._log = RunLog(
                 self.folder, step=step, scored=scored, total_steps=self.total
             )
-            self._open.callback(self._log.close)
+            self._resources.callback(self._log.close)
             if self.config.train.tensorboard:
                 self._board = Board(self.folder, step=step)
-                self._open.callback(self._board.close)
+                self._resources.callback(self._board.close)
         step, scored, state = parallel.from_process_0((step, scored, state))
         begin = f"resuming at step {step}" if step else "starting"
         if self._log is not None:
@@ -159,14 +159,14 @@ class Run:
         if self._log is not None:
             self.check_exists()
             self._log.record(step, **values)
-        self.show(step, **values)
+        self.log_scalars(step, **values)
 
-    def show(self, step: int, **values: Any) -> None:
+    def log_scalars(self, step: int, **values: Any) -> None:
         """Shows values such as speeds in TensorBoard only."""
         if self._board is not None:
-            self._board.scalars(step, values)
+            self._board.add_scalars(step, values)
 
-    def progress(self, step: int, text: str) -> None:
+    def show_progress(self, step: int, text: str) -> None:
         """Updates the progress line."""
         if self._log is not None:
             self._log.progress(step, text)
@@ -200,13 +200,13 @@ class Run:
         if result.frame % CHUNK == 0 and self.stopping():
             raise Stopped
 
-    def show_predictions(
+    def log_predictions(
         self, step: int, source: FrameSource, video: int, result: Prediction
     ) -> None:
         """Shows the last frame of each video in TensorBoard."""
         last = result.frame == len(source.videos[video].frames) - 1
         if self._board is not None and last:
-            self._board.prediction(step, source, video, result)
+            self._board.add_prediction(step, source, video, result)
 
     def __enter__(self) -> "Run":
         return self
@@ -216,5 +216,5 @@ class Run:
         if stopped:
             self._stop.request()
             self.print("stopped; run the same command again to resume")
-        self._open.close()
+        self._resources.close()
         return stopped

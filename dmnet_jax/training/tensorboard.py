@@ -38,14 +38,14 @@ class Board:
             logdir=str(run_dir / "tensorboard"), purge_step=step + 1, flush_secs=10
         )
 
-    def scalars(self, step: int, values: dict[str, Any]) -> None:
+    def add_scalars(self, step: int, values: dict[str, Any]) -> None:
         """Adds the numbers among `values`; skips NaN."""
         self._check()
         for name, value in values.items():
             if isinstance(value, int | float) and not math.isnan(value):
                 self._writer.add_scalar(name, value, step)
 
-    def prediction(
+    def add_prediction(
         self, step: int, source: FrameSource, video: int, result: Prediction
     ) -> None:
         """Adds an image of frame, prediction and ground truth, side by side."""

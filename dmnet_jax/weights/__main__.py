@@ -1,4 +1,4 @@
-"""python -m dmnet_jax.weights: convert weights, and verify that they are exact."""
+"""Converts weights and verifies them: python -m dmnet_jax.weights."""
 
 import dataclasses
 import hashlib
@@ -19,15 +19,16 @@ _COLUMNS = f"{'largest diff':>14}{'over largest':>14}{'relative rms':>14}"
 
 @dataclasses.dataclass(frozen=True)
 class CheckAuthors:
-    """Import weights of the authors' code, compare with its outputs.
+    """Import weights of the authors' code and compare outputs.
 
-    Draws random weights by the recipe in DIR/index.json, imports them, and compares
-    every map with that of the authors' code in DIR/MODEL.npz.
+    Generates random weights by the recipe in DIR/index.json, imports them, and compares
+    every feature map with that of the authors' code in DIR/MODEL.npz.
     """
 
     folder: Annotated[Path, arg(metavar="DIR"), Positional]
 
     def run(self) -> int:
+        """Runs the command; returns the exit status."""
         from dmnet_jax.weights import checks
 
         worst = 0.0
@@ -45,17 +46,18 @@ class CheckAuthors:
 class CheckImagenet:
     """Classify photos with the shipped encoder.
 
-    Compares features and classes of the photos in DIR/photos with those recorded there.
+    Compares features and classes of the photos in DIR/photos with the recorded ones.
     """
 
     folder: Annotated[Path, arg(metavar="DIR"), Positional]
 
     def run(self) -> int:
+        """Runs the command; returns the exit status."""
         from dmnet_jax.weights import checks
 
-        guesses, differences = checks.check_imagenet(self.folder)
+        predictions, differences = checks.check_imagenet(self.folder)
         print(f"{'photo':<14}{'class':<36}{'probability':>12}{'expected':>10}")
-        for row in guesses:
+        for row in predictions:
             note = "" if row.agrees else f"  WRONG, expected {row.expected_label}"
             print(
                 f"{row.photo:<14}{row.label[:34]:<36}{row.probability:>12.4f}"
@@ -65,25 +67,26 @@ class CheckImagenet:
         for row in differences:
             print(f"{row.model:<14}{row.name:<16}{_numbers(row)}")
         worst = max(row.relative for row in differences)
-        exact = worst <= checks.TOLERANCE and all(row.agrees for row in guesses)
+        exact = worst <= checks.TOLERANCE and all(row.agrees for row in predictions)
         return _verdict(exact, "difference over largest", worst, checks.TOLERANCE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Convert:
-    """Write foreign weights as safetensors.
+    """Convert weights of other frameworks to safetensors.
 
     Converts the authors' checkpoint (whole network), or Keras' or torchvision's
     MobileNetV2 (encoder). Writes OUT and OUT.sha256.
 
     Attributes:
-        source: .npz, .pth, .pt, ...
+        source: File with the weights: .npz, .pth, .pt, ...
         out: File to write.
-        local: Local memory of the authors' checkpoint. Default: by its names.
-        global_memory: It has a global memory. Default: if it has a projection.
-        no_global_memory: It has none.
-        origin: Noted in the file.
-        license: Noted in the file.
+        local: Local memory of the authors' checkpoint. Default: detected by names.
+        global_memory: The checkpoint has a global memory. Default: detected by its
+            projection.
+        no_global_memory: The checkpoint has no global memory.
+        origin: Origin of the weights, stored in the file.
+        license: License of the weights, stored in the file.
     """
 
     source: Annotated[Path, arg(metavar="IN"), Positional]
@@ -95,12 +98,17 @@ class Convert:
     license: str = ""
 
     def run(self) -> int:
+        """Runs the command; returns the exit status."""
         from dmnet_jax.weights import authors, files, imagenet
 
         arrays = files.read_weights(self.source)
         if authors.is_authors(arrays):
-            told = self.global_memory or (False if self.no_global_memory else None)
-            model = authors.guess_model(arrays, local=self.local, global_memory=told)
+            has_global = self.global_memory or (
+                False if self.no_global_memory else None
+            )
+            model = authors.guess_model(
+                arrays, local=self.local, global_memory=has_global
+            )
             variables = authors.from_authors(arrays, model=model)
             notes = {
                 "encoder": "torch",
@@ -125,12 +133,12 @@ class Convert:
 class Ship:
     """Write the network of a run in float16, with its config, as one file.
 
-    Writes the newest checkpoint of RUN in the form of the shipped `rendered` weights.
+    Writes the newest checkpoint of RUN in the format of the shipped `rendered` weights.
 
     Attributes:
         run_dir: Run directory.
         out: File to write.
-        card: Noted in the file.
+        card: Description of the network, stored in the file.
     """
 
     run_dir: Annotated[Path, arg(metavar="RUN"), Positional]
@@ -138,6 +146,7 @@ class Ship:
     card: str = ""
 
     def run(self) -> int:
+        """Runs the command; returns the exit status."""
         from dmnet_jax.checkpoint import load_variables
         from dmnet_jax.weights.rendered import write_rendered
 
@@ -148,7 +157,7 @@ class Ship:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0 if exact, 1 if not, 2 for a user's mistake."""
+    """Runs a command; returns 0 if exact, 1 if not, 2 for invalid arguments."""
     command: Any = parse_flags(
         argv,
         CheckAuthors | CheckImagenet | Convert | Ship,

@@ -1,4 +1,4 @@
-"""The table of what a memory is worth: its numbers, its cells, and going on."""
+"""The memory-value experiment: scores, cells and resuming."""
 
 import json
 import math
@@ -26,10 +26,10 @@ def row(value, **more):
 
 
 def cells(gain=(0.2, 0.3), foreign=-0.1):
-    """Two seeds on two videos; the memory's gain differs by seed."""
-    found = []
+    """Returns cells of two seeds on two videos; the memory's gain differs by seed."""
+    result = []
     for seed, extra in enumerate(gain):
-        for place, base in (("a", 0.4), ("b", 0.6)):
+        for division, base in (("a", 0.4), ("b", 0.6)):
             rows = {
                 "network": row(base + extra),
                 "single frame": row(base),
@@ -37,57 +37,58 @@ def cells(gain=(0.2, 0.3), foreign=-0.1):
                 "average 0.6": row(base + 0.05),
                 "exponential average": row(base + 0.05, best="average 0.6"),
             }
-            found.append(Cell(place, "mine", seed, rows))
-            found.append(Cell(place, SINGLE_FRAME, seed, {"network": row(base)}))
-    return found
+            result.append(Cell(division, "mine", seed, rows))
+            single = {"network": row(base)}
+            result.append(Cell(division, SINGLE_FRAME, seed, single))
+    return result
 
 
 def test_means_are_over_videos_and_deviations_over_seeds():
-    found = summary(cells(), "mine")
-    assert found["seeds"] == [0, 1] and found["divisions"] == ["a", "b"]
-    mean, spread = found["rows"]["mine"]["corrupted"]
+    result = summary(cells(), "mine")
+    assert result["seeds"] == [0, 1] and result["divisions"] == ["a", "b"]
+    mean, spread = result["rows"]["mine"]["corrupted"]
     assert mean == pytest.approx(0.75)
     assert spread == pytest.approx(np.std([0.7, 0.8], ddof=1))
-    # Rules of one family stand under the family's name.
-    assert "average 0.6" not in found["rows"]
-    points, spread, sure = found["gains"][SINGLE_FRAME]["corrupted"]
+    # The best rule of a family is listed under the name of the family.
+    assert "average 0.6" not in result["rows"]
+    points, spread, significant = result["gains"][SINGLE_FRAME]["corrupted"]
     assert points == pytest.approx(25) and spread == pytest.approx(np.sqrt(50))
-    assert sure  # 25 > 2 * 7.07
+    assert significant  # 25 > 2 * 7.07
     assert not summary(cells(gain=(0.0, 0.3)), "mine")["gains"][SINGLE_FRAME][
         "corrupted"
     ][2]
 
 
-def test_what_a_row_lacks_is_not_scored():
-    found = summary(cells(), "mine")
-    assert math.isnan(found["rows"]["another video's memory"]["clean between"][0])
-    points = found["gains"]["another video's memory"]["corrupted"][0]
+def test_missing_scores_are_undefined():
+    result = summary(cells(), "mine")
+    assert math.isnan(result["rows"]["another video's memory"]["clean between"][0])
+    points = result["gains"]["another video's memory"]["corrupted"][0]
     assert points == pytest.approx(35)
-    text = tables(found)
+    text = tables(result)
     assert "+35.0 ± 7.1 *" in text and "0.750 ± 0.071" in text and "n/a" in text
-    html = page(found)
+    html = page(result)
     assert html.count("<svg") == 7 and "http" not in html.replace("http-equiv", "")
 
 
-def test_a_cell_that_is_missing_is_named():
+def test_the_error_names_a_missing_cell():
     with pytest.raises(ValueError, match=r"mine: no score of .*\(1, 'b'\)"):
         summary([c for c in cells() if c[:3] != ("b", "mine", 1)], "mine")
 
 
-def test_cells_are_planned_seed_by_seed_in_folders_of_their_own(tmp_path):
+def test_cells_are_planned_seed_by_seed_in_separate_folders(tmp_path):
     config = load_config("endovis15_state")
     data = replace(config.data, root="DIR", train=("x", "y"), val=("z",))
     config = replace(config, data=data)
     flags = memory_value.Flags("leave-one-out", seeds=2, also=("endovis15",))
-    planned = list(memory_value.plan(config, flags, tmp_path))
-    assert len(planned) == 2 * 3 * 3 and [p.seed for p in planned] == [0] * 9 + [1] * 9
-    folders = {p.config.run_directory for p in planned}
-    assert len(folders) == len(planned)
-    for cell in planned:
+    plans = list(memory_value.plan(config, flags, tmp_path))
+    assert len(plans) == 2 * 3 * 3 and [p.seed for p in plans] == [0] * 9 + [1] * 9
+    folders = {p.config.run_directory for p in plans}
+    assert len(folders) == len(plans)
+    for cell in plans:
         assert cell.config.data.val == (cell.division,)
         assert {*cell.config.data.train} == {"x", "y", "z"} - {cell.division}
         assert cell.config.train.seed == cell.seed
-    alone = next(p.config for p in planned if p.recipe == SINGLE_FRAME)
+    alone = next(p.config for p in plans if p.recipe == SINGLE_FRAME)
     assert not alone.model.has_memory
     epochs = sum(stage.epochs for stage in config.resolved_stages)
     assert alone.resolved_stages == (
@@ -95,24 +96,24 @@ def test_cells_are_planned_seed_by_seed_in_folders_of_their_own(tmp_path):
     )
 
 
-def test_a_recipe_without_named_videos_has_nothing_to_leave_out(tmp_path):
+def test_leave_one_out_needs_named_videos(tmp_path):
     with pytest.raises(ValueError, match="name them, or use --divisions folds"):
         list(memory_value.divisions(Config(), "leave-one-out"))
     folds = [name for name, _ in memory_value.divisions(Config(), "folds")]
     assert folds == ["fold0", "fold1", "fold2", "fold3"]
 
 
-def test_what_is_there_is_not_done_again(tmp_path, monkeypatch, capsys):
-    """Trains nothing and scores nothing for cells that are finished."""
-    done = []
+def test_finished_cells_are_not_repeated(tmp_path, monkeypatch, capsys):
+    """Finished cells are neither trained nor scored again."""
+    calls = []
 
     def train(config, run, stop):
-        done.append(("train", run))
+        calls.append(("train", run))
         run.mkdir(parents=True)
         (run / "results.json").write_text(json.dumps({"weights_sha256": str(run)}))
 
     def evaluate(run, flags):
-        done.append(("evaluate", run))
+        calls.append(("evaluate", run))
         assert flags.controls and flags.corrupt == "bursts"
         folder = run / "bursts"
         folder.mkdir(exist_ok=True)
@@ -128,39 +129,39 @@ def test_what_is_there_is_not_done_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("dmnet_jax.cli.train.train", train)
     monkeypatch.setattr("dmnet_jax.cli.evaluate.evaluate", evaluate)
     monkeypatch.setattr(
-        "dmnet_jax.training.cross_validation.finished",
+        "dmnet_jax.training.cross_validation.is_finished",
         lambda config: config.run_directory.is_dir(),
     )
     command = ["memory-value", "--config", "endovis15_state", "--data.root", "none"]
     command += ["--seeds", "2", "--out", str(tmp_path), "--passes", "1"]
     assert main(command) == 0
-    assert len(done) == 8  # two seeds, two recipes, trained and scored
+    assert len(calls) == 8  # two seeds, two recipes, trained and scored
     assert "+10.0" in (tmp_path / "memory_value.md").read_text()
     written = (tmp_path / "memory_value.json").read_text()
-    assert "NaN" not in written  # which other readers of JSON refuse
+    assert "NaN" not in written  # it is not valid JSON
     assert json.loads(written)["gains"]["single frame"]["corrupted"][
         0
     ] == pytest.approx(10)
-    assert main(command) == 0 and len(done) == 8
-    # Other settings: scored again, not trained again.
+    assert main(command) == 0 and len(calls) == 8
+    # With other settings, cells are scored again but not trained again.
     assert main([*command[:-1], "2"]) == 0
-    assert [kind for kind, _ in done[8:]] == ["evaluate"] * 4
+    assert [kind for kind, _ in calls[8:]] == ["evaluate"] * 4
     capsys.readouterr()
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (("--seeds", "0"), "--seeds and --passes must be at least 1"),
         (("--divisions", "folds"), "endovis15 has no folds"),
         (("--also", "nothing_of_that_name"), "nothing_of_that_name"),
-        (("--also", "endovis15_state"), "'endovis15_state' is a row already"),
+        (("--also", "endovis15_state"), "'endovis15_state' is already compared"),
     ],
 )
-def test_mistakes_are_told_in_one_line(arguments, said, tmp_path, capsys):
+def test_errors_are_one_line(arguments, message, tmp_path, capsys):
     command = ["memory-value", "--config", "endovis15_state", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stop:
         main([*command, *arguments])
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ") and said in line
+    assert line.startswith("error: ") and message in line

@@ -1,4 +1,4 @@
-"""Zero-shot scores: which values count as what, and the command from end to end."""
+"""Zero-shot scores: the meaning of mask values, and the command."""
 
 import json
 
@@ -9,9 +9,9 @@ from data_pipelines.frames import IGNORE
 from dmnet_jax.experiments import __main__ as command
 from dmnet_jax.experiments.zero_shot import (
     Flags,
-    _counted,
-    _disturbed,
+    _disturbed_ious,
     _ious,
+    _pixel_counts,
     _values,
 )
 from tests.support import tiny_run
@@ -22,14 +22,14 @@ FLAGS = Flags("RUN", "DIR", shaft=(1,), manipulator=(2, 3))
 def test_values_become_parts() -> None:
     label = np.array([[0, 1, 2, 3, 9, IGNORE]], np.uint8)
     np.testing.assert_array_equal(_values(label, FLAGS), [[0, 1, 2, 2, 0, IGNORE]])
-    whole = Flags("RUN", "DIR", instrument=(9,))
-    np.testing.assert_array_equal(_values(label, whole), [[0, 0, 0, 0, 3, IGNORE]])
+    flags = Flags("RUN", "DIR", instrument=(9,))
+    np.testing.assert_array_equal(_values(label, flags), [[0, 0, 0, 0, 3, IGNORE]])
 
 
-def test_scores_against_a_count_by_hand() -> None:
+def test_scores_equal_those_computed_by_hand() -> None:
     truth = np.array([[0, 1, 1, 2, IGNORE, 0]], np.uint8)
     label = np.array([[1, 1, 0, 3, 2, 0]], np.uint8)  # 2 and 3: wrist and claspers
-    scores = _ious(_counted(label, truth, shaft=1), FLAGS)
+    scores = _ious(_pixel_counts(label, truth, shaft=1), FLAGS)
     assert scores["instrument"] == pytest.approx(2 / 4)
     assert scores["shaft"] == pytest.approx(1 / 3)
     assert scores["manipulator"] == pytest.approx(1 / 1)
@@ -66,38 +66,38 @@ def test_disturbed_frames_and_the_single_frame(tmp_path_factory, tmp_path, capsy
         assert stopped.value.code == 2
         assert "no burst fits into 6 frames" in capsys.readouterr().err
         for more in ([], ["--no-memory"]):
-            given = [*flags, "--root", str(root), "--out", str(tmp_path / "out")]
-            assert command.main([*given, *more]) == 0
+            arguments = [*flags, "--root", str(root), "--out", str(tmp_path / "out")]
+            assert command.main([*arguments, *more]) == 0
     row = json.loads((tmp_path / "out" / "zero_shot.json").read_text())["videos"][0]
     assert {"disturbed", "unseen kinds"} < set(row)
     assert all(0 <= row[name] <= 1 for name in ("instrument", "disturbed"))
 
 
 def test_disturbed_frames_are_pooled_over_kinds() -> None:
-    def of(overlap: int, predicted: int, actual: int) -> np.ndarray:
+    def counts(overlap: int, predicted: int, actual: int) -> np.ndarray:
         return np.array([[overlap, predicted, actual]] * 3)
 
-    found = _disturbed({"black": of(1, 2, 3), "smoke": of(4, 5, 6)})
-    assert found["disturbed"] == pytest.approx(5 / (7 + 9 - 5))
-    assert found["unseen kinds"] == pytest.approx(4 / (5 + 6 - 4))
+    ious = _disturbed_ious({"black": counts(1, 2, 3), "smoke": counts(4, 5, 6)})
+    assert ious["disturbed"] == pytest.approx(5 / (7 + 9 - 5))
+    assert ious["unseen kinds"] == pytest.approx(4 / (5 + 6 - 4))
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "name an experiment first: memory-value, zero-shot"),
+        ([], "must be an experiment: memory-value, zero-shot"),
         (["zero-shot"], "--root DIR is missing"),
         (
             ["zero-shot", "--checkpoint", "x", "--root", "y"],
-            "say which mask values are instruments",
+            "the mask values of instruments are missing",
         ),
         (
             ["zero-shot", "--checkpoint", "x", "--root", "y", "--height", "50"],
-            "--height is 50; use a multiple of 32",
+            "--height is 50; it must be a multiple of 32",
         ),
     ],
 )
-def test_mistakes_are_told_in_one_line(flags, message, capsys) -> None:
+def test_errors_are_one_line(flags, message, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         command.main(flags)
     assert stopped.value.code == 2

@@ -178,7 +178,7 @@ def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):
 
 def test_mistakes_are_one_line(capsys):
     for arguments, said in (
-        ([], "say first which: table1, table2a, table2b"),
+        ([], "must be one of table1, table2a, table2b"),
         (["table1", "--methods", "unet"], "--methods unet: table1 has ternausnet16"),
         (["table2b", "--rounds", "-1"], "--rounds is -1"),
     ):

@@ -14,6 +14,7 @@ from dmnet_jax.training import requirements
 from dmnet_jax.training.feature_cache import cache_features
 from dmnet_jax.training.initial import RUNS_ONCE, initial_variables
 from dmnet_jax.training.stages import build_stages
+from tests.support.random_variables import random_variables
 from tests.support.tiny_run import Videos, shallow, tiny_config
 from tests.support.toy import use_toy_networks
 

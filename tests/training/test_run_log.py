@@ -9,7 +9,7 @@ import pytest
 from dmnet_jax.training.run_log import RunLog
 
 
-def strict(text):
+def parse_json(text):
     """Parses JSON that must not contain NaN or infinity."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(name))
 
@@ -31,7 +31,7 @@ def test_a_resumed_log_drops_the_records_of_repeated_steps(tmp_path):
     log = open_log(tmp_path, 2)
     log.record(3, loss=7.0)
     log.close()
-    assert [strict(line) for line in path.read_text().splitlines()] == [
+    assert [parse_json(line) for line in path.read_text().splitlines()] == [
         {"step": 1, "loss": 0.5},
         {"step": 2, "loss": 1.0},
         {"step": 3, "loss": 7.0},
@@ -42,7 +42,12 @@ def test_records_are_written_immediately_and_without_nan(tmp_path):
     log = open_log(tmp_path, 0)
     log.record(1, loss=float("nan"), grad_norm=float("inf"), stage="all")
     text = (tmp_path / "metrics.jsonl").read_text()
-    assert strict(text) == {"step": 1, "loss": None, "grad_norm": None, "stage": "all"}
+    assert parse_json(text) == {
+        "step": 1,
+        "loss": None,
+        "grad_norm": None,
+        "stage": "all",
+    }
     log.close()
 
 
@@ -66,7 +71,8 @@ def test_a_validation_that_is_due_is_recorded_once(tmp_path, scored):
     log.close()
     open_log(tmp_path, 2, scored).close()
     records = [
-        strict(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+        parse_json(line)
+        for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
     ]
     assert records[:2] == [{"step": 1, "val_iou": 0.1}, {"step": 2, "loss": 1.0}]
     assert records[2:] == [{"step": 2, "val_iou": 0.5}] * scored

@@ -16,7 +16,7 @@ def test_a_full_disk_ends_the_run_and_does_not_hang_it(tmp_path, monkeypatch):
     from tensorboardX.event_file_writer import EventsWriter
 
     board = Board(tmp_path, step=0)
-    board.scalars(1, {"loss": 1.0, "nothing": float("nan"), "name": "x"})
+    board.add_scalars(1, {"loss": 1.0, "nothing": float("nan"), "name": "x"})
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def fail(self, event):
@@ -26,6 +26,6 @@ def test_a_full_disk_ends_the_run_and_does_not_hang_it(tmp_path, monkeypatch):
     deadline = time.monotonic() + 10
     with pytest.raises(WriteError, match="tensorboard: cannot be written"):
         while time.monotonic() < deadline:
-            board.scalars(2, {"loss": 1.0})
+            board.add_scalars(2, {"loss": 1.0})
             time.sleep(0.05)
     board.close()
