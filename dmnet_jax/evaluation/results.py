@@ -137,8 +137,8 @@ class Overlays:
         self._timeline.append([*frame, *gates, int(result.admitted)])
         if result.truth is not None:
             self._keep(video, result)
-        wanted = np.linspace(0, len(info.frames) - 1, OVERLAYS_A_VIDEO + 1)[1:]
-        if result.frame in wanted.astype(int):
+        selected = np.linspace(0, len(info.frames) - 1, OVERLAYS_A_VIDEO + 1)[1:]
+        if result.frame in selected.astype(int):
             picture = self._picture(video, result.frame, result.label, result.truth)
             name = file_name(info.name, info.frames[result.frame], suffix=".png")
             self._save(picture, name)

@@ -44,11 +44,11 @@ def tables_of(evaluation: Evaluation, results: dict[str, Any]) -> str:
         parts.append(f"{title}, pixels pooled\n\n{format_table(rows, headers)}")
 
     rows = []
-    for protocol, found in results["protocols"].items():
-        sure = found["interval_95"]
-        intervals = _interval(sure["iou"]), _interval(sure["dice"])
-        scores = found["iou"], intervals[0], found["dice"], intervals[1]
-        rows.append([found["letter"], protocol, *scores, found["meaning"]])
+    for protocol, row in results["protocols"].items():
+        cells = []
+        for score in ("iou", "dice"):
+            cells += [row[score], _interval(row["interval_95"][score])]
+        rows.append([row["letter"], protocol, *cells, row["meaning"]])
     headers = ["", "protocol", "mIoU", "95 %", "mDice", "95 %", "definition, source"]
     parts.append(
         "The same predictions by every published protocol (95 %: bootstrap over videos)"

@@ -265,19 +265,19 @@ def _surface(
     label: np.ndarray, truth: np.ndarray, matrix: np.ndarray, tolerance: float
 ) -> np.ndarray:
     """Normalized surface distance of each class in label or prediction; else NaN."""
-    found = np.full(len(matrix), np.nan)
+    distances = np.full(len(matrix), np.nan)
     for class_id in range(1, len(matrix)):
         if matrix[class_id].any() or matrix[:, class_id].any():
-            found[class_id] = normalized_surface_distance(
+            distances[class_id] = normalized_surface_distance(
                 label, truth, class_id, tolerance
             )
-    return found
+    return distances
 
 
-def _flicker(before: Prediction | None, now: Prediction) -> np.ndarray:
-    if before is None or before.truth is None or now.truth is None:
+def _flicker(before: Prediction | None, current: Prediction) -> np.ndarray:
+    if before is None or before.truth is None or current.truth is None:
         return np.zeros(2, np.int64)
-    return flicker_counts(before.label, now.label, before.truth, now.truth)
+    return flicker_counts(before.label, current.label, before.truth, current.truth)
 
 
 def calibrate(

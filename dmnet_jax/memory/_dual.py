@@ -207,12 +207,12 @@ def remember(
     check_item(memory.local, recent, "recent")
     check_item(memory.global_, stored, "stored")
     where = jnp.asarray(where)
-    taken = where & all_finite((item, recent))
+    write = where & all_finite((item, recent))
     admitted = where & admitted & all_finite((item, stored))
     stamp = memory.frame
     return replace(
         memory,
-        local=push(memory.local, recent, stamp=stamp, where=taken),
+        local=push(memory.local, recent, stamp=stamp, where=write),
         reference=push(memory.reference, item, stamp=stamp, where=admitted),
         global_=push(memory.global_, stored, stamp=stamp, where=admitted),
         frame=memory.frame + where,
@@ -246,14 +246,14 @@ def prefill(
     def step(
         memory: DualMemory, row: tuple[Any, Any, Array]
     ) -> tuple[DualMemory, None]:
-        item, kept, is_frame = row
-        check_item(memory.global_, kept, "stored")
-        taken = is_frame & all_finite((item, kept))
+        item, stored_item, is_frame = row
+        check_item(memory.global_, stored_item, "stored")
+        write = is_frame & all_finite((item, stored_item))
         stamp = memory.frame
         return replace(
             memory,
-            reference=push(memory.reference, item, stamp=stamp, where=taken),
-            global_=push(memory.global_, kept, stamp=stamp, where=taken),
+            reference=push(memory.reference, item, stamp=stamp, where=write),
+            global_=push(memory.global_, stored_item, stamp=stamp, where=write),
             frame=memory.frame + is_frame,
         ), None
 
@@ -282,10 +282,10 @@ def prefill_local(
 
     def step(memory: DualMemory, row: tuple[Any, Array]) -> tuple[DualMemory, None]:
         item, is_frame = row
-        taken = is_frame & all_finite(item)
+        write = is_frame & all_finite(item)
         return replace(
             memory,
-            local=push(memory.local, item, stamp=memory.frame, where=taken),
+            local=push(memory.local, item, stamp=memory.frame, where=write),
             frame=memory.frame + is_frame,
         ), None
 

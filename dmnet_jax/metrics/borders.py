@@ -50,13 +50,13 @@ def normalized_surface_distance(
     box = _extent(here.any(1)), _extent(here.any(0))
     prediction, label = prediction[box], label[box]
     scored = label != ignore
-    ours = _border(prediction == class_id, scored)
-    theirs = _border(label == class_id, scored)
-    pixels = int(ours.sum() + theirs.sum())
+    predicted_border = _border(prediction == class_id, scored)
+    true_border = _border(label == class_id, scored)
+    pixels = int(predicted_border.sum() + true_border.sum())
     if pixels == 0:
         return float("nan")
-    near = _count_near(ours, theirs, tolerance_px)
-    near += _count_near(theirs, ours, tolerance_px)
+    near = _count_near(predicted_border, true_border, tolerance_px)
+    near += _count_near(true_border, predicted_border, tolerance_px)
     return near / pixels
 
 
@@ -118,10 +118,10 @@ def flicker_counts(
     return np.array([np.count_nonzero(changed), np.count_nonzero(cells)], np.int64)
 
 
-def _extent(there: NDArray[np.bool_]) -> slice:
+def _extent(mask: NDArray[np.bool_]) -> slice:
     """Returns the range of True elements, extended by one on both sides."""
-    found = np.flatnonzero(there)
-    return slice(max(found[0] - 1, 0), found[-1] + 2)
+    indices = np.flatnonzero(mask)
+    return slice(max(indices[0] - 1, 0), indices[-1] + 2)
 
 
 def _border(mask: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -303,10 +303,10 @@ class DMNet(VideoSegmenter):
         temporal = self.recurrent(window)
         if self.local != "ela":
             return temporal
-        own = self.local_key_value(temporal)
-        itself = jax.tree.map(lambda x: x[:, None], own)  # a memory of one frame
+        query = self.local_key_value(temporal)
+        frame = jax.tree.map(lambda x: x[:, None], query)  # a memory of one frame
         mask = jnp.ones((len(top), 1), bool)
-        return self.attend(own, itself, mask, train=train)
+        return self.attend(query, frame, mask, train=train)
 
     def _aggregate_global(
         self, memory: DualMemory, top: Array, x: Array, active: Array, train: bool
@@ -320,8 +320,8 @@ class DMNet(VideoSegmenter):
         readout = jax.vmap(read)(memory)
         # Where the memory is empty, the current frame replaces the readout.
         empty = ~readout.mask.any(axis=1)
-        itself = self._stored_if(empty & active, top)
-        readout = jax.vmap(mem.stand_in)(readout, itself)
+        current = self._stored_if(empty & active, top)
+        readout = jax.vmap(mem.stand_in)(readout, current)
         return self.attend(query, readout.items, readout.mask, train=train)
 
     def _decode(
@@ -349,17 +349,17 @@ class DMNet(VideoSegmenter):
             similarity = jnp.where(m.reference.count > 0, similarity, -jnp.inf)
             return confidence, similarity, mem.judge(m, top, confidence, policy=policy)
 
-        confidence, similarity, wanted = jax.vmap(judge)(memory, top, logits)
-        stored = self._stored_if(wanted & active, top)
+        confidence, similarity, admissible = jax.vmap(judge)(memory, top, logits)
+        stored = self._stored_if(admissible & active, top)
         memory, admitted = jax.vmap(
-            lambda m, x, yes, recent, stored, where: mem.remember(
-                m, x, yes, recent=recent, stored=stored, where=where
+            lambda m, x, admitted, recent, stored, where: mem.remember(
+                m, x, admitted, recent=recent, stored=stored, where=where
             )
-        )(memory, top, wanted, recent, stored, active)
+        )(memory, top, admissible, recent, stored, active)
         return memory, (confidence, similarity, admitted)
 
-    def _stored_if(self, wanted: Array, top: Array) -> Any:
-        """Returns `stored(top)` if `wanted`, bool [B], is set anywhere, else zeros."""
+    def _stored_if(self, condition: Array, top: Array) -> Any:
+        """Returns `stored(top)` if any of `condition`, bool [B], is set, else zeros."""
         if not self.global_memory or self.is_initializing():
             return self.stored(top)
 
@@ -370,7 +370,7 @@ class DMNet(VideoSegmenter):
                 jnp.zeros((*shape, module.value_channels), x.dtype),
             )
 
-        return nn.cond(wanted.any(), DMNet.stored, zeros, self, top)
+        return nn.cond(condition.any(), DMNet.stored, zeros, self, top)
 
     def step(
         self,

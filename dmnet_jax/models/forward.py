@@ -98,14 +98,14 @@ def rollout(
     def piece(
         module: DMNet, memory: DualMemory, seen: tuple[Array, Array]
     ) -> tuple[DualMemory, Output]:
-        frames, there = seen
+        frames, active = seen
         features = module.encode(flat(frames), train=batch_statistics)
         features = jax.tree.map(
             lambda x: x.reshape(truncate, videos, *x.shape[1:]), features
         )
         memory = jax.lax.stop_gradient(memory)
         roll = nn.scan(partial(_update, train=train), **ROLLED)
-        return roll(module, memory, (features, there))
+        return roll(module, memory, (features, active))
 
     # Running statistics are carried from chunk to chunk if they are updated.
     variables = dict(ROLLED)
@@ -147,15 +147,15 @@ def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) ->
     memory = model.init_memory(videos, (32 * h, 32 * w), key)
 
     def one(module: DMNet, state: Any, seen: tuple[Decoded, Array]) -> tuple[Any, Any]:
-        frame, there = seen
+        frame, active = seen
         maps = frame.fine.astype(model.dtype), frame.top.astype(model.dtype)
         logits = frame.logits.astype(jnp.float32)
-        logits, state, trust = module.prediction_state(state, logits, *maps, there)
+        logits, state, trust = module.prediction_state(state, logits, *maps, active)
         return state, (logits, trust)
 
     seen = decoded, batch["frames_mask"].T
-    _, found = nn.scan(one, **ROLLED)(model, memory.state, seen)
-    logits, trust = (jnp.moveaxis(x, 0, 1) for x in found)
+    _, outputs = nn.scan(one, **ROLLED)(model, memory.state, seen)
+    logits, trust = (jnp.moveaxis(x, 0, 1) for x in outputs)
     nothing = jnp.zeros((videos, length))
     return Output(logits, nothing, nothing, nothing > 0, trust)
 
@@ -163,8 +163,8 @@ def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) ->
 def _update(
     module: DMNet, memory: DualMemory, seen: tuple[Features, Array], *, train: bool
 ) -> tuple[DualMemory, Output]:
-    features, there = seen
-    return module.update(memory, features, active=there, train=train)
+    features, active = seen
+    return module.update(memory, features, active=active, train=train)
 
 
 FORWARD: Mapping[str, Forward] = {

@@ -163,19 +163,19 @@ class TDNet(ComparedNetwork):
         query, key, value = (jnp.moveaxis(x, 0, 1) for x in before)
         count = jnp.full(videos, self.paths - 1, jnp.int32)
         memory = TDNetMemory(query, key, value, count)
-        own = jax.tree.map(lambda x: x[current], stacked)
+        frame = jax.tree.map(lambda x: x[current], stacked)
         full = batch.frames_mask.all(axis=1)
 
         def run(
-            branch: Path, memory: TDNetMemory, own: Encoded
+            branch: Path, memory: TDNetMemory, frame: Encoded
         ) -> tuple[Array, tuple[Array, Array] | None]:
-            logits = branch.decode(memory, own, full, train=train)
+            logits = branch.decode(memory, frame, full, train=train)
             if not self.auxiliary:
                 return logits, None
-            alone = branch.decode(memory, own, jnp.zeros_like(full), train=train)
-            return logits, (alone, branch.head_on_third(own.third, train=train))
+            alone = branch.decode(memory, frame, jnp.zeros_like(full), train=train)
+            return logits, (alone, branch.head_on_third(frame.third, train=train))
 
-        logits, others = self._switch(current, run, memory, own)
+        logits, others = self._switch(current, run, memory, frame)
         if others is not None:
             self.sow("auxiliary", "path", (PATH_LOSS, others[0]))
             self.sow("auxiliary", "third", (AUXILIARY_LOSS, others[1]))

@@ -119,8 +119,8 @@ def _read(path: Path) -> tuple[Contents, Description]:
             f"{path}: cannot be read together with its .sha256 and .json ({error}); "
             "export it again with python -m dmnet_jax.export"
         ) from error
-    found = [_digest(content) for content in (*contents.values(), described)]
-    if found != [line.split(" ")[0] for line in sums.splitlines()]:
+    digests = [_digest(content) for content in (*contents.values(), described)]
+    if digests != [line.split(" ")[0] for line in sums.splitlines()]:
         raise ArtifactError(
             f"{path}: sha256 does not match the .sha256 file; a file is damaged or "
             "was changed: copy all files of the artifact again"

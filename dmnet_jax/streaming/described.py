@@ -121,15 +121,21 @@ def check_declared(
     _check_same("outputs", outputs, description.outputs)
 
 
-def _check_same(where: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
-    if len(found) != len(wanted):
-        raise ValueError(f"{where}: expected {len(wanted)} arrays, found {len(found)}")
-    for one, other in zip(found, wanted, strict=True):
-        if one != other:
-            raise ValueError(f"{where}: must be {_told(other)}, not {_told(one)}")
+def _check_same(
+    where: str, actual: Sequence[Tensor], expected: Sequence[Tensor]
+) -> None:
+    if len(actual) != len(expected):
+        raise ValueError(
+            f"{where}: expected {len(expected)} arrays, found {len(actual)}"
+        )
+    for tensor, expected_tensor in zip(actual, expected, strict=True):
+        if tensor != expected_tensor:
+            raise ValueError(
+                f"{where}: must be {_format(expected_tensor)}, not {_format(tensor)}"
+            )
 
 
-def _told(tensor: Tensor) -> str:
+def _format(tensor: Tensor) -> str:
     return f"{tensor.name[:80]!r} {tensor.dtype[:20]}{list(tensor.shape)}"
 
 
@@ -163,16 +169,16 @@ def _check_sizes(interface: Interface) -> None:
 
 def _tensors(body: dict[str, Any], name: str) -> tuple[Tensor, ...]:
     """Parses a list of arrays; checks field types but not the shapes' consistency."""
-    found = body.get(name)
-    if not isinstance(found, list) or len(found) > _MAX_LEAVES:
+    items = body.get(name)
+    if not isinstance(items, list) or len(items) > _MAX_LEAVES:
         raise ValueError(f"{name}: must be a list of up to {_MAX_LEAVES} arrays")
     tensors = []
-    for item in found:
+    for item in items:
         if not isinstance(item, dict) or set(item) != {"name", "shape", "dtype"}:
             raise ValueError(f"{name}: each array must have name, shape and dtype")
         label, shape, dtype = item["name"], item["shape"], item["dtype"]
-        right = isinstance(label, str) and isinstance(dtype, str)
-        if not right or not isinstance(shape, list) or len(shape) > 8:
+        valid = isinstance(label, str) and isinstance(dtype, str)
+        if not valid or not isinstance(shape, list) or len(shape) > 8:
             raise ValueError(f"{name}: {_short(item)} is not a valid array")
         if not all(type(side) is int and 0 <= side < 2**31 for side in shape):
             raise ValueError(
@@ -186,19 +192,21 @@ def _check_memory(memory: tuple[Tensor, ...], streams: int, suffix: str) -> None
     names = [leaf.name for leaf in memory]
     if len(set(names)) != len(names):
         raise ValueError("memory: two leaves have the same name")
-    needed: dict[str, tuple[tuple[int, ...], str]] = {}
+    required: dict[str, tuple[tuple[int, ...], str]] = {}
     if any(name.startswith(_DUAL) for name in names):
-        needed = {".key": ((streams, 2), "uint32"), ".frame": ((streams,), "int32")}
-    found = {leaf.name: (leaf.shape, leaf.dtype) for leaf in memory}
-    for name, what in needed.items():
-        if found.get(name) != what:
-            raise ValueError(f"memory: must contain {_told(Tensor(name, *what))}")
+        required = {".key": ((streams, 2), "uint32"), ".frame": ((streams,), "int32")}
+    leaves = {leaf.name: (leaf.shape, leaf.dtype) for leaf in memory}
+    for name, leaf_type in required.items():
+        if leaves.get(name) != leaf_type:
+            raise ValueError(
+                f"memory: must contain {_format(Tensor(name, *leaf_type))}"
+            )
     total = 0
     for leaf in memory:
         if leaf.dtype not in _ITEM_BYTES:
-            raise ValueError(f"memory: {_told(leaf)} has an unsupported dtype")
+            raise ValueError(f"memory: {_format(leaf)} has an unsupported dtype")
         if leaf.shape[:1] != (streams,):
-            raise ValueError(f"memory: {_told(leaf)} is not for {streams} streams")
+            raise ValueError(f"memory: {_format(leaf)} is not for {streams} streams")
         total += math.prod(leaf.shape) * _ITEM_BYTES[leaf.dtype]
     if total > MAX_BYTES:
         raise ValueError(

@@ -31,11 +31,11 @@ class Latency:
         return missed
 
     def summary(self) -> dict[str, Any]:
-        """Returns latency percentiles of the kept steps in ms, and counts, as JSON."""
-        kept = 1e3 * self._seconds[: min(self.count, KEPT)]
+        """Returns latency percentiles of recent steps in ms, and counts, as JSON."""
+        recent = 1e3 * self._seconds[: min(self.count, KEPT)]
         names = ("p50_ms", "p95_ms", "p99_ms")
         values = (
-            np.percentile(kept, (50, 95, 99)).tolist() if self.count else [None] * 3
+            np.percentile(recent, (50, 95, 99)).tolist() if self.count else [None] * 3
         )
         return {
             "steps": self.count,

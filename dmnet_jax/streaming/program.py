@@ -245,8 +245,8 @@ def _step(
         return step(memory, frames, active)
 
     # The streams are at different frames, so each one is stepped separately.
-    def alone(given: Any) -> Any:
-        stepped = step(*jax.tree.map(lambda x: x[None], given))
-        return jax.tree.map(lambda x: x[0], stepped)
+    def step_one(inputs: Any) -> Any:
+        result = step(*jax.tree.map(lambda x: x[None], inputs))
+        return jax.tree.map(lambda x: x[0], result)
 
-    return jax.lax.map(alone, (memory, frames, active))
+    return jax.lax.map(step_one, (memory, frames, active))

@@ -223,18 +223,18 @@ def step_inputs(description: Description) -> Callable[..., Tensors]:
         """Draws the numbers that `memory.read_uniform` draws for this frame."""
         return jax.random.uniform(jax.random.fold_in(key, frame), shapes["draw"])
 
-    def given(memory: Any, frames: Any, active: Any, reset: Any) -> Tensors:
-        held = dict(zip(names, memory, strict=True))
-        key = held.pop(".key", None)  # present if reads from the memory are random
-        inputs = {f"memory{name}": x for name, x in held.items()}
+    def inputs_of(memory: Any, frames: Any, active: Any, reset: Any) -> Tensors:
+        leaves = dict(zip(names, memory, strict=True))
+        key = leaves.pop(".key", None)  # present if reads from the memory are random
+        inputs = {f"memory{name}": x for name, x in leaves.items()}
         inputs |= {"frames": frames, "active": active, "reset": reset}
         if "draw" in shapes:
-            frame = 0 if reset[0] == RESET_ALL else held[".frame"][0]
+            frame = 0 if reset[0] == RESET_ALL else leaves[".frame"][0]
             inputs["draw"] = np.asarray(draw(key[0], frame))
         # The runtimes share these buffers, so they must be contiguous and writable.
         return {n: np.require(x, requirements=["C", "W"]) for n, x in inputs.items()}
 
-    return given
+    return inputs_of
 
 
 def _program(description: Description, infer: Infer) -> Program:
@@ -244,13 +244,13 @@ def _program(description: Description, infer: Infer) -> Program:
 
     def step(memory: Any, frames: Any, active: Any, reset: Any) -> tuple[Any, Labeled]:
         inputs = inputs_of(memory, frames, active, reset)
-        kept = {f"next_memory{n}": inputs[f"memory{n}"] for n in in_place}
-        outputs = infer(inputs, kept) | kept
+        unchanged = {f"next_memory{n}": inputs[f"memory{n}"] for n in in_place}
+        outputs = infer(inputs, unchanged) | unchanged
         # The step does not change the PRNG key, so the key is not an output.
         before = dict(zip(names, memory, strict=True))
         after = {n: outputs.get(f"next_memory{n}", x) for n, x in before.items()}
-        given: Any = {name: outputs[name] for name in OUTPUTS}
-        labeled = Labeled(probabilities=None, **given)
+        labels: Any = {name: outputs[name] for name in OUTPUTS}
+        labeled = Labeled(probabilities=None, **labels)
         return tuple(after.values()), labeled
 
     return Program(

@@ -267,16 +267,19 @@ class Session:
         missed = self._latency.add(seconds)
         finite = bool(np.isfinite(out.confidence[0]))
         self._check.counts["suspect"] += not finite
-        given, kept = out.probabilities, self.program.memories
+        has_global = self.program.memories.global_
+        probabilities = None
+        if finite and out.probabilities is not None:
+            probabilities = np.array(out.probabilities[0])
         return Result(
             index=index,
             status="ok" if finite else "suspect",
             reason=verdict.reason if finite else "the network's output is not finite",
             labels=labels if finite else None,
-            probabilities=np.array(given[0]) if finite and given is not None else None,
+            probabilities=probabilities,
             confidence=float(out.confidence[0]),
-            similarity=float(out.similarity[0]) if kept.global_ else -np.inf,
-            admitted=bool(out.admitted[0]) and kept.global_,
+            similarity=float(out.similarity[0]) if has_global else -np.inf,
+            admitted=bool(out.admitted[0]) and has_global,
             trust=trust if finite else None,
             forgot=forget,
             seconds=seconds,
@@ -344,8 +347,8 @@ class Session:
             stamps = jax.device_get([ring.stamp[0] for ring in rings])
         return MemoryContents(
             *(
-                tuple(sorted(stamp[stamp >= 0].tolist())) if there else ()
-                for stamp, there in zip(stamps, self.program.memories, strict=True)
+                tuple(sorted(stamp[stamp >= 0].tolist())) if exists else ()
+                for stamp, exists in zip(stamps, self.program.memories, strict=True)
             )
         )
 

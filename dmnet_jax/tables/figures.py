@@ -53,9 +53,13 @@ def figure2(
     assert source is not None
     colors = [info.color for info in source.classes]
 
-    def picture(video: int, found: Prediction, label: np.ndarray | None) -> Image.Image:
-        assert found.truth is not None
-        image = resize_image(source.image(video, found.frame), found.truth.shape)
+    def picture(
+        video: int, predictions: Prediction, label: np.ndarray | None
+    ) -> Image.Image:
+        assert predictions.truth is not None
+        image = resize_image(
+            source.image(video, predictions.frame), predictions.truth.shape
+        )
         if label is not None:
             image = overlay(image, label, colors)
         height = round(width * image.shape[0] / image.shape[1])
@@ -65,9 +69,9 @@ def figure2(
     titles[1:] = [f"({chr(98 + i)}) {name}" for i, name in enumerate(titles[1:])]
     sheet: list[list[Any]] = []
     for row, (video, _) in enumerate(chosen):
-        found = [column[row] for column in columns]
-        labels = [None, *(one.label for one in found), found[0].truth]
-        sheet.append([picture(video, found[0], label) for label in labels])
+        predictions = [column[row] for column in columns]
+        labels = [None, *(one.label for one in predictions), predictions[0].truth]
+        sheet.append([picture(video, predictions[0], label) for label in labels])
     sheet.append([_caption(title, width) for title in titles])
     grid = contact_sheet(sheet)
     names = [info.name for info in source.classes]
@@ -78,15 +82,15 @@ def _predicted(
     network: Any, variables: Any, source: FrameSource, chosen: list[tuple[int, int]]
 ) -> list[Prediction]:
     """Predicts each chosen (video, frame), running every video once."""
-    found = {}
+    predictions = {}
     for video in dict.fromkeys(video for video, _ in chosen):
-        wanted = {frame for number, frame in chosen if number == video}
+        frames = {frame for number, frame in chosen if number == video}
         for one in evaluation.predict_video(network, variables, source, video):
-            if one.frame in wanted:
-                found[video, one.frame] = one
-            if one.frame == max(wanted):
+            if one.frame in frames:
+                predictions[video, one.frame] = one
+            if one.frame == max(frames):
                 break
-    return [found[place] for place in chosen]
+    return [predictions[key] for key in chosen]
 
 
 def _evenly(source: FrameSource, count: int) -> list[tuple[int, int]]:
@@ -133,14 +137,14 @@ def figure3(run: Config, video: int, *, width: int = 1600) -> Image.Image:
             f"video {video} does not exist; there are {len(source.videos)} validation "
             "videos"
         )
-    found = list(evaluation.predict_video(network, variables, source, video))
-    admitted = np.array([one.admitted for one in found])
+    predictions = list(evaluation.predict_video(network, variables, source, video))
+    admitted = np.array([one.admitted for one in predictions])
     sheet: list[list[Any]] = []
     for score, threshold, words in (
         ("confidence", "min_confidence", ("confidence r", "alpha", "admitted above")),
         ("similarity", "max_similarity", ("similarity s", "beta", "admitted below")),
     ):
-        values = np.array([getattr(one, score) for one in found])
+        values = np.array([getattr(one, score) for one in predictions])
         limit = float(variables["thresholds"][threshold])
         sheet.append([_plot(values, admitted, limit, words, width)])
     sheet.append([_thumbnails(source, video, np.flatnonzero(admitted), width)])
@@ -192,8 +196,8 @@ def _plot(
     draw.text((scale * left, scale * 8), name, INK, font=font)
     middle = scale * (left + across / 2), scale * (height - 2)
     draw.text(middle, "frame", INK, font=font, anchor="mb")
-    told = f"{symbol} = {threshold:.3g}: {side}; dots: admitted frames"
-    draw.text((scale * (width - right), scale * 8), told, LINE, font=font, anchor="ra")
+    note = f"{symbol} = {threshold:.3g}: {side}; dots: admitted frames"
+    draw.text((scale * (width - right), scale * 8), note, LINE, font=font, anchor="ra")
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 

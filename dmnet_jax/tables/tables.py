@@ -76,14 +76,14 @@ def train_process(recipe: Path) -> int:
         # In its own session; otherwise Ctrl-C would reach it twice.
         command = [sys.executable, *TRAIN, "--config", recipe]
         process = subprocess.Popen(command, start_new_session=True)
-        told = False
+        forwarded = False
         while True:
             try:
                 return process.wait(timeout=1)
             except subprocess.TimeoutExpired:
-                if stop.requested and not told:
+                if stop.requested and not forwarded:
                     process.terminate()
-                    told = True
+                    forwarded = True
 
 
 def scores_of(config: Config, row: Row, flags: RunFlags) -> dict[str, Any]:
@@ -97,12 +97,12 @@ def scores_of(config: Config, row: Row, flags: RunFlags) -> dict[str, Any]:
     files = [run.run_directory / "results.json" for run in runs]
     read = [read_results(file, to_average=True) for file in files]
     try:
-        found = average(read) if read else None
+        summary = average(read) if read else None
     except ValueError:
-        found = None
-    if found is None:
+        summary = None
+    if summary is None:
         return {}
-    by_c = found["protocols"]["dmnet"]
+    by_c = summary["protocols"]["dmnet"]
     return {
         "mdice": 100 * by_c["dice"]["mean"],
         "miou": 100 * by_c["iou"]["mean"],
@@ -110,7 +110,7 @@ def scores_of(config: Config, row: Row, flags: RunFlags) -> dict[str, Any]:
         "runs": len(read),
         "protocols": {
             name: {score: 100 * scores[score]["mean"] for score in ("iou", "dice")}
-            for name, scores in found["protocols"].items()
+            for name, scores in summary["protocols"].items()
         },
     }
 
@@ -173,9 +173,9 @@ def write_table(
         headers.append(title)
         for line, row in zip(cells, rows, strict=True):
             line.append(_cell(row.get(key)))
-    kept = [i for i in range(len(headers)) if any(line[i] for line in cells)]
+    filled = [i for i in range(len(headers)) if any(line[i] for line in cells)]
     table = format_table(
-        [[line[i] for i in kept] for line in cells], [headers[i] for i in kept]
+        [[line[i] for i in filled] for line in cells], [headers[i] for i in filled]
     )
     text = f"{table}\n\n{_notes(about)}\n"
     write_text(folder / f"{name}.md", text)

@@ -46,7 +46,7 @@ def frame_times(
             if turn >= 0:
                 times[name].append(1e3 * (time.perf_counter() - start))
             stream[2] = memory
-    return {name: np.array(taken) for name, taken in times.items()}
+    return {name: np.array(values) for name, values in times.items()}
 
 
 def summary(times: np.ndarray) -> dict[str, float]:

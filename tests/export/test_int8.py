@@ -265,7 +265,7 @@ def test_the_gate_counts_labels_scores_and_decisions():
     assert found.decisions_differ == 4 and found.confidence_error == 0.25
     assert found.label_mismatch == pytest.approx((spoiled != truth).mean())
     assert found.miou_float32 == 1 and found.drop > 0.5
-    assert "4 of 5 decisions" in found.told()
+    assert "4 of 5 decisions" in found.summary()
     with pytest.raises(ValueError, match="labeled videos has a label"):
         int8_gate.gate(right, wrong, tiny_run.Videos((2,), frozenset({0, 1})))
 

@@ -65,18 +65,18 @@ class Rule(NamedTuple):
 
 def rules(features: bool) -> tuple[Rule, ...]:
     """Returns all rules; affinity rules only if the network has `features`."""
-    found = [
+    result = [
         Rule("last mask", hold),
         Rule("last clean mask (told)", hold_clean),
     ]
     weights = zip(FAMILIES[EXPONENTIAL], WEIGHTS, strict=True)
-    found += [Rule(name, partial(average, weight)) for name, weight in weights]
+    result += [Rule(name, partial(average, weight)) for name, weight in weights]
     if features:
         weights = zip(FAMILIES[AFFINITY], (None, *WEIGHTS[1:]), strict=True)
-        found += [
+        result += [
             Rule(name, partial(average_along, weight)) for name, weight in weights
         ]
-    return tuple(found)
+    return tuple(result)
 
 
 def hold(before: Array | None, seen: Seen) -> tuple[Array, Array]:
@@ -86,8 +86,8 @@ def hold(before: Array | None, seen: Seen) -> tuple[Array, Array]:
 
 def hold_clean(before: Array | None, seen: Seen) -> tuple[Array, Array]:
     """Predicts the result of the last clean frame. An oracle, so an upper bound."""
-    kept = before if seen.corrupted and before is not None else seen.logits
-    return kept, kept
+    held = before if seen.corrupted and before is not None else seen.logits
+    return held, held
 
 
 def average(weight: float, before: Array | None, seen: Seen) -> tuple[Array, Array]:

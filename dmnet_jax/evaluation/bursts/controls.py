@@ -31,8 +31,8 @@ def shuffled(memory: Any, key: Array) -> Any:
         if leaf.ndim < 4 or not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
         height, width = leaf.shape[-3:-1]
-        own = jax.random.fold_in(jax.random.fold_in(key, height), width)
-        order = jax.random.permutation(own, height * width)
+        leaf_key = jax.random.fold_in(jax.random.fold_in(key, height), width)
+        order = jax.random.permutation(leaf_key, height * width)
         flat = leaf.reshape(*leaf.shape[:-3], height * width, leaf.shape[-1])
         return flat[..., order, :].reshape(leaf.shape)
 

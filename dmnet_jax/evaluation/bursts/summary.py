@@ -104,11 +104,11 @@ def _split(
 
 def _between(scored: Sequence[Scored]) -> list[list[Scored]]:
     """Returns, for each burst, the clean frames between it and the next, in order."""
-    found: dict[tuple[int, int, int], list[Scored]] = {}
+    frames: dict[tuple[int, int, int], list[Scored]] = {}
     for one in scored:
         if one.burst and not one.position:
-            found.setdefault((one.run, one.video, one.burst), []).append(one)
-    return list(found.values())
+            frames.setdefault((one.run, one.video, one.burst), []).append(one)
+    return list(frames.values())
 
 
 def _recovery(
@@ -134,8 +134,8 @@ def frame_iou(counts: np.ndarray) -> float:
     """
     both, predicted, labeled = counts[1:].T
     union = predicted + labeled - both
-    there = union > 0
-    return float((both[there] / union[there]).mean()) if there.any() else 1.0
+    present = union > 0
+    return float((both[present] / union[present]).mean()) if present.any() else 1.0
 
 
 def _iou(scored: Sequence[Scored]) -> float:
