@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from data_pipelines.corruption.fields import (
+    Frame,
     blend,
     clouds,
     distance,
@@ -18,8 +18,6 @@ from data_pipelines.corruption.fields import (
     warp,
 )
 from data_pipelines.synthetic.fields import Field, generator, pixel_centers, resize
-
-Frame = NDArray[np.uint8]
 
 # For severities 1 to 5: density of smoke, and the covered share of the frame.
 _SMOKE = (0.30, 0.48, 0.65, 0.80, 0.92)

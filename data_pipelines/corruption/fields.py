@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from data_pipelines.synthetic.fields import Field, pixel_centers, resize
 
+Frame = NDArray[np.uint8]
+
 # Fields have at most this many rows; they are resized to the frame.
 ROWS = 128
 # Number of cells after which noise repeats.

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from data_pipelines.corruption.covers import blood, occluder, smoke
+from data_pipelines.corruption.fields import Frame
 from data_pipelines.corruption.optics import defocus, glare, low_light, motion
 
-Frame = NDArray[np.uint8]
 Kind = Callable[[Frame, int, int, int], Frame]
 
 _GRADED: Mapping[str, Kind] = MappingProxyType(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from data_pipelines.corruption.fields import (
+    Frame,
     blend,
     clouds,
     distance,
@@ -17,8 +18,6 @@ from data_pipelines.corruption.fields import (
     to_uint8,
 )
 from data_pipelines.synthetic.fields import generator, resize
-
-Frame = NDArray[np.uint8]
 
 # For severities 1 to 5.
 _LIGHT = (0.50, 0.32, 0.20, 0.13, 0.08)

@@ -28,7 +28,7 @@ from data_pipelines.synthetic.fields import generator
 from data_pipelines.synthetic.render import Scene, render_frame
 from data_pipelines.synthetic.variety import make_varied_scene
 
-# Number of frames at which a clip may end, as long as the slow motions of an arm.
+# Clips end before this frame of a scene, a time as long as slow motions of an arm.
 _LENGTH = 1500
 
 

@@ -30,8 +30,8 @@ class Flags:
         task: Classes to store, such as types, parts or all.
         subset: "test" for the test archives (endovis17, endovis18).
         masks: Name of the mask folders.
-        mask_values: Meaning of mask values (folder, endovis15): class; binary: 0 and
-            255 are classes 0 and 1; colors: RGB colors of classes.json.
+        mask_values: Meaning of mask values (folder, endovis15): class;
+            binary: 0 and 255 are classes 0 and 1; colors: RGB colors of classes.json.
         format: Encoding of stored images.
         on_unknown: Treatment of pixels whose color belongs to no class (endovis18).
         allow_missing: Accept frames without a mask (endovis15, folder).

@@ -1,11 +1,10 @@
 """Opens raw folders; errors in the tree and the pixels are in one report."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.frames import DataError, RawSource, read_image
-from data_pipelines.io.pairs import PICTURES, is_skipped
+from data_pipelines.io.pairs import PICTURES, is_skipped, number_faults
 from data_pipelines.sources import ALL, DATASETS, Request
 
 
@@ -43,14 +42,10 @@ def _files(root: Path, request: Request) -> Iterator[Path]:
 
 def _number_faults(root: Path, request: Request) -> list[str]:
     """Reports files of a folder whose names differ only in leading zeros."""
-    faults: list[str] = []
-    first: dict[tuple[Path, str], Path] = {}
+    folders: dict[Path, dict[str, Path]] = {}
     for path in _files(root, request):
-        name = re.sub(r"\d+", lambda digits: str(int(digits[0])), path.stem)
-        other = first.setdefault((path.parent, name), path)
-        if other.stem != path.stem:
-            faults.append(f"{path}: same frame number as {other.name}; keep one")
-    return faults
+        folders.setdefault(path.parent, {}).setdefault(path.stem, path)
+    return [fault for files in folders.values() for fault in number_faults(files)]
 
 
 def _pixel_faults(root: Path, request: Request) -> list[str]:

@@ -172,10 +172,10 @@ def test_jpeg_masks_and_16_bit_images_are_refused(tmp_path, mask):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 def test_damaged_files_are_errors_that_name_them(tmp_path, rgb, suffix):
-    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"bad.{suffix}"
+    original, path = tmp_path / f"original.{suffix}", tmp_path / f"bad.{suffix}"
     big = np.asarray(Image.fromarray(rgb).resize((64, 48), Image.Resampling.NEAREST))
-    Image.fromarray(big).save(whole)
-    data = whole.read_bytes()
+    Image.fromarray(big).save(original)
+    data = original.read_bytes()
     for cut in (0, 1, 10, 40, len(data) // 2, len(data) * 3 // 4):
         path.write_bytes(data[:cut])
         with pytest.raises(DataError, match=path.name):

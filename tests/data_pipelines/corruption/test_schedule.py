@@ -53,9 +53,9 @@ def test_a_short_video_has_no_bursts():
 
 def test_videos_and_passes_share_one_balanced_sequence():
     """Kinds, and severities and lengths of each kind, occur equally often."""
-    whole = plan([150, 90, 200], seed=3, passes=12)
-    assert len(whole) == 12 and all(len(videos) == 3 for videos in whole)
-    everything = [burst for videos in whole for each in videos for burst in each]
+    result = plan([150, 90, 200], seed=3, passes=12)
+    assert len(result) == 12 and all(len(videos) == 3 for videos in result)
+    everything = [burst for videos in result for each in videos for burst in each]
     assert len({burst.seed for burst in everything}) == len(everything)
 
     def spread(key, among=everything):
@@ -72,7 +72,7 @@ def test_videos_and_passes_share_one_balanced_sequence():
             pairs = [(b.severity, b.length) for b in of_kind]
             assert len(pairs) >= 20 and {*Counter(pairs[:20]).values()} == {1}
     # Also within one video.
-    assert spread(lambda b: b.kind, whole[0][0]) <= 1
+    assert spread(lambda b: b.kind, result[0][0]) <= 1
 
 
 @pytest.mark.parametrize("severities, lengths", [(4, 4), (2, 4), (4, 6), (5, 1)])

@@ -57,7 +57,7 @@ def stored_as(upright, tag):
 
 @pytest.mark.parametrize("kind", COLOR_TYPES)
 @pytest.mark.parametrize("highest", [1, 3, 1023, 65535])
-def test_16_bits_a_channel_are_refused_in_every_color_type(tmp_path, kind, highest):
+def test_16_bits_per_channel_are_refused_in_every_color_type(tmp_path, kind, highest):
     color_type, samples = COLOR_TYPES[kind]
     pixels = np.full((6, 8, samples), highest)
     pixels[:3] = 0
@@ -219,7 +219,7 @@ def test_a_truncated_tiff_is_named(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     for share in (0.001, 0.5, 0.9):
-        whole = path.read_bytes()
-        (tmp_path / "cut.tif").write_bytes(whole[: int(share * len(whole))])
+        original = path.read_bytes()
+        (tmp_path / "cut.tif").write_bytes(original[: int(share * len(original))])
         with pytest.raises(DataError, match=r"cut\.tif"):
             read_image(tmp_path / "cut.tif")

@@ -188,12 +188,12 @@ def test_a_prepared_folder_cannot_name_code(copy, where, tmp_path, monkeypatch, 
 def test_random_damage_of_a_manifest_raises_data_errors_only(copy):
     """The manifest's hash is recomputed, as anyone with write access could do."""
     rng = np.random.default_rng(0)
-    whole = json.loads((copy / MANIFEST).read_text())
-    whole.pop("sha256")
+    original = json.loads((copy / MANIFEST).read_text())
+    original.pop("sha256")
     values = [None, -1, 2**70, 1.5, "", "x", "..", [], {}, [[]], True, float("nan")]
     refused = 0
     for _ in range(400):
-        content = json.loads(json.dumps(whole))
+        content = json.loads(json.dumps(original))
         node, key = content, ""
         while True:
             keys = list(node) if isinstance(node, dict) else list(range(len(node)))
@@ -227,8 +227,8 @@ def test_random_bytes_in_prepared_files_raise_data_errors_only(copy):
     files = [copy / MANIFEST, *copy.glob("prepared_frames/*/*")]
     for number in range(200):
         path = files[number % len(files)]
-        whole = path.read_bytes()
-        data = bytearray(whole)
+        original = path.read_bytes()
+        data = bytearray(original)
         for place in rng.integers(0, len(data), 8):
             data[place] = rng.integers(256)
         path.write_bytes(data[: rng.integers(len(data))] if number % 3 else data)
@@ -236,26 +236,26 @@ def test_random_bytes_in_prepared_files_raise_data_errors_only(copy):
             verify(copy)
         except DataError as error:
             assert str(copy) in str(error)
-        path.write_bytes(whole)
+        path.write_bytes(original)
     deep = "[" * 100_000 + "]" * 100_000
     for path in files[:2]:
-        whole = path.read_bytes()
+        original = path.read_bytes()
         path.write_text(deep)
         try:
             verify(copy)
         except DataError as error:
             assert str(copy) in str(error)
-        path.write_bytes(whole)
+        path.write_bytes(original)
 
 
 def test_random_damage_of_classes_json_names_the_file(tmp_path):
     rng = np.random.default_rng(2)
     write_videos(tmp_path, frames=1)
     path = tmp_path / "classes.json"
-    whole = path.read_bytes()
+    original = path.read_bytes()
     refused = 0
     for number in range(200):
-        data = bytearray(whole)
+        data = bytearray(original)
         for place in rng.integers(0, len(data), rng.integers(1, 6)):
             data[place] = rng.integers(256)
         path.write_bytes(data[: rng.integers(len(data))] if number % 5 == 0 else data)

@@ -12,8 +12,8 @@ from data_pipelines.loading.flow import dense_flow
 def test_flow_equals_the_motion():
     pytest.importorskip("cv2", reason="the extra flow is not installed")
     rng = np.random.default_rng(0)
-    whole = rng.integers(0, 256, (12, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-    before, after = whole[8:72, 8:72], whole[5:69, 10:74]
+    picture = rng.integers(0, 256, (12, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    before, after = picture[8:72, 8:72], picture[5:69, 10:74]
     flow = dense_flow(before, after)
     assert flow.shape == (64, 64, 2) and flow.dtype == np.float32
     median = np.median(flow[16:48, 16:48], (0, 1))

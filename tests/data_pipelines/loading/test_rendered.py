@@ -53,10 +53,10 @@ def test_a_batch_has_the_arrays_of_a_clip_loader(stream: SceneStream) -> None:
 
 
 def test_rows_change_scenes_at_different_steps(stream: SceneStream) -> None:
-    shown = np.array([[stream.row(s, r)["video"] for r in range(4)] for s in range(5)])
-    changed = np.diff(shown, axis=0) != 0
+    scenes = np.array([[stream.row(s, r)["video"] for r in range(4)] for s in range(5)])
+    changed = np.diff(scenes, axis=0) != 0
     assert changed.sum(1).tolist() == [1, 1, 1, 1]
-    assert len(np.unique(shown)) == 8
+    assert len(np.unique(scenes)) == 8
 
 
 def test_a_batch_names_its_scenes(stream: SceneStream) -> None:

@@ -195,10 +195,10 @@ def test_a_tar_of_the_current_folder_is_unpacked(tmp_path):
 def test_every_changed_bit_of_a_packed_tar_is_found(tmp_path):
     rng = np.random.default_rng(0)
     noise = {f"{i}.bin": rng.bytes(700) for i in range(4)}
-    whole = make_tar(
+    original = make_tar(
         tmp_path / "a.tar.gz", [tar_member(*item) for item in noise.items()]
     )
-    data = whole.read_bytes()
+    data = original.read_bytes()
     bad = tmp_path / "bad.tgz"
     # After the gzip header, whose time and name are not used.
     for place in rng.integers(40, len(data), 60):
@@ -247,16 +247,16 @@ def test_names_that_are_unsafe_on_terminals_or_disks_are_refused(tmp_path, name)
 def test_random_damage_of_archives_raises_data_errors_only(tmp_path):
     rng = np.random.default_rng(0)
     tar = [tar_member(name, data) for name, data in FILES.items()]
-    wholes = [make_zip(tmp_path / "a.zip", FILES), make_tar(tmp_path / "a.tar", tar)]
-    wholes.append(make_tar(tmp_path / "b.tar.gz", tar))
+    originals = [make_zip(tmp_path / "a.zip", FILES), make_tar(tmp_path / "a.tar", tar)]
+    originals.append(make_tar(tmp_path / "b.tar.gz", tar))
     for number in range(450):
-        whole = wholes[number % 3]
-        data = bytearray(whole.read_bytes())
+        original = originals[number % 3]
+        data = bytearray(original.read_bytes())
         for place in rng.integers(0, len(data), rng.integers(1, 6)):
             data[place] = rng.integers(256)
         if number % 5 == 0:
             del data[rng.integers(len(data)) :]
-        bad = tmp_path / f"bad{whole.name}"
+        bad = tmp_path / f"bad{original.name}"
         bad.write_bytes(data)
         try:
             extract(bad, tmp_path / f"out{number}")

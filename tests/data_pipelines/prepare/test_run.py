@@ -42,12 +42,12 @@ def folder(tmp_path):
     rng = np.random.default_rng(0)
     for video in ("a", "b"):
         for frame in range(3):
-            base = tmp_path / "own" / video
+            base = tmp_path / "folder" / video
             picture = rng.integers(0, 256, (24, 30, 3), dtype=np.uint8)
             save(base / "frames" / f"frame_{frame}.png", picture)
             mask = rng.integers(0, 3, (24, 30), dtype=np.uint8)
             save(base / "parts" / f"frame_{frame}.png", mask)
-    return tmp_path / "own"
+    return tmp_path / "folder"
 
 
 def save(path, array):
@@ -313,12 +313,12 @@ def test_neither_tensorflow_nor_jax_is_imported(raw, tmp_path):
         "found = [n for n in ('tensorflow', 'jax', 'dmnet_jax') if n in sys.modules]\n"
         "print(json.dumps([status, counts, found]))\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script],
         env=environment(),
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [0, [2, 6], []]
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.splitlines()[-1]) == [0, [2, 6], []]

@@ -182,13 +182,13 @@ def test_an_edited_manifest_is_refused(copy, capsys):
 def test_damage_to_the_records_is_detected(copy):
     """After bit flips and truncation, an error is raised or the values are correct."""
     (shard,) = copy.rglob("*array_record-*")
-    whole = shard.read_bytes()
+    original = shard.read_bytes()
     # Most of a small shard is padding, where damage has no effect.
-    used = np.flatnonzero(np.frombuffer(whole, np.uint8))
+    used = np.flatnonzero(np.frombuffer(original, np.uint8))
     rng = np.random.default_rng(0)
     detected = 0
     for trial in range(12):
-        data = bytearray(whole)
+        data = bytearray(original)
         place = int(rng.choice(used))
         if trial % 3:
             data[place] ^= 1 << int(rng.integers(8))

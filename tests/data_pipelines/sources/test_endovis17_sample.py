@@ -22,13 +22,13 @@ def test_crop_and_classes_of_real_frames(tmp_path):
     )
     source = open_endovis17(tmp_path, task="parts")
     picture, mask = source.files(0, 1)
-    whole = read_image(picture)
-    assert whole.shape == (1080, 1920, 3)
-    np.testing.assert_array_equal(source.image(0, 1), whole[28:1052, 320:1600])
+    original = read_image(picture)
+    assert original.shape == (1080, 1920, 3)
+    np.testing.assert_array_equal(source.image(0, 1), original[28:1052, 320:1600])
     label = source.label(0, 1)
     np.testing.assert_array_equal(10 * label, read_gray(mask)[28:1052, 320:1600])
     assert set(np.unique(label)) == {0, 1, 2, 3}
     # The border is dark, and no label reaches into it.
-    whole[28:1052, 320:1600] = 0
-    assert whole.max() < 30 and not source.unknown_values(0, 1)
+    original[28:1052, 320:1600] = 0
+    assert original.max() < 30 and not source.unknown_values(0, 1)
     assert np.count_nonzero(label) == np.count_nonzero(read_gray(mask))

@@ -70,7 +70,7 @@ def test_test_archives_are_prepared_separately(root, tmp_path, capsys):
     np.testing.assert_array_equal(prepared.label(1, 0), source.label(1, 0))
 
 
-def test_faults(root):
+def test_invalid_files_and_arguments_are_reported(root):
     truth = root / "instrument_2017_test/instrument_2017_test"
     path = truth / "instrument_dataset_9/PartsSegmentation/frame001.png"
     mask = np.array(Image.open(path))

@@ -96,7 +96,7 @@ def test_parts_are_shaft_wrist_claspers_in_that_order(tree):
         np.testing.assert_array_equal(label == part, raw == raw_id)
 
 
-def test_sequences_are_chosen_in_the_order_asked_for(tree):
+def test_sequences_are_opened_in_the_given_order(tree):
     root, _ = tree
     source = open_endovis18(root, sequences=(9, 1))
     assert [video.name for video in source.videos] == ["seq_9", "seq_1"]
@@ -125,7 +125,7 @@ def test_repairs_replace_labels(tree):
     np.testing.assert_array_equal(source.label(1, 1), ids[2][1])
 
 
-def test_a_repair_of_no_label_is_a_fault(tree):
+def test_a_repair_without_a_label_is_reported(tree):
     root, _ = tree
     save(root / "repairs" / "seq_1_frame007.png", COLORS[np.full(SIZE, SHAFT)])
     faults = faults_of(root)

@@ -125,7 +125,7 @@ def test_ignored_values_become_ignore(root):
     assert "0..255" in faults_of(root, ignore=(256,))[0]
 
 
-def test_other_mask_folders_and_chosen_videos(root):
+def test_other_mask_folders_and_selected_videos(root):
     write_video(root, "v2", masks="parts", top=5)
     source = open_folder(root, masks="parts", videos=("v2",))
     assert len(source.classes) == 6 and len(source.videos) == 1
@@ -223,7 +223,7 @@ def test_masks_may_be_in_the_folder_of_the_frames(root, inside, frame, mask):
     assert f"f2{frame}: frame without a mask" in fault
 
 
-def test_numbered_pictures_are_no_frames_and_masks(tmp_path):
+def test_numbered_images_are_not_frames_and_masks(tmp_path):
     for number in range(1, 22):
         save(tmp_path / "v" / f"f{number}.png", np.zeros((8, 10, 3), np.uint8))
     (tmp_path / "classes.json").write_text('[{"name": "a"}, {"name": "b"}]')

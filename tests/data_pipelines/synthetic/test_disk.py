@@ -119,8 +119,8 @@ def test_files_do_not_depend_on_threads_or_interruption(tmp_path: Path) -> None:
     options = {"seed": 2, "sequences": (3,), "frames": 5, "size": SIZE}
     write_endovis17(tmp_path / "a", threads=1, **options)
     write_endovis17(tmp_path / "b", threads=4, **options)
-    whole = contents(tmp_path / "a")
-    assert contents(tmp_path / "b") == whole
+    original = contents(tmp_path / "a")
+    assert contents(tmp_path / "b") == original
 
     top = tmp_path / "b/instrument_dataset_3"
     (top / "left_frames/frame001.png").unlink()
@@ -130,7 +130,7 @@ def test_files_do_not_depend_on_threads_or_interruption(tmp_path: Path) -> None:
     marker.write_text(marker.read_text().replace("true", "false"))
     modified = (top / "left_frames/frame000.png").stat().st_mtime_ns
     write_endovis17(tmp_path / "b", threads=2, **options)
-    assert contents(tmp_path / "b") == whole
+    assert contents(tmp_path / "b") == original
     assert (top / "left_frames/frame000.png").stat().st_mtime_ns == modified
 
 

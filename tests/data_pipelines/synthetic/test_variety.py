@@ -59,9 +59,9 @@ def test_an_unknown_tip_is_an_error() -> None:
 
 
 def test_nothing_is_labeled_where_the_scene_is_not_visible() -> None:
-    shown = next(s for s in map(scene, range(20)) if len(s.instruments) > 1)
-    plain = dataclasses.replace(shown, look=Look())
-    cut = dataclasses.replace(shown, look=Look(view=0.3, border=(0.1, 0.0, 0.1, 0.0)))
+    varied = next(s for s in map(scene, range(20)) if len(s.instruments) > 1)
+    plain = dataclasses.replace(varied, look=Look())
+    cut = dataclasses.replace(varied, look=Look(view=0.3, border=(0.1, 0.0, 0.1, 0.0)))
     frame = next(f for f in range(0, 200, 10) if render_frame(plain, f).parts.any())
     parts, inside = render_frame(plain, frame).parts, render_frame(cut, frame)
     y, x = np.mgrid[: SIZE[0], : SIZE[1]]
