@@ -1,0 +1,27 @@
+"""EndoVis 2015, robotic part, with half of the channels, for real time on a CPU.
+
+The recipe is `configs/endovis15_state.py` with `model.width` 128 instead of 256. The
+narrower network starts from the encoder of a trained run of that recipe, its teacher,
+and also learns the teacher's predictions (`training.distillation`).
+
+    python train.py --config configs/endovis15_state.py --data.root DIR
+    python train.py --config configs/endovis15_fast.py --data.root DIR \
+        --train.teacher runs/endovis15_state/fold0-seed0
+
+docs/speed.md compares size, time and mean IoU with those of the wider network.
+"""
+
+from dataclasses import replace
+
+from dmnet_jax.config import Config, load_config
+
+
+def get_config() -> Config:
+    config = load_config("endovis15_state")
+    return replace(
+        config,
+        name="endovis15_fast",
+        model=replace(
+            config.model, width=128, value_channels=64, pretrained="imagenet"
+        ),
+    )
