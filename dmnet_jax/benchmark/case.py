@@ -53,18 +53,18 @@ def random_batch(case: Case, classes: int) -> dict[str, np.ndarray]:
     }
 
 
-def differences(found: dict[str, np.ndarray], reference: Path) -> dict[str, float]:
+def differences(actual: dict[str, np.ndarray], reference: Path) -> dict[str, float]:
     """Returns relative differences of loss, logits and all gradients together."""
     expected = load_file(reference)
     names = [name for name in expected if name.startswith("gradient/")]
-    missing = [name for name in names if name not in found]
+    missing = [name for name in names if name not in actual]
     assert not missing, f"no gradient for {missing}"
 
     def norm(arrays: list[np.ndarray]) -> float:
         return float(np.sqrt(sum(np.square(a, dtype=np.float64).sum() for a in arrays)))
 
     def relative(names: list[str]) -> float:
-        difference = norm([found[name] - expected[name] for name in names])
+        difference = norm([actual[name] - expected[name] for name in names])
         return difference / norm([expected[name] for name in names])
 
     return {

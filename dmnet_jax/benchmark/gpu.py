@@ -186,20 +186,20 @@ def _run(
 def report(result: dict[str, Any]) -> str:
     """Markdown of the parts that are there."""
     about, lines = result["machine"], []
-    found = result.get("checks", {})
-    where = found.get("device", about["cpu"])
-    jax = found.get("versions", {}).get("jax", "")
+    checks = result.get("checks", {})
+    where = checks.get("device", about["cpu"])
+    jax = checks.get("versions", {}).get("jax", "")
     lines += [f"# {where}", "", f"{about['cores']} cores, jax {jax}, {about['date']}"]
     spent = result.get("seconds", {})
     lines += ["", ", ".join(f"{k} {v:.0f} s" for k, v in spent.items())]
-    if found:
+    if checks:
         cells = [
-            [name, f"{found[name]['labels']:.1e}", f"{found[name]['admitted']:.1e}"]
+            [name, f"{checks[name]['labels']:.1e}", f"{checks[name]['admitted']:.1e}"]
             for name in ("stream", "rounded", "bfloat16")
         ]
         headers = ["against the network in full float32", "labels differ", "decisions"]
         lines += ["", "## Checks", "", format_table(cells, headers)]
-        for name, relative in found.get("golden", {}).items():
+        for name, relative in checks.get("golden", {}).items():
             lines += [
                 "",
                 f"authors' {name}: largest relative difference {relative:.1e}",
@@ -215,8 +215,8 @@ def report(result: dict[str, Any]) -> str:
         ]
         lines += ["", "Peak GPU memory: " + ", ".join(held)]
     if "training" in result:
-        told = training.report({"machine": about, "rows": result["training"]})
-        lines += ["", "## Training", "", told]
+        section = training.report({"machine": about, "rows": result["training"]})
+        lines += ["", "## Training", "", section]
     return "\n".join(lines)
 
 

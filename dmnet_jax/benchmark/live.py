@@ -55,7 +55,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "export-bf16": ("onnx", "openvino"),
     "export-int8": ("onnx", "openvino", "nncf"),
 }
-# Those that round: what that costs is told beside their time, nothing is refused.
+# Contestants that round: their differences are reported, and none is refused.
 ROUNDING = ("export-bf16", "export-int8")
 # Labels may differ where two classes are as likely as each other.
 TOLERANCE = {"labels": 1e-3, "confidence": 1e-4, "distance": 1e-4, "admitted": 0.0}
@@ -132,13 +132,15 @@ def _start(
     if left_out := worker.report.get("left_out"):
         worker.stop()
         return None, left_out
-    found = worker.report.get("differences", {}) if kind not in ROUNDING else {}
-    wrong = [name for name, value in found.items() if not value <= tolerance[name]]
+    differences = worker.report.get("differences", {}) if kind not in ROUNDING else {}
+    wrong = [
+        name for name, value in differences.items() if not value <= tolerance[name]
+    ]
     if not wrong:
         return worker, ""
     worker.stop()
-    told = ", ".join(f"{name} by {found[name]:.1e}" for name in wrong)
-    return None, f"refused: its outputs differ ({told})"
+    details = ", ".join(f"{name} by {differences[name]:.1e}" for name in wrong)
+    return None, f"refused: its outputs differ ({details})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,17 +110,17 @@ def stacked(outputs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def differences(
-    found: dict[str, np.ndarray], expected: dict[str, np.ndarray]
+    actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]
 ) -> dict[str, float]:
     """Share of pixels and decisions that differ, and relative errors of the scores."""
 
     def relative(name: str, first: int) -> float:
-        error = np.abs(found[name][first:] - expected[name][first:]).max()
+        error = np.abs(actual[name][first:] - expected[name][first:]).max()
         return float(error / np.abs(expected[name][first:]).max())
 
     return {
-        "labels": float((found["labels"] != expected["labels"])[FILLED:].mean()),
+        "labels": float((actual["labels"] != expected["labels"])[FILLED:].mean()),
         "confidence": relative("confidence", FILLED),
         "distance": relative("distance", 1),  # the first has nothing to differ from
-        "admitted": float((found["admitted"] != expected["admitted"]).mean()),
+        "admitted": float((actual["admitted"] != expected["admitted"]).mean()),
     }

@@ -130,13 +130,13 @@ def quantize(
         with warnings.catch_warnings():  # the note about slow int8 was already printed
             warnings.simplefilter("ignore")
             program = load_artifact(path)
-        found = gate(reference, program, videos)
-        report = dataclasses.asdict(found)
+        result = gate(reference, program, videos)
+        report = dataclasses.asdict(result)
         # The key as it is written in existing artifacts.
         report["labelled"] = report.pop("labeled")
-        about |= {**report, "drop": found.drop}
-        _tell(found.summary())
-        if found.drop <= max_drop:
+        about |= {**report, "drop": result.drop}
+        _tell(result.summary())
+        if result.drop <= max_drop:
             return _written(float32, made, description.interface, about), about
         if count == GIVEN_BACK[-1]:
             break
@@ -147,15 +147,15 @@ def quantize(
             ranked = quantization.ranked(contents, model, some)
         if count >= len(ranked):
             break
-    raise Int8Error(_refusal(found, kept, max_drop))
+    raise Int8Error(_refusal(result, kept, max_drop))
 
 
-def _refusal(found: Int8Gate, kept: list[str], max_drop: float) -> str:
+def _refusal(result: Int8Gate, kept: list[str], max_drop: float) -> str:
     return (
-        f"int8 loses {found.drop:.4f} mIoU, --max-drop is {max_drop}: float32 has "
-        f"{found.miou_float32:.4f}, int8 {found.miou_int8:.4f} with {len(kept)} layers "
-        "in float precision; nothing was written: calibrate on more frames like these "
-        "(--calibrate DIR), allow more (--max-drop), or use --dtype bf16"
+        f"int8 loses {result.drop:.4f} mIoU, --max-drop is {max_drop}: float32 has "
+        f"{result.miou_float32:.4f}, int8 {result.miou_int8:.4f} with {len(kept)} "
+        "layers in float precision; nothing was written: calibrate on more frames like "
+        "these (--calibrate DIR), allow more (--max-drop), or use --dtype bf16"
     )
 
 

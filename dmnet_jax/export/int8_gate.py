@@ -75,15 +75,15 @@ def gate(float32: Program, int8: Program, videos: FrameSource) -> Int8Gate:
         memories = [program.init_memory(key) for program in both]
         for index in range(len(video.frames)):
             image, truth = videos.image(number, index), videos.label(number, index)
-            found = []
+            outputs = []
             for side, program in enumerate(both):
                 memories[side], out = program.step(memories[side], image[None])
-                found.append(out)
-            labels = [np.asarray(out.labels[0]) for out in found]
+                outputs.append(out)
+            labels = [np.asarray(out.labels[0]) for out in outputs]
             mismatch.append(float((labels[0] != labels[1]).mean()))
-            r = [float(out.confidence[0]) for out in found]
+            r = [float(out.confidence[0]) for out in outputs]
             apart.append(abs(r[0] - r[1]) if np.isfinite(r).all() else float("inf"))
-            decisions = [bool(out.admitted[0]) and remembers for out in found]
+            decisions = [bool(out.admitted[0]) and remembers for out in outputs]
             admitted += decisions[0]
             differ += decisions[0] != decisions[1]
             if truth is not None:

@@ -105,38 +105,44 @@ def compare(model: Any, variables: Any, program: Program, names: list[str]) -> P
     def new() -> Any:
         return model.init_memory(1, interface.size, jax.random.key(0))
 
-    theirs, ours = new(), program.init_memory(jax.random.key(0))
-    remembers = isinstance(theirs, DualMemory)
-    found, mismatches = Parity(remembers=remembers), 0
+    reference_memory, exported_memory = new(), program.init_memory(jax.random.key(0))
+    remembers = isinstance(reference_memory, DualMemory)
+    parity, mismatches = Parity(remembers=remembers), 0
     for index in range(FRAMES):
         what = KEEP
         if remembers and index in (FRAMES // 4, FRAMES // 2):
-            theirs, ours = _full(theirs), _full(ours, names)
+            reference_memory, exported_memory = (
+                _full(reference_memory),
+                _full(exported_memory, names),
+            )
         elif index == 3 * FRAMES // 4:
-            theirs, what = new(), RESET_ALL
-            found.resets += 1
+            reference_memory, what = new(), RESET_ALL
+            parity.resets += 1
         frame = picture(index, interface.size)[None]
-        full = remembers and int(theirs.global_.count[0]) >= model.global_size
-        theirs, output, labels, tie = _reference(
-            variables, theirs, frame, model=model, size=interface.label_size
+        full = remembers and int(reference_memory.global_.count[0]) >= model.global_size
+        reference_memory, output, labels, tie = _reference(
+            variables, reference_memory, frame, model=model, size=interface.label_size
         )
-        ours, labeled = program.step(ours, frame, reset=np.full(1, what, np.uint8))
+        exported_memory, labeled = program.step(
+            exported_memory, frame, reset=np.full(1, what, np.uint8)
+        )
 
         differs = np.asarray(labels != labeled.labels)
         mismatches += differs.sum() / differs.size
-        found.label_errors += int((differs & ~np.asarray(tie)).sum())
+        parity.label_errors += int((differs & ~np.asarray(tie)).sum())
         admitted = bool(output.admitted[0])
-        found.decisions_differ += admitted != bool(labeled.admitted[0])
-        found.admitted += admitted
-        found.wraps += full and admitted
+        parity.decisions_differ += admitted != bool(labeled.admitted[0])
+        parity.admitted += admitted
+        parity.wraps += full and admitted
         apart = abs(float(output.confidence[0] - labeled.confidence[0]))
-        found.confidence_error = max(found.confidence_error, _or_infinity(apart))
-        found.state_error = max(
-            found.state_error, _state_error(_named(theirs), _named(ours, names))
+        parity.confidence_error = max(parity.confidence_error, _or_infinity(apart))
+        parity.state_error = max(
+            parity.state_error,
+            _state_error(_named(reference_memory), _named(exported_memory, names)),
         )
-        found.frames += 1
-    found.label_mismatch = float(mismatches / FRAMES)
-    return found
+        parity.frames += 1
+    parity.label_mismatch = float(mismatches / FRAMES)
+    return parity
 
 
 @partial(jax.jit, static_argnames=("model", "size"))

@@ -103,33 +103,35 @@ def _training(record: Record) -> str:
         both = [Line(x, y), Line(x, y, "dots")]
         curves.append(curve(both, "Validation IoU", least=0.1))
     mean = f"; curves are means over {window} records" if window > 1 else ""
-    said = f"{len(stages)} stage{'s' * (len(stages) > 1)}: {', '.join(stages)}{mean}."
+    caption = (
+        f"{len(stages)} stage{'s' * (len(stages) > 1)}: {', '.join(stages)}{mean}."
+    )
     return _section(
         "Training",
-        f"<p class=soft>{escape(said)}</p><div class=grid2>{''.join(curves)}</div>",
+        f"<p class=soft>{escape(caption)}</p><div class=grid2>{''.join(curves)}</div>",
     )
 
 
 def _scores(record: Record) -> str:
     rows = []
-    for name, found in record.results["protocols"].items():
-        sure = found.get("interval_95", {})
+    for name, scores in record.results["protocols"].items():
+        intervals = scores.get("interval_95", {})
         rows.append(
             [
-                found.get("letter", ""),
+                scores.get("letter", ""),
                 name,
-                _score(found["iou"]),
-                _interval(sure.get("iou")),
-                _score(found["dice"]),
-                _interval(sure.get("dice")),
-                found.get("meaning", ""),
+                _score(scores["iou"]),
+                _interval(intervals.get("iou")),
+                _score(scores["dice"]),
+                _interval(intervals.get("dice")),
+                scores.get("meaning", ""),
             ]
         )
     headers = ["", "protocol", "mIoU", "95 %", "mDice", "95 %", "definition, source"]
-    said = (
+    caption = (
         "The same predictions by every published protocol; 95 %: bootstrap over videos."
     )
-    parts = [f"<p class=soft>{said}</p>", _table(headers, rows, text=(1, 6))]
+    parts = [f"<p class=soft>{caption}</p>", _table(headers, rows, text=(1, 6))]
     borders = record.results.get("surface_distance")
     if borders:
         flicker = record.results["flicker"]
@@ -164,12 +166,14 @@ def _bars(record: Record) -> str:
     everything = ("all", pooled["iou"], tuple(pooled["interval_95"]["iou"]))
     rows = [(name, video["iou"], None) for name, video in videos.items()]
     rows = [(n, _nan(score), _known(ends)) for n, score, ends in [*rows, everything]]
-    said = "Whiskers: 95 % of 1000 resamples of whole videos."
+    caption = "Whiskers: 95 % of 1000 resamples of whole videos."
     if len(videos) < 2:
-        said = "No whiskers, because an interval over videos needs two or more videos."
+        caption = (
+            "No whiskers, because an interval over videos needs two or more videos."
+        )
     return _section(
         "By class and video",
-        f"<p class=soft>{said}</p><div class=grid2>"
+        f"<p class=soft>{caption}</p><div class=grid2>"
         + bars(by_class, title="IoU by class, pixels pooled")
         + bars(rows, title="Mean IoU by video, pixels pooled")
         + "</div>",
@@ -204,11 +208,11 @@ def _frames(record: Record) -> str:
     for name, about in record.picked.items():
         path = record.evaluated / "overlays" / f"{name}.png"
         if path.is_file():
-            said = f"{name}: {about['video']}, {about['frame']}, "
-            said += f"mean IoU {_score(about['iou'])}"
+            caption = f"{name}: {about['video']}, {about['frame']}, "
+            caption += f"mean IoU {_score(about['iou'])}"
             figures.append(
-                f"<figure><figcaption>{escape(said)}</figcaption>"
-                f'<div class=scroll><img alt="{escape(said)}" '
+                f"<figure><figcaption>{escape(caption)}</figcaption>"
+                f'<div class=scroll><img alt="{escape(caption)}" '
                 f'src="{_embedded(path)}"></div></figure>'
             )
     body = "".join(figures) or _MISSING
@@ -261,13 +265,13 @@ def _speed(speed: dict[str, Any] | None) -> str:
     row = [f"{latency[f'{name}_ms']:.1f}" for name in names]
     row.append(f"{1000 / latency['p50_ms']:.1f}")
     height, width = speed["size"]
-    said = (
+    caption = (
         f"One stream, {height}x{width}, {latency['steps']} frames, uint8 frame in, "
         f"labels out; {speed['device']}, {machine['cores']} cores of {machine['cpu']}, "
         f"{machine['date']}. Measured while this page was written."
     )
     headers = [*(f"{name}, ms" for name in names), "frames/s at p50"]
-    body = _table(headers, [row]) + f"<p class=soft>{escape(said)}</p>"
+    body = _table(headers, [row]) + f"<p class=soft>{escape(caption)}</p>"
     return _section("Speed", body)
 
 

@@ -55,7 +55,7 @@ def opened(url: str, name: str, **options: Any) -> Any:
     try:
         container = av.open(url, **options)
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise SourceError(f"{name}: cannot be opened ({said(error)})") from error
+        raise SourceError(f"{name}: cannot be opened ({error_text(error)})") from error
     try:
         stream = stream_of(container)
         if stream is None:
@@ -139,7 +139,7 @@ def _frames(
             raise SourceError(f"{name}: nothing can be decoded ({decoder.reason})")
     if failed is not None:
         raise SourceError(
-            f"{name}: cannot be read after frame {index} ({said(failed)})"
+            f"{name}: cannot be read after frame {index} ({error_text(failed)})"
         ) from failed
     if not index and decoder.refused:
         raise SourceError(f"{name}: no frame can be decoded ({decoder.reason})")
@@ -188,6 +188,6 @@ def _end(container: Any, stream: Any) -> float | None:
     return start + 3600 * hours + 60 * minutes + seconds
 
 
-def said(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Returns the message of a library's error."""
     return getattr(error, "strerror", None) or str(error)

@@ -21,11 +21,11 @@ from data_pipelines.io.files import WriteError
 from dmnet_jax.video.containers import (
     TIMEOUT,
     decoded,
+    error_text,
     no_faults,
     opened,
     pyav,
     rate_of,
-    said,
     stream_of,
 )
 from dmnet_jax.video.sources import RATE, Captured, SourceError
@@ -232,7 +232,7 @@ class VideoWriter:
             yield
         except (self._av.FFmpegError, OSError, ValueError) as error:
             raise WriteError(
-                f"{self._path}: cannot be written ({said(error)})"
+                f"{self._path}: cannot be written ({error_text(error)})"
             ) from error
 
     def __enter__(self) -> "VideoWriter":
