@@ -80,7 +80,7 @@ def test_all_parts_are_written_and_not_measured_again(measured, tmp_path, capsys
     assert len(measured) == 4
 
 
-def test_a_stopped_run_goes_on_with_what_is_missing(measured, tmp_path, capsys):
+def test_stopped_run_resumes_with_the_missing_parts(measured, tmp_path, capsys):
     flags = ["gpu", "--out", str(tmp_path), "--size", "64x96"]
     command.main([*flags, "--minutes", "1e-9"])
     assert measured == []
@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(measured, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"machine": 1}', "[" * 100_000])
-def test_a_damaged_report_is_told_in_one_line(measured, tmp_path, content):
+def test_damaged_report_is_one_error_line(measured, tmp_path, content):
     (tmp_path / "gpu.json").write_text(content)
     with pytest.raises(SystemExit, match="gpu.json is damaged; remove it"):
         command.main(["gpu", "--out", str(tmp_path)])
@@ -120,7 +120,7 @@ def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("flag", ["--seconds", "--minutes"])
 @pytest.mark.parametrize("value", ["nan", "inf", "0"])
-def test_times_that_are_none_are_refused(tmp_path, capsys, flag, value):
+def test_invalid_times_are_refused(tmp_path, capsys, flag, value):
     with pytest.raises(SystemExit) as ended:
         gpu.main(["--out", str(tmp_path), flag, value])
     assert ended.value.code == 2 and "must be positive" in capsys.readouterr().err

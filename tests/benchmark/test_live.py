@@ -105,7 +105,7 @@ def test_a_gpu_may_round(quick, capsys, monkeypatch):
         assert capsys.readouterr().out.count("refused: its outputs") == refused * 2
 
 
-def test_the_reference_is_measured_whatever_was_asked_for(quick, capsys):
+def test_reference_is_always_measured(quick, capsys):
     asked = ["--streams", "4", "--dtypes", "bfloat16", "--rounds", "1"]
     assert command.main(asked) == 0
     assert Quick.order == ["jax", "jax"]
@@ -140,7 +140,7 @@ def test_frames_in_flight_are_read_in_order(in_flight):
         assert read == list(range(max(0, under_way - in_flight + 1)))
 
 
-def test_differences_are_found():
+def test_differences_are_detected():
     frames = live_case.CHECKED
     rng = np.random.default_rng(0)
     outputs = {
@@ -174,7 +174,7 @@ def test_differences_are_found():
         (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
-def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
+def test_mistakes_are_one_error_line(flags, message, capsys, monkeypatch):
     monkeypatch.setattr(live, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stopped:
         command.main(flags)
@@ -182,7 +182,7 @@ def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
-def test_help_says_what_it_is_not(capsys):
+def test_help_states_its_limits(capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["--help"])
     told = capsys.readouterr().out

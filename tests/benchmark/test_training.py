@@ -63,7 +63,7 @@ def test_differences_are_relative_and_miss_nothing(tmp_path):
         differences({"loss": arrays["loss"], "logits": arrays["logits"]}, reference)
 
 
-def test_the_report_names_machine_and_failures():
+def test_report_names_machine_and_failures():
     failed = {**{k: ROW[k] for k in ("size", "batch", "network")}, "failed": "memory"}
     result = {
         "machine": machine.describe(),
@@ -76,7 +76,7 @@ def test_the_report_names_machine_and_failures():
     assert result["machine"]["allocator"] in text
 
 
-def test_a_peak_is_products_by_time():
+def test_peak_is_products_divided_by_time():
     calls = []
     assert machine.product_peak(lambda: calls.append(1), 100) > 1e6
     assert len(calls) == 11
@@ -91,7 +91,7 @@ def test_a_peak_is_products_by_time():
         (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
-def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
+def test_mistakes_are_one_error_line(flags, message, capsys, monkeypatch):
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stopped:
         command.main(["training", *flags])

@@ -123,7 +123,9 @@ def test_results_hold_every_protocol_and_its_numbers(folder, evaluation):
     assert results["admitted"] == evaluation.admitted.mean()
 
 
-def test_borders_flicker_and_the_curiosity_are_in_the_results(folder, evaluation):
+def test_results_hold_surface_distance_flicker_and_training_time_score(
+    folder, evaluation
+):
     results = strict((folder / "results.json").read_text())
     surface = results["surface_distance"]
     assert surface["tolerance_px"] == 2
@@ -229,7 +231,7 @@ def test_overlays_of_each_video_and_a_sheet(tmp_path):
             assert sheet.height >= 2 * OVERLAYS_A_VIDEO * one.height
 
 
-def test_best_median_and_worst_frame_and_the_timeline_of_all(tmp_path):
+def test_overlays_of_best_median_and_worst_frames_and_the_timeline(tmp_path):
     overlays = Overlays(tmp_path, SOURCE)
     scores = []
     for video, result in predictions():
@@ -253,7 +255,7 @@ def test_best_median_and_worst_frame_and_the_timeline_of_all(tmp_path):
     assert len(lines) == 1 + sum(LENGTHS)
 
 
-def test_overlay_is_at_the_size_that_is_scored(tmp_path):
+def test_overlay_has_the_size_that_is_scored(tmp_path):
     overlays = Overlays(tmp_path, Videos((1,)))
     label = np.zeros((128, 160), np.uint8)
     overlays(0, Prediction(0, label, None, -0.1, -np.inf, True))
@@ -262,6 +264,6 @@ def test_overlay_is_at_the_size_that_is_scored(tmp_path):
         assert one.width >= 2 * 160 and one.height >= 128
 
 
-def test_no_picture_no_sheet(tmp_path):
+def test_no_contact_sheet_without_images(tmp_path):
     Overlays(tmp_path, SOURCE).finish()
     assert not list(tmp_path.iterdir())

@@ -81,7 +81,7 @@ def assert_streams_equal(results, outputs):
 
 
 @pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, 2 * CHUNK + 3])
-def test_chunks_are_the_live_stream(live_step, length):
+def test_chunks_equal_the_live_stream(live_step, length):
     variables = with_thresholds(*EVERYTHING)
     source = Videos((length,))
     results = list(predict_video(network()[0], variables, source, 0))
@@ -89,7 +89,7 @@ def test_chunks_are_the_live_stream(live_step, length):
     assert all(result.admitted for result in results)
 
 
-def test_the_gate_closes_in_chunks_as_live(live_step):
+def test_gate_decides_alike_in_chunks_and_live(live_step):
     """A bound between the similarities seen lets some frames in and not others."""
     measured = streamed(live_step, with_thresholds(*EVERYTHING), 0, 13)
     seen = np.sort([float(output.similarity[0]) for output in measured[1:]])
@@ -101,7 +101,7 @@ def test_the_gate_closes_in_chunks_as_live(live_step):
     assert admitted[0] and not all(admitted)
 
 
-def test_counts_are_the_metrics_of_the_predictions():
+def test_counts_equal_the_metrics_of_the_predictions():
     source, shown = Videos((12, 3), frozenset({1})), []
     model, _ = network()
     variables = with_thresholds(*EVERYTHING)
@@ -198,7 +198,7 @@ def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
     assert np.isneginf(found.similarity).all() and not found.admitted.any()
 
 
-def test_bilinear_is_the_default_and_other_than_nearest():
+def test_bilinear_is_the_default_and_differs_from_nearest():
     source = LargeLabels((1,))
     smooth, near = (
         next(predict_video(Brightness(), {}, source, 0, scoring=rules)).label
@@ -262,7 +262,7 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
     assert np.isfinite(mixed["max_similarity"]) and mixed["max_similarity"] < 0
 
 
-def test_without_a_global_memory_nothing_is_admitted():
+def test_nothing_is_admitted_without_a_global_memory():
     model, variables = network()
     alone = model.clone(local="none", global_memory=False)
     found = evaluate(alone, variables, Videos((3,)))
@@ -272,6 +272,6 @@ def test_without_a_global_memory_nothing_is_admitted():
 @pytest.mark.parametrize(
     "rule", [{"tolerance_px": np.nan}, {"tolerance_px": -1.0}, {"seed": -1}]
 )
-def test_rules_that_are_none_are_refused(rule):
+def test_invalid_rules_are_refused(rule):
     with pytest.raises(ValueError, match=next(iter(rule))):
         evaluate(Brightness(), {}, Videos((3,)), scoring=Scoring(**rule))

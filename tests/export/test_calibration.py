@@ -15,7 +15,7 @@ from tests.support import tiny_run
 SIZE = (64, 64)
 
 
-def test_inputs_are_those_that_the_stream_came_to(monkeypatch):
+def test_calibration_inputs_come_from_the_running_stream(monkeypatch):
     monkeypatch.setattr(calibration, "STEPS", 8)
     monkeypatch.setattr(calibration, "SAMPLES", 4)
     about = plain_description()
@@ -43,7 +43,7 @@ def plain_description():
     return Description(Interface(SIZE, 1, 3, SIZE), memory, inputs, (), "fp32")
 
 
-def test_a_folder_of_pictures_or_of_videos_calibrates(tmp_path):
+def test_calibrates_on_a_folder_of_images_or_videos(tmp_path):
     tiny_run.write_videos(tmp_path / "videos", frames=3)
     (tmp_path / "videos" / ".hidden").mkdir()
     (tmp_path / "videos" / "empty").mkdir()
@@ -60,7 +60,7 @@ def test_a_folder_of_pictures_or_of_videos_calibrates(tmp_path):
         calibration.of_folder(str(tmp_path / "videos" / "empty"), size)
 
 
-def test_damaged_pictures_do_not_calibrate(tmp_path):
+def test_damaged_images_are_not_used_for_calibration(tmp_path):
     Image.fromarray(tiny_run.picture(0)[0]).save(tmp_path / "0.png")
     (tmp_path / "1.png").write_bytes(b"no picture")
     (clip,) = calibration.of_folder(str(tmp_path), SIZE).clips
@@ -78,7 +78,7 @@ def test_damaged_pictures_do_not_calibrate(tmp_path):
         ("nothing: of this", True),
     ],
 )
-def test_processors_with_int8_products_are_known(tmp_path, monkeypatch, text, fast):
+def test_detects_processors_with_int8_instructions(tmp_path, monkeypatch, text, fast):
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor\t: 0\n{text}\n")
     monkeypatch.setattr(processor, "_CPUINFO", path)

@@ -94,7 +94,7 @@ def contents_of(path):
 
 
 @needs_all
-def test_the_command_writes_int8_from_a_runs_own_videos(made, run):
+def test_command_calibrates_int8_on_the_videos_of_the_run(made, run):
     folder = made.path.parent
     assert made.out.count("\n") == 1 and "model-int8.xml" in made.out
     assert "calibrating on 6 frames of training videos one" in made.err
@@ -116,7 +116,7 @@ def test_the_command_writes_int8_from_a_runs_own_videos(made, run):
 
 
 @needs_all
-def test_the_int8_step_runs_as_any_other_artifact(made):
+def test_int8_artifact_runs_like_any_other(made):
     with Session.from_artifact(made.path) as session:
         for index in range(4):
             result = session.step(tiny_run.picture(index)[0])
@@ -125,7 +125,7 @@ def test_the_int8_step_runs_as_any_other_artifact(made):
 
 
 @needs_all
-def test_layers_alone_are_quantized_and_the_first_is_not(made):
+def test_only_layers_after_the_first_are_quantized(made):
     """Scores, gates, counters and rings keep their precision, the frame's layer too."""
     model = quantization.read_model(contents_of(made.path))
     rounded = {
@@ -160,7 +160,7 @@ def requantized(made, monkeypatch):
 
 
 @needs_all
-def test_the_layers_that_cost_most_are_given_back(made, requantized, monkeypatch):
+def test_layers_with_the_largest_loss_return_to_float32(made, requantized, monkeypatch):
     layers, whole, found = quantization.layers, int8_gate.gate, []
 
     def strict(*programs):
@@ -182,7 +182,7 @@ def _model(made):
 
 
 @needs_all
-def test_layers_are_ranked_by_the_labels_that_they_change(made, monkeypatch):
+def test_layers_are_ranked_by_changed_labels(made, monkeypatch):
     """A classifier whose input is cut to nothing does the most harm."""
     from openvino import opset13  # pyright: ignore[reportMissingImports]
 
@@ -210,7 +210,7 @@ def described(path):
 
 
 @needs_all
-def test_what_loses_too_much_is_refused_with_both_numbers(
+def test_too_large_a_loss_is_refused_with_both_scores(
     made, requantized, monkeypatch, recwarn, capsys
 ):
     monkeypatch.setattr(int8, "GIVEN_BACK", (0,))
@@ -227,7 +227,7 @@ def test_what_loses_too_much_is_refused_with_both_numbers(
 
 @needs_all
 @pytest.mark.soak
-def test_a_layer_that_is_given_back_is_not_quantized(made):
+def test_excluded_layers_are_not_quantized(made):
     program = load_artifact(made.float32)
     inputs = calibration.Rolled(program, described(made.float32), SEEN)
     kept = quantization.layers(_model(made))[5:7]
@@ -279,7 +279,7 @@ def test_the_gate_counts_labels_scores_and_decisions():
         (["--dtype", "int8", "--max-drop", "nan"], "--max-drop nan: must be a number"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, capsys, mistake, said):
+def test_mistakes_are_one_error_line(tmp_path, capsys, mistake, said):
     flags = ["--checkpoint", "nowhere", "--out", str(tmp_path / "out")]
     flags += [] if "--format" in mistake else ["--format", "openvino"]
     with pytest.raises(SystemExit) as stopped:
@@ -302,7 +302,7 @@ def test_missing_nncf_names_the_extra(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("missing", ["train", "val"])
-def test_videos_that_are_gone_are_told_with_the_flag(run, missing):
+def test_missing_videos_error_names_the_flag(run, missing):
     from dmnet_jax.checkpoint.runs import load_run
 
     with tiny_run.shallow():
@@ -316,7 +316,7 @@ def test_videos_that_are_gone_are_told_with_the_flag(run, missing):
 
 
 @needs_all
-def test_a_session_says_where_int8_may_be_slow(made, monkeypatch):
+def test_session_warns_where_int8_may_be_slow(made, monkeypatch):
     monkeypatch.setattr(runtimes, "computes_int8", lambda: False)
     monkeypatch.setattr(runtimes, "has_bf16", lambda: False)
     with pytest.warns(UserWarning, match="int8 step may be slower"):

@@ -172,7 +172,7 @@ def test_layers_of_maps():
     check(lambda x, k: convolve(x, k, PADDED), *given(MAP, KERNEL.shape))
 
 
-def test_what_onnx_has_as_one_node_is_one():
+def test_operations_with_an_onnx_node_become_one_node():
     def fn(x):
         x = relu6((convolve(x, KERNEL, PADDED) - 0.1) * DENSE[1] + DENSE[0])
         x = upsample_2x(max_pool_5x5(relu6(x + 1)))
@@ -217,7 +217,7 @@ def test_rings(streams):
         check(step, *arguments)
 
 
-def test_reads_and_writes_at_computed_places():
+def test_reads_and_writes_at_computed_indices():
     def fn(x, i):
         return (
             *(x.at[i].get(mode="clip"), x.at[:, i[0]].get(mode="clip")),
@@ -263,14 +263,14 @@ def test_random_numbers_are_an_input():
     ],
     ids=["sort", "while", "scan", "switch", "scatter"],
 )
-def test_what_cannot_be_written_is_one_line(fn, name):
+def test_unsupported_operations_are_one_error_line(fn, name):
     with pytest.raises(ValueError, match=name) as caught:
         graph_of(fn, given((3, 3)))
     assert "cannot be written as ONNX" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_the_steps_graph_is_made_of_layers():
+def test_graph_of_the_step_consists_of_layers():
     """The converter knows the named functions; maps stay channels first."""
     model, size = DMNet.tiny(3, local_size=2, num_reads=2, global_size=5), (64, 96)
     memory = model.init_memory(1, size, jax.random.key(0))

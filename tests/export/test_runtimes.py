@@ -148,7 +148,7 @@ def test_another_network_is_exported_too(tmp_path, monkeypatch):
         assert found.passed(), (kind, found)
 
 
-def test_what_cannot_be_exported_is_refused():
+def test_unsupported_networks_are_refused():
     model = DMNet.tiny(num_classes=3, dtype=jax.numpy.bfloat16)
     with pytest.raises(ValueError, match="float32"):
         onnx_graph.export_step(model, {}, Interface(SIZE, 1, 3, SIZE))
@@ -189,7 +189,7 @@ def test_sessions_of_one_program_are_isolated_and_repeatable(artifact):
         assert again[-1] == wanted.confidence
 
 
-def test_files_have_checksums_and_tell_nothing_of_this_machine(artifact):
+def test_files_have_checksums_and_do_not_describe_this_machine(artifact):
     for line in artifact.with_name(f"{artifact.name}.sha256").read_text().splitlines():
         digest, name = line.split()
         content = (artifact.parent / name).read_bytes()
@@ -200,7 +200,7 @@ def test_files_have_checksums_and_tell_nothing_of_this_machine(artifact):
         assert b"/tmp/" not in content and b".py" not in content
 
 
-def test_damage_in_any_file_is_found(artifact, tmp_path):
+def test_damage_in_any_file_is_detected(artifact, tmp_path):
     for damaged in files_of(artifact):
         for file in files_of(artifact):
             content = bytearray(file.read_bytes())
@@ -248,7 +248,7 @@ def half(contents, body):
 
 
 @pytest.mark.parametrize("change", [more_slots, other_labels, half])
-def test_a_program_that_is_not_what_is_described_is_one_line(
+def test_program_that_differs_from_its_description_is_one_error_line(
     artifact, tmp_path, change
 ):
     path = copied(artifact, tmp_path, change)
@@ -258,7 +258,7 @@ def test_a_program_that_is_not_what_is_described_is_one_line(
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_weights_in_a_file_of_their_own_are_refused(artifact, tmp_path, inside):
+def test_external_weight_files_are_refused(artifact, tmp_path, inside):
     """Of the graph, or of a node in a node's graph: no checksum covers that file."""
     if artifact.suffix != ".onnx":
         pytest.skip("is ONNX's")
@@ -285,7 +285,7 @@ def test_weights_in_a_file_of_their_own_are_refused(artifact, tmp_path, inside):
         load_artifact(path)
 
 
-def test_missing_runtime_is_one_line_that_names_the_extra(artifact, monkeypatch):
+def test_missing_runtime_error_names_the_extra(artifact, monkeypatch):
     extra = {".onnx": "onnxruntime", ".xml": "openvino"}[artifact.suffix]
     monkeypatch.setitem(sys.modules, extra, None)
     with pytest.raises(ArtifactError, match=r'pip install -e "\.\[\w+\]"'):
@@ -295,9 +295,7 @@ def test_missing_runtime_is_one_line_that_names_the_extra(artifact, monkeypatch)
 
 
 @pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra openvino")
-def test_bfloat16_is_a_wish_that_float32_grants_where_there_is_none(
-    paper, tmp_path, monkeypatch
-):
+def test_bfloat16_falls_back_to_float32_where_unsupported(paper, tmp_path, monkeypatch):
     from dmnet_jax.streaming import runtimes
 
     monkeypatch.setattr(runtimes, "has_bf16", lambda: False)
@@ -308,7 +306,7 @@ def test_bfloat16_is_a_wish_that_float32_grants_where_there_is_none(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_ring_of_weeks_keeps_its_place(kind):
+def test_ring_index_is_exact_after_weeks_of_frames(kind):
     """A counter beyond what float32 counts, in runtimes that compute with it."""
     capacity = 225
 

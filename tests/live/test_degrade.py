@@ -23,12 +23,12 @@ FRAMES = [picture(i, SIZE)[0] for i in range(4)]
 TRUST = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
 
 
-def test_nothing_is_done_until_it_is_asked_for():
+def test_frames_are_unchanged_by_default():
     assert Degrade()(FRAMES[0]) is FRAMES[0]
     assert Degrade().choice.description == ""
 
 
-def test_frames_in_a_row_are_one_burst_and_the_next_burst_is_another():
+def test_consecutive_frames_share_a_burst_and_later_bursts_differ():
     degrade = Degrade()
     degrade(FRAMES[0])
     degrade.choose(Choice("smoke", 3))
@@ -147,7 +147,7 @@ def test_trust_is_shown_where_there_is_a_result(still):
         assert black["trust"] is None and black["mask"] is None
 
 
-def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
+def test_setting_changed_while_paused_is_shown_and_applies_to_the_next_frame(still):
     with still.engine() as engine:
         until(engine, lambda event: event["index"] >= 1)
         engine.order({"paused": True})
@@ -174,5 +174,5 @@ def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
         {"degrade": "smoke", "severity": 3, "paused": True},
     ],
 )
-def test_other_choices(command):
+def test_invalid_settings(command):
     assert Choice.of(command) is None

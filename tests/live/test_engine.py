@@ -179,7 +179,7 @@ def test_seeking_starts_a_new_video_and_shows_its_frame_while_paused(network):
             engine.order({"seek": 99})
 
 
-def test_other_sources_are_opened_and_a_bad_one_is_left_again(network, monkeypatch):
+def test_other_sources_are_opened_and_a_failed_one_is_abandoned(network, monkeypatch):
     films = {"good": Film(1000), "torn": Film(3, fails=True)}
 
     def open_source(text):

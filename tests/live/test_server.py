@@ -76,12 +76,12 @@ def post(server, body, content_type="application/json", **headers):
     ]
 
 
-def test_it_listens_on_loopback_alone(server):
+def test_listens_only_on_loopback(server):
     assert server.server_address[0] == "127.0.0.1"
     assert server.address.startswith("http://127.0.0.1:")
 
 
-def test_the_page_needs_nothing_from_elsewhere(server):
+def test_page_loads_no_external_resources(server):
     _, response, page = ask(server, "GET", "/")
     assert response.status == 200 and b"<canvas" in page
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
@@ -97,7 +97,7 @@ def test_the_page_needs_nothing_from_elsewhere(server):
     assert b"style=" not in page.partition(b"</html>")[0], "the policy forbids it"
 
 
-def test_events_begin_with_what_is_shown_and_its_history(server):
+def test_events_begin_with_the_current_frame_and_its_history(server):
     connection, response, _ = ask(server, "GET", "/events")
     assert response.headers["Content-Type"] == "text/event-stream"
     messages = []
@@ -225,7 +225,7 @@ def test_a_port_that_is_taken(server):
         Server(server.engine, server.server_port)
 
 
-def test_a_viewer_who_disconnects_during_a_response_is_no_error(server, capsys):
+def test_viewer_disconnecting_during_a_response_is_not_an_error(server, capsys):
     server.pages["/"] = bytes(50_000_000), "text/html"
     address = "127.0.0.1", server.server_port
     with socket.create_connection(address, timeout=5) as viewer:

@@ -51,7 +51,7 @@ def ready(sessions, *wanted):
     return session
 
 
-def test_nothing_is_waited_for(network, sessions):
+def test_opening_does_not_block(network, sessions):
     assert sessions.session((4, 4), 0.1) is None
     assert sessions.session((4, 4), 0.1) is None
     network.go.set()

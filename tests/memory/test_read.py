@@ -77,7 +77,7 @@ def test_read_uniform_is_distinct_and_valid(count, n, seed):
 
 
 @pytest.mark.parametrize("count", [4, K + 3])
-def test_read_uniform_draws_every_order_equally_often(count):
+def test_read_uniform_draws_every_permutation_equally_often(count):
     ring = filled(count)
     draws = 12_000
     keys = jax.random.split(jax.random.key(1), draws)
@@ -92,7 +92,7 @@ def test_read_uniform_draws_every_order_equally_often(count):
     assert chi_square < freedom + 5 * np.sqrt(2 * freedom)
 
 
-def test_read_uniform_takes_typed_and_raw_keys():
+def test_read_uniform_accepts_typed_and_raw_keys():
     ring = filled(K)
     typed = mem.read_uniform(ring, 3, jax.random.key(7))
     raw = mem.read_uniform(ring, 3, jax.random.PRNGKey(7))
@@ -124,7 +124,7 @@ def test_read_top_k_sorts_valid_slots(count, n, scores):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 3 * K), st.integers(1, K))
-def test_read_window_is_a_history_that_stood_still_before_its_start(count, n):
+def test_read_window_repeats_the_first_item_before_the_start(count, n):
     window = [max(t, 0) for t in range(count - n, count + 1)]
     found = read_window(filled(count), n, item(count))
     for row, t in enumerate(window):
@@ -134,7 +134,7 @@ def test_read_window_is_a_history_that_stood_still_before_its_start(count, n):
 
 
 @pytest.mark.parametrize("count", [0, 1, K])
-def test_an_item_stands_in_where_nothing_can_be_read(count):
+def test_default_item_replaces_rows_that_cannot_be_read(count):
     readout = read_last(filled(count), 3)
     found = mem.stand_in(readout, item(9))
     np.testing.assert_array_equal(found.stamp, readout.stamp)
@@ -156,14 +156,14 @@ def test_empty_memory_reads_are_masked_zeros():
     assert_reads(mem.read_top_k(ring, K, jnp.full(K, np.nan)), nothing)
 
 
-def test_reads_of_a_ring_of_nothing():
+def test_reads_of_a_ring_without_leaves():
     ring = mem.push(mem.init({}, capacity=2), {}, stamp=4)
     readout = mem.read_uniform(ring, 3, jax.random.key(0))
     assert readout.items == {}
     np.testing.assert_array_equal(readout.stamp, [4, mem.EMPTY, mem.EMPTY])
 
 
-def test_vmap_is_a_loop_over_videos():
+def test_vmap_equals_a_loop_over_videos():
     counts = [0, 2, K, K + 3]
     keys = jax.random.split(jax.random.key(3), len(counts))
     scores = jax.random.normal(jax.random.key(4), (len(counts), K))
@@ -185,7 +185,7 @@ def test_vmap_is_a_loop_over_videos():
 
 
 @pytest.mark.parametrize("count", [0, 2, K + 2])
-def test_gradients_through_reads_reach_exactly_the_rows_read(count):
+def test_gradients_reach_exactly_the_rows_that_are_read(count):
     xs = jnp.linspace(1.0, 2.0, max(count, 1) * 3).reshape(-1, 3)
 
     def loss(xs: Array, n: int) -> Array:
@@ -207,7 +207,7 @@ def test_gradients_through_reads_reach_exactly_the_rows_read(count):
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_a_read_of_no_rows_is_refused(n):
+def test_reading_zero_rows_is_refused(n):
     ring = filled(2)
     for read in (
         lambda: mem.read_last(ring, n),
@@ -218,18 +218,18 @@ def test_a_read_of_no_rows_is_refused(n):
             read()
 
 
-def test_read_last_cannot_reach_beyond_the_capacity():
+def test_read_last_is_limited_to_the_capacity():
     with pytest.raises(ValueError, match=rf"n is {K + 1}, .* last {K} items"):
         mem.read_last(filled(K), K + 1)
 
 
 @pytest.mark.parametrize("score", [jnp.zeros(K - 1), jnp.zeros(K, jnp.int32)])
-def test_read_top_k_wants_one_float_a_slot(score):
+def test_read_top_k_requires_one_float_per_slot(score):
     with pytest.raises(ValueError, match=rf"score is .* must be float \[{K}\]"):
         mem.read_top_k(filled(K), 2, score)
 
 
-def test_a_batched_ring_asks_for_vmap():
+def test_batched_ring_error_suggests_vmap():
     rings = jax.tree.map(lambda x: x[None], filled(2))
     for read in (
         mem.read_all,
@@ -242,7 +242,7 @@ def test_a_batched_ring_asks_for_vmap():
 
 
 @pytest.mark.parametrize("mask", [(True, True, True), (False, True, False)])
-def test_attention_is_the_weighted_mean_of_what_can_be_read(mask):
+def test_attention_is_the_weighted_mean_of_valid_rows(mask):
     rng = np.random.default_rng(0)
     query, key, value = (
         rng.standard_normal(shape).astype(np.float32)
@@ -255,7 +255,7 @@ def test_attention_is_the_weighted_mean_of_what_can_be_read(mask):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_attention_over_nothing_is_zeros_and_so_is_its_gradient():
+def test_attention_over_no_valid_rows_is_zero_and_so_is_its_gradient():
     def read(query):
         nothing = jnp.zeros(2, bool)
         return mem.attend(query, jnp.ones((2, 5, 4)), jnp.ones((2, 5, 6)), nothing)

@@ -63,7 +63,7 @@ def models(wheres: list[bool]) -> list[tuple[int, dict[int, int]]]:
 
 @settings(max_examples=30, deadline=None)
 @given(TRACES)
-def test_masked_pushes_are_those_of_a_deque(wheres):
+def test_masked_pushes_equal_a_deque(wheres):
     _, rings = jitted_roll(jnp.array(wheres))
     rings = jax.tree.map(np.asarray, rings)
     for t, (pushed, slots) in enumerate(models(wheres)):
@@ -86,7 +86,7 @@ def test_head_size_and_validity_follow_from_the_counter(count):
 
 @settings(max_examples=15, deadline=None)
 @given(TRACES, TRACES)
-def test_vmap_is_a_loop_over_videos(first, second):
+def test_vmap_equals_a_loop_over_videos(first, second):
     together, _ = jitted_vmap(jnp.array([first, second]))
     for b, wheres in enumerate((first, second)):
         alone, _ = jitted_roll(jnp.array(wheres))
@@ -201,7 +201,7 @@ def test_push_refuses_bad_stamps_and_masks(arguments, message):
         mem.push(mem.init(jnp.zeros(1), capacity=2), jnp.zeros(1), **arguments)
 
 
-def test_a_batched_ring_asks_for_vmap():
+def test_batched_ring_error_suggests_vmap():
     rings = jax.vmap(lambda x: mem.init(x, capacity=2))(jnp.zeros((3, 1)))
     with pytest.raises(ValueError, match="batched; call this under jax.vmap"):
         mem.push(rings, jnp.zeros(1), stamp=0)
@@ -276,7 +276,7 @@ def test_push_neither_branches_nor_selects_over_the_buffer():
     assert all(e.outvars[0].aval.shape == () for e in selects)
 
 
-def test_gradients_reach_what_was_written_and_nothing_else():
+def test_gradients_reach_only_written_items():
     def loss(slots, x, where):
         ring = mem.RingBuffer(slots, jnp.arange(3), jnp.int32(4))  # head is slot 1
         ring = mem.push(ring, x, stamp=4, where=where)

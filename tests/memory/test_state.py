@@ -21,7 +21,7 @@ def item(seed):
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), max_size=6))
-def test_a_state_is_the_running_mean_it_says(frames):
+def test_state_is_the_documented_running_mean(frames):
     state, expected, count = mem.init_state(LIKE), None, 0
     for seed, (trust, there) in enumerate(frames):
         new = item(seed)
@@ -48,19 +48,19 @@ def test_trust_is_per_element():
 
 
 @pytest.mark.parametrize("broken", ["new", "trust"])
-def test_what_is_not_finite_leaves_the_state_as_it_is(broken):
+def test_non_finite_items_leave_the_state_unchanged(broken):
     state = blend(mem.init_state(LIKE), item(0), 1.0)
     new, trust = item(1), np.full(3, 0.5, np.float32)
     (new["a"] if broken == "new" else trust)[1] = np.nan
     chex.assert_trees_all_equal(blend(state, new, trust), state)
 
 
-def test_a_misfit_is_named():
+def test_mismatched_item_is_named_in_the_error():
     with pytest.raises(ValueError, match=r"new\['b'\] is missing"):
         mem.blend(mem.init_state(LIKE), {"a": jnp.zeros(3)}, 1.0)
 
 
-def test_a_dual_memory_carries_it_and_forgets_it_with_the_recent():
+def test_dual_memory_carries_the_state_and_resets_it_with_the_local_memory():
     state = mem.init_state(LIKE)
     memory = mem.init_dual(
         jnp.zeros(2), local_size=1, global_size=1, key=jax.random.key(0), state=state

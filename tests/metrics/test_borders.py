@@ -41,7 +41,7 @@ def slow_border(picture, label, class_id):
     st.sampled_from([0, 0.5, 1, 2**0.5, 2, 5**0.5, 2.9, 5, 100]),
 )
 @settings(max_examples=80, deadline=None)
-def test_surface_distance_is_the_slow_one(video, class_id, tolerance):
+def test_surface_distance_equals_a_slow_reference(video, class_id, tolerance):
     picture, label = video[0][0], video[1][0]
     ours = slow_border(picture, label, class_id)
     theirs = slow_border(label, label, class_id)
@@ -57,7 +57,7 @@ def test_surface_distance_is_the_slow_one(video, class_id, tolerance):
 
 @given(st.integers(0, 12), st.integers(0, 12), st.floats(0, 20))
 @settings(max_examples=150, deadline=None)
-def test_surface_distance_reaches_exactly_a_disk(rows, columns, tolerance):
+def test_surface_distance_tolerance_is_a_disk(rows, columns, tolerance):
     assume(abs(math.hypot(rows, columns) - tolerance) > 1e-9)
     one, other = np.zeros((2, 13, 13), np.uint8)
     one[0, columns] = other[rows, 0] = 1
@@ -84,7 +84,7 @@ def test_surface_distance_of_a_shifted_square():
 
 @given(videos())
 @settings(max_examples=40, deadline=None)
-def test_flicker_is_the_loop(video):
+def test_flicker_equals_a_loop(video):
     predictions, labels = video
     changed = []
     for t in range(1, len(labels)):
@@ -109,7 +109,7 @@ def test_flicker_by_hand():
     assert math.isnan(flicker(predictions[:1], labels[:1]))
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_reported():
     label = np.zeros((4, 5), np.uint8)
     with pytest.raises(ValueError, match="tolerance_px"):
         normalized_surface_distance(label, label, 1, -1)

@@ -120,7 +120,7 @@ def test_metrics_load_numpy_alone():
 
 @given(videos())
 @settings(max_examples=50, deadline=None)
-def test_counts_are_the_sets_sizes(video):
+def test_counts_equal_set_sizes(video):
     for picture, label in zip(*video, strict=True):
         counts = frame_counts(picture, label, CLASSES)
         assert counts.dtype == np.int64
@@ -133,7 +133,7 @@ def test_counts_are_the_sets_sizes(video):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(videos())
 @settings(max_examples=40, deadline=None)
-def test_protocols_are_their_definitions(protocol, video):
+def test_protocols_equal_their_definitions(protocol, video):
     summary = summarize(table_of(*video), protocol=protocol)
     for score in ("iou", "dice"):
         want = reference(video[0], video[1], protocol, score)
@@ -179,7 +179,7 @@ def test_global_adds_up_over_any_split(video, cut):
 
 @given(videos(), st.integers(0, SIZE[0]), st.integers(0, SIZE[1]))
 @settings(max_examples=30, deadline=None)
-def test_counts_of_pieces_of_a_picture_add_up(video, row, column):
+def test_counts_of_parts_of_an_image_add_up(video, row, column):
     for picture, label in zip(*video, strict=True):
         pieces = [
             frame_counts(picture[rows, columns], label[rows, columns], CLASSES)
@@ -193,7 +193,7 @@ def test_counts_of_pieces_of_a_picture_add_up(video, row, column):
 @pytest.mark.parametrize("protocol", ["ternaus", "mf_tapnet", "isi"])
 @given(videos(), st.integers(0, 5))
 @settings(max_examples=20, deadline=None)
-def test_means_over_frames_merge_by_their_numbers(protocol, video, cut):
+def test_means_over_frames_merge_by_frame_counts(protocol, video, cut):
     """Any batching gives the whole's score, weighted by the frames that count."""
     counts = table_of(*video)
     total, frames = 0.0, 0
@@ -250,7 +250,7 @@ def test_iou_never_exceeds_dice(video):
             assert 0 <= summary["iou"] <= summary["dice"] + 1e-12 <= 1 + 2e-12
 
 
-def test_painting_an_absent_class_costs_only_where_it_should():
+def test_predicting_an_absent_class_is_penalized_only_by_protocols_that_count_it():
     labels = np.zeros((2, 12, 12), np.uint8)
     labels[0, :6], labels[1, 6:] = 1, 2
     clean = labels.copy()
@@ -323,7 +323,7 @@ def test_frames_without_a_scored_pixel_change_nothing(protocol):
         np.testing.assert_array_equal(other[name], value)
 
 
-def test_training_time_score_is_inflated_and_says_so():
+def test_training_time_score_is_inflated_and_labeled_as_such():
     label = np.zeros((10, 10), np.uint8)
     label[:2] = 1
     prediction = np.zeros_like(label)
@@ -344,7 +344,7 @@ def test_training_time_score_is_inflated_and_says_so():
         summarize(counts, protocol="ternaus_validation")
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_reported():
     label = np.zeros((4, 5), np.uint8)
     wrong = label.copy()
     wrong[2, 3] = 9

@@ -84,7 +84,7 @@ def test_table_is_markdown_and_aligned():
         format_table([["x"]], ["a", "b"])
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_reported():
     counts, names = two_videos()
     with pytest.raises(ValueError, match="one video per frame"):
         per_video(counts, names[1:], protocol="isi")

@@ -135,7 +135,7 @@ def test_stream_equals_scan_equals_clip(small, name):
 
 
 @pytest.mark.parametrize("name", UNLIKE)
-def test_memories_matter_and_single_frames_do_not(small, name):
+def test_earlier_frames_matter_only_with_memory(small, name):
     network, (frames, _) = small(name), video(5)
     before = network.stream(frames).logits[:, 4]
     after = network.stream(np.concatenate([frames[:, :3, ::-1], frames[:, 3:]], 1))
@@ -145,7 +145,7 @@ def test_memories_matter_and_single_frames_do_not(small, name):
 
 
 @pytest.mark.parametrize("name", UNLIKE)
-def test_other_sizes_are_padded_and_cut_back(small, name):
+def test_other_sizes_are_padded_and_cropped(small, name):
     network, (frames, _) = small(name), video(1, (50, 60))
     output = network.stream(frames)
     assert output.logits.shape == (2, 1, 50, 60, 3)
@@ -193,7 +193,7 @@ def test_gradients_are_finite_and_the_loss_falls_on_two_clips(small, name):
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
 
 
-def test_tdnet_gives_logits_of_a_path_alone_and_of_its_third_stage(small):
+def test_tdnet_returns_path_and_third_stage_logits(small):
     network = small("TD2")
     model = network.model.clone(auxiliary=True)
     frames, _ = video(2)
@@ -231,7 +231,7 @@ def test_a_prior_moves_with_the_flow_and_widens():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 13, 13, 22)
 
 
-def test_flow_is_asked_for_by_a_running_program():
+def test_flow_is_requested_by_the_running_program():
     rng = np.random.default_rng(0)
     before, after = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)
     found = jax.jit(flow_between)(before, after)

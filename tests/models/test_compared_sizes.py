@@ -44,13 +44,13 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_parameters_are_the_published_networks(name):
+def test_parameter_counts_equal_the_published_networks(name):
     network, expected, _ = PUBLISHED[name]
     assert tuple(parameters(network(c)) for c in (2, 4, 8, 12)) == expected
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_multiply_adds_are_the_published_networks(name):
+def test_multiply_adds_equal_the_published_networks(name):
     network, _, (true, inflated) = PUBLISHED[name]
     counted = step_complexity(network(8), (512, 640))
     without_attention = counted.multiply_adds - counted.attention

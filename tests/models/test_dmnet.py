@@ -135,14 +135,14 @@ def test_the_future_does_not_change_the_past(variables, frames, roll):
     assert (np.abs(before.logits - after.logits)[:, 4:].max((0, 2, 3, 4)) > 0).all()
 
 
-def test_videos_of_a_batch_do_not_meet(variables, frames, roll):
+def test_videos_of_a_batch_are_independent(variables, frames, roll):
     _, before = roll(variables, frames)
     _, after = roll(variables, frames.at[1].set(0))
     close(after.logits[0], before.logits[0], 1e-6)
     assert float(np.abs(after.logits[1] - before.logits[1]).max()) > 0
 
 
-def test_frames_that_are_not_finite_are_forgotten(variables, frames, stream):
+def test_non_finite_frames_are_not_remembered(variables, frames, stream):
     """One within a video and one at its start."""
     broken = frames.at[0, 1, 5, 5].set(jnp.nan).at[1, 0, 5, 5].set(jnp.nan)
     memory, output = stream(variables, broken)
@@ -180,7 +180,9 @@ def test_thresholds_decide_admission(variables, frames, roll):
     np.testing.assert_array_equal(halved.admitted, expected)
 
 
-def test_gates_are_what_the_memory_library_computes(variables, pictures, frames, roll):
+def test_gates_equal_the_scores_of_the_memory_library(
+    variables, pictures, frames, roll
+):
     _, output = roll(variables, frames)
     tops = quick_jit(partial(MODEL.apply, method=DMNet.encode))(
         variables, pictures[0]
@@ -207,7 +209,7 @@ def test_gates_are_what_the_memory_library_computes(variables, pictures, frames,
         ("ela", True, True),
     ],
 )
-def test_every_network_of_table_2_remembers_what_it_should(local, global_memory, share):
+def test_networks_of_table_2_use_their_memories(local, global_memory, share):
     model = DMNet.tiny(
         3,
         local=local,
@@ -246,7 +248,7 @@ def test_every_network_of_table_2_remembers_what_it_should(local, global_memory,
     assert (outputs[0] != outputs[1]).any() == remembers
 
 
-def test_gradients_reach_every_part_and_not_the_past(variables, frames):
+def test_gradients_reach_every_parameter_and_not_the_past(variables, frames):
     def loss(params, window, past):
         output, updates = MODEL.apply(
             {**variables, "params": params},
@@ -294,7 +296,7 @@ def test_memory_gradient_reaches_the_past(variables, frames):
     assert finite(gradient) and (gradient != 0).any()
 
 
-def test_running_statistics_stay_unless_asked(variables, frames, clip):
+def test_running_statistics_change_only_on_request(variables, frames, clip):
     _, updates = clip(variables, frames[:, :5], ALL[5], frames[:, :4], ALL[4])
     after = updates.get("batch_stats", variables["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, after, variables["batch_stats"])
@@ -317,7 +319,7 @@ def test_single_frame_shares_parameters(variables, frames):
     assert jax.tree.map(jnp.shape, own) == shapes
 
 
-def test_wrong_sizes_are_named():
+def test_wrong_sizes_are_named_in_the_error():
     with pytest.raises(ValueError, match="60x96.*multiples of 32"):
         MODEL.init(KEY, MODEL.init_memory(1, SIZE, KEY), jnp.zeros((1, 1, 60, 96, 3)))
     with pytest.raises(ValueError, match="value_channels is 64.*must be 128"):

@@ -88,7 +88,7 @@ def programs(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_through_wrap_around_and_reset(name):
+def test_every_variant_after_wrap_around_and_reset(name):
     size = (32, 64)
     model, trained, step = programs(name)
     variables = drawn(model)
@@ -148,7 +148,7 @@ def test_thresholds_decide_as_in_training():
         assert_close(ring, np.asarray(getattr(theirs.global_.slots, name)))
 
 
-def test_local_reset_forgets_the_window_alone():
+def test_local_reset_clears_only_the_window():
     model = DMNet.tiny(num_classes=3, local_size=2, num_reads=2, global_size=3)
     memory = model.init_memory(3, (32, 32), KEY)
     memory = jax.tree.map(

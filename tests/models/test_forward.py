@@ -46,7 +46,7 @@ def rolled(model, variables, frames, mask):
     return model.apply(variables, batch, KEY, method=forward.rollout, truncate=2)
 
 
-def test_a_rollout_gives_what_a_stream_gives(setup, rollout):
+def test_rollout_equals_stream(setup, rollout):
     model, variables, memory, frames = setup
     output = rollout(frames, np.ones((2, T), bool))
     _, streamed = jax.jit(model.apply)(variables, memory, frames)
@@ -56,7 +56,7 @@ def test_a_rollout_gives_what_a_stream_gives(setup, rollout):
     np.testing.assert_allclose(output.similarity, streamed.similarity, rtol=1e-4)
 
 
-def test_frames_before_a_video_leave_no_trace(setup, rollout):
+def test_padding_before_a_video_has_no_effect(setup, rollout):
     frames = setup[-1]
     mask = np.ones((2, T), bool)
     mask[0, :2] = False
@@ -67,7 +67,7 @@ def test_frames_before_a_video_leave_no_trace(setup, rollout):
     assert output.similarity[0, 2] == -np.inf
 
 
-def test_gradients_reach_back_within_a_piece_only(setup):
+def test_gradients_do_not_cross_truncation_boundaries(setup):
     model, variables, memory, frames = setup
 
     def loss(frames, scored):
@@ -81,7 +81,7 @@ def test_gradients_reach_back_within_a_piece_only(setup):
     np.testing.assert_array_equal(reached, [False, False, True, False])
 
 
-def test_an_encoded_sequence_gives_what_a_rollout_gives(setup, rollout):
+def test_encoded_sequence_equals_rollout(setup, rollout):
     model, variables, _, frames = setup
     mask = np.ones((2, T), bool)
     mask[1, 0] = False

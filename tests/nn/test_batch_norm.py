@@ -60,7 +60,7 @@ def assert_close(ours, theirs, rtol=2e-5, atol=2e-5):
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 5, 7), (1, 1, 3, 2), (2, 3, 1, 4)])
-def test_training_is_flax(small, shape):
+def test_training_equals_flax(small, shape):
     variables, x, g = inputs(shape)
     ours, theirs = pair(use_running_average=False)
     assert_close(
@@ -70,7 +70,7 @@ def test_training_is_flax(small, shape):
     )
 
 
-def test_evaluation_is_flax_and_keeps_statistics():
+def test_evaluation_equals_flax_and_keeps_statistics():
     variables, x, g = inputs()
     ours, theirs = pair(use_running_average=True)
     got = results(ours, variables, x, g)
@@ -106,7 +106,7 @@ def test_half_precision_keeps_statistics_in_float32():
     assert_close(got["y"], expected["y"], rtol=2e-2, atol=2e-2)
 
 
-def test_initial_variables_are_flax():
+def test_initial_variables_equal_flax():
     x = jnp.zeros((2, 3, 3, 5))
     ours, theirs = pair(use_running_average=False, axis_name="devices")
     made, expected = (n.init(jax.random.key(0), x) for n in (ours, theirs))

@@ -17,7 +17,7 @@ def normal(*shape):
 
 
 @pytest.mark.parametrize(("size", "padding"), [(4, 1), (3, 0)])
-def test_deconv_spreads_each_input(size, padding):
+def test_deconv_equals_a_loop_over_inputs(size, padding):
     x, kernel, bias = normal(2, 3, 4, 5), normal(size, size, 5, 6), normal(6)
     layer = Deconv(6, size, padding)
     found = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
@@ -31,7 +31,7 @@ def test_deconv_spreads_each_input(size, padding):
     np.testing.assert_allclose(found, full[:, cut, cut] + bias, atol=1e-5)
 
 
-def test_pools_are_the_windows_maxima():
+def test_pooling_returns_window_maxima():
     x = normal(2, 6, 8, 3)
     whole = ((0, 0), (0, 0))
     expected = nn.max_pool(x, (2, 2), (2, 2), whole)
@@ -40,14 +40,14 @@ def test_pools_are_the_windows_maxima():
     np.testing.assert_array_equal(max_pool_3x3(x), expected)
 
 
-def test_a_dilated_convolution_sees_every_other_pixel():
+def test_dilated_convolution_samples_every_other_pixel():
     x, kernel = normal(1, 8, 8, 2), normal(3, 3, 2, 4)
     wide = Conv3x3(4, dilation=2).apply({"params": {"kernel": kernel}}, x)
     near = Conv3x3(4).apply({"params": {"kernel": kernel}}, x[:, ::2, 1::2])
     np.testing.assert_allclose(wide[:, ::2, 1::2], near, atol=1e-5)
 
 
-def test_pyramids_bins_may_overlap_and_corners_are_aligned():
+def test_pyramid_bins_may_overlap_and_corners_are_aligned():
     np.testing.assert_allclose(
         average(5, 3),
         [[0.5, 0.5, 0, 0, 0], [0, 1 / 3, 1 / 3, 1 / 3, 0]] + [[0, 0, 0, 0.5, 0.5]],

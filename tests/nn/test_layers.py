@@ -79,7 +79,7 @@ def test_depthwise_equals_the_grouped_convolution(padding, size, stride):
     )
 
 
-def test_keras_padding_is_xla_same_padding():
+def test_keras_padding_equals_xla_same_padding():
     for size in (7, 8):
         x, kernel = normal(0, 1, size, size, 3), normal(1, 3, 3, 3, 40)
         module = layers.Conv3x3(40, 2, padding="keras")
@@ -90,7 +90,7 @@ def test_keras_padding_is_xla_same_padding():
         )
 
 
-def test_dense_1x1_equals_a_product():
+def test_dense_1x1_equals_a_matrix_product():
     module = layers.Dense1x1(4, use_bias=True)
     x, kernel, bias = normal(0, 3, 4, 5, 6), normal(1, 1, 1, 6, 4), normal(2, 4)
     assert_same_function(
@@ -193,7 +193,7 @@ def test_pooling_and_enlarging_keep_bfloat16():
     )
 
 
-def test_a_depthwise_gradient_in_bfloat16_is_added_up_in_float32():
+def test_depthwise_gradient_in_bfloat16_accumulates_in_float32():
     """Of 4096 equal terms, bfloat16 sums would stop growing at 256."""
     x = jnp.ones((1, 64, 64, 2), jnp.bfloat16)
     kernel = jnp.ones((3, 3, 1, 2), jnp.bfloat16)

@@ -161,7 +161,7 @@ def test_attention_in_bfloat16_survives_large_logits():
     np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.02, atol=0.5)
 
 
-def test_normalized_pictures():
+def test_normalized_images():
     x = jnp.array([[0, 127, 255]], jnp.uint8)
     np.testing.assert_allclose(
         normalize(x, "keras"), [[-1, 127 / 127.5 - 1, 1]], atol=1e-6

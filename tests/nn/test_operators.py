@@ -34,7 +34,7 @@ def form(request, monkeypatch):
         ((7, 7), Window(((3, 3), (3, 3)), 2)),
     ],
 )
-def test_a_convolution_has_the_plain_ones_gradient(form, taps, window):
+def test_convolution_gradient_equals_the_plain_one(form, taps, window):
     def plain(x, kernel):
         return lax.conv_general_dilated(
             *(x, kernel, (window.stride, window.stride), window.pads),
@@ -51,7 +51,7 @@ def test_a_convolution_has_the_plain_ones_gradient(form, taps, window):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_depthwise_convolution_is_the_grouped_one(form, stride):
+def test_depthwise_convolution_equals_the_grouped_one(form, stride):
     def plain(x, kernel):
         return lax.conv_general_dilated(
             *(x, kernel, (stride, stride), ((1, 1), (1, 1))),
@@ -68,7 +68,7 @@ def test_a_depthwise_convolution_is_the_grouped_one(form, stride):
     )
 
 
-def test_a_product_is_an_einsum(form):
+def test_product_equals_einsum(form):
     assert_same_function(
         matmul,
         lambda x, kernel: jnp.einsum("bhwi,io->bhwo", x, kernel),
@@ -77,7 +77,7 @@ def test_a_product_is_an_einsum(form):
     )
 
 
-def test_means_over_positions(form, monkeypatch):
+def test_mean_over_positions(form, monkeypatch):
     monkeypatch.setattr(sums, "SMALL", 0)
     x = normal(0, 2, 5, 4, 3)
     means = jax.jit(lambda x: operators.position_means(lambda x: (x, x * x), x))(x)

@@ -60,7 +60,7 @@ def test_an_untrained_state_changes_nothing(variables):
     np.testing.assert_allclose(memory.state.age.value, expected, rtol=1e-4)
 
 
-def test_no_place_is_distrusted_for_good(variables):
+def test_no_position_is_distrusted_forever(variables):
     """However sure the network is that a frame is disturbed, in the end it is seen."""
     own = dict(variables["params"]["prediction_state"])
     own["trust_score"] = jax.tree.map(jnp.zeros_like, own["trust_score"])
@@ -79,7 +79,7 @@ def test_no_place_is_distrusted_for_good(variables):
     assert np.all(np.diff(later) > 0) and later[-1] > 20 * first[0]
 
 
-def test_each_part_can_be_left_out(variables):
+def test_each_part_can_be_disabled(variables):
     for parts in PARTS:
         model = WITH.clone(state_parts=parts)
         own = model.init_memory(1, SIZE, KEY).state
@@ -94,7 +94,7 @@ def test_each_part_can_be_left_out(variables):
         assert ("trust_change" in names) == ("jump" in parts)
 
 
-def test_a_trained_state_says_what_its_equations_say(variables):
+def test_trained_state_follows_its_equations(variables):
     memory, found = roll(WITH, variables)
     _, alone = roll(WITH.single_frame(), variables)
     # A video's first frame has nothing to be corrected by.
@@ -131,7 +131,7 @@ def test_a_trained_state_says_what_its_equations_say(variables):
     np.testing.assert_allclose(memory.state.age.value, age, atol=1e-4)
 
 
-def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
+def test_non_finite_and_missing_frames(variables):
     step = quick_jit(partial(WITH.apply, method="step"))
     memory, _ = step(variables, WITH.init_memory(2, SIZE, KEY), FRAMES[:, 0])
     broken = jnp.asarray(FRAMES[:, 1], jnp.float32).at[0, 3, 3].set(jnp.nan)
@@ -145,7 +145,7 @@ def test_a_frame_that_is_not_finite_and_one_that_is_not_there(variables):
         assert part.count.tolist() == [1, 0]
 
 
-def test_gradients_reach_all_of_it_through_time(variables):
+def test_gradients_reach_every_parameter_through_time(variables):
     fresh = with_fresh_state(variables)
     target = np.random.default_rng(1).integers(0, CLASSES, (2, 8, 16))
     maps = features(fresh)

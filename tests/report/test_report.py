@@ -44,7 +44,7 @@ def page_of(run, *arguments):
     return (run / "report.html").read_text()
 
 
-def test_page_has_all_and_loads_nothing(run, capsys):
+def test_page_is_complete_and_self_contained(run, capsys):
     page = page_of(run)
     assert str(run / "report.html") in capsys.readouterr().out
     for title in ("Training", "Scores", "By class and video", "Confusion", "Speed"):
@@ -66,7 +66,7 @@ def test_charts_are_well_formed(run):
         assert "nan" not in quoted.lower()
 
 
-def test_older_runs_have_gaps_that_are_told(run):
+def test_missing_data_of_older_runs_is_reported(run):
     for file in (run / "overlays").iterdir():
         file.unlink()
     results = json.loads((run / "results.json").read_text())
@@ -84,7 +84,7 @@ def test_newer_evaluation_is_reported(run):
     assert f"{run / 'evaluation'}" in page_of(run)
 
 
-def test_speed_is_told_with_its_machine(run, monkeypatch):
+def test_speed_is_reported_with_its_machine(run, monkeypatch):
     latency = {"steps": 60, "p50_ms": 20.0, "p95_ms": 21.0, "p99_ms": 22, "max_ms": 23}
     machine = {"cpu": "a processor", "cores": 2, "date": "today"}
     found = {"latency": latency, "size": [64, 64], "device": "cpu"}
@@ -103,7 +103,7 @@ def test_speed_is_told_with_its_machine(run, monkeypatch):
         (lambda run: (run / "frames.csv").write_text("a,b\n1,2"), "frames.csv"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(run, damage, told, capsys):
+def test_unreadable_files_are_one_error_line(run, damage, told, capsys):
     damage(run)
     with pytest.raises(SystemExit) as stop:
         main([str(run), "--no-speed"])
@@ -134,7 +134,9 @@ FILES = (
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_random_edits_of_a_run_are_one_line_that_names_the_file(run, name, capsys):
+def test_random_edits_of_a_run_are_one_error_line_that_names_the_file(
+    run, name, capsys
+):
     rng = np.random.default_rng(FILES.index(name))
     path = run / name
     whole = path.read_text()
@@ -156,7 +158,7 @@ def test_random_edits_of_a_run_are_one_line_that_names_the_file(run, name, capsy
     assert refused > 20
 
 
-def test_picked_names_no_other_picture(run, capsys):
+def test_picked_cannot_name_another_image(run, capsys):
     outside = run.parent / "secret.png"
     (run / "overlays" / "best.png").rename(outside)
     path = run / "overlays" / "picked.json"
@@ -185,7 +187,7 @@ def test_a_damaged_picture_is_named(run, capsys):
     assert "worst.png: damaged" in told(run, capsys)
 
 
-def test_a_network_without_memory_is_not_said_to_remember(run):
+def test_report_of_a_network_without_memory_does_not_mention_memory(run):
     results = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps({**results, "thresholds": {}}))
     page = page_of(run)
@@ -193,7 +195,7 @@ def test_a_network_without_memory_is_not_said_to_remember(run):
     assert "This network has no global memory" in page
 
 
-def test_scores_that_nothing_supports_are_absent_in_the_page(run):
+def test_scores_without_support_are_shown_as_absent(run):
     found = evaluated()
     counts = found.counts.copy()
     counts[:, 1:, [0]] = counts[:, 1:, [2]] = 0
@@ -218,14 +220,14 @@ def test_ticks_are_few_and_within(ends):
     assert all(ends[0] <= tick <= ends[1] for tick in found)
 
 
-def test_charts_of_little():
+def test_charts_of_few_values():
     assert "no data" in chart([Line([0], [math.nan])], title="empty")
     assert "<circle" in chart([Line([3], [2.0], "dots")], title="one")
     assert "n/a" in bars([("a", math.nan, None)], title="undefined")
 
 
 @pytest.mark.parametrize("name", ["frames.csv", "metrics.jsonl", "config.json"])
-def test_a_pipe_in_a_run_is_refused_not_waited_for(run, name, capsys):
+def test_named_pipe_in_a_run_is_refused_without_blocking(run, name, capsys):
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
     assert name in told(run, capsys)

@@ -66,7 +66,7 @@ def read(body, suffix=".onnx"):
 
 
 @pytest.mark.parametrize("suffix", FILES)
-def test_what_an_export_writes_is_read(suffix):
+def test_exported_descriptions_are_read(suffix):
     found = read(described(suffix), suffix)
     assert found.interface == ((32, 64), 1, 3, (32, 64))
     assert found.memories == (True, True) and len(found.memory) == len(MEMORY)
@@ -101,7 +101,7 @@ def test_what_an_export_writes_is_read(suffix):
         (("dtype",), ["fp32"], "dtype: must be"),
     ],
 )
-def test_what_cannot_be_names_its_field(place, value, told):
+def test_invalid_values_name_their_field(place, value, told):
     body = described(".onnx")
     *path, last = place
     node = body
@@ -125,7 +125,7 @@ def test_what_cannot_be_names_its_field(place, value, told):
         b'{"size": ' + b"9" * 10_000 + b"}",
     ],
 )
-def test_what_is_no_description(content):
+def test_content_that_is_not_a_description(content):
     with pytest.raises(ValueError, match="json|files"):
         read_description(content, ".jax")
 
@@ -203,18 +203,18 @@ def bytecode(*sections):
 WHOLE = bytecode((1, b"names" * 9), (130, bytes(20_000)), (3, b""), (0, b"texts"))
 
 
-def test_bytecode_whose_lengths_add_up():
+def test_bytecode_with_consistent_lengths():
     check_bytecode(WHOLE)
 
 
 @pytest.mark.parametrize("length", [0, 3, 4, 5, 12, 24, 60, 90, 10_000, -1])
-def test_bytecode_that_was_cut_or_has_more_behind_it(length):
+def test_bytecode_truncated_or_with_trailing_bytes(length):
     for content in (WHOLE[:length], WHOLE[:length] + bytes(7)):
         with pytest.raises(ValueError, match="damaged or truncated"):
             check_bytecode(content)
 
 
-def test_bytecode_with_damage_in_its_outline():
+def test_bytecode_with_a_damaged_section_table():
     outline = [*range(4), *range(6, 15), 24, 25, 26, 72, 73]
     for place in outline:
         content = bytearray(WHOLE)

@@ -47,7 +47,7 @@ def labels_of(network, frames):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stream_is_the_networks_own_step(small, name):
+def test_a_stream_equals_the_step_of_the_network(small, name):
     network = small[name]
     program = compile(network.model, network.variables, size=SIZE)
     memory, frames = program.init_memory(KEY), [frame(i) for i in range(4)]
@@ -66,7 +66,7 @@ def test_a_stream_is_the_networks_own_step(small, name):
         np.testing.assert_array_equal(old, np.asarray(new))
 
 
-def test_streams_out_of_step_do_not_disturb_each_other(small):
+def test_streams_at_different_positions_are_independent(small):
     """TDNet takes another path at every frame: each stream must take its own."""
     network = small["TD2"]
     program = compile(network.model, network.variables, size=SIZE, streams=2)
@@ -94,13 +94,13 @@ def test_the_step_is_exported_and_passes_the_gate(small, name, tmp_path):
     assert found.passed() and not found.remembers and found.resets == 1
 
 
-def test_what_runs_on_the_host_is_not_exported(small):
+def test_networks_that_call_the_host_are_not_exported(small):
     network = small["TAPNet"]
     with pytest.raises(ValueError, match="TAPNet computes a part of its step on the"):
         export_step(network.model, network.variables, Interface(SIZE, 1, 3, SIZE))
 
 
-def test_a_session_of_such_a_network(small):
+def test_session_of_a_network_without_a_stream_program(small):
     network = small["TD2"]
     program = compile(network.model, network.variables, size=SIZE)
     with Session(program) as session:
@@ -116,7 +116,7 @@ def test_a_session_of_such_a_network(small):
     assert KEEP == 0
 
 
-def test_a_session_tells_how_far_each_part_of_a_frame_was_trusted():
+def test_session_reports_the_trust_of_each_part_of_a_frame():
     model = DMNet.tiny(3, local="none", global_memory=False, state=True)
     size, memory = (32, 64), model.init_memory(1, (32, 64), KEY)
     frames = np.random.default_rng(0).integers(0, 256, (1, 3, *size, 3), np.uint8)

@@ -148,7 +148,7 @@ def test_sessions_are_isolated_and_reset_is_fresh(single):
 
 
 @pytest.mark.parametrize("position", [0, 1, 5])
-def test_unusable_frames_leave_no_trace(single, position):
+def test_unusable_frames_do_not_change_the_results_of_others(single, position):
     """With a black, a damaged, a repeated and a wrong frame among them, the others
     come to the same bits."""
     wanted = played(Session(single), range(7))
@@ -166,7 +166,7 @@ def test_unusable_frames_leave_no_trace(single, position):
         assert_equal(got, wanted)
 
 
-def test_a_poisoned_window_is_gone_after_its_length(single, network):
+def test_non_finite_local_memory_recovers_after_its_length(single, network):
     """Whatever made the local memory not finite is flagged, and no longer read soon."""
     with Session(single) as session:
         played(session, range(3))
@@ -190,7 +190,7 @@ def test_video_of_one_frame(single):
         assert session.remembered() == ((0,), (0,))
 
 
-def test_thresholds_change_between_frames_and_nothing_is_compiled(single):
+def test_thresholds_change_without_recompilation(single):
     with Session(single) as session, Session(single) as other:
         played(session, range(2))
         before = session.program
@@ -203,7 +203,7 @@ def test_thresholds_change_between_frames_and_nothing_is_compiled(single):
             session.set_thresholds(min_confidence=np.nan, max_similarity=0.0)
 
 
-def test_threads_step_and_ask_one_session(single):
+def test_threads_step_and_query_one_session(single):
     """None of them finds the memory gone, which a step takes and gives back."""
     with Session(single) as session, ThreadPoolExecutor(3) as pool:
         session.step(tiny_run.picture(0, SIZE)[0])
@@ -217,7 +217,7 @@ def test_threads_step_and_ask_one_session(single):
         assert session.stats()["frames"] == 40
 
 
-def test_a_network_without_memory_remembers_nothing(single):
+def test_a_network_without_memory_stores_nothing(single):
     """Its program has both memories all the same, and says what would be admitted."""
     parts = single.interface, single.init_memory, single._call
     program = Program(*parts, memories=Memories(False, False))
@@ -260,7 +260,7 @@ def resident_bytes():
         return int(file.read().split()[1]) * 4096
 
 
-def test_three_hundred_frames_compile_nothing_and_keep_nothing(single):
+def test_three_hundred_frames_do_not_recompile_or_leak(single):
     stats, compiled, arrays, _ = watch(single, 300)
     assert compiled == [] and arrays == 0
     assert stats["frames"] == stats["latency"]["steps"] == 320
@@ -326,7 +326,7 @@ def test_thresholds_of_an_artifact_are_fixed(artifact):
             session.remembered()
 
 
-def test_artifact_is_for_cpu_and_cuda_and_tells_nothing_of_this_machine(artifact):
+def test_artifact_is_for_cpu_and_cuda_and_does_not_describe_this_machine(artifact):
     body = body_of(artifact)
     assert body["platforms"] == ["cpu", "cuda"]
     assert body["kept"] == list(range(len(body["inputs"])))
@@ -385,7 +385,7 @@ def scrambled(content, body):
 
 
 @pytest.mark.parametrize("change", [wider, cut, scrambled])
-def test_resealed_damage_is_one_line(artifact, tmp_path, change):
+def test_damage_with_a_valid_checksum_is_one_error_line(artifact, tmp_path, change):
     path = resealed(artifact, tmp_path, change)
     with pytest.raises(ArtifactError, match="model.jax: cannot be opened") as caught:
         load_artifact(path)

@@ -56,7 +56,7 @@ def trained(monkeypatch):
     return trained
 
 
-def test_cells_have_runs_of_their_own_and_train_as_long(tmp_path):
+def test_cells_have_separate_runs_and_train_equally_long(tmp_path):
     stages = (
         StageConfig("one", 3, train="single_frame"),
         StageConfig("two", 2, train="memory"),
@@ -93,7 +93,7 @@ def test_unknown_rows_are_named():
         chosen("table2a", ("raunet",))
 
 
-def test_what_is_finished_is_not_trained_again(tmp_path, trained):
+def test_finished_cells_are_not_trained_again(tmp_path, trained):
     row, flags = ROW["lwanet"], SeriesFlags(fold="all")
     cell = cell_config(recipe(tmp_path), row)
     assert tables.scores_of(cell, row, flags) == {}
@@ -131,7 +131,7 @@ def test_rows_with_memories_share_the_single_frame_stage(tmp_path, trained):
     assert parts(run, row) == (run,)
 
 
-def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
+def test_failed_training_ends_the_table(tmp_path, trained):
     row = ROW["lwanet"]
     trained.status = 2
     cell = cell_config(recipe(tmp_path), row)
@@ -139,7 +139,7 @@ def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
     assert len(trained.asked) == 1
 
 
-def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch):
+def test_stop_request_is_forwarded_once(tmp_path, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text(
         "import os, signal, sys, time\n"
@@ -151,12 +151,12 @@ def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch):
     assert tables.train_process(tmp_path / "x.json") == 143
 
 
-def test_a_row_is_trained_by_the_command_that_a_wheel_has(tmp_path, capfd):
+def test_rows_are_trained_by_the_installed_command(tmp_path, capfd):
     assert tables.train_process(tmp_path / "x.json") == 2
     assert "x.json: no such config file" in capfd.readouterr().err
 
 
-def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):
+def test_unmeasured_cells_stay_empty(tmp_path, capsys):
     (tmp_path / "recipe.py").write_text(
         "from dmnet_jax.config import *\n"
         "def get_config(): return Config(name='x', data=DataConfig(size=(64, 96)))\n"
@@ -176,7 +176,7 @@ def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):
     assert "miou" not in rows[0] and rows[0]["encoder"] == "random"
 
 
-def test_mistakes_are_one_line(capsys):
+def test_mistakes_are_one_error_line(capsys):
     for arguments, said in (
         ([], "say first which: table1, table2a, table2b"),
         (["table1", "--methods", "unet"], "--methods unet: table1 has ternausnet16"),

@@ -64,7 +64,7 @@ def torn(found, clean):
 
 
 @pytest.mark.parametrize("kind", ["h264", "mpeg2", "mpeg2-b", "mpeg4"])
-def test_of_every_damaged_packet_its_own_frame_is_marked(kind, clips, tmp_path):
+def test_frame_of_each_damaged_packet_is_marked(kind, clips, tmp_path):
     clean, missed = read(clips(kind)), []
     assert not marked(clean)
     for number, time in enumerate(times(clips(kind))):
@@ -154,7 +154,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("remark", HARMLESS)
-def test_remarks_withhold_nothing(remark, clips, tmp_path):
+def test_decoder_remarks_do_not_mark_frames(remark, clips, tmp_path):
     kind, change = HARMLESS[remark]
     clean = read(clips(kind))
     path = tmp_path / f"odd.{KINDS[kind][1]}"
@@ -163,7 +163,7 @@ def test_remarks_withhold_nothing(remark, clips, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc"])
-def test_a_refused_packet_is_left_out_and_counted(kind, clips, tmp_path):
+def test_rejected_packet_is_skipped_and_counted(kind, clips, tmp_path):
     path = tmp_path / f"cut.{KINDS[kind][1]}"
     rewritten(clips(kind), path, lambda index, x: x[: len(x) // 2] if index == 5 else x)
     source = VideoFile(path)
@@ -172,7 +172,7 @@ def test_a_refused_packet_is_left_out_and_counted(kind, clips, tmp_path):
     assert len(list(source)) and source.faults["undecodable"] == 1, "of one reading"
 
 
-def test_videos_read_side_by_side_do_not_hear_each_other(clips, tmp_path):
+def test_decoder_logs_of_parallel_videos_are_separate(clips, tmp_path):
     noisy = rewritten(
         clips("mjpeg"),
         tmp_path / "noisy.avi",
@@ -194,7 +194,7 @@ def test_videos_read_side_by_side_do_not_hear_each_other(clips, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mpeg2", "mjpeg"])
-def test_a_video_that_was_cut_short_says_so(kind, tmp_path):
+def test_truncated_video_is_reported(kind, tmp_path):
     codec, suffix, settings = KINDS[kind]
     # An MP4 whose end is missing is refused when it is opened: its index is there.
     whole = video(tmp_path / f"whole.{suffix}", codec, 60, **settings)
@@ -231,7 +231,7 @@ def test_a_clock_that_jumps_is_bridged(parts, clips, tmp_path):
         ({"degrees": 90, "hflip": True}, lambda x: x.transpose(1, 0, 2)[::-1, ::-1]),
     ],
 )
-def test_frames_are_as_they_are_to_be_shown(turn, wanted, clips, tmp_path):
+def test_frames_are_rotated_for_display(turn, wanted, clips, tmp_path):
     path = rewritten(clips("h264"), tmp_path / "turned.mp4", turn=turn)
     stored = next(iter(VideoFile(clips("h264")))).image
     shown = next(iter(VideoFile(path))).image
@@ -239,7 +239,7 @@ def test_frames_are_as_they_are_to_be_shown(turn, wanted, clips, tmp_path):
 
 
 @pytest.mark.parametrize("rotation", [0, 90, -90, -180, 45])
-def test_a_turn_beside_side_data_that_pyav_does_not_know(rotation):
+def test_rotation_beside_side_data_unknown_to_pyav(rotation):
     class Frame:
         def __init__(self):
             self.rotation = rotation
@@ -284,9 +284,7 @@ def test_frames_are_freed_as_they_are_read(kind, clips):
         ("huffyuv", "a.avi", {"pix_fmt": "yuv422p"}),
     ],
 )
-def test_whole_videos_of_other_kinds_are_as_ffmpeg_decodes_them(
-    codec, name, settings, tmp_path
-):
+def test_intact_videos_of_other_codecs_equal_ffmpeg(codec, name, settings, tmp_path):
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
     path = video(tmp_path / name, codec, 8, **settings)
@@ -306,14 +304,14 @@ def test_names_that_look_like_addresses(clips, tmp_path, monkeypatch):
         assert len(list(open_source(name))) == 16
 
 
-def test_a_strip_of_a_video_is_refused_before_it_is_decoded(tmp_path):
+def test_video_of_extreme_aspect_is_refused_before_decoding(tmp_path):
     path = video(tmp_path / "strip.mp4", "mpeg4", 1, size=(16, 512))
     with pytest.raises(SourceError, match="strip.mp4: 512x16 .*as long as"):
         VideoFile(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_damage_is_marked_or_one_error(kind, clips, tmp_path):
+def test_random_damage_is_marked_or_raises_one_error(kind, clips, tmp_path):
     """Bytes changed, left out or put in, wherever they are in the file."""
     rng, whole = random.Random(0), clips(kind).read_bytes()
     path = tmp_path / f"bad{clips(kind).suffix}"

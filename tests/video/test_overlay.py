@@ -25,7 +25,7 @@ def make_frame(size=(40, 60)):
 
 
 @pytest.mark.parametrize("outline", [True, False])
-def test_overlay_paints_regions_and_nothing_else(outline):
+def test_overlay_paints_only_regions(outline):
     image, label = make_frame()
     before = image.copy()
     painted = overlay(image, label, alpha=0.3, outline=outline)
@@ -57,7 +57,7 @@ def test_overlay_extremes():
     assert changed[400, 121] and not changed[400, 124] and not changed[400, 119]
 
 
-def test_overlay_mistakes_are_told():
+def test_overlay_mistakes_are_reported():
     image, label = make_frame()
     with pytest.raises(ValueError, match="must be uint8"):
         overlay(image[..., 0], label)
@@ -71,7 +71,7 @@ def test_overlay_mistakes_are_told():
         legend(["class"] * 13)
 
 
-def test_palette_tells_classes_apart_without_hue():
+def test_palette_is_distinguishable_without_hue():
     # Seven instrument types by a protanope's and a deuteranope's view (Viénot et al.,
     # 1999: linear RGB with red and green mixed to one channel).
     linear = (np.array(PALETTE[:8], float) / 255) ** 2.2
@@ -96,7 +96,7 @@ def test_legend_shows_every_class_and_wraps():
         assert colors >= set(PALETTE[1:4]) and PALETTE[4] not in colors
 
 
-def test_panels_hold_the_frame_the_prediction_and_the_truth():
+def test_panels_show_frame_prediction_and_ground_truth():
     image, label = make_frame((120, 160))
     label[40:100, 60:150] = 3
     prediction = np.where(label == 255, 0, np.roll(label, 3, axis=1))
@@ -115,7 +115,7 @@ def test_panels_hold_the_frame_the_prediction_and_the_truth():
     assert alone.width == 2 * 160 + 8
 
 
-def test_contact_sheet_puts_every_picture_whole():
+def test_contact_sheet_shows_every_image_uncropped():
     rng = np.random.default_rng(1)
     sizes = [[(4, 6), (8, 5)], [(3, 9)]]
     rows = [[rng.integers(0, 200, (*s, 3), np.uint8) for s in row] for row in sizes]

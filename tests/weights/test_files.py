@@ -63,7 +63,7 @@ def test_safetensors_round_trip(tmp_path: Path) -> None:
     assert read_metadata(path) == {"licence": "none"}
 
 
-def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+def test_changed_byte_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     write_safetensors(path, {"w": np.zeros(4, np.float32)}, {})
     content = bytearray(path.read_bytes())
@@ -101,7 +101,7 @@ def test_unknown_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
         write_safetensors(tmp_path / "none" / "w.safetensors", {}, {})
 
 
-def test_rearrange_turns_kernels() -> None:
+def test_rearrange_transposes_kernels() -> None:
     """The same convolution, written in each framework's order, becomes one array."""
     kernel = np.random.default_rng(0).normal(size=(3, 3, 5, 7)).astype(np.float32)
     depthwise = kernel[:, :, :1]
@@ -135,7 +135,7 @@ def test_rearrange_turns_kernels() -> None:
         ("batch_stats/stem_norm/var", -1.0, "variance cannot be negative"),
     ],
 )
-def test_numbers_that_no_network_has_are_refused(
+def test_implausible_values_are_refused(
     tmp_path: Path, suffix: str, name: str, value: float, said: str
 ) -> None:
     array = np.ones((3, 4), np.float32)
@@ -151,7 +151,7 @@ def test_numbers_that_no_network_has_are_refused(
     assert main(["convert", str(path), str(out)]) == 2 and not out.exists()
 
 
-def test_arrays_of_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_empty_arrays_are_refused(tmp_path: Path) -> None:
     for array in (np.array(["text"]), np.array([1j]), np.array([0], "M8[s]")):
         np.savez(tmp_path / "w.npz", w=array)
         with pytest.raises(WeightsError, match="not numeric"):
@@ -163,7 +163,7 @@ def test_arrays_of_no_numbers_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
-def test_random_damage_ends_in_the_one_error(tmp_path: Path, suffix: str) -> None:
+def test_random_damage_raises_only_weights_error(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
     whole = tmp_path / f"whole.{suffix}"
     arrays = {f"a/{i}/var": rng.random((2, 3, i + 1), np.float32) for i in range(4)}

@@ -58,7 +58,7 @@ def build(name):
         ("td2_psp18", resnet_table(resnet.RESNET18), ("branch_1",)),
     ],
 )
-def test_every_array_arrives(tmp_path, name, table, at):
+def test_every_array_is_imported(tmp_path, name, table, at):
     pytest.importorskip("cv2")
     variables = blank(build(name))
     encoder = {}
@@ -115,7 +115,7 @@ def test_lwanet_starts_from_the_shipped_encoder_but_for_its_first_expansion():
     )
 
 
-def test_an_encoder_without_weights_says_so(caplog):
+def test_encoder_without_weights_is_logged(caplog):
     config = Config(
         model=ModelConfig(name="lwanet"), optim=OptimConfig(), data=DataConfig()
     )
