@@ -135,7 +135,7 @@ def quantize(
         # The key as it is written in existing artifacts.
         report["labelled"] = report.pop("labeled")
         about |= {**report, "drop": found.drop}
-        _tell(found.told())
+        _tell(found.summary())
         if found.drop <= max_drop:
             return _written(float32, made, description.interface, about), about
         if count == GIVEN_BACK[-1]:

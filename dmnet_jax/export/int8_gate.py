@@ -41,7 +41,7 @@ class Int8Gate:
         """mIoU lost by int8; negative if it gains."""
         return self.miou_float32 - self.miou_int8
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """Returns a one-line summary."""
         line = (
             f"int8 {self.miou_int8:.4f} mIoU, float32 {self.miou_float32:.4f}, on "

@@ -86,10 +86,10 @@ def admissible(
     check_item(ring, candidate.item, "item")
     check_scalar(candidate.confidence, "float", "confidence")
     check_scalar(candidate.frame, "int", "frame")
-    wanted = policy(ring, candidate)
-    check_scalar(wanted, "bool", "the policy's answer")
+    decision = policy(ring, candidate)
+    check_scalar(decision, "bool", "the policy's answer")
     finite = all_finite((candidate.item, candidate.confidence))
-    return finite & (wanted | (ring.count == 0))
+    return finite & (decision | (ring.count == 0))
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:

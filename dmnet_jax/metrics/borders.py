@@ -118,10 +118,10 @@ def flicker_counts(
     return np.array([np.count_nonzero(changed), np.count_nonzero(cells)], np.int64)
 
 
-def _extent(there: NDArray[np.bool_]) -> slice:
+def _extent(mask: NDArray[np.bool_]) -> slice:
     """Returns the range of True elements, extended by one on both sides."""
-    found = np.flatnonzero(there)
-    return slice(max(found[0] - 1, 0), found[-1] + 2)
+    indices = np.flatnonzero(mask)
+    return slice(max(indices[0] - 1, 0), found[-1] + 2)
 
 
 def _border(mask: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -115,8 +115,10 @@ class ComparedNetwork(VideoSegmenter):
         videos, length, height, width = batch.frames.shape[:4]
         memory = self.init_memory(videos, (height, width), key)
         for t in range(length - 1):
-            there = batch.frames_mask[:, t]
-            memory, _ = self.step(memory, batch.frames[:, t], active=there, train=train)
+            present = batch.frames_mask[:, t]
+            memory, _ = self.step(
+                memory, batch.frames[:, t], active=present, train=train
+            )
             memory = jax.lax.stop_gradient(memory)
         return self.step(memory, batch.frames[:, -1], train=train)[1]
 

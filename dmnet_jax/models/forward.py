@@ -96,16 +96,16 @@ def rollout(
         return jnp.moveaxis(x, 1, 0).reshape(-1, truncate, videos, *x.shape[2:])
 
     def piece(
-        module: DMNet, memory: DualMemory, seen: tuple[Array, Array]
+        module: DMNet, memory: DualMemory, inputs: tuple[Array, Array]
     ) -> tuple[DualMemory, Output]:
-        frames, there = seen
+        frames, present = inputs
         features = module.encode(flat(frames), train=batch_statistics)
         features = jax.tree.map(
             lambda x: x.reshape(truncate, videos, *x.shape[1:]), features
         )
         memory = jax.lax.stop_gradient(memory)
         roll = nn.scan(partial(_update, train=train), **ROLLED)
-        return roll(module, memory, (features, there))
+        return roll(module, memory, (features, present))
 
     # Running statistics are carried from chunk to chunk if they are updated.
     variables = dict(ROLLED)
@@ -128,12 +128,12 @@ def sequences(
     The encoder is not trained, and the gradient flows through the whole sequence.
     """
     maps = [jnp.moveaxis(batch[name], 1, 0).astype(model.dtype) for name in FEATURES]
-    seen = Features(*maps), batch["frames_mask"].T
-    length, videos, h, w, _ = seen[0].top.shape
+    inputs = Features(*maps), batch["frames_mask"].T
+    length, videos, h, w, _ = inputs[0].top.shape
     slots = min(length, model.global_size)
     memory = model.init_memory(videos, (32 * h, 32 * w), key, global_size=slots)
     roll = nn.scan(partial(_update, train=train), **ROLLED)
-    _, outputs = roll(model, memory, seen)
+    _, outputs = roll(model, memory, inputs)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
 
 
@@ -146,25 +146,27 @@ def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) ->
     length, videos, h, w, _ = decoded.top.shape
     memory = model.init_memory(videos, (32 * h, 32 * w), key)
 
-    def one(module: DMNet, state: Any, seen: tuple[Decoded, Array]) -> tuple[Any, Any]:
-        frame, there = seen
+    def one(
+        module: DMNet, state: Any, inputs: tuple[Decoded, Array]
+    ) -> tuple[Any, Any]:
+        frame, present = inputs
         maps = frame.fine.astype(model.dtype), frame.top.astype(model.dtype)
         logits = frame.logits.astype(jnp.float32)
-        logits, state, trust = module.prediction_state(state, logits, *maps, there)
+        logits, state, trust = module.prediction_state(state, logits, *maps, present)
         return state, (logits, trust)
 
-    seen = decoded, batch["frames_mask"].T
-    _, found = nn.scan(one, **ROLLED)(model, memory.state, seen)
-    logits, trust = (jnp.moveaxis(x, 0, 1) for x in found)
+    inputs = decoded, batch["frames_mask"].T
+    _, outputs = nn.scan(one, **ROLLED)(model, memory.state, inputs)
+    logits, trust = (jnp.moveaxis(x, 0, 1) for x in outputs)
     nothing = jnp.zeros((videos, length))
     return Output(logits, nothing, nothing, nothing > 0, trust)
 
 
 def _update(
-    module: DMNet, memory: DualMemory, seen: tuple[Features, Array], *, train: bool
+    module: DMNet, memory: DualMemory, inputs: tuple[Features, Array], *, train: bool
 ) -> tuple[DualMemory, Output]:
-    features, there = seen
-    return module.update(memory, features, active=there, train=train)
+    features, present = inputs
+    return module.update(memory, features, active=present, train=train)
 
 
 FORWARD: Mapping[str, Forward] = {

@@ -101,8 +101,8 @@ def read_description(content: bytes, suffix: str) -> Description:
     memory = _tensors(body, "memory")
     _check_memory(memory, interface.streams, suffix)
     inputs, outputs = _expected(interface, memory, suffix)
-    for name, wanted in (("inputs", inputs), ("outputs", outputs)):
-        _check_same(name, _tensors(body, name), wanted)
+    for name, expected in (("inputs", inputs), ("outputs", outputs)):
+        _check_same(name, _tensors(body, name), expected)
     dtype = body.get("dtype", "fp32")
     if dtype not in DTYPES:
         raise ValueError(f"dtype: must be {', '.join(DTYPES)}, not {_short(dtype)}")
@@ -121,15 +121,19 @@ def check_declared(
     _check_same("outputs", outputs, description.outputs)
 
 
-def _check_same(where: str, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
-    if len(found) != len(wanted):
-        raise ValueError(f"{where}: expected {len(wanted)} arrays, found {len(found)}")
-    for one, other in zip(found, wanted, strict=True):
+def _check_same(
+    where: str, found: Sequence[Tensor], expected: Sequence[Tensor]
+) -> None:
+    if len(found) != len(expected):
+        raise ValueError(
+            f"{where}: expected {len(expected)} arrays, found {len(found)}"
+        )
+    for one, other in zip(found, expected, strict=True):
         if one != other:
-            raise ValueError(f"{where}: must be {_told(other)}, not {_told(one)}")
+            raise ValueError(f"{where}: must be {_summary(other)}, not {_summary(one)}")
 
 
-def _told(tensor: Tensor) -> str:
+def _summary(tensor: Tensor) -> str:
     return f"{tensor.name[:80]!r} {tensor.dtype[:20]}{list(tensor.shape)}"
 
 
@@ -192,13 +196,13 @@ def _check_memory(memory: tuple[Tensor, ...], streams: int, suffix: str) -> None
     found = {leaf.name: (leaf.shape, leaf.dtype) for leaf in memory}
     for name, what in needed.items():
         if found.get(name) != what:
-            raise ValueError(f"memory: must contain {_told(Tensor(name, *what))}")
+            raise ValueError(f"memory: must contain {_summary(Tensor(name, *what))}")
     total = 0
     for leaf in memory:
         if leaf.dtype not in _ITEM_BYTES:
-            raise ValueError(f"memory: {_told(leaf)} has an unsupported dtype")
+            raise ValueError(f"memory: {_summary(leaf)} has an unsupported dtype")
         if leaf.shape[:1] != (streams,):
-            raise ValueError(f"memory: {_told(leaf)} is not for {streams} streams")
+            raise ValueError(f"memory: {_summary(leaf)} is not for {streams} streams")
         total += math.prod(leaf.shape) * _ITEM_BYTES[leaf.dtype]
     if total > MAX_BYTES:
         raise ValueError(

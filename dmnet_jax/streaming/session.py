@@ -344,8 +344,8 @@ class Session:
             stamps = jax.device_get([ring.stamp[0] for ring in rings])
         return Remembered(
             *(
-                tuple(sorted(stamp[stamp >= 0].tolist())) if there else ()
-                for stamp, there in zip(stamps, self.program.memories, strict=True)
+                tuple(sorted(stamp[stamp >= 0].tolist())) if enabled else ()
+                for stamp, enabled in zip(stamps, self.program.memories, strict=True)
             )
         )
 

@@ -74,8 +74,8 @@ def test_all_parts_are_written_and_not_measured_again(measured, tmp_path, capsys
     text = (tmp_path / "gpu.md").read_text()
     for piece in ("| stream", "1.0e-03", "torch.compile", "64 ", "no memory", "1 MiB"):
         assert piece in text, piece
-    known = json.loads((tmp_path / "gpu.json").read_text())
-    assert set(known) >= {"machine", "command", "checks", "live", "training"}
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(report) >= {"machine", "command", "checks", "live", "training"}
     command.main(flags)
     assert len(measured) == 4
 
@@ -110,12 +110,12 @@ def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
     random = partial(Config, model=ModelConfig(pretrained="none"))
     monkeypatch.setattr(gpu_checks, "Config", random)
     with tiny_run.shallow():
-        found, _ = gpu_checks.prepare(LiveCase((64, 96)), tmp_path, "jax checks")
-    assert found["stream"] == {"labels": 0.0, "admitted": 0.0}
-    assert found["rounded"]["labels"] < 1e-2
+        result, _ = gpu_checks.prepare(LiveCase((64, 96)), tmp_path, "jax checks")
+    assert result["stream"] == {"labels": 0.0, "admitted": 0.0}
+    assert result["rounded"]["labels"] < 1e-2
     # A network that was never trained is nearly undecided everywhere.
-    assert found["bfloat16"]["labels"] < 0.5
-    assert "golden" not in found
+    assert result["bfloat16"]["labels"] < 0.5
+    assert "golden" not in result
 
 
 @pytest.mark.parametrize("flag", ["--seconds", "--minutes"])

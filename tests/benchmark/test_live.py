@@ -68,8 +68,8 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     flags = ["--sizes", "64x96", "--rounds", "2", "--peers", "--out", str(tmp_path)]
     assert command.main([*flags, "--streams", "1", "2"]) == 1
     printed = capsys.readouterr()
-    there = ["jax", "jax", "torch", "authors", "export", "export-int8"]
-    assert Quick.order == there + there[::-1]
+    contestants = ["jax", "jax", "torch", "authors", "export", "export-int8"]
+    assert Quick.order == contestants + contestants[::-1]
     assert "refused: its outputs differ (labels by 5.0e-01)" in printed.out
     assert "0.50 [0.50..0.50]" in printed.out and "500.0" in printed.out
     assert "onnxruntime not installed" in printed.out
@@ -106,8 +106,8 @@ def test_a_gpu_may_round(quick, capsys, monkeypatch):
 
 
 def test_reference_is_always_measured(quick, capsys):
-    asked = ["--streams", "4", "--dtypes", "bfloat16", "--rounds", "1"]
-    assert command.main(asked) == 0
+    flags = ["--streams", "4", "--dtypes", "bfloat16", "--rounds", "1"]
+    assert command.main(flags) == 0
     assert Quick.order == ["jax", "jax"]
     assert "4 streams, 1 in flight: 1.00 M parameters" in capsys.readouterr().out
 
@@ -123,8 +123,8 @@ def test_a_video_fills_the_memory_before_it_is_compared():
     case = LiveCase((64, 96), streams=2)
     pictures = live_case.scenes(case)
     assert pictures.shape == (4, 2, 64, 96, 3) and pictures.dtype == np.uint8
-    shown = [live_case.checked_scene(k) for k in range(live_case.CHECKED)]
-    assert set(shown[: live_case.FILLED]) == set(range(4))
+    scenes = [live_case.checked_scene(k) for k in range(live_case.CHECKED)]
+    assert set(scenes[: live_case.FILLED]) == set(range(4))
     following = live_case.timed_frames(case)
     first = [following() for _ in range(17)]
     assert all((frame == pictures[0]).all() for frame in first[:16])
@@ -153,12 +153,12 @@ def test_differences_are_detected():
     other = {name: np.array(value) for name, value in outputs.items()}
     other["labels"][-1] += 1
     other["admitted"][3] ^= True
-    found = live_case.differences(other, outputs)
-    assert found["labels"] == pytest.approx(1 / (frames - live_case.FILLED))
-    assert found["admitted"] == pytest.approx(1 / frames)
+    result = live_case.differences(other, outputs)
+    assert result["labels"] == pytest.approx(1 / (frames - live_case.FILLED))
+    assert result["admitted"] == pytest.approx(1 / frames)
     other["distance"][2] = np.nan
-    found = live_case.differences(other, outputs)
-    assert not found["distance"] <= live.TOLERANCE["distance"]
+    result = live_case.differences(other, outputs)
+    assert not result["distance"] <= live.TOLERANCE["distance"]
 
 
 @pytest.mark.parametrize(
@@ -185,10 +185,10 @@ def test_mistakes_are_one_error_line(flags, message, capsys, monkeypatch):
 def test_help_states_its_limits(capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["--help"])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert told.count("For research use; not a medical device.") == 1
-    assert "training --help" in told
+    assert output.count("For research use; not a medical device.") == 1
+    assert "training --help" in output
 
 
 def test_processes_share_an_allocator(monkeypatch):

@@ -57,8 +57,8 @@ def test_differences_are_relative_and_miss_nothing(tmp_path):
     }
     save_file({name: np.asarray(a) for name, a in arrays.items()}, reference)
     moved = {**arrays, "loss": np.float64(2.2), "gradient/b": np.ones(1)}
-    found = differences(moved, reference)
-    assert found == {"loss": pytest.approx(0.1), "logits": 0, "gradient": 0}
+    result = differences(moved, reference)
+    assert result == {"loss": pytest.approx(0.1), "logits": 0, "gradient": 0}
     with pytest.raises(AssertionError, match="gradient/a"):
         differences({"loss": arrays["loss"], "logits": arrays["logits"]}, reference)
 

@@ -46,10 +46,10 @@ def predictions():
 ABOUT = {"fold": 2, "split_sha256": "5" * 64, "config": {"name": "x"}}
 
 
-def rows_of(found):
+def rows_of(result):
     """Columns of an evaluation, by plain calls of the metrics."""
     before = {}
-    for video, now in found:
+    for video, now in result:
         counts = frame_counts(now.label, now.truth, 3)
         surface = [math.nan] + [
             normalized_surface_distance(now.label, now.truth, c, 2) for c in (1, 2)
@@ -134,12 +134,12 @@ def test_results_hold_surface_distance_flicker_and_training_time_score(
         (slice(None), surface),
         (second, surface["videos"]["video1"]),
     ):
-        want = evaluation.surface[frames][:, 1:].mean(0)
-        np.testing.assert_allclose(list(entry["per_class"].values()), want)
-        np.testing.assert_allclose(entry["mean"], want.mean())
-    shown = [r for video, r in predictions() if video == 1]
-    want = flicker([r.label for r in shown], [r.truth for r in shown])
-    np.testing.assert_allclose(results["flicker"]["videos"]["video1"], want)
+        expected = evaluation.surface[frames][:, 1:].mean(0)
+        np.testing.assert_allclose(list(entry["per_class"].values()), expected)
+        np.testing.assert_allclose(entry["mean"], expected.mean())
+    outputs = [r for video, r in predictions() if video == 1]
+    expected = flicker([r.label for r in outputs], [r.truth for r in outputs])
+    np.testing.assert_allclose(results["flicker"]["videos"]["video1"], expected)
     low, high = results["flicker"]["interval_95"]
     assert low <= results["flicker"]["share"] <= high
     inflated = results["curiosities"]["ternaus_validation"]
@@ -203,7 +203,7 @@ def test_tables_name_classes_and_protocols(folder, evaluation):
     assert (folder / "results.md").read_text() == text + "\n"
     for name in (*CLASSES[1:], *PROTOCOLS, "IoU, pixels pooled", "Dice, pixels pooled"):
         assert name in text
-    for said in (
+    for line in (
         "| A   | ternaus ",
         "| F   | global ",
         "surface distance at 2 px",
@@ -211,7 +211,7 @@ def test_tables_name_classes_and_protocols(folder, evaluation):
         "not for reporting: ternaus_validation",
         "scored at the network's input size (64x64), logits resized by nearest",
     ):
-        assert said in text
+        assert line in text
 
 
 def test_overlays_of_each_video_and_a_sheet(tmp_path):

@@ -92,9 +92,11 @@ def test_chunks_equal_the_live_stream(live_step, length):
 def test_gate_decides_alike_in_chunks_and_live(live_step):
     """A bound between the similarities seen lets some frames in and not others."""
     measured = streamed(live_step, with_thresholds(*EVERYTHING), 0, 13)
-    seen = np.sort([float(output.similarity[0]) for output in measured[1:]])
-    gap = np.diff(seen).argmax()
-    variables = with_thresholds(-np.inf, (seen[gap] + seen[gap + 1]) / 2)
+    similarities = np.sort([float(output.similarity[0]) for output in measured[1:]])
+    gap = np.diff(similarities).argmax()
+    variables = with_thresholds(
+        -np.inf, (similarities[gap] + similarities[gap + 1]) / 2
+    )
     results = list(predict_video(network()[0], variables, Videos((13,)), 0))
     assert_streams_equal(results, streamed(live_step, variables, 0, 13))
     admitted = [result.admitted for result in results]
@@ -102,22 +104,22 @@ def test_gate_decides_alike_in_chunks_and_live(live_step):
 
 
 def test_counts_equal_the_metrics_of_the_predictions():
-    source, shown = Videos((12, 3), frozenset({1})), []
+    source, results = Videos((12, 3), frozenset({1})), []
     model, _ = network()
     variables = with_thresholds(*EVERYTHING)
-    found = evaluate(
-        model, variables, source, on_frame=lambda video, r: shown.append((video, r))
+    evaluated = evaluate(
+        model, variables, source, on_frame=lambda video, r: results.append((video, r))
     )
-    assert len(shown) == 15 and sum(r.truth is None for _, r in shown) == 2
-    labeled = [(video, r) for video, r in shown if r.truth is not None]
-    assert found.counts.shape == (13, 3, 3)
+    assert len(results) == 15 and sum(r.truth is None for _, r in results) == 2
+    labeled = [(video, r) for video, r in results if r.truth is not None]
+    assert evaluated.counts.shape == (13, 3, 3)
     for i, (video, result) in enumerate(labeled):
         expected = frame_counts(result.label, picture(result.frame, seed=video)[1], 3)
-        np.testing.assert_array_equal(found.counts[i], expected)
-        assert found.videos[i] == f"video{video}"
-        assert found.frames[i] == f"f{result.frame}"
-        assert found.confidence[i] == result.confidence
-    assert found.score == summarize(found.counts, protocol="global")["iou"]
+        np.testing.assert_array_equal(evaluated.counts[i], expected)
+        assert evaluated.videos[i] == f"video{video}"
+        assert evaluated.frames[i] == f"f{result.frame}"
+        assert evaluated.confidence[i] == result.confidence
+    assert evaluated.score == summarize(evaluated.counts, protocol="global")["iou"]
 
 
 class Brightness(VideoSegmenter):
@@ -164,38 +166,42 @@ def by_hand(source, frame, *, repeat):
 @pytest.mark.parametrize(("score_at", "repeat"), [("label", 12), ("input", 4)])
 def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
     """No gate, no parameters; all measures against plain calls of the metrics."""
-    source, shown = LargeLabels((CHUNK + 2,), frozenset({2})), []
+    source, results = LargeLabels((CHUNK + 2,), frozenset({2})), []
     rules = Scoring(score_at, "nearest", tolerance_px=2)
-    found = evaluate(
+    evaluated = evaluate(
         Brightness(),
         {"params": {"none": np.zeros(1)}},
         source,
         scoring=rules,
-        on_frame=lambda _, result: shown.append(result),
+        on_frame=lambda _, result: results.append(result),
     )
     side = 16 * repeat
-    assert found.size == (side, side) and found.scoring == rules
-    labeled = [r for r in shown if r.truth is not None]
-    assert len(shown) == CHUNK + 2 and len(labeled) == CHUNK + 1
+    assert evaluated.size == (side, side) and evaluated.scoring == rules
+    labeled = [r for r in results if r.truth is not None]
+    assert len(results) == CHUNK + 2 and len(labeled) == CHUNK + 1
     for i, result in enumerate(labeled):
         label = by_hand(source, result.frame, repeat=repeat)
         truth = picture(result.frame)[1]
         truth = truth if score_at == "input" else truth.repeat(3, 0).repeat(3, 1)
         np.testing.assert_array_equal(result.label, label)
         np.testing.assert_array_equal(result.truth, truth)
-        np.testing.assert_array_equal(found.counts[i], frame_counts(label, truth, 3))
+        np.testing.assert_array_equal(
+            evaluated.counts[i], frame_counts(label, truth, 3)
+        )
         for c in (1, 2):
-            want = normalized_surface_distance(label, truth, c, 2)
-            np.testing.assert_allclose(found.surface[i, c], want)
-    want = sum(confusion_matrix(r.label, r.truth, 3) for r in labeled)
-    np.testing.assert_array_equal(found.confusion, want)
+            expected = normalized_surface_distance(label, truth, c, 2)
+            np.testing.assert_allclose(evaluated.surface[i, c], expected)
+    expected = sum(confusion_matrix(r.label, r.truth, 3) for r in labeled)
+    np.testing.assert_array_equal(evaluated.confusion, expected)
     # The frame after the one without a label has nothing to be compared with.
-    assert found.flicker[0].tolist() == found.flicker[2].tolist() == [0, 0]
+    assert evaluated.flicker[0].tolist() == evaluated.flicker[2].tolist() == [0, 0]
     tail = labeled[2:]
-    changed, counted = found.flicker[2:].sum(0)
-    want = flicker(np.stack([r.label for r in tail]), np.stack([r.truth for r in tail]))
-    assert counted and changed / counted == want
-    assert np.isneginf(found.similarity).all() and not found.admitted.any()
+    changed, counted = evaluated.flicker[2:].sum(0)
+    expected = flicker(
+        np.stack([r.label for r in tail]), np.stack([r.truth for r in tail])
+    )
+    assert counted and changed / counted == expected
+    assert np.isneginf(evaluated.similarity).all() and not evaluated.admitted.any()
 
 
 def test_bilinear_is_the_default_and_differs_from_nearest():
@@ -225,10 +231,10 @@ def test_each_video_starts_from_an_empty_memory(live_step):
     assert both[0].similarity == -np.inf
     assert_streams_equal(both, streamed(live_step, variables, 1, 11))
     # Another first video changes nothing in the second.
-    found = evaluate(model, variables, Videos((2, 11)))
-    second = found.videos == "video1"
-    assert found.confidence[second].tolist() == [r.confidence for r in both]
-    assert np.isneginf(found.similarity[[0, 2]]).all()
+    result = evaluate(model, variables, Videos((2, 11)))
+    second = result.videos == "video1"
+    assert result.confidence[second].tolist() == [r.confidence for r in both]
+    assert np.isneginf(result.similarity[[0, 2]]).all()
 
 
 def test_calibration_is_the_mean_over_all_frames(live_step):
@@ -265,8 +271,8 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
 def test_nothing_is_admitted_without_a_global_memory():
     model, variables = network()
     alone = model.clone(local="none", global_memory=False)
-    found = evaluate(alone, variables, Videos((3,)))
-    assert not found.admitted.any() and np.all(np.isneginf(found.similarity))
+    result = evaluate(alone, variables, Videos((3,)))
+    assert not result.admitted.any() and np.all(np.isneginf(result.similarity))
 
 
 @pytest.mark.parametrize(

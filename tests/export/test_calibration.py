@@ -19,10 +19,10 @@ def test_calibration_inputs_come_from_the_running_stream(monkeypatch):
     monkeypatch.setattr(calibration, "STEPS", 8)
     monkeypatch.setattr(calibration, "SAMPLES", 4)
     about = plain_description()
-    shown = []
+    frames_shown = []
 
     def step(memory, frames, active, reset) -> Any:
-        shown.append(int(frames[0, 0, 0, 0]))
+        frames_shown.append(int(frames[0, 0, 0, 0]))
         return (memory[0] + 1,), None
 
     program = Program(about.interface, lambda key: (np.zeros(1),), step)
@@ -31,10 +31,10 @@ def test_calibration_inputs_come_from_the_running_stream(monkeypatch):
         for n in (10, 5)
     ]
     inputs = calibration.Rolled(program, about, calibration.Calibration(clips, ""))
-    got = [(int(x["frames"][0, 0, 0, 0]), float(x["memory.n"][0])) for x in inputs]
+    actual = [(int(x["frames"][0, 0, 0, 0]), float(x["memory.n"][0])) for x in inputs]
     # Every second frame is shown, and every second of those is measured.
-    assert shown == [0, 2, 4, 6, 8, 0, 2, 4]
-    assert got == [(0, 0), (4, 2), (8, 4), (2, 1)] and len(inputs) == len(got)
+    assert frames_shown == [0, 2, 4, 6, 8, 0, 2, 4]
+    assert actual == [(0, 0), (4, 2), (8, 4), (2, 1)] and len(inputs) == len(actual)
 
 
 def plain_description():
@@ -48,9 +48,9 @@ def test_calibrates_on_a_folder_of_images_or_videos(tmp_path):
     (tmp_path / "videos" / ".hidden").mkdir()
     (tmp_path / "videos" / "empty").mkdir()
     size = (32, 64)
-    found = calibration.of_folder(str(tmp_path / "videos"), size)
-    assert [clip.length for clip in found.clips] == [3, 3] and found.about == "videos"
-    frame = next(found.clips[0].frames())
+    result = calibration.of_folder(str(tmp_path / "videos"), size)
+    assert [clip.length for clip in result.clips] == [3, 3] and result.about == "videos"
+    frame = next(result.clips[0].frames())
     # Letterboxed as a session does it: what is added is black.
     assert frame.shape == (*size, 3) and frame.dtype == np.uint8
     assert frame[:, :32].any() and not frame[:, 33:].any()

@@ -82,18 +82,18 @@ def test_gate_counts_scores_and_allows_bfloat16_rounding():
 
 
 @pytest.mark.parametrize(
-    ("mistake", "said"),
+    ("mistake", "message"),
     [
         (["--format", "jax", "--dtype", "bf16"], "for --format openvino alone"),
         (["--format", "onnx", "--labeled", "nowhere"], "nowhere: no such folder"),
     ],
 )
-def test_invalid_requests_are_one_error_line(run, tmp_path, capsys, mistake, said):
+def test_invalid_requests_are_one_error_line(run, tmp_path, capsys, mistake, message):
     with pytest.raises(SystemExit) as stopped:
         main(["--checkpoint", str(run), "--out", str(tmp_path), *mistake])
     assert stopped.value.code == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1
+    assert message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -117,8 +117,8 @@ def test_damaged_report_is_rewritten(tmp_path, capsys, left):
     _record(path, "model.onnx", {"passed": True})
     assert sorted(json.loads(path.read_text())) == ["model.jax", "model.onnx"]
     assert [file.name for file in tmp_path.iterdir()] == ["parity.json"]
-    told = capsys.readouterr().err
-    assert f"{path} was damaged" in told and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert f"{path} was damaged" in error and error.count("\n") == 1
 
 
 def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
@@ -130,8 +130,8 @@ def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
     for name, array in flatten(variables).items():
         np.testing.assert_array_equal(written.pop(name), array)
     assert not written
-    kept = json.loads(read_metadata(path)["config"])
-    assert kept["model"] == about["config"]["model"]
+    excluded = json.loads(read_metadata(path)["config"])
+    assert excluded["model"] == about["config"]["model"]
     assert str(run.parents[2]).encode() not in path.read_bytes()
     assert (tmp_path / "model.safetensors.sha256").is_file()
 
@@ -140,8 +140,8 @@ def test_mistakes_are_one_error_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--checkpoint", str(tmp_path), "--format", "jax"])
     assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error:") and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error:") and message.count("\n") == 1
 
 
 def test_help_does_not_import_jax():

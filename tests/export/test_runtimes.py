@@ -109,9 +109,9 @@ def artifact(request, paper, tmp_path_factory):
 
 
 def test_the_papers_network_passes_the_gate(artifact, paper):
-    found = compared(artifact, *paper)
-    assert found.passed(), found
-    assert found.frames == 64 and found.resets == 1 and found.wraps > 8
+    result = compared(artifact, *paper)
+    assert result.passed(), result
+    assert result.frames == 64 and result.resets == 1 and result.wraps > 8
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_every_kind_of_network_is_exported_exactly(settings, tmp_path, monkeypat
     model, variables = network(**settings)
     for kind in ["onnx", "openvino"] if HAS_OPENVINO else ["onnx"]:
         path = written(tmp_path, kind, model, variables)
-        found = compared(path, model, variables)
-        assert found.passed(), (kind, found)
+        result = compared(path, model, variables)
+        assert result.passed(), (kind, result)
 
 
 def test_another_network_is_exported_too(tmp_path, monkeypatch):
@@ -144,8 +144,8 @@ def test_another_network_is_exported_too(tmp_path, monkeypatch):
     variables = variables_of(model)
     for kind in ["onnx", "openvino"] if HAS_OPENVINO else ["onnx"]:
         path = written(tmp_path, kind, model, variables)
-        found = compared(path, model, variables)
-        assert found.passed(), (kind, found)
+        result = compared(path, model, variables)
+        assert result.passed(), (kind, result)
 
 
 def test_unsupported_networks_are_refused():
@@ -165,15 +165,15 @@ def test_a_stream_without_a_frame_is_left_alone_and_resets_forget(artifact):
     before = [x.copy() for x in memory]
     memory, out = program.step(memory, frame, active=np.zeros(1, bool))
     assert (out.labels == NO_LABEL).all() and not out.admitted[0]
-    for wanted, got in zip(before, memory, strict=True):
-        np.testing.assert_array_equal(wanted, got)
+    for expected, actual in zip(before, memory, strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
     body = json.loads(artifact.with_name(f"{artifact.name}.json").read_text())
     names = [leaf["name"] for leaf in body["memory"]]
     for what, counts in ((KEEP, (5, 5)), (RESET_LOCAL, (1, 6)), (RESET_ALL, (1, 1))):
         memory, _ = program.step(memory, frame, reset=np.full(1, what, np.uint8))
-        held = dict(zip(names, memory, strict=True))
-        assert (held[".local.count"][0], held[".global_.count"][0]) == counts
+        state = dict(zip(names, memory, strict=True))
+        assert (state[".local.count"][0], state[".global_.count"][0]) == counts
 
 
 def test_sessions_of_one_program_are_isolated_and_repeatable(artifact):
@@ -181,12 +181,12 @@ def test_sessions_of_one_program_are_isolated_and_repeatable(artifact):
     frames = [tiny_run.picture(i, SIZE)[0] for i in range(8)]
     with Session(program) as one, Session(program) as two:
         for frame in frames:
-            got, wanted = one.step(frame), two.step(frame)
-            np.testing.assert_array_equal(got.labels, wanted.labels)
-            assert got.confidence == wanted.confidence
+            actual, expected = one.step(frame), two.step(frame)
+            np.testing.assert_array_equal(actual.labels, expected.labels)
+            assert actual.confidence == expected.confidence
         one.reset()
         again = [one.step(frame).confidence for frame in frames]
-        assert again[-1] == wanted.confidence
+        assert again[-1] == expected.confidence
 
 
 def test_files_have_checksums_and_do_not_describe_this_machine(artifact):
@@ -328,21 +328,21 @@ def test_ring_index_is_exact_after_weeks_of_frames(kind):
     limit = 2**23 // capacity * capacity
     for count in (capacity, limit - 300, limit - 2, limit - 1):
         now = 2**31 - 2
-        fed = {"stamp": stamp, "count": count, "now": now, "where": 1}
-        got_stamp, got_count = run(fed)
-        wanted = stamp.copy()
-        wanted[0, count % capacity] = now
-        np.testing.assert_array_equal(got_stamp, wanted)
+        feed = {"stamp": stamp, "count": count, "now": now, "where": 1}
+        got_stamp, got_count = run(feed)
+        expected = stamp.copy()
+        expected[0, count % capacity] = now
+        np.testing.assert_array_equal(got_stamp, expected)
         assert (got_count[0] - count - 1) % capacity == 0 and got_count[0] >= capacity
 
 
 def runner(kind: str, model: bytes) -> Any:
     dtypes = {"where": bool}
 
-    def arrays(fed):
+    def arrays(feed):
         return {
             name: np.atleast_1d(np.asarray(x, dtypes.get(name, np.int32)))
-            for name, x in fed.items()
+            for name, x in feed.items()
         }
 
     if kind == "onnx":
@@ -350,7 +350,7 @@ def runner(kind: str, model: bytes) -> Any:
 
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(model, providers=providers)
-        return lambda fed: session.run(None, arrays(fed))
+        return lambda feed: session.run(None, arrays(feed))
     core = import_openvino().Core()
     compiled = core.compile_model(core.read_model(model, b""), "CPU")
-    return lambda fed: list(compiled(arrays(fed)).values())
+    return lambda feed: list(compiled(arrays(feed)).values())

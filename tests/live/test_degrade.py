@@ -33,9 +33,9 @@ def test_consecutive_frames_share_a_burst_and_later_bursts_differ():
     degrade(FRAMES[0])
     degrade.choose(Choice("smoke", 3))
     first = [degrade(frame) for frame in FRAMES]
-    for step, (frame, found) in enumerate(zip(FRAMES, first, strict=True)):
+    for step, (frame, actual) in enumerate(zip(FRAMES, first, strict=True)):
         expected = corrupt(frame, "smoke", 3, seed=1, step=step)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(actual, expected)
     degrade.choose(Choice("smoke", 5))  # thicker, but the same smoke
     expected = corrupt(FRAMES[0], "smoke", 5, seed=1, step=4)
     np.testing.assert_array_equal(degrade(FRAMES[0]), expected)
@@ -153,8 +153,8 @@ def test_setting_changed_while_paused_is_shown_and_applies_to_the_next_frame(sti
         engine.order({"paused": True})
         until(engine, lambda event: event["paused"])
         engine.order({"degrade": "blood", "severity": 2})
-        held = until(engine, lambda event: event["degrade"]["kind"] == "blood")
-        assert held["paused"] and held["degraded"] == ""
+        paused_event = until(engine, lambda event: event["degrade"]["kind"] == "blood")
+        assert paused_event["paused"] and paused_event["degraded"] == ""
         engine.order({"paused": False})
         until(engine, lambda event: event["degraded"] == "blood, severity 2")
 

@@ -137,8 +137,8 @@ def test_commands_of_other_pages_are_rejected(server):
     assert post(server, "{}", "text/plain").status == 415
     assert post(server, "{}", Origin="https://example.com").status == 403
     assert post(server, "{}", Host="example.com").status == 403
-    own = server.address.rstrip("/")
-    assert post(server, '{"paused": false}', Origin=own).status == 204
+    origin = server.address.rstrip("/")
+    assert post(server, '{"paused": false}', Origin=origin).status == 204
 
 
 def send(server, content, name="video.mp4", **headers):
@@ -185,11 +185,11 @@ def test_other_machines_need_the_token_once():
         assert response.status == 303 and response.headers["Location"] == "/"
         cookie = response.headers["Set-Cookie"]
         assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
-        known = {"Cookie": cookie.partition(";")[0]}
-        assert ask(server, "GET", "/", **known)[1].status == 200
-        assert post(server, '{"paused": true}', **known).status == 204
+        existing = {"Cookie": cookie.partition(";")[0]}
+        assert ask(server, "GET", "/", **existing)[1].status == 200
+        assert post(server, '{"paused": true}', **existing).status == 204
         other = {"Origin": "https://example.com"}
-        assert post(server, '{"paused": true}', **known, **other).status == 403
+        assert post(server, '{"paused": true}', **existing, **other).status == 403
         assert ask(server, "GET", "/", Cookie="dmnet_live=wrong")[1].status == 403
 
 

@@ -43,9 +43,9 @@ def sessions(network):
     sessions.shutdown()
 
 
-def ready(sessions, *wanted):
+def ready(sessions, *options):
     end = time.monotonic() + 10
-    while (session := sessions.session(*wanted)) is None:
+    while (session := sessions.session(*options)) is None:
         assert time.monotonic() < end
         time.sleep(0.005)
     return session

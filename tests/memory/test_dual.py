@@ -89,14 +89,14 @@ def test_scan_over_a_stream_equals_a_plain_loop(xs, rs):
     np.testing.assert_array_equal(admitted, [t in chosen for t in range(T)])
     np.testing.assert_array_equal(references, globals_)
     items = np.array(xs, np.float32)
-    kept = jax.vmap(kept_of)(items)
+    stored = jax.vmap(kept_of)(items)
     assert memory.frame == T
     assert_holds(memory.local, local, [items[t] for t in local])
     assert_holds(memory.reference, chosen, [items[t] for t in chosen])
     assert_holds(
         memory.global_,
         chosen,
-        [jax.tree.map(lambda x, t=t: x[t], kept) for t in chosen],
+        [jax.tree.map(lambda x, t=t: x[t], stored) for t in chosen],
     )
 
 
@@ -149,11 +149,11 @@ def test_non_finite_values_are_never_admitted(where, bad, first):
     if not first:
         memory, _ = jitted_advance(memory, jnp.float32(-8), jnp.float32(0))
     x = jnp.float32(bad if where == "item" else 1)
-    kept = kept_of(jnp.float32(1))
+    stored = kept_of(jnp.float32(1))
     if where == "stored":
-        kept["value"] = kept["value"].at[1].set(bad)
+        stored["value"] = stored["value"].at[1].set(bad)
     r = bad if where == "confidence" else 0.0
-    after, admitted = admit_with(memory, x, jnp.float32(r), kept)
+    after, admitted = admit_with(memory, x, jnp.float32(r), stored)
     assert not admitted
     chex.assert_trees_all_equal(after.reference, memory.reference)
     chex.assert_trees_all_equal(after.global_, memory.global_)
@@ -178,12 +178,12 @@ def test_stored_defaults_to_the_item_and_may_be_empty():
             memory, _ = mem.advance(
                 memory, jnp.float32(t), 0.0, policy=mem.always(), stored=stored
             )
-        kept = mem.read_last(memory.global_, 2)
-        np.testing.assert_array_equal(kept.stamp, [0, 1])
+        items_kept = mem.read_last(memory.global_, 2)
+        np.testing.assert_array_equal(items_kept.stamp, [0, 1])
         if stored is None:
-            np.testing.assert_array_equal(kept.items, [3, 5])
+            np.testing.assert_array_equal(items_kept.items, [3, 5])
         else:
-            assert kept.items == {}
+            assert items_kept.items == {}
 
 
 ROWS = st.lists(st.tuples(VALUES, st.booleans()), min_size=5, max_size=5)
@@ -305,15 +305,15 @@ def test_reads_still_work_after_the_frame_index_wraps():
 
 def test_mismatched_arguments_are_named_in_the_error():
     memory, x = empty(), jnp.float32(0)
-    kept = kept_of(x)
+    stored = kept_of(x)
     with pytest.raises(ValueError, match=r"stored\['key'\] is missing"):
-        mem.advance(memory, x, 0.0, policy=POLICY, stored={"value": kept["value"]})
+        mem.advance(memory, x, 0.0, policy=POLICY, stored={"value": stored["value"]})
     with pytest.raises(ValueError, match=r"stored\['key'\] is missing"):
         mem.advance(memory, x, 0.0, policy=POLICY)
     with pytest.raises(ValueError, match=r"item is float32\[2\]"):
-        mem.advance(memory, jnp.zeros(2), 0.0, policy=POLICY, stored=kept)
+        mem.advance(memory, jnp.zeros(2), 0.0, policy=POLICY, stored=stored)
     with pytest.raises(ValueError, match="confidence is"):
-        mem.advance(memory, x, jnp.zeros(2), policy=POLICY, stored=kept)
+        mem.advance(memory, x, jnp.zeros(2), policy=POLICY, stored=stored)
     rows, valid = jnp.zeros(3), jnp.ones(3, bool)
     with pytest.raises(ValueError, match=r"stored\['key'\] is missing"):
         mem.prefill(memory, rows, valid)

@@ -45,8 +45,10 @@ def test_source_imports_only_jax_and_itself():
             else:
                 continue
             for name in names:
-                own = name.startswith("dmnet_jax.memory")
-                assert own or name.split(".")[0] in ALLOWED, f"{path.name}: {name}"
+                in_package = name.startswith("dmnet_jax.memory")
+                assert in_package or name.split(".")[0] in ALLOWED, (
+                    f"{path.name}: {name}"
+                )
 
 
 def loaded_by(statement: str) -> set[str]:

@@ -252,26 +252,26 @@ ROLLS = {name: roll_with(name) for name in POLICIES}
     st.lists(VALUES, min_size=T, max_size=T), st.lists(SCORES, min_size=T, max_size=T)
 )
 def test_admission_equals_a_plain_loop(name, xs, rs):
-    kept, expected = [], []
+    stored, expected = [], []
     for t, (x, r) in enumerate(zip(xs, rs, strict=True)):
         finite = np.isfinite(x) and np.isfinite(r)
         wants = POLICIES[name][1]
-        take = bool(finite and (not kept or wants(kept[-1], x, r, t)))
+        take = bool(finite and (not stored or wants(stored[-1], x, r, t)))
         expected.append(take)
         if take:
-            kept.append((x, t))
+            stored.append((x, t))
     ring, admitted = ROLLS[name](jnp.array(xs), jnp.array(rs))
     np.testing.assert_array_equal(admitted, expected)
     last = mem.read_last(ring, K)
     rows = [(float(x), int(s)) for x, s in zip(last.items, last.stamp, strict=True)]
-    assert rows[K - min(K, len(kept)) :] == kept[-K:]
-    assert ring.count == len(kept)
+    assert rows[K - min(K, len(stored)) :] == stored[-K:]
+    assert ring.count == len(stored)
 
 
 def poisoned() -> list:
     """ITEM with one bad number at each position of each float leaf in turn."""
     leaves, structure = jax.tree.flatten(ITEM)
-    found = []
+    actual = []
     for i, leaf in enumerate(leaves):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
@@ -279,8 +279,8 @@ def poisoned() -> list:
             for bad in BAD:
                 changed = [*leaves]
                 changed[i] = leaf.at[position].set(bad)
-                found.append(jax.tree.unflatten(structure, changed))
-    return found
+                actual.append(jax.tree.unflatten(structure, changed))
+    return actual
 
 
 @pytest.mark.parametrize("already", [0, 1, K + 1])
@@ -378,14 +378,14 @@ def test_most_redundant_is_the_older_of_the_closest_pair(values, slot):
 def test_replacing_the_most_redundant_keeps_dissimilar_items():
     ring = mem.init(jnp.zeros(2), capacity=3)
     stream = [0.0, 10.0, 10.5, 20.0, 20.1, 30.0]
-    kept = []  # the same in plain Python: (stamp, value)
+    stored = []  # the same in plain Python: (stamp, value)
     for i, value in enumerate(stream):
         item = jnp.array([value, 0.0])
         ring = mem.push(ring, item, stamp=i, slot=mem.most_redundant(ring))
-        if len(kept) == 3:
-            pairs = [(a, b) for a in kept for b in kept if a[0] < b[0]]
-            kept.remove(min(pairs, key=lambda p: abs(p[0][1] - p[1][1]))[0])
-        kept.append((i, value))
-    found = sorted(zip(ring.stamp.tolist(), ring.slots[:, 0].tolist(), strict=True))
-    np.testing.assert_allclose(found, kept, atol=1e-5)
-    assert [value for _, value in kept] == pytest.approx([0.0, 20.1, 30.0])
+        if len(stored) == 3:
+            pairs = [(a, b) for a in stored for b in stored if a[0] < b[0]]
+            stored.remove(min(pairs, key=lambda p: abs(p[0][1] - p[1][1]))[0])
+        stored.append((i, value))
+    actual = sorted(zip(ring.stamp.tolist(), ring.slots[:, 0].tolist(), strict=True))
+    np.testing.assert_allclose(actual, stored, atol=1e-5)
+    assert [value for _, value in stored] == pytest.approx([0.0, 20.1, 30.0])

@@ -68,11 +68,11 @@ def test_read_all_is_in_slot_order(count):
 @given(st.integers(0, 3 * K), st.integers(1, K + 2), st.integers(0, 2**31 - 1))
 def test_read_uniform_is_distinct_and_valid(count, n, seed):
     readout = read_uniform(filled(count), n, jax.random.key(seed))
-    kept = list(range(count))[-K:]
-    rows = min(n, len(kept))
+    valid_steps = list(range(count))[-K:]
+    rows = min(n, len(valid_steps))
     steps = [s // 10 for s in readout.stamp.tolist()[:rows]]
     assert len(set(steps)) == rows
-    assert set(steps) <= set(kept)
+    assert set(steps) <= set(valid_steps)
     assert_reads(readout, [*steps, *[None] * (n - rows)])
 
 
@@ -83,8 +83,8 @@ def test_read_uniform_draws_every_permutation_equally_often(count):
     keys = jax.random.split(jax.random.key(1), draws)
     read = jax.jit(jax.vmap(lambda key: mem.read_uniform(ring, 2, key).stamp))
     pairs, observed = np.unique(np.asarray(read(keys)), axis=0, return_counts=True)
-    kept = min(count, K)
-    assert len(pairs) == kept * (kept - 1)
+    valid_steps = min(count, K)
+    assert len(pairs) == valid_steps * (valid_steps - 1)
     expected = draws / len(pairs)
     chi_square = ((observed - expected) ** 2 / expected).sum()
     # Mean and deviation of the statistic are f and sqrt(2 f); five deviations.
@@ -126,25 +126,27 @@ def test_read_top_k_sorts_valid_slots(count, n, scores):
 @given(st.integers(0, 3 * K), st.integers(1, K))
 def test_read_window_repeats_the_first_item_before_the_start(count, n):
     window = [max(t, 0) for t in range(count - n, count + 1)]
-    found = read_window(filled(count), n, item(count))
+    actual = read_window(filled(count), n, item(count))
     for row, t in enumerate(window):
         chex.assert_trees_all_equal(
-            jax.tree.map(lambda x, row=row: np.asarray(x[row]), found), ITEMS[t]
+            jax.tree.map(lambda x, row=row: np.asarray(x[row]), actual), ITEMS[t]
         )
 
 
 @pytest.mark.parametrize("count", [0, 1, K])
 def test_default_item_replaces_rows_that_cannot_be_read(count):
     readout = read_last(filled(count), 3)
-    found = mem.stand_in(readout, item(9))
-    np.testing.assert_array_equal(found.stamp, readout.stamp)
+    actual = mem.stand_in(readout, item(9))
+    np.testing.assert_array_equal(actual.stamp, readout.stamp)
     if count:
-        chex.assert_trees_all_equal(found, readout)
+        chex.assert_trees_all_equal(actual, readout)
     else:
-        assert found.mask.all()
+        assert actual.mask.all()
         for row in range(3):
-            mine = jax.tree.map(lambda x, row=row: np.asarray(x[row]), found.items)
-            chex.assert_trees_all_equal(mine, ITEMS[9])
+            actual_row = jax.tree.map(
+                lambda x, row=row: np.asarray(x[row]), actual.items
+            )
+            chex.assert_trees_all_equal(actual_row, ITEMS[9])
 
 
 def test_empty_memory_reads_are_masked_zeros():
@@ -201,9 +203,9 @@ def test_gradients_reach_exactly_the_rows_that_are_read(count):
     if count == 0:
         np.testing.assert_array_equal(gradient, 0)
         return
-    kept = np.arange(count) >= count - K
+    valid_steps = np.arange(count) >= count - K
     expected = 2 * xs + 0.5 / np.sqrt(1 + xs) + 1
-    np.testing.assert_allclose(gradient, kept[:, None] * expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, valid_steps[:, None] * expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("n", [0, -1])
@@ -248,11 +250,11 @@ def test_attention_is_the_weighted_mean_of_valid_rows(mask):
         rng.standard_normal(shape).astype(np.float32)
         for shape in ((2, 3, 4), (3, 5, 4), (3, 5, 6))
     )
-    found = jax.jit(mem.attend)(query, key, value, np.array(mask))
+    actual = jax.jit(mem.attend)(query, key, value, np.array(mask))
     keys, values = key[list(mask)].reshape(-1, 4), value[list(mask)].reshape(-1, 6)
     weights = np.exp(query @ keys.T / 2)
     expected = weights @ values / weights.sum(-1, keepdims=True)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 def test_attention_over_no_valid_rows_is_zero_and_so_is_its_gradient():

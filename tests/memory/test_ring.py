@@ -50,14 +50,14 @@ jitted_vmap = jax.jit(jax.vmap(roll))
 
 def models(wheres: list[bool]) -> list[tuple[int, dict[int, int]]]:
     """Per step, in plain Python: items ever pushed, and slot -> step of its item."""
-    kept: deque[int] = deque(maxlen=K)
+    stored: deque[int] = deque(maxlen=K)
     pushed, history = 0, []
     for t, where in enumerate(wheres):
         if where:
-            kept.append(t)
+            stored.append(t)
             pushed += 1
-        first = pushed - len(kept)
-        history.append((pushed, {(first + i) % K: s for i, s in enumerate(kept)}))
+        first = pushed - len(stored)
+        history.append((pushed, {(first + i) % K: s for i, s in enumerate(stored)}))
     return history
 
 
@@ -70,9 +70,9 @@ def test_masked_pushes_equal_a_deque(wheres):
         ring = jax.tree.map(lambda x, t=t: x[t], rings)
         assert ring.count == pushed
         for s in range(K):
-            got = jax.tree.map(lambda x, s=s: x[s], ring.slots)
+            actual = jax.tree.map(lambda x, s=s: x[s], ring.slots)
             expected = ITEMS[slots[s] + 1] if s in slots else NOTHING
-            chex.assert_trees_all_equal(got, expected)
+            chex.assert_trees_all_equal(actual, expected)
             assert ring.stamp[s] == (10 + slots[s] if s in slots else mem.EMPTY)
 
 
@@ -253,12 +253,12 @@ def test_push_is_compiled_in_place(form, dtype):
 
 def operations(jaxpr) -> list:
     """All equations, those of nested jaxprs included."""
-    found = []
+    equations = []
     for equation in jaxpr.eqns:
-        found.append(equation)
+        equations.append(equation)
         for inner in jaxprs_in_params(equation.params):
-            found += operations(inner)
-    return found
+            equations += operations(inner)
+    return equations
 
 
 def test_push_neither_branches_nor_selects_over_the_buffer():
@@ -267,11 +267,11 @@ def test_push_neither_branches_nor_selects_over_the_buffer():
     jaxpr = jax.make_jaxpr(lambda r, x, w: mem.push(r, x, stamp=0, where=w))(
         ring, x, True
     )
-    found = operations(jaxpr.jaxpr)
-    names = {equation.primitive.name for equation in found}
+    equations = operations(jaxpr.jaxpr)
+    names = {equation.primitive.name for equation in equations}
     assert "scatter" in names
     assert not names & {"cond", "while"}
-    selects = [e for e in found if e.primitive.name == "select_n"]
+    selects = [e for e in equations if e.primitive.name == "select_n"]
     assert selects
     assert all(e.outvars[0].aval.shape == () for e in selects)
 

@@ -23,10 +23,10 @@ def item(seed):
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), max_size=6))
 def test_state_is_the_documented_running_mean(frames):
     state, expected, count = mem.init_state(LIKE), None, 0
-    for seed, (trust, there) in enumerate(frames):
+    for seed, (trust, present) in enumerate(frames):
         new = item(seed)
-        state = blend(state, new, trust, where=there)
-        if there:
+        state = blend(state, new, trust, where=present)
+        if present:
             count += 1
             expected = (
                 new
@@ -34,8 +34,8 @@ def test_state_is_the_documented_running_mean(frames):
                 else {n: trust * new[n] + (1 - trust) * expected[n] for n in new}
             )
     assert int(state.count) == count
-    wanted = {n: np.zeros(x.shape) for n, x in LIKE.items()}
-    chex.assert_trees_all_close(state.value, expected or wanted, atol=1e-6)
+    zeros = {n: np.zeros(x.shape) for n, x in LIKE.items()}
+    chex.assert_trees_all_close(state.value, expected or zeros, atol=1e-6)
 
 
 def test_trust_is_per_element():

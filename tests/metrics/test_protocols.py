@@ -136,16 +136,16 @@ def test_counts_equal_set_sizes(video):
 def test_protocols_equal_their_definitions(protocol, video):
     summary = summarize(table_of(*video), protocol=protocol)
     for score in ("iou", "dice"):
-        want = reference(video[0], video[1], protocol, score)
-        np.testing.assert_allclose(summary[score], want, rtol=1e-12, atol=1e-14)
+        expected = reference(video[0], video[1], protocol, score)
+        np.testing.assert_allclose(summary[score], expected, rtol=1e-12, atol=1e-14)
 
 
 @given(videos())
 @settings(max_examples=40, deadline=None)
 def test_mciou_can_count_absent_classes_as_zero(video):
     summary = summarize(table_of(*video), protocol="mciou", absent="zero")
-    want = reference(video[0], video[1], "mciou", "iou", absent="zero")
-    np.testing.assert_allclose(summary["iou"], want, rtol=1e-12)
+    expected = reference(video[0], video[1], "mciou", "iou", absent="zero")
+    np.testing.assert_allclose(summary["iou"], expected, rtol=1e-12)
     skipped = summarize(table_of(*video), protocol="mciou")["iou"]
     assert math.isnan(skipped) or summary["iou"] <= skipped + 1e-12
 
@@ -198,14 +198,14 @@ def test_means_over_frames_merge_by_frame_counts(protocol, video, cut):
     counts = table_of(*video)
     total, frames = 0.0, 0
     for part in (counts[:cut], counts[cut:]):
-        known = [summarize(frame[None], protocol=protocol)["iou"] for frame in part]
-        number = np.count_nonzero(~np.isnan(known))
+        scores = [summarize(frame[None], protocol=protocol)["iou"] for frame in part]
+        number = np.count_nonzero(~np.isnan(scores))
         if number:
             total += number * summarize(part, protocol=protocol)["iou"]
             frames += number
-    want = total / frames if frames else math.nan
-    found = summarize(counts, protocol=protocol)["iou"]
-    np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-14)
+    expected = total / frames if frames else math.nan
+    actual = summarize(counts, protocol=protocol)["iou"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -216,8 +216,8 @@ def test_perfect_scores_one(protocol, video):
     summary = summarize(table_of(labels % 255, labels), protocol=protocol)
     for score in ("iou", "dice"):
         np.testing.assert_allclose(summary[score], 1, rtol=1e-12)
-        known = summary[f"{score}_per_class"]
-        np.testing.assert_allclose(known[~np.isnan(known)], 1, rtol=1e-12)
+        scores = summary[f"{score}_per_class"]
+        np.testing.assert_allclose(scores[~np.isnan(scores)], 1, rtol=1e-12)
 
 
 @given(videos(foreground=True, ignored=False))
@@ -277,7 +277,7 @@ def test_protocols_by_hand():
             [[88, 88, 100], [0, 0, 0], [0, 12, 0]],
         ]
     )
-    want = {
+    expected = {
         "ternaus": (0.5 + 0) / 2,
         "mf_tapnet": 0.5,
         "challenge": 0.5,
@@ -287,8 +287,8 @@ def test_protocols_by_hand():
         "mciou": (0.5 + 0) / 2,
         "global": 0.5,
     }
-    assert want.keys() == PROTOCOLS.keys()
-    for protocol, iou in want.items():
+    assert expected.keys() == PROTOCOLS.keys()
+    for protocol, iou in expected.items():
         summary = summarize(counts, protocol=protocol)
         np.testing.assert_allclose(summary["iou"], iou, rtol=1e-12, atol=1e-14)
     summary = summarize(counts, protocol="global")

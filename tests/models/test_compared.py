@@ -92,8 +92,8 @@ class Small:
 
 @pytest.fixture(scope="module")
 def small():
-    made = {}
-    return lambda name: made.get(name) or made.setdefault(name, Small(name))
+    cache = {}
+    return lambda name: cache.get(name) or cache.setdefault(name, Small(name))
 
 
 def video(length, size=SIZE):
@@ -120,10 +120,10 @@ def test_stream_equals_scan_equals_clip(small, name):
     close(streamed.logits, rolled.logits)
     assert (rolled.confidence <= 0).all() and not rolled.admitted.any()
 
-    def clip(last, there):
+    def clip(last, present):
         """Of the frames up to `last`, the earlier of which are there or not."""
         window = network.window
-        mask = np.array([[there] * (window - 1) + [True]] * 2)
+        mask = np.array([[present] * (window - 1) + [True]] * 2)
         indices = np.arange(last - window + 1, last + 1).clip(0)
         none, key = frames[:, :0], network.key(last % network.paths)
         batch = ClipBatch(frames[:, indices], mask, none, mask[:, :0])
@@ -225,18 +225,18 @@ def test_a_prior_moves_with_the_flow_and_widens():
     foreground[0, 10, 5] = 0.5
     flow = np.zeros((1, 32, 32, 2), np.float32)
     flow[..., 0], flow[..., 1] = 12.4, -1.6
-    found = np.asarray(moved(foreground, flow))[0]
-    rows, columns = np.nonzero(found)
-    assert found.max() == 0.5 and (found[found > 0] == 0.5).all()
+    actual = np.asarray(moved(foreground, flow))[0]
+    rows, columns = np.nonzero(actual)
+    assert actual.max() == 0.5 and (actual[actual > 0] == 0.5).all()
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 13, 13, 22)
 
 
 def test_flow_is_requested_by_the_running_program():
     rng = np.random.default_rng(0)
     before, after = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)
-    found = jax.jit(flow_between)(before, after)
+    actual = jax.jit(flow_between)(before, after)
     expected = [dense_flow(*pair) for pair in zip(before, after, strict=True)]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.soak

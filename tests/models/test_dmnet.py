@@ -314,9 +314,11 @@ def test_single_frame_shares_parameters(variables, frames):
     np.testing.assert_array_equal(again.logits, first.logits)
     memory = alone.init_memory(1, (32, 32), KEY)
     pixels = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
-    own = jax.eval_shape(alone.init, KEY, memory, pixels)["params"]
-    shapes = jax.tree.map(jnp.shape, {name: variables["params"][name] for name in own})
-    assert jax.tree.map(jnp.shape, own) == shapes
+    names = jax.eval_shape(alone.init, KEY, memory, pixels)["params"]
+    shapes = jax.tree.map(
+        jnp.shape, {name: variables["params"][name] for name in names}
+    )
+    assert jax.tree.map(jnp.shape, names) == shapes
 
 
 def test_wrong_sizes_are_named_in_the_error():

@@ -65,16 +65,16 @@ def features_of(index, streams, size, width=256):
     )
 
 
-def assert_close(got, wanted):
-    limit = 1e-4 * np.abs(wanted).max()
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=limit)
+def assert_close(actual, expected):
+    limit = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=limit)
 
 
-def assert_same_labels(got, wanted):
-    best = np.sort(wanted, -1)
-    clear = best[..., -1] - best[..., -2] > 2e-4 * np.abs(wanted).max()
+def assert_same_labels(actual, expected):
+    best = np.sort(expected, -1)
+    clear = best[..., -1] - best[..., -2] > 2e-4 * np.abs(expected).max()
     assert clear.mean() > 0.9
-    assert (got.argmax(-1) == wanted.argmax(-1))[clear].all()
+    assert (actual.argmax(-1) == expected.argmax(-1))[clear].all()
 
 
 @functools.cache
@@ -100,15 +100,15 @@ def test_every_variant_after_wrap_around_and_reset(name):
             theirs = model.init_memory(1, size, KEY)
             ours = model.reset(ours, np.full(1, mem.RESET_ALL))
         features = features_of(index, 1, size, model.width)
-        theirs, wanted = trained(variables, theirs, features)
-        ours, got = step(weights, ours, features)
-        assert_close(got.logits, wanted.logits)
-        assert_same_labels(np.asarray(got.logits), np.asarray(wanted.logits))
+        theirs, expected = trained(variables, theirs, features)
+        ours, actual = step(weights, ours, features)
+        assert_close(actual.logits, expected.logits)
+        assert_same_labels(np.asarray(actual.logits), np.asarray(expected.logits))
         for field in ("confidence", "similarity"):
             np.testing.assert_allclose(
-                getattr(got, field), getattr(wanted, field), rtol=1e-4
+                getattr(actual, field), getattr(expected, field), rtol=1e-4
             )
-        assert got.admitted == wanted.admitted
+        assert actual.admitted == expected.admitted
     assert int(theirs.global_.count[0]) == int(ours.global_.count[0]) == 2
 
 
@@ -120,9 +120,9 @@ def test_encoder_with_its_norms_folded(encoder, size):
     variables = drawn(model)
     folded, weights = model.folded(variables)
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    wanted = jax.jit(partial(model.apply, method=DMNet.encode))(variables, frames)
-    got = jax.jit(partial(folded.apply, method=DMNet.encode))(weights, frames)
-    jax.tree.map(assert_close, got, wanted)
+    expected = jax.jit(partial(model.apply, method=DMNet.encode))(variables, frames)
+    actual = jax.jit(partial(folded.apply, method=DMNet.encode))(weights, frames)
+    jax.tree.map(assert_close, actual, expected)
 
 
 def test_thresholds_decide_as_in_training():
@@ -137,10 +137,10 @@ def test_thresholds_decide_as_in_training():
     for index in (0, 0, 1, 1, 0):
         features = features_of(index, 1, size)
         features = jax.tree.map(lambda x, i=index: x * (1 + i), features)
-        theirs, wanted = trained(variables, theirs, features)
-        ours, got = step(weights, ours, features)
-        assert_close(got.logits, wanted.logits)
-        decisions.append((bool(got.admitted[0]), bool(wanted.admitted[0])))
+        theirs, expected = trained(variables, theirs, features)
+        ours, actual = step(weights, ours, features)
+        assert_close(actual.logits, expected.logits)
+        decisions.append((bool(actual.admitted[0]), bool(expected.admitted[0])))
     assert all(ours == theirs for ours, theirs in decisions)
     assert {ours for ours, _ in decisions} == {True, False}
     for name in ("key", "value"):

@@ -88,8 +88,10 @@ def test_encoded_sequence_equals_rollout(setup, rollout):
 
     @jax.jit
     def encoded(frames):
-        found = model.apply(variables, frames.reshape(-1, 32, 32, 3), method="encode")
-        maps = {name: getattr(found, name) for name in FEATURES}
+        features = model.apply(
+            variables, frames.reshape(-1, 32, 32, 3), method="encode"
+        )
+        maps = {name: getattr(features, name) for name in FEATURES}
         return {name: x.reshape(2, T, *x.shape[1:]) for name, x in maps.items()}
 
     batch = {**encoded(frames), "frames_mask": mask}
@@ -98,6 +100,6 @@ def test_encoded_sequence_equals_rollout(setup, rollout):
     )
     expected = rollout(frames, mask)
     for row, t in zip(*np.nonzero(mask), strict=True):
-        here, wanted = output.logits[row, t], expected.logits[row, t]
-        np.testing.assert_allclose(here, wanted, atol=1e-5)
+        here, target = output.logits[row, t], expected.logits[row, t]
+        np.testing.assert_allclose(here, target, atol=1e-5)
         assert output.admitted[row, t] == expected.admitted[row, t]

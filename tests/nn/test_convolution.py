@@ -20,7 +20,7 @@ def normal(*shape):
 def test_deconv_equals_a_loop_over_inputs(size, padding):
     x, kernel, bias = normal(2, 3, 4, 5), normal(size, size, 5, 6), normal(6)
     layer = Deconv(6, size, padding)
-    found = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
+    actual = layer.apply({"params": {"kernel": kernel, "bias": bias}}, x)
 
     height, width = (2 * (n - 1) + size for n in x.shape[1:3])
     full = np.zeros((2, height, width, 6))
@@ -28,7 +28,7 @@ def test_deconv_equals_a_loop_over_inputs(size, padding):
         spread = np.einsum("bc,ijcd->bijd", x[:, row, column], kernel)
         full[:, 2 * row : 2 * row + size, 2 * column : 2 * column + size] += spread
     cut = slice(padding, -padding or None)
-    np.testing.assert_allclose(found, full[:, cut, cut] + bias, atol=1e-5)
+    np.testing.assert_allclose(actual, full[:, cut, cut] + bias, atol=1e-5)
 
 
 def test_pooling_returns_window_maxima():
@@ -53,7 +53,7 @@ def test_pyramid_bins_may_overlap_and_corners_are_aligned():
         [[0.5, 0.5, 0, 0, 0], [0, 1 / 3, 1 / 3, 1 / 3, 0]] + [[0, 0, 0, 0.5, 0.5]],
         atol=1e-7,
     )
-    found = interpolation(2, 4)
-    np.testing.assert_allclose(found[:, 1], [0, 1 / 3, 2 / 3, 1], atol=1e-7)
+    actual = interpolation(2, 4)
+    np.testing.assert_allclose(actual[:, 1], [0, 1 / 3, 2 / 3, 1], atol=1e-7)
     np.testing.assert_array_equal(interpolation(1, 3), np.ones((3, 1)))
-    assert np.allclose(found.sum(1), 1)
+    assert np.allclose(actual.sum(1), 1)

@@ -126,13 +126,13 @@ def test_max_pool_values_and_gradient_with_ties():
         plain = lax.reduce_window(x, -jnp.inf, lax.max, (1, 5, 5, 1), (1,) * 4, pads)
         return pooled, plain, pull(gradient)[0]
 
-    pooled, plain, found = run(x, gradient)
+    pooled, plain, actual = run(x, gradient)
     np.testing.assert_array_equal(pooled, plain)
     padded = np.pad(x, ((0, 0), (2, 2), (0, 0), (0, 0)), constant_values=-np.inf)
     rows = np.max([padded[:, k : k + x.shape[1]] for k in range(5)], axis=0)
     expected = first_maximum_gradient(rows, gradient, 2)
     expected = first_maximum_gradient(x, expected, 1)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 2), (3, 4), (8, 5)])
@@ -203,6 +203,6 @@ def test_depthwise_gradient_in_bfloat16_accumulates_in_float32():
         window = Window(((1, 1), (1, 1)))
         return jax.grad(lambda k: depthwise_3x3(x, k, window).sum())(kernel)
 
-    found = gradient(kernel)
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found[1, 1, 0].astype(jnp.float32), 4096)
+    actual = gradient(kernel)
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(actual[1, 1, 0].astype(jnp.float32), 4096)

@@ -65,8 +65,8 @@ def test_bottleneck_lstm_equals_its_equations():
             hidden = sigmoid(o) * np.tanh(cell)
         expected.append(hidden)
     apply = jax.jit(partial(module.apply, method=rolled))
-    found = apply({"params": p}, jnp.asarray(window, jnp.float32))
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)
+    actual = apply({"params": p}, jnp.asarray(window, jnp.float32))
+    np.testing.assert_allclose(actual, np.stack(expected), atol=1e-4)
 
 
 def test_conv_lstm_equals_its_equations():
@@ -83,8 +83,8 @@ def test_conv_lstm_equals_its_equations():
             hidden = sigmoid(o) * np.tanh(cell)
         expected.append(hidden)
     apply = jax.jit(partial(module.apply, method=rolled))
-    found = apply({"params": p}, jnp.asarray(window, jnp.float32))
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)
+    actual = apply({"params": p}, jnp.asarray(window, jnp.float32))
+    np.testing.assert_allclose(actual, np.stack(expected), atol=1e-4)
 
 
 def attend(module, query, memory, mask):
@@ -102,7 +102,7 @@ def test_attention_reads_only_what_the_mask_allows(readable):
     query = KeyValue(draw(2, 2, 3, 4), draw(2, 2, 3, 5))
     memory = KeyValue(draw(2, 3, 2, 3, 4), draw(2, 3, 2, 3, 5))
     mask = np.broadcast_to(readable, (2, 3))
-    found = attend(NonLocal(), *jax.tree.map(np.float32, (query, memory)), mask)
+    actual = attend(NonLocal(), *jax.tree.map(np.float32, (query, memory)), mask)
     for b in range(2):
         keys = memory.key[b][list(readable)].reshape(-1, 4)
         values = memory.value[b][list(readable)].reshape(-1, 5)
@@ -111,7 +111,7 @@ def test_attention_reads_only_what_the_mask_allows(readable):
                 weights = np.exp(keys @ query.key[b, y, x] / 2)
                 read = weights @ values / weights.sum()
                 expected = np.concatenate([read, query.value[b, y, x]])
-                np.testing.assert_allclose(found[b, y, x], expected, atol=1e-4)
+                np.testing.assert_allclose(actual[b, y, x], expected, atol=1e-4)
 
 
 def test_mobilenet_strides_and_widths():
@@ -154,11 +154,11 @@ def test_attention_in_bfloat16_survives_large_logits():
     query = KeyValue(draw(1, 2, 3, 4), draw(1, 2, 3, 5))
     memory = KeyValue(draw(1, 2, 2, 3, 4), draw(1, 2, 2, 3, 5))
     mask = np.ones((1, 2), bool)
-    found = attend(NonLocal(dtype=jnp.bfloat16), query, memory, mask)
+    actual = attend(NonLocal(dtype=jnp.bfloat16), query, memory, mask)
     query, memory = jax.tree.map(lambda x: x.astype(jnp.float32), (query, memory))
     exact = attend(NonLocal(), query, memory, mask)
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.02, atol=0.5)
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_allclose(actual.astype(jnp.float32), exact, rtol=0.02, atol=0.5)
 
 
 def test_normalized_images():

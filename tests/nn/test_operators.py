@@ -156,5 +156,7 @@ def test_an_exported_program_runs_as_its_layer():
     again = export.deserialize(exported.serialize()).call
     text = str(jax.jit(again).lower(variables, x).compile().as_text())
     assert " conditional(" not in text
-    wanted, got = grad(variables, x), again(variables, x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), got, wanted)
+    expected, actual = grad(variables, x), again(variables, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), actual, expected
+    )

@@ -30,10 +30,10 @@ def with_fresh_state(variables):
     """The parameters that an untrained state starts from."""
     fresh = dict(variables["params"])
     zero = ("trust_score", "gain")
-    own = fresh["prediction_state"]
+    state_params = fresh["prediction_state"]
     fresh["prediction_state"] = {
         name: jax.tree.map(jnp.zeros_like, part) if name in zero else part
-        for name, part in own.items()
+        for name, part in state_params.items()
     }
     return {**variables, "params": fresh}
 
@@ -50,8 +50,8 @@ def test_an_untrained_state_changes_nothing(variables):
     assert not state["trust_score"]["kernel"].any() and state["gain"] == 0
     fresh = with_fresh_state(variables)
     _, alone = roll(WITH.single_frame(), fresh)
-    memory, found = roll(WITH, fresh)
-    np.testing.assert_array_equal(found.logits, alone.logits)
+    memory, actual = roll(WITH, fresh)
+    np.testing.assert_array_equal(actual.logits, alone.logits)
     for part in vars(memory.state).values():
         assert part.count.tolist() == [4, 4]
     # 0.95 of each frame is trusted: a place's age is 0.05 (1 + 0.05 (1 + ...)).
@@ -62,16 +62,24 @@ def test_an_untrained_state_changes_nothing(variables):
 
 def test_no_position_is_distrusted_forever(variables):
     """However sure the network is that a frame is disturbed, in the end it is seen."""
-    own = dict(variables["params"]["prediction_state"])
-    own["trust_score"] = jax.tree.map(jnp.zeros_like, own["trust_score"])
-    own["trust_fine"] = {**own["trust_fine"], "bias": own["trust_fine"]["bias"] + 1e3}
-    kernel = own["trust_score"]["kernel"] - 1e-2 / 32  # 1 / (1 + e^7) at first
-    own["trust_score"] = {"kernel": kernel}
-    given = {**variables, "params": {**variables["params"], "prediction_state": own}}
-    seen = quick_jit(partial(WITH.apply, method="step"))
+    state_params = dict(variables["params"]["prediction_state"])
+    state_params["trust_score"] = jax.tree.map(
+        jnp.zeros_like, state_params["trust_score"]
+    )
+    state_params["trust_fine"] = {
+        **state_params["trust_fine"],
+        "bias": state_params["trust_fine"]["bias"] + 1e3,
+    }
+    kernel = state_params["trust_score"]["kernel"] - 1e-2 / 32  # 1 / (1 + e^7) at first
+    state_params["trust_score"] = {"kernel": kernel}
+    modified = {
+        **variables,
+        "params": {**variables["params"], "prediction_state": state_params},
+    }
+    step = quick_jit(partial(WITH.apply, method="step"))
     memory, trusts = WITH.init_memory(1, SIZE, KEY), []
     for _ in range(60):
-        memory, output = seen(given, memory, FRAMES[:1, 0])
+        memory, output = step(modified, memory, FRAMES[:1, 0])
         trusts.append(float(output.trust.mean()))
     first = trusts[1 : int(HORIZON)]
     assert max(first) < 0.02 and np.ptp(first) < 1e-4  # as good as seen
@@ -82,11 +90,11 @@ def test_no_position_is_distrusted_forever(variables):
 def test_each_part_can_be_disabled(variables):
     for parts in PARTS:
         model = WITH.clone(state_parts=parts)
-        own = model.init_memory(1, SIZE, KEY).state
-        kept = {"features": "jump", "age": "age"}
-        for field, part in kept.items():
-            held = bool(jax.tree.leaves(getattr(own, field).value))
-            assert held == (part in parts), (parts, field)
+        state_params = model.init_memory(1, SIZE, KEY).state
+        fields = {"features": "jump", "age": "age"}
+        for field, part in fields.items():
+            present = bool(jax.tree.leaves(getattr(state_params, field).value))
+            assert present == (part in parts), (parts, field)
         shapes = jax.eval_shape(
             model.init, KEY, model.init_memory(1, SIZE, KEY), FRAMES[:1, :1]
         )
@@ -95,31 +103,31 @@ def test_each_part_can_be_disabled(variables):
 
 
 def test_trained_state_follows_its_equations(variables):
-    memory, found = roll(WITH, variables)
+    memory, actual = roll(WITH, variables)
     _, alone = roll(WITH.single_frame(), variables)
     # A video's first frame has nothing to be corrected by.
     scale = np.abs(alone.logits).max()
-    first = found.logits[:, 0], alone.logits[:, 0]
+    first = actual.logits[:, 0], alone.logits[:, 0]
     np.testing.assert_allclose(*first, atol=1e-5 * scale)
-    assert np.abs(found.logits[:, 1:] - alone.logits[:, 1:]).max() > 1e-3 * scale
+    assert np.abs(actual.logits[:, 1:] - alone.logits[:, 1:]).max() > 1e-3 * scale
     assert (np.abs(memory.state.probabilities.value.sum(-1) - 1) < 1e-5).all()
-    own = variables["params"]["prediction_state"]
-    assert alone.trust is None and (found.trust[:, 0] == 1).all()
-    assert found.trust.shape == found.logits.shape[:-1]
+    state_params = variables["params"]["prediction_state"]
+    assert alone.trust is None and (actual.trust[:, 0] == 1).all()
+    assert actual.trust.shape == actual.logits.shape[:-1]
     encode = quick_jit(partial(WITH.apply, method="encode"))
     top = encode(variables, FRAMES.reshape(-1, *SIZE, 3)).top.reshape(2, 4, 1, 2, -1)
     state, carried = jax.nn.softmax(alone.logits[:, 0]), top[:, 0]
     age = np.zeros((2, 4, 8, 1))
     for t in range(1, 4):
-        trust = found.trust[:, t, ..., None]
+        trust = actual.trust[:, t, ..., None]
         assert ((trust > 0) & (trust < 1)).all() and trust.std() > 0
         logits = alone.logits[:, t]
         before = np.log(np.maximum(state, LEAST))
         change = (1 - trust) * (before - jax.nn.log_softmax(logits))
-        change = np.tanh(GAIN_SCALE * own["gain"]) * change
+        change = np.tanh(GAIN_SCALE * state_params["gain"]) * change
         expected = logits + change
         limit = 1e-4 * np.abs(expected).max()
-        np.testing.assert_allclose(found.logits[:, t], expected, atol=limit)
+        np.testing.assert_allclose(actual.logits[:, t], expected, atol=limit)
         state = trust * jax.nn.softmax(logits) + (1 - trust) * state
         coarse = np.asarray(trust).reshape(2, 1, 8, 2, 8, 1).mean((2, 4))
         carried += coarse * (top[:, t] - carried)
@@ -150,23 +158,23 @@ def test_gradients_reach_every_parameter_through_time(variables):
     target = np.random.default_rng(1).integers(0, CLASSES, (2, 8, 16))
     maps = features(fresh)
 
-    def loss(own):
-        params = {**fresh["params"], "prediction_state": own}
+    def loss(state_params):
+        params = {**fresh["params"], "prediction_state": state_params}
         memory, total = WITH.init_memory(2, SIZE, KEY), 0.0
         for t in range(3):
-            seen = jax.tree.map(lambda x, t=t: x[:, t], maps)
+            step = jax.tree.map(lambda x, t=t: x[:, t], maps)
             memory, output = WITH.apply(
-                {**fresh, "params": params}, memory, seen, method="update"
+                {**fresh, "params": params}, memory, step, method="update"
             )
             chosen = jax.nn.log_softmax(output.logits)
             total -= jnp.take_along_axis(chosen, target[..., None], -1).mean()
         return total
 
-    own = fresh["params"]["prediction_state"]
-    gradient = quick_jit(jax.grad(loss))(own)
+    state_params = fresh["params"]["prediction_state"]
+    gradient = quick_jit(jax.grad(loss))(state_params)
     # Trust cannot move before the gain does.
     assert abs(gradient["gain"]) > 0
-    moved = jax.tree.map(lambda x: x + 0.01, own)
+    moved = jax.tree.map(lambda x: x + 0.01, state_params)
     for path, x in jax.tree_util.tree_leaves_with_path(
         quick_jit(jax.grad(loss))(moved)
     ):
@@ -175,5 +183,5 @@ def test_gradients_reach_every_parameter_through_time(variables):
 
 def features(variables):
     flat = FRAMES.reshape(-1, *SIZE, 3)
-    found = quick_jit(partial(WITH.apply, method="encode"))(variables, flat)
-    return Features(*(x.reshape(2, 4, *x.shape[1:]) for x in jax.tree.leaves(found)))
+    actual = quick_jit(partial(WITH.apply, method="encode"))(variables, flat)
+    return Features(*(x.reshape(2, 4, *x.shape[1:]) for x in jax.tree.leaves(actual)))

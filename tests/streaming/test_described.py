@@ -42,12 +42,12 @@ def arrays(tensors, before=""):
 
 def described(suffix):
     """As an export writes it."""
-    held = [leaf for leaf in MEMORY if leaf[0] != ".key"]
+    stored = [leaf for leaf in MEMORY if leaf[0] != ".key"]
     inputs, outputs = arrays(MEMORY + GIVEN), arrays(MEMORY + MADE)
     if suffix != ".jax":
         draw = [("draw", [1, 5], "float32")]
-        inputs = arrays(held, "memory") + arrays(GIVEN + draw)
-        outputs = arrays(held, "next_memory") + arrays(MADE)
+        inputs = arrays(stored, "memory") + arrays(GIVEN + draw)
+        outputs = arrays(stored, "next_memory") + arrays(MADE)
     return {
         "size": [32, 64],
         "streams": 1,
@@ -67,13 +67,13 @@ def read(body, suffix=".onnx"):
 
 @pytest.mark.parametrize("suffix", FILES)
 def test_exported_descriptions_are_read(suffix):
-    found = read(described(suffix), suffix)
-    assert found.interface == ((32, 64), 1, 3, (32, 64))
-    assert found.memories == (True, True) and len(found.memory) == len(MEMORY)
+    actual = read(described(suffix), suffix)
+    assert actual.interface == ((32, 64), 1, 3, (32, 64))
+    assert actual.memories == (True, True) and len(actual.memory) == len(MEMORY)
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "message"),
     [
         (("size",), [32, 60], "multiples of 32"),
         (("size",), [32, 64, 3], r"size: must be \[height, width\]"),
@@ -101,14 +101,14 @@ def test_exported_descriptions_are_read(suffix):
         (("dtype",), ["fp32"], "dtype: must be"),
     ],
 )
-def test_invalid_values_name_their_field(place, value, told):
+def test_invalid_values_name_their_field(place, value, message):
     body = described(".onnx")
     *path, last = place
     node = body
     for key in path:
         node = node[key]
     node[last] = value
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read(body)
 
 
@@ -160,7 +160,7 @@ def damaged(body, rng):
 def test_random_damage_is_refused_or_changes_nothing(suffix):
     rng = random.Random(0)
     whole, refused = described(suffix), 0
-    wanted = read(whole, suffix)
+    expected = read(whole, suffix)
     for _ in range(400):
         if rng.random() < 0.5:
             content = json.dumps(damaged(whole, rng)).encode()
@@ -170,15 +170,15 @@ def test_random_damage_is_refused_or_changes_nothing(suffix):
             content[place] ^= 1 << rng.randrange(8)
             content = bytes(content[: rng.choice([place, len(content)])])
         try:
-            found = read_description(content, suffix)
+            actual = read_description(content, suffix)
         except ValueError as error:
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 500
         else:
             # Two fields follow from nothing else, and no array's size from them.
-            classes = found.interface.num_classes
-            interface = wanted.interface._replace(num_classes=classes)
-            assert found == wanted._replace(interface=interface, dtype=found.dtype)
+            classes = actual.interface.num_classes
+            interface = expected.interface._replace(num_classes=classes)
+            assert actual == expected._replace(interface=interface, dtype=actual.dtype)
     assert refused > 300
 
 

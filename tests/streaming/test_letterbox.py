@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.io.images import resize_image
 from dmnet_jax.streaming import Policy
-from dmnet_jax.streaming.letterbox import letterbox, padded_size, restore
+from dmnet_jax.streaming.letterbox import letterbox, canvas_size, restore
 from tests.streaming.test_session import FRAMES, Recorder
 
 NETWORK = (64, 96)
@@ -20,7 +20,7 @@ def test_labels_have_the_size_of_the_frame(height, width):
     frame = np.full((height, width, 3), 200, np.uint8)
     canvas = letterbox(frame, NETWORK)
     assert canvas.shape == (*NETWORK, 3) and canvas.dtype == np.uint8
-    padded = padded_size((height, width), NETWORK)
+    padded = canvas_size((height, width), NETWORK)
     assert padded[0] == height or padded[1] == width
     assert abs(padded[0] * 96 - padded[1] * 64) <= 96
     label = np.full(NETWORK, 7, np.uint8)
@@ -34,11 +34,11 @@ def test_labels_stay_at_the_position_of_the_object(size):
     frame = np.zeros((*size, 3), np.uint8)
     rows, columns = (slice(side // 4, side // 2) for side in size)
     frame[rows, columns] = 255
-    found = restore(
+    restored = restore(
         (letterbox(frame, NETWORK)[..., 0] > 127).astype(np.uint8), size, NETWORK
     )
     truth = frame[..., 0] > 0
-    assert (found & truth).sum() / (found | truth).sum() > 0.75
+    assert (restored & truth).sum() / (restored | truth).sum() > 0.75
 
 
 def test_frames_of_the_same_aspect_are_resized_like_training_data():

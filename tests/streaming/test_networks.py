@@ -36,14 +36,14 @@ def frame(index, seed=0):
 
 def labels_of(network, frames):
     """Of `step`, frame after frame from an empty memory."""
-    memory, found = network.model.init_memory(1, SIZE, KEY), []
-    for given in frames:
-        memory, output = network.step(network.variables, memory, given)
+    memory, result = network.model.init_memory(1, SIZE, KEY), []
+    for image in frames:
+        memory, output = network.step(network.variables, memory, image)
         logits = jax.image.resize(
             output.logits, (1, *SIZE, output.logits.shape[-1]), "linear"
         )
-        found.append(np.argmax(logits, -1).astype(np.uint8))
-    return found
+        result.append(np.argmax(logits, -1).astype(np.uint8))
+    return result
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,14 +51,14 @@ def test_a_stream_equals_the_step_of_the_network(small, name):
     network = small[name]
     program = compile(network.model, network.variables, size=SIZE)
     memory, frames = program.init_memory(KEY), [frame(i) for i in range(4)]
-    wanted = labels_of(network, frames)
-    for given, expected in zip(frames, wanted, strict=True):
-        memory, out = program.step(memory, given)
+    labels = labels_of(network, frames)
+    for image, expected in zip(frames, labels, strict=True):
+        memory, out = program.step(memory, image)
         assert (np.asarray(out.labels) == expected).mean() > 0.99
     # A reset of either kind is a new beginning; a stream without a frame is left alone.
     for what in (RESET_LOCAL, RESET_ALL):
         memory, out = program.step(memory, frames[0], reset=np.array([what], np.uint8))
-        assert (np.asarray(out.labels) == wanted[0]).mean() > 0.99
+        assert (np.asarray(out.labels) == labels[0]).mean() > 0.99
     before = [np.array(x) for x in jax.tree.leaves(memory)]
     memory, out = program.step(memory, frames[1], active=np.array([False]))
     assert (np.asarray(out.labels) == NO_LABEL).all()
@@ -90,8 +90,8 @@ def test_the_step_is_exported_and_passes_the_gate(small, name, tmp_path):
     path = write_artifact(tmp_path, "model", {".jax": content}, interface, notes)
     program = load_artifact(path)
     names = leaf_names(network.model.init_memory(1, SIZE, KEY))
-    found = compare(network.model, network.variables, program, names)
-    assert found.passed() and not found.remembers and found.resets == 1
+    result = compare(network.model, network.variables, program, names)
+    assert result.passed() and not result.remembers and result.resets == 1
 
 
 def test_networks_that_call_the_host_are_not_exported(small):

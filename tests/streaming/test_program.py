@@ -117,9 +117,9 @@ def test_batch_of_one_agrees_with_a_larger_one(three, single):
 
 def test_memory_is_donated_and_other_shapes_are_refused(single):
     memory = single.init_memory(KEY0)
-    held = memory.global_.slots.value
+    buffer = memory.global_.slots.value
     memory, _ = single.step(memory, frames_at(0, 1))
-    assert held.is_deleted()
+    assert buffer.is_deleted()
     with pytest.raises(TypeError):
         single.step(memory, np.zeros((1, 64, 64, 3), np.uint8))
 
@@ -291,10 +291,10 @@ def body_of(artifact):
 def test_exported_step_passes_the_gate(network, artifact):
     program = load_artifact(artifact)
     names = [leaf["name"] for leaf in body_of(artifact)["memory"]]
-    found = compare(*network, program, names)
-    assert found.passed(), found
-    assert found.frames == 64 and found.resets == 1 and found.wraps > 8
-    assert found.admitted == 64
+    result = compare(*network, program, names)
+    assert result.passed(), result
+    assert result.frames == 64 and result.resets == 1 and result.wraps > 8
+    assert result.admitted == 64
 
 
 def test_gate_refuses_another_network(network, single, monkeypatch):
@@ -302,9 +302,9 @@ def test_gate_refuses_another_network(network, single, monkeypatch):
     model, variables = network
     other = jax.tree.map(lambda x: x * 1.01, variables)
     memory = jax.eval_shape(single.init_memory, KEY0)
-    found = compare(model, other, single, leaf_names(memory))
-    assert found.frames == 8 and found.resets == 1 and found.wraps > 0
-    assert found.state_error > parity.RELATIVE and not found.passed()
+    result = compare(model, other, single, leaf_names(memory))
+    assert result.frames == 8 and result.resets == 1 and result.wraps > 0
+    assert result.state_error > parity.RELATIVE and not result.passed()
 
 
 def test_session_of_an_artifact_is_the_same(single, artifact):

@@ -36,23 +36,23 @@ def recipe(tmp_path):
 @pytest.fixture
 def trained(monkeypatch):
     """What was asked of train.py, which writes results at once (or `status`)."""
-    asked = []
+    requests = []
 
     def run(recipe):
         config = from_json(recipe.read_text())
-        asked.append((config.name, config.data.fold, config.train.seed))
+        requests.append((config.name, config.data.fold, config.train.seed))
         if trained.status == 0:
             config.run_directory.mkdir(parents=True)
             fold, seed = config.data.fold, config.train.seed
-            found = result(fold, seed, 0.25 + fold / 8)
-            found["about"] = {"config": dataclasses.asdict(config)}
-            found["protocols"]["dmnet"] = found["protocols"]["global"]
-            write_json(config.run_directory / "results.json", found)
+            results = result(fold, seed, 0.25 + fold / 8)
+            results["about"] = {"config": dataclasses.asdict(config)}
+            results["protocols"]["dmnet"] = found["protocols"]["global"]
+            write_json(config.run_directory / "results.json", results)
         return trained.status
 
     trained.status = 0
     monkeypatch.setattr(tables, "train_process", run)
-    trained.asked = asked
+    trained.asked = requests
     return trained
 
 
@@ -65,9 +65,9 @@ def test_cells_have_separate_runs_and_train_equally_long(tmp_path):
     cells = [cell_config(config, row) for row in ROW.values()]
     assert len({cell.run_directory for cell in cells}) == len(cells)
     for cell in cells:
-        own = cell.resolved_stages
-        assert (own == stages) == (cell.model.name == "dmnet")
-        assert sum(stage.epochs for stage in own) == 5
+        resolved = cell.resolved_stages
+        assert (resolved == stages) == (cell.model.name == "dmnet")
+        assert sum(stage.epochs for stage in resolved) == 5
     base = cell_config(config, TABLES["table2a"][0])
     assert [stage.train for stage in base.resolved_stages] == ["all"]
 
@@ -177,7 +177,7 @@ def test_unmeasured_cells_stay_empty(tmp_path, capsys):
 
 
 def test_mistakes_are_one_error_line(capsys):
-    for arguments, said in (
+    for arguments, message in (
         ([], "say first which: table1, table2a, table2b"),
         (["table1", "--methods", "unet"], "--methods unet: table1 has ternausnet16"),
         (["table2b", "--rounds", "-1"], "--rounds is -1"),
@@ -185,7 +185,7 @@ def test_mistakes_are_one_error_line(capsys):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 class OneLayer(ComparedNetwork):
@@ -198,5 +198,5 @@ def test_networks_take_turns():
     small = {"a": OneLayer(3), "b": OneLayer(4)}
     times = frame_times(small, (32, 32), 3)
     assert {name: len(taken) for name, taken in times.items()} == {"a": 3, "b": 3}
-    found = summary(np.array([1.0, 2.0, 3.0]))
-    assert (found["ms"], found["fps"], found["p50_ms"]) == (2.0, 500.0, 2.0)
+    timing = summary(np.array([1.0, 2.0, 3.0]))
+    assert (timing["ms"], found["fps"], found["p50_ms"]) == (2.0, 500.0, 2.0)

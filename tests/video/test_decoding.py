@@ -29,15 +29,15 @@ KINDS = {
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    made = {}
+    cache = {}
 
     def clip(kind):
-        if kind not in made:
+        if kind not in cache:
             codec, suffix, settings = KINDS[kind]
             if codec not in av.codecs_available:
                 pytest.skip(f"PyAV has no {codec}")
-            made[kind] = video(folder / f"{kind}.{suffix}", codec, **settings)
-        return made[kind]
+            cache[kind] = video(folder / f"{kind}.{suffix}", codec, **settings)
+        return cache[kind]
 
     return clip
 
@@ -55,12 +55,12 @@ def read(path):
     return {round(f.seconds, 3): (f.image, f.damage) for f in frames}
 
 
-def marked(found):
-    return {time for time, (_, damage) in found.items() if damage}
+def marked(decoded):
+    return {time for time, (_, damage) in decoded.items() if damage}
 
 
-def torn(found, clean):
-    return {t for t, (x, _) in found.items() if not np.array_equal(x, clean[t][0])}
+def torn(decoded, clean):
+    return {t for t, (x, _) in decoded.items() if not np.array_equal(x, clean[t][0])}
 
 
 @pytest.mark.parametrize("kind", ["h264", "mpeg2", "mpeg2-b", "mpeg4"])
@@ -71,10 +71,10 @@ def test_frame_of_each_damaged_packet_is_marked(kind, clips, tmp_path):
         bad = tmp_path / f"bad{clips(kind).suffix}"
         first = 0.3 if number else 0.5  # the first packet begins with other things
         rewritten(clips(kind), bad, spoiled(number, first))
-        found = read(bad)
-        assert set(found) == set(clean), number
-        assert marked(found) <= torn(found, clean), "no clean frame is withheld"
-        if time in torn(found, clean) - marked(found):
+        decoded = read(bad)
+        assert set(decoded) == set(clean), number
+        assert marked(decoded) <= torn(decoded, clean), "no clean frame is withheld"
+        if time in torn(decoded, clean) - marked(decoded):
             missed.append(number)
     # A few damaged bytes at a packet's end may code a picture, if another one.
     assert len(missed) <= (2 if kind == "h264" else 0)
@@ -93,9 +93,9 @@ def test_hevc_marks_what_its_decoder_only_logs(clips, tmp_path):
     clean, right = read(clips("hevc")), 0
     for number, time in enumerate(times(clips("hevc"))):
         bad = rewritten(clips("hevc"), tmp_path / "bad.mp4", spoiled(number, 0.3))
-        found = read(bad)
-        assert marked(found) <= torn(found, clean)
-        right += time in marked(found) or time not in found
+        decoded = read(bad)
+        assert marked(decoded) <= torn(decoded, clean)
+        right += time in marked(decoded) or time not in decoded
     # Its entropy coder takes many damaged bytes for good ones.
     assert right >= len(clean) / 3
     assert av.logging.get_level() is None and av.logging.get_skip_repeated()
@@ -120,9 +120,9 @@ def test_frames_that_miss_a_reference_are_marked(clips, tmp_path):
         tmp_path / "missing.mp4",
         lambda index, content: None if index == 1 else content,
     )
-    found = read(path)
-    assert len(found) == len(clean) - 1 and marked(found)
-    assert marked(found) == torn(found, clean)
+    decoded = read(path)
+    assert len(decoded) == len(clean) - 1 and marked(decoded)
+    assert marked(decoded) == torn(decoded, clean)
 
 
 def segment(marker, length, body=b""):
@@ -158,8 +158,10 @@ def test_decoder_remarks_do_not_mark_frames(remark, clips, tmp_path):
     kind, change = HARMLESS[remark]
     clean = read(clips(kind))
     path = tmp_path / f"odd.{KINDS[kind][1]}"
-    found = read(rewritten(clips(kind), path, lambda _, x: change(x)))
-    assert set(found) == set(clean) and not marked(found) and not torn(found, clean)
+    decoded = read(rewritten(clips(kind), path, lambda _, x: change(x)))
+    assert (
+        set(decoded) == set(clean) and not marked(decoded) and not torn(decoded, clean)
+    )
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc"])
@@ -179,18 +181,18 @@ def test_decoder_logs_of_parallel_videos_are_separate(clips, tmp_path):
         lambda _, x: x[:2] + segment(0xE4, 0) + x[2:],
     )
     bad = rewritten(clips("hevc"), tmp_path / "bad.mp4", spoiled(3, 0.3))
-    wanted = {path: marked(read(path)) for path in (noisy, bad, clips("h264"))}
-    found = []
+    expected = {path: marked(read(path)) for path in (noisy, bad, clips("h264"))}
+    decoded = []
     threads = [
-        threading.Thread(target=lambda p=path: found.append((p, marked(read(p)))))
-        for path in [*wanted] * 3
+        threading.Thread(target=lambda p=path: decoded.append((p, marked(read(p)))))
+        for path in [*expected] * 3
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 9 and all(damaged == wanted[p] for p, damaged in found)
-    assert not wanted[noisy] and not wanted[clips("h264")]
+    assert len(decoded) == 9 and all(damaged == expected[p] for p, damaged in decoded)
+    assert not expected[noisy] and not expected[clips("h264")]
 
 
 @pytest.mark.parametrize("kind", ["mpeg2", "mjpeg"])
@@ -222,7 +224,7 @@ def test_a_clock_that_jumps_is_bridged(parts, clips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("turn", "wanted"),
+    ("turn", "expected"),
     [
         ({"degrees": 90}, lambda x: np.rot90(x, 1)),
         ({"degrees": 180}, lambda x: np.rot90(x, 2)),
@@ -231,11 +233,11 @@ def test_a_clock_that_jumps_is_bridged(parts, clips, tmp_path):
         ({"degrees": 90, "hflip": True}, lambda x: x.transpose(1, 0, 2)[::-1, ::-1]),
     ],
 )
-def test_frames_are_rotated_for_display(turn, wanted, clips, tmp_path):
+def test_frames_are_rotated_for_display(turn, expected, clips, tmp_path):
     path = rewritten(clips("h264"), tmp_path / "turned.mp4", turn=turn)
     stored = next(iter(VideoFile(clips("h264")))).image
-    shown = next(iter(VideoFile(path))).image
-    np.testing.assert_array_equal(shown, wanted(stored))
+    displayed = next(iter(VideoFile(path))).image
+    np.testing.assert_array_equal(displayed, expected(stored))
 
 
 @pytest.mark.parametrize("rotation", [0, 90, -90, -180, 45])
@@ -249,24 +251,24 @@ def test_rotation_beside_side_data_unknown_to_pyav(rotation):
             raise ValueError("55 is not a valid Type")
 
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    wanted = image if rotation == 45 else np.rot90(image, rotation // 90)
-    np.testing.assert_array_equal(Display().upright(Frame(), image), wanted)
+    expected = image if rotation == 45 else np.rot90(image, rotation // 90)
+    np.testing.assert_array_equal(Display().upright(Frame(), image), expected)
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc", "mjpeg"])
 def test_frames_are_freed_as_they_are_read(kind, clips):
     """Not when the garbage collector comes, which may be hundreds of frames later."""
 
-    def held():
+    def count_alive():
         return sum(type(x).__name__ == "VideoFrame" for x in gc.get_objects())
 
     gc.collect()
     gc.disable()
     try:
-        before = held()
+        before = count_alive()
         for _ in VideoFile(clips(kind)):
             pass
-        assert held() - before <= 2
+        assert count_alive() - before <= 2
     finally:
         gc.enable()
 
@@ -289,10 +291,10 @@ def test_intact_videos_of_other_codecs_equal_ffmpeg(codec, name, settings, tmp_p
         pytest.skip(f"PyAV has no {codec}")
     path = video(tmp_path / name, codec, 8, **settings)
     with av.open(str(path)) as container:
-        wanted = [x.to_ndarray(format="rgb24") for x in container.decode(video=0)]
-    found = list(VideoFile(path))
-    assert not any(frame.damage for frame in found)
-    np.testing.assert_array_equal([frame.image for frame in found], wanted)
+        expected = [x.to_ndarray(format="rgb24") for x in container.decode(video=0)]
+    decoded = list(VideoFile(path))
+    assert not any(frame.damage for frame in decoded)
+    np.testing.assert_array_equal([frame.image for frame in decoded], expected)
 
 
 def test_names_that_look_like_addresses(clips, tmp_path, monkeypatch):

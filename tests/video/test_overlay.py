@@ -40,8 +40,8 @@ def test_overlay_paints_only_regions(outline):
         around = label[max(y - 1, 0) : y + 2, x], label[y, max(x - 1, 0) : x + 2]
         rim = outline and any((part != label[place]).any() for part in around)
         color = np.array(PALETTE[label[place]], float)
-        want = color if rim else np.rint(0.7 * image[place] + 0.3 * color)
-        np.testing.assert_array_equal(painted[place], want)
+        expected = color if rim else np.rint(0.7 * image[place] + 0.3 * color)
+        np.testing.assert_array_equal(painted[place], expected)
 
 
 def test_overlay_extremes():
@@ -80,8 +80,8 @@ def test_palette_is_distinguishable_without_hue():
         "deutan": np.array([[0.29, 0.71, 0], [0.29, 0.71, 0], [-0.021, 0.021, 1]]),
     }
     for view in views.values():
-        seen = np.clip(linear @ view.T, 0, 1) ** (1 / 2.2)
-        for one, other in itertools.combinations(seen, 2):
+        simulated = np.clip(linear @ view.T, 0, 1) ** (1 / 2.2)
+        for one, other in itertools.combinations(simulated, 2):
             assert np.abs(one - other).max() > 0.08
     assert len(set(PALETTE)) == len(PALETTE) == 12
 
@@ -105,10 +105,10 @@ def test_panels_show_frame_prediction_and_ground_truth():
     top = int((corners[:, 0, 0] == image).all((1, 2, 3)).argmax())
     assert top > 0, "the title is above the frame"
     assert (sheet[top : top + 120, :160] == image).all()
-    for x, shown in ((168, prediction), (336, label)):
+    for x, displayed in ((168, prediction), (336, label)):
         panel = sheet[top : top + 120, x : x + 160]
-        same = (panel == overlay(image, shown)).all(-1)
-        assert same[(shown == 0) | (shown == 255)].mean() > 0.98
+        same = (panel == overlay(image, displayed)).all(-1)
+        assert same[(displayed == 0) | (displayed == 255)].mean() > 0.98
         # The rest is the number of a class, which is on its own region.
         assert 0 < (~same).sum() < 600
     alone = side_by_side(image, prediction, None, names=NAMES)

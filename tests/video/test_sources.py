@@ -57,13 +57,13 @@ def test_folder_is_read_in_natural_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [((), "contains no"), (("a.png", "a.jpg"), "two images are named a")],
 )
-def test_invalid_source_folders(tmp_path, files, told):
+def test_invalid_source_folders(tmp_path, files, message):
     for name in files:
         Image.fromarray(scene(0)).save(tmp_path / name)
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path))
 
 
@@ -178,11 +178,11 @@ class Flaky:
 def test_lost_camera_is_reopened_with_growing_waits():
     waits = []
     frames = Reconnecting(Flaky(3, 0, 0, 2), attempts=6, wait=waits.append)
-    seen = []
+    simulated = []
     with pytest.raises(SourceError, match="gave up after 6 .* no such device"):
         for captured in frames:
-            seen.append(captured.name)
-    assert seen == [f"{index:06}" for index in range(5)], "names count on"
+            simulated.append(captured.name)
+    assert simulated == [f"{index:06}" for index in range(5)], "names count on"
     assert waits == [0.5, 1, 2, 0.5, 1, 2, 4, 8]
     assert frames.losses == 2 and not frames.connected
 

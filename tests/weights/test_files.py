@@ -126,7 +126,7 @@ def test_rearrange_transposes_kernels() -> None:
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("a.weight", np.nan, "nan"),
         ("a/kernel", np.inf, "inf"),
@@ -136,7 +136,7 @@ def test_rearrange_transposes_kernels() -> None:
     ],
 )
 def test_implausible_values_are_refused(
-    tmp_path: Path, suffix: str, name: str, value: float, said: str
+    tmp_path: Path, suffix: str, name: str, value: float, message: str
 ) -> None:
     array = np.ones((3, 4), np.float32)
     array[1, 2] = value
@@ -145,7 +145,8 @@ def test_implausible_values_are_refused(
         np.savez(path, **{name: array, "good": np.ones(2, np.float32)})
     else:
         write_safetensors(path, {name: array}, {})
-    with pytest.raises(WeightsError, match=rf"w\.{suffix}: {name} contains .*{said}"):
+    pattern = rf"w\.{suffix}: {name} contains .*{message}"
+    with pytest.raises(WeightsError, match=pattern):
         read_weights(path)
     out = tmp_path / "out.safetensors"
     assert main(["convert", str(path), str(out)]) == 2 and not out.exists()
@@ -182,9 +183,9 @@ def test_random_damage_raises_only_weights_error(tmp_path: Path, suffix: str) ->
             changed[: rng.integers(len(data))] if not number % 7 else changed
         )
         try:
-            found = read_weights(bad)
+            result = read_weights(bad)
             read_metadata(bad)
-            assert all(np.isfinite(array).all() for array in found.values())
+            assert all(np.isfinite(array).all() for array in result.values())
         except WeightsError as error:
             assert str(bad) in str(error) and "\n" not in str(error)
 

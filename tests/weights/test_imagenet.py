@@ -135,8 +135,8 @@ def _outputs(variables: dict, padding: str, epsilon: float, x: np.ndarray) -> li
         )
         return dict(state["intermediates"])
 
-    seen = run(variables)
-    return [seen[f"block{i}"]["__call__"][0] for i in range(17)]
+    outputs = run(variables)
+    return [outputs[f"block{i}"]["__call__"][0] for i in range(17)]
 
 
 @pytest.mark.parametrize("framework", ["keras", "torch"])

@@ -16,10 +16,10 @@ from dmnet_jax.weights.rendered import RENDERED, read_rendered, write_rendered
 def test_finds_instruments_in_unseen_scenes() -> None:
     trained = load_run(PRETRAINED)
     videos = RenderedVideos(99, 6, 1, (128, 160))
-    found = evaluation.evaluate(trained.model, trained.variables, videos)
-    instrument = found.confusion[1:, 1:].sum() / found.confusion[1:].sum()
+    result = evaluation.evaluate(trained.model, trained.variables, videos)
+    instrument = result.confusion[1:, 1:].sum() / result.confusion[1:].sum()
     assert instrument > 0.75  # of its pixels, in any part's class
-    background = found.confusion[0, 0] / found.confusion[0].sum()
+    background = result.confusion[0, 0] / result.confusion[0].sum()
     assert background > 0.95
 
 
@@ -34,8 +34,8 @@ def test_file_is_small_and_describes_its_training() -> None:
 def test_round_trip_is_exact_up_to_rounding(tmp_path) -> None:
     variables, about = read_rendered()
     write_rendered(tmp_path / "again.safetensors", variables, about, "a card")
-    again, told = read_rendered(tmp_path / "again.safetensors")
-    assert told == about
+    again, description = read_rendered(tmp_path / "again.safetensors")
+    assert description == about
     for name, array in flatten(again).items():
         np.testing.assert_array_equal(array, flatten(variables)[name])
 

@@ -67,11 +67,11 @@ def test_every_array_is_imported(tmp_path, name, table, at):
             tree = tree[step]
         encoder[kind] = tree.get("backbone", {})
     state = classifier(table, encoder, tmp_path / "weights.safetensors")
-    found = initialize(
+    result = initialize(
         variables, str(tmp_path / "weights.safetensors"), encoder="torch"
     )
     flat = {}
-    for kind, tree in found.items():
+    for kind, tree in result.items():
         for step in at:
             tree = tree[step]
         flat |= {f"{kind}/{n}": a for n, a in flatten(tree.get("backbone", {})).items()}
@@ -105,13 +105,13 @@ def test_another_network_is_refused(tmp_path):
 
 def test_lwanet_starts_from_the_shipped_encoder_but_for_its_first_expansion():
     variables = blank(LWANet(3))
-    found = initialize(variables, "imagenet", encoder="keras")
+    result = initialize(variables, "imagenet", encoder="keras")
     shipped, _ = read_backbone(SHIPPED)
     expected = {n: a for n, a in flatten(shipped).items() if "block0/expand" not in n}
-    own = {kind: tree["backbone"] for kind, tree in found.items()}
-    assert flatten(own).keys() == expected.keys()
+    backbone = {kind: tree["backbone"] for kind, tree in result.items()}
+    assert flatten(backbone).keys() == expected.keys()
     np.testing.assert_array_equal(
-        own["params"]["stem"]["kernel"], expected["params/stem/kernel"]
+        backbone["params"]["stem"]["kernel"], expected["params/stem/kernel"]
     )
 
 
