@@ -215,8 +215,8 @@ def report(result: dict[str, Any]) -> str:
         ]
         lines += ["", "Peak GPU memory: " + ", ".join(held)]
     if "training" in result:
-        told = training.report({"machine": about, "rows": result["training"]})
-        lines += ["", "## Training", "", told]
+        table = training.report({"machine": about, "rows": result["training"]})
+        lines += ["", "## Training", "", table]
     return "\n".join(lines)
 
 

@@ -55,7 +55,7 @@ PEERS: dict[str, tuple[str, ...]] = {
     "export-bf16": ("onnx", "openvino"),
     "export-int8": ("onnx", "openvino", "nncf"),
 }
-# Those that round: what that costs is told beside their time, nothing is refused.
+# Programs that round: the error is reported beside their time, and nothing is refused.
 ROUNDING = ("export-bf16", "export-int8")
 # Labels may differ where two classes are as likely as each other.
 TOLERANCE = {"labels": 1e-3, "confidence": 1e-4, "distance": 1e-4, "admitted": 0.0}
@@ -137,8 +137,8 @@ def _start(
     if not wrong:
         return worker, ""
     worker.stop()
-    told = ", ".join(f"{name} by {found[name]:.1e}" for name in wrong)
-    return None, f"refused: its outputs differ ({told})"
+    differences = ", ".join(f"{name} by {found[name]:.1e}" for name in wrong)
+    return None, f"refused: its outputs differ ({differences})"
 
 
 @dataclasses.dataclass(frozen=True)

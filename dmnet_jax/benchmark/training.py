@@ -243,6 +243,6 @@ def report(result: dict[str, Any]) -> str:
         "",
     ]
     for name, values in result.get("differences", {}).items():
-        told = ", ".join(f"{what} {value:.1e}" for what, value in values.items())
-        lines += [f"{name}: PyTorch from JAX, relative, in float64: {told}", ""]
+        differences = ", ".join(f"{what} {value:.1e}" for what, value in values.items())
+        lines += [f"{name}: PyTorch from JAX, relative, in float64: {differences}", ""]
     return "\n".join([*lines, table(result["rows"]), "", NOTES])

@@ -206,12 +206,12 @@ def check_same(expected: Any, got: Any, expected_name: str, name: str) -> None:
     Raises:
         ValueError: structure, shape or dtype differs; names the first such leaf.
     """
-    expected_types, types = _leaf_types(expected), _leaf_types(got)
-    for path in [*expected_types, *types]:
-        if expected_types.get(path) != types.get(path):
+    required, types = _leaf_types(expected), _leaf_types(got)
+    for path in [*required, *types]:
+        if required.get(path) != types.get(path):
             raise ValueError(
                 f"{name}{path} is {types.get(path, 'missing')}, but in "
-                f"{expected_name} it is {expected_types.get(path, 'missing')}; pass one item "
+                f"{expected_name} it is {required.get(path, 'missing')}; pass one item "
                 "of the same type (use jax.vmap for a batch)"
             )
     if jax.tree.structure(expected) != jax.tree.structure(got):

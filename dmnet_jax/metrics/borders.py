@@ -121,7 +121,7 @@ def flicker_counts(
 def _extent(mask: NDArray[np.bool_]) -> slice:
     """Returns the range of True elements, extended by one on both sides."""
     indices = np.flatnonzero(mask)
-    return slice(max(indices[0] - 1, 0), found[-1] + 2)
+    return slice(max(indices[0] - 1, 0), indices[-1] + 2)
 
 
 def _border(mask: NDArray[np.bool_], scored: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -349,17 +349,17 @@ class DMNet(VideoSegmenter):
             similarity = jnp.where(m.reference.count > 0, similarity, -jnp.inf)
             return confidence, similarity, mem.judge(m, top, confidence, policy=policy)
 
-        confidence, similarity, accepted = jax.vmap(judge)(memory, top, logits)
-        stored = self._stored_if(accepted & active, top)
+        confidence, similarity, accept = jax.vmap(judge)(memory, top, logits)
+        stored = self._stored_if(accept & active, top)
         memory, admitted = jax.vmap(
             lambda m, x, yes, recent, stored, where: mem.remember(
                 m, x, yes, recent=recent, stored=stored, where=where
             )
-        )(memory, top, accepted, recent, stored, active)
+        )(memory, top, accept, recent, stored, active)
         return memory, (confidence, similarity, admitted)
 
-    def _stored_if(self, accepted: Array, top: Array) -> Any:
-        """Returns `stored(top)` if `accepted`, bool [B], is set anywhere, else zeros."""
+    def _stored_if(self, accept: Array, top: Array) -> Any:
+        """Returns `stored(top)` if `accept`, bool [B], is set anywhere, else zeros."""
         if not self.global_memory or self.is_initializing():
             return self.stored(top)
 
@@ -370,7 +370,7 @@ class DMNet(VideoSegmenter):
                 jnp.zeros((*shape, module.value_channels), x.dtype),
             )
 
-        return nn.cond(accepted.any(), DMNet.stored, zeros, self, top)
+        return nn.cond(accept.any(), DMNet.stored, zeros, self, top)
 
     def step(
         self,

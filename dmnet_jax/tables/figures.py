@@ -192,8 +192,10 @@ def _plot(
     draw.text((scale * left, scale * 8), name, INK, font=font)
     middle = scale * (left + across / 2), scale * (height - 2)
     draw.text(middle, "frame", INK, font=font, anchor="mb")
-    told = f"{symbol} = {threshold:.3g}: {side}; dots: admitted frames"
-    draw.text((scale * (width - right), scale * 8), told, LINE, font=font, anchor="ra")
+    caption = f"{symbol} = {threshold:.3g}: {side}; dots: admitted frames"
+    draw.text(
+        (scale * (width - right), scale * 8), caption, LINE, font=font, anchor="ra"
+    )
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 

@@ -76,14 +76,14 @@ def train_process(recipe: Path) -> int:
         # In its own session; otherwise Ctrl-C would reach it twice.
         command = [sys.executable, *TRAIN, "--config", recipe]
         process = subprocess.Popen(command, start_new_session=True)
-        told = False
+        forwarded = False
         while True:
             try:
                 return process.wait(timeout=1)
             except subprocess.TimeoutExpired:
-                if stop.requested and not told:
+                if stop.requested and not forwarded:
                     process.terminate()
-                    told = True
+                    forwarded = True
 
 
 def scores_of(config: Config, row: Row, flags: SeriesFlags) -> dict[str, Any]:

@@ -99,8 +99,8 @@ class Convert:
 
         arrays = files.read_weights(self.source)
         if authors.is_authors(arrays):
-            told = self.global_memory or (False if self.no_global_memory else None)
-            model = authors.guess_model(arrays, local=self.local, global_memory=told)
+            memory = self.global_memory or (False if self.no_global_memory else None)
+            model = authors.guess_model(arrays, local=self.local, global_memory=memory)
             variables = authors.from_authors(arrays, model=model)
             notes = {
                 "encoder": "torch",

@@ -1,4 +1,4 @@
-"""The GPU benchmark: parts are measured once, kept, resumed and reported."""
+"""The GPU benchmark: parts are measured once, saved, resumed and reported."""
 
 import json
 from functools import partial
@@ -69,7 +69,7 @@ def measured(monkeypatch) -> list[str]:
 
 def test_all_parts_are_written_and_not_measured_again(measured, tmp_path, capsys):
     flags = ["gpu", "--out", str(tmp_path), "--size", "64x96", "--batch", "2"]
-    assert command.main(flags) == 1  # a training row failed, and is told
+    assert command.main(flags) == 1  # a training row failed, and this is reported
     assert measured == ["live", "training", "training", "checks"]
     text = (tmp_path / "gpu.md").read_text()
     for piece in ("| stream", "1.0e-03", "torch.compile", "64 ", "no memory", "1 MiB"):
@@ -105,7 +105,7 @@ def test_numbers_of_two_machines_are_not_mixed(measured, tmp_path):
 
 
 def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
-    # The authors' outputs have tests of their own; here they cost a minute.
+    # The authors' outputs are tested elsewhere; here they would cost a minute.
     monkeypatch.setattr(gpu_checks, "GOLDEN", tmp_path)
     random = partial(Config, model=ModelConfig(pretrained="none"))
     monkeypatch.setattr(gpu_checks, "Config", random)
@@ -113,7 +113,7 @@ def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
         result, _ = gpu_checks.prepare(LiveCase((64, 96)), tmp_path, "jax checks")
     assert result["stream"] == {"labels": 0.0, "admitted": 0.0}
     assert result["rounded"]["labels"] < 1e-2
-    # A network that was never trained is nearly undecided everywhere.
+    # The classes of an untrained network have nearly equal scores everywhere.
     assert result["bfloat16"]["labels"] < 0.5
     assert "golden" not in result
 

@@ -1,4 +1,4 @@
-"""The live benchmark: whom it measures, refuses and compares; nothing is timed."""
+"""The live benchmark: what it measures, refuses and compares; nothing is timed."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ SAME = {"labels": 0.0, "confidence": 1e-6, "distance": 1e-6, "admitted": 0.0}
 
 
 class Quick:
-    """Stands for a process: ours takes 2 ms, others 4."""
+    """A fake process: 2 ms for this project, 4 ms for others."""
 
     order: list[str] = []
     gpu_memory = 0
@@ -73,12 +73,12 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     assert "refused: its outputs differ (labels by 5.0e-01)" in printed.out
     assert "0.50 [0.50..0.50]" in printed.out and "500.0" in printed.out
     assert "onnxruntime not installed" in printed.out
-    # What rounds is not refused: its cost stands beside its time.
+    # Programs that round are not refused: the error is reported beside the time.
     (rounded,) = (x for x in printed.out.splitlines() if "2.0e-03" in x)
     assert "int8" in rounded and "+0.0010" in rounded
     assert "Note: int8 may be slower." in printed.out
     assert printed.out.count("left out: this processor has no bfloat16") == 2
-    # What is not installed is no error; the two others are.
+    # A peer that is not installed is no error; the two other failures are.
     error = printed.err.splitlines()[-1]
     assert "torch.compile failed" in error and "onnx" not in error
     assert "left out" not in error

@@ -33,7 +33,7 @@ def test_a_step_is_three_forward_passes_where_there_is_a_gradient():
     alone = Case(memory=False, size=(64, 96), batch=2)
     step = complexity.step_complexity(DMNet(8).single_frame(), (64, 96))
     assert training.step_operations(alone) == 3 * 2 * step.convolution
-    # Eight more frames are encoded, once: far from nine times the work.
+    # Eight more frames are encoded once, which is far less than nine times the work.
     both = Case(memory=True, size=(64, 96), batch=2)
     ratio = training.step_operations(both) / training.step_operations(alone)
     assert 1.3 < ratio < 2.5

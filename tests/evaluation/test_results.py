@@ -1,4 +1,4 @@
-"""What a run leaves behind: numbers, rows, pictures and a log that survives a kill."""
+"""The files of an evaluation: scores, rows, tables and overlays."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ SOURCE = Videos(LENGTHS)
 
 
 def predictions():
-    """(video, prediction) of every frame: the truth, moved by a few pixels."""
+    """(video, prediction) of every frame: the ground truth shifted by a few pixels."""
     for video, length in enumerate(LENGTHS):
         for frame in range(length):
             truth = picture(frame, seed=video)[1]
@@ -47,7 +47,7 @@ ABOUT = {"fold": 2, "split_sha256": "5" * 64, "config": {"name": "x"}}
 
 
 def rows_of(result):
-    """Columns of an evaluation, by plain calls of the metrics."""
+    """The columns of an evaluation, computed by direct calls of the metrics."""
     before = {}
     for video, now in result:
         counts = frame_counts(now.label, now.truth, 3)
@@ -84,7 +84,7 @@ def folder(evaluation, tmp_path_factory):
 
 
 def strict(text):
-    """JSON without the constants that JSON does not have."""
+    """Parses JSON and rejects NaN and Infinity."""
 
     def refuse(name):
         raise AssertionError(f"{name} in JSON")
@@ -148,7 +148,7 @@ def test_results_hold_surface_distance_flicker_and_training_time_score(
 
 
 def test_undefined_scores_are_null(tmp_path):
-    """A class that no frame has, in one video that has nothing at all."""
+    """A class without a pixel, in a single video without any foreground."""
     counts = np.zeros((2, 3, 3), np.int64)
     counts[:, 0] = 64
     nothing = Evaluation(

@@ -1,4 +1,4 @@
-"""Whole videos in chunks against the live step, and what is counted of them."""
+"""Whole videos in chunks, compared with the live step, and their counts."""
 
 import dataclasses
 
@@ -56,7 +56,7 @@ def live_step():
 
 
 def streamed(step, variables, video, length, *, seed=0, key_of=None):
-    """Every frame's output, one frame at a time, memory carried by hand."""
+    """The output of every frame, one step at a time with explicit memory."""
     model, _ = network()
     key = jax.random.fold_in(jax.random.key(seed), video if key_of is None else key_of)
     memory = model.init_memory(1, (64, 64), key)
@@ -90,7 +90,7 @@ def test_chunks_equal_the_live_stream(live_step, length):
 
 
 def test_gate_decides_alike_in_chunks_and_live(live_step):
-    """A bound between the similarities seen lets some frames in and not others."""
+    """A threshold between the observed similarities admits some frames only."""
     measured = streamed(live_step, with_thresholds(*EVERYTHING), 0, 13)
     similarities = np.sort([float(output.similarity[0]) for output in measured[1:]])
     gap = np.diff(similarities).argmax()
@@ -125,7 +125,7 @@ def test_counts_equal_the_metrics_of_the_predictions():
 class Brightness(VideoSegmenter):
     """A network without parameters or gate: classes are bands of mean brightness.
 
-    Its memory counts frames; logits have a quarter of the input's size.
+    Its memory counts frames; logits have a quarter of the input size.
     """
 
     num_classes: int = 3
@@ -157,7 +157,7 @@ class LargeLabels(Videos):
 
 
 def by_hand(source, frame, *, repeat):
-    """The authors' evaluation: nearest, times `repeat` of a quarter."""
+    """The authors' evaluation: logits repeated `repeat` times, nearest neighbor."""
     _, output = Brightness().apply({}, jnp.zeros(1), source.image(0, frame)[None, None])
     coarse = np.asarray(output.logits[0, 0].argmax(-1), np.uint8)
     return coarse.repeat(repeat, 0).repeat(repeat, 1)
@@ -165,7 +165,7 @@ def by_hand(source, frame, *, repeat):
 
 @pytest.mark.parametrize(("score_at", "repeat"), [("label", 12), ("input", 4)])
 def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
-    """No gate, no parameters; all measures against plain calls of the metrics."""
+    """A model without gate or parameters; compared with direct calls of the metrics."""
     source, results = LargeLabels((CHUNK + 2,), frozenset({2})), []
     rules = Scoring(score_at, "nearest", tolerance_px=2)
     evaluated = evaluate(
@@ -193,7 +193,7 @@ def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
             np.testing.assert_allclose(evaluated.surface[i, c], expected)
     expected = sum(confusion_matrix(r.label, r.truth, 3) for r in labeled)
     np.testing.assert_array_equal(evaluated.confusion, expected)
-    # The frame after the one without a label has nothing to be compared with.
+    # The frame after the unlabeled one has no previous frame to compare with.
     assert evaluated.flicker[0].tolist() == evaluated.flicker[2].tolist() == [0, 0]
     tail = labeled[2:]
     changed, counted = evaluated.flicker[2:].sum(0)
@@ -238,7 +238,7 @@ def test_each_video_starts_from_an_empty_memory(live_step):
 
 
 def test_calibration_is_the_mean_over_all_frames(live_step):
-    """s by distances between the features of neighbors, r by entropies."""
+    """s is from distances between features of adjacent frames, r from entropies."""
     model, fresh = network()
     encode = jax.jit(
         lambda frames: model.apply(fresh, frames, method=type(model).encode).top,
@@ -255,12 +255,12 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
             p = np.exp(logits - logits.max(-1, keepdims=True))
             p /= p.sum(-1, keepdims=True)
             r.append((p * np.log(p)).sum(-1).mean())
-    # Thresholds that would let nothing in must not matter.
+    # Thresholds that admit nothing must not matter.
     measured = calibrate(model, with_thresholds(0, -1e9), Videos(lengths))
     np.testing.assert_allclose(measured["min_confidence"], np.mean(r), rtol=1e-4)
     np.testing.assert_allclose(measured["max_similarity"], np.mean(s), rtol=1e-3)
     assert {value.dtype for value in measured.values()} == {np.dtype(np.float32)}
-    # Of stills nothing is known of neighbors; thresholds are numbers all the same.
+    # Stills have no adjacent frames; the thresholds are still finite numbers.
     stills = calibrate(model, fresh, Videos((1, 1, 1)))
     assert stills["max_similarity"] == NO_SIMILARITY
     assert np.isfinite(stills["min_confidence"])

@@ -1,4 +1,4 @@
-"""What a step is calibrated on, and which processors compute int8 fast."""
+"""The calibration data of a step, and processors with fast int8."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def test_calibration_inputs_come_from_the_running_stream(monkeypatch):
     ]
     inputs = calibration.Rolled(program, about, calibration.Calibration(clips, ""))
     actual = [(int(x["frames"][0, 0, 0, 0]), float(x["memory.n"][0])) for x in inputs]
-    # Every second frame is shown, and every second of those is measured.
+    # Every second frame is run, and every second of those is an input.
     assert frames_shown == [0, 2, 4, 6, 8, 0, 2, 4]
     assert actual == [(0, 0), (4, 2), (8, 4), (2, 1)] and len(inputs) == len(actual)
 
@@ -51,7 +51,7 @@ def test_calibrates_on_a_folder_of_images_or_videos(tmp_path):
     result = calibration.of_folder(str(tmp_path / "videos"), size)
     assert [clip.length for clip in result.clips] == [3, 3] and result.about == "videos"
     frame = next(result.clips[0].frames())
-    # Letterboxed as a session does it: what is added is black.
+    # Letterboxed as in a session: the padding is black.
     assert frame.shape == (*size, 3) and frame.dtype == np.uint8
     assert frame[:, :32].any() and not frame[:, 33:].any()
     one = calibration.of_folder(str(tmp_path / "videos" / "one" / "frames"), size)

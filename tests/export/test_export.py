@@ -1,4 +1,4 @@
-"""`python -m dmnet_jax.export` from outside, on a run directory."""
+"""The command `python -m dmnet_jax.export`, on a run directory."""
 
 import dataclasses
 import json

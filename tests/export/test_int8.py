@@ -1,4 +1,4 @@
-"""A step in int8: what is quantized, on what, and the gate before it is written."""
+"""The int8 step: its layers, its calibration data, and the gate before writing."""
 
 import contextlib
 import dataclasses
@@ -51,8 +51,8 @@ def run(tmp_path_factory):
     return config.run_directory
 
 
-class Made(NamedTuple):
-    """What the command wrote and said, and the float32 step that it began with."""
+class Exported(NamedTuple):
+    """The files and output of the command, and the float32 step that it quantized."""
 
     path: Path
     out: str
@@ -62,7 +62,7 @@ class Made(NamedTuple):
 
 @pytest.fixture(scope="module")
 def exported(run, tmp_path_factory):
-    """The command, once; NNCF's fast bias correction saves seconds."""
+    """The result of one run of the command; fast bias correction saves seconds."""
     folder, quantize = tmp_path_factory.mktemp("int8"), int8.quantize
 
     def copied(float32, *rest):
@@ -80,7 +80,9 @@ def exported(run, tmp_path_factory):
     ):
         assert main([*flags, "--max-drop", "0.5", "--out", str(result)]) == 0
     path = result / "model-int8.xml"
-    return Made(path, out.getvalue(), err.getvalue(), folder / "float32" / "model.xml")
+    return Exported(
+        path, out.getvalue(), err.getvalue(), folder / "float32" / "model.xml"
+    )
 
 
 def report_of(path):
@@ -126,7 +128,7 @@ def test_int8_artifact_runs_like_any_other(exported):
 
 @needs_all
 def test_only_layers_after_the_first_are_quantized(exported):
-    """Scores, gates, counters and rings keep their precision, the frame's layer too."""
+    """Scores, gates, counters, rings and the first layer keep their precision."""
     model = quantization.read_model(contents_of(exported.path))
     rounded = {
         target.get_node().get_type_name()
@@ -185,7 +187,7 @@ def _model(exported):
 
 @needs_all
 def test_layers_are_ranked_by_changed_labels(exported, monkeypatch):
-    """A classifier whose input is cut to nothing does the most harm."""
+    """A classifier whose input is quantized to zero changes the most labels."""
     from openvino import opset13  # pyright: ignore[reportMissingImports]
 
     model, names = _model(exported), quantization.layers(_model(exported))
@@ -220,7 +222,7 @@ def test_too_large_a_loss_is_refused_with_both_scores(
         monkeypatch.setattr(module, "computes_int8", lambda: False)
     with pytest.raises(int8.Int8Error, match="--max-drop is -2") as caught:
         int8.quantize(exported.float32, SEEN, VIDEOS, max_drop=-2)
-    assert not recwarn.list  # told in a line, not in a warning beside it
+    assert not recwarn.list  # reported in one line, without an additional warning
     assert capsys.readouterr().err.count("int8 step may be slower") == 1
     error = str(caught.value)
     assert "float32 has 0." in error and "int8 0." in error and "\n" not in error
@@ -240,7 +242,7 @@ def test_excluded_layers_are_not_quantized(exported):
 
 
 def scripted(labels, confidence, admitted):
-    """A program that says so of every frame."""
+    """A program that gives these outputs for every frame."""
 
     def step(memory, frames, active, reset):
         decision, zero = np.full(1, admitted(memory)), np.zeros(1)

@@ -1,4 +1,4 @@
-"""Each family of primitives in ONNX Runtime against JAX, and the nodes it becomes."""
+"""Each family of primitives: ONNX Runtime compared with JAX, and its nodes."""
 
 from collections import Counter
 from typing import Any
@@ -287,7 +287,7 @@ def test_graph_of_the_step_consists_of_layers():
     assert (nodes["Resize"], nodes["Softmax"], nodes["TopK"]) == (4, 2, 1)
     assert nodes["MaxPool"] == 4 and nodes["Clip"] == 19
     assert nodes["Transpose"] < 24 and sum(nodes.values()) < 400
-    # Each ring's write takes the graph's input itself: a runtime can do it in place.
+    # Each ring write reads the graph input directly, so a runtime can do it in place.
     written = {node.input[0] for node in graph.node if node.op_type == "ScatterND"}
     assert {"memory.global_.slots.key", "memory.global_.slots.value"} <= written
     assert [x["name"] for x in notes["inputs"]] == [x.name for x in graph.input]

@@ -1,4 +1,4 @@
-"""The step in ONNX Runtime and OpenVINO: every kind of network, through the gate."""
+"""Every kind of network passes the gate in ONNX Runtime and OpenVINO."""
 
 import hashlib
 import importlib.util
@@ -48,14 +48,14 @@ NARROW = {"width": 64, "value_channels": 32}
 
 
 def network(**settings):
-    """A network of random weights, whose features are of the size of one."""
+    """A network with random weights and features of unit scale."""
     small = {"num_classes": 3, "local_size": 2, "num_reads": 2, "global_size": 5}
     model = DMNet.tiny(**(small | settings))
     return model, variables_of(model)
 
 
 def variables_of(model):
-    """Random, for features of the size of one; everything is admitted."""
+    """Random variables for features of unit scale; every frame is admitted."""
     memory = model.init_memory(1, SIZE, jax.random.key(0))
     frames = np.zeros((1, 1, *SIZE, 3), np.uint8)
     shapes = jax.eval_shape(model.init, jax.random.key(1), memory, frames)
@@ -138,7 +138,7 @@ def test_every_kind_of_network_is_exported_exactly(settings, tmp_path, monkeypat
 
 
 def test_another_network_is_exported_too(tmp_path, monkeypatch):
-    """It has no memory, so that nothing reads some of the graph's inputs."""
+    """It has no memory, so some inputs of the graph are unused."""
     monkeypatch.setattr(parity, "FRAMES", 4)
     model = LWANet(3, stages=TINY["stages"])
     variables = variables_of(model)
@@ -212,7 +212,7 @@ def test_damage_in_any_file_is_detected(artifact, tmp_path):
 
 
 def copied(artifact, folder, change):
-    """The artifact's files with another description and content, sealed again."""
+    """The artifact with a changed description and content, and valid checksums."""
     contents = {file.suffix: file.read_bytes() for file in files_of(artifact)[:-2]}
     body = json.loads(artifact.with_name(f"{artifact.name}.json").read_text())
     change(contents, body)
@@ -259,7 +259,7 @@ def test_program_that_differs_from_its_description_is_one_error_line(
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_external_weight_files_are_refused(artifact, tmp_path, inside):
-    """Of the graph, or of a node in a node's graph: no checksum covers that file."""
+    """Weights of the graph or of a subgraph: no checksum covers an external file."""
     if artifact.suffix != ".onnx":
         pytest.skip("is ONNX's")
 
@@ -307,7 +307,7 @@ def test_bfloat16_falls_back_to_float32_where_unsupported(paper, tmp_path, monke
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_ring_index_is_exact_after_weeks_of_frames(kind):
-    """A counter beyond what float32 counts, in runtimes that compute with it."""
+    """The counter exceeds the integers of float32, in which some runtimes compute."""
     capacity = 225
 
     def push(stamp: Any, count: Any, now: Any, where: Any) -> Any:

@@ -1,12 +1,12 @@
-"""Golden numbers: the network written once more, in PyTorch, as an outside opinion.
+"""Golden values from an independent PyTorch implementation of the network.
 
     python tests/golden/make_golden.py compare REFERENCE_DIR
     python tests/golden/make_golden.py write tests/golden
 
-`compare` holds this network against recorded runs of the authors' release; `write`
+`compare` checks this network against recorded runs of the authors' release; `write`
 draws weights and frames by the same recipe at a smaller size and records the logits
-in `NAME.npz` beside `index.json`. Needs torch, which nothing else here does: install
-it in an environment of its own. Everything is on the CPU, in float32 by default;
+in `NAME.npz` beside `index.json`. Needs torch, unlike the other tests: install
+it in a separate environment. Everything is on the CPU, in float32 by default;
 `compare --double` computes in float64, to tell rounding from error.
 
 The network: MobileNetV2 with symmetric padding, light-weight RefineNet, a recurrent

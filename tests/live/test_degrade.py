@@ -66,12 +66,12 @@ def test_a_disturbance_does_not_drift_away(kind):
 
     least = min(change(step) for step in range(0, 1000, 50))
     assert least > 0.2 * change(0) > 1
-    # There and back again, without a jump.
+    # The disturbance oscillates without a jump.
     np.testing.assert_array_equal(change(199), change(1))
 
 
 class Still:
-    """The same few frames, again and again; the program notes what it is given."""
+    """Repeats a few frames; the program records its inputs."""
 
     rate, live = 200.0, False
 

@@ -56,7 +56,7 @@ def test_events_hold_the_frame_its_labels_and_what_is_remembered(network):
         assert existing & {*event["local"], *event["global"]}
         assert event["stats"]["latency"]["steps"] >= 5
         assert len(engine.history) >= 5 and engine.history[-1][3] is True
-        # A film that begins again is a new video.
+        # A video that restarts is a new video.
         again = until(engine, lambda event: event["forgot"] == "reset-all")
         assert again["global_count"] == 1 and again["name"] == "000000"
 
@@ -66,7 +66,7 @@ def test_commands_are_executed(network):
         until(engine, lambda event: event["status"] == "ok")
         engine.order({"min_confidence": -0.0, "max_similarity": -900.0})
         strict = until(engine, lambda event: event["thresholds"]["min_confidence"] == 0)
-        assert events_of(engine, 2)[1]["point"][3] is False, "none is admitted now"
+        assert events_of(engine, 2)[1]["point"][3] is False, "no frame may be admitted"
         assert strict["calibrated"] == EVERYTHING
         engine.order({"forget": "reset-all"})
         until(engine, lambda event: event["forgot"] == "reset-all")
@@ -161,7 +161,7 @@ def test_the_video_plays_while_the_network_is_compiled(network, monkeypatch):
         raw = until(engine, lambda event: event["index"] >= 3)
         assert raw["status"] == "loading" and raw["image"] and "mask" not in raw
         assert not engine.history
-        engine.order({"forget": "reset-all"})  # nothing there to forget: no error
+        engine.order({"forget": "reset-all"})  # nothing to clear: no error
         compiled.set()
         event = until(engine, lambda event: event["status"] == "ok")
         assert event["mask"] and event["index"] > raw["index"]

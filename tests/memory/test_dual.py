@@ -17,7 +17,7 @@ BAD = [np.nan, np.inf, -np.inf]
 
 
 def kept_of(x: Array) -> dict:
-    """What the global memory keeps of a frame x: another structure and dtype."""
+    """The stored form of a frame x: another structure and dtype than x."""
     return {"key": (2 * x).astype(jnp.float16), "value": jnp.stack([x, -x])}
 
 
@@ -340,7 +340,7 @@ def test_reset_clears_the_selected_memories(what):
         chex.assert_trees_all_equal(
             mem.read_last(after.local, 1).mask, jnp.array([False])
         )
-        # What follows is what follows in a new memory.
+        # Later steps equal those of a new memory.
         fresh, again = empty(), after
         for i in range(7, 9):
             fresh, one = jitted_advance(fresh, jnp.float32(i), jnp.float32(0))

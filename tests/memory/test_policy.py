@@ -269,7 +269,7 @@ def test_admission_equals_a_plain_loop(name, xs, rs):
 
 
 def poisoned() -> list:
-    """ITEM with one bad number at each position of each float leaf in turn."""
+    """Copies of ITEM, each with one invalid value in a float leaf."""
     leaves, structure = jax.tree.flatten(ITEM)
     actual = []
     for i, leaf in enumerate(leaves):
@@ -357,7 +357,7 @@ def test_novel_compares_with_every_stored_item(values, x, expected):
     candidate = mem.Candidate(jnp.array([x, 0.0]), 0.0, 9)
     ring = remembered(values)
     assert bool(jax.jit(mem.novel(-1.0))(ring, candidate)) == expected
-    # The latest alone would not tell: 0.5 is far from 5.
+    # Comparing with the latest item alone is not enough: 0.5 is far from 5.
     if values:
         assert bool(mem.dissimilar(-1.0)(ring, candidate))
 
@@ -368,7 +368,7 @@ def test_novel_compares_with_every_stored_item(values, x, expected):
         ([], 0),
         ([3.0], 1),
         ([0.0, 9.0, 5.0, 5.5], 2),  # of 5 and 5.5 the older
-        ([0.0, 9.0, 5.0, 20.0, 5.5], 2),  # 5.5 took the place of 0
+        ([0.0, 9.0, 5.0, 20.0, 5.5], 2),  # 5.5 replaced 0
     ],
 )
 def test_most_redundant_is_the_older_of_the_closest_pair(values, slot):

@@ -23,7 +23,7 @@ NOTHING = jax.tree.map(np.zeros_like, ITEMS[0])
 
 @jax.jit
 def filled(count: Array) -> mem.RingBuffer:
-    """A ring that steps 0 … count - 1 were pushed into; their stamps are 10 times."""
+    """A ring holding steps 0 … count - 1, with stamps of 10 times the step."""
 
     def step(t: Array, ring: mem.RingBuffer) -> mem.RingBuffer:
         return mem.push(ring, item(t), stamp=10 * t)

@@ -1,4 +1,4 @@
-"""The shapes in the memory library's signatures hold, and refuse what does not fit."""
+"""The annotated shapes of the memory library are correct and are enforced."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""A gated state against plain arithmetic."""
+"""The gated state, compared with plain arithmetic."""
 
 import chex
 import jax

@@ -75,7 +75,7 @@ def test_surface_distance_of_a_shifted_square():
     assert 0 < normalized_surface_distance(moved, label, 1, 2.9) < 1
     assert normalized_surface_distance(0 * label, label, 1, 50) == 0
     assert math.isnan(normalized_surface_distance(label, label, 2, 1))
-    # Cut off by the picture's edge: what is there is no border.
+    # Regions cut off by the image edge have no border there.
     band = np.zeros((40, 40), np.uint8)
     band[10:20] = 1
     assert math.isnan(normalized_surface_distance(band[12:18], band[12:18], 1, 1))

@@ -50,7 +50,7 @@ def table_of(predictions, labels):
     return np.stack([frame_counts(p, g, CLASSES) for p, g in pairs])
 
 
-# The reference: sets of pixels and loops, from the definitions, without counts.
+# The reference: the definitions as sets of pixels and loops, without counts.
 
 
 def pixels(picture, label, class_id):
@@ -194,7 +194,7 @@ def test_counts_of_parts_of_an_image_add_up(video, row, column):
 @given(videos(), st.integers(0, 5))
 @settings(max_examples=20, deadline=None)
 def test_means_over_frames_merge_by_frame_counts(protocol, video, cut):
-    """Any batching gives the whole's score, weighted by the frames that count."""
+    """Scores of parts, weighted by their scored frames, give the total score."""
     counts = table_of(*video)
     total, frames = 0.0, 0
     for part in (counts[:cut], counts[cut:]):
@@ -305,7 +305,7 @@ def test_nothing_to_score_is_nan_not_zero(protocol):
         summary = summarize(counts, protocol=protocol)
         assert math.isnan(summary["iou"]) and math.isnan(summary["dice"])
         assert np.isnan(summary["iou_per_class"]).all()
-    # Background alone is a frame, but only TernausNet's rule gives it a score.
+    # A frame of background only is scored by TernausNet's rule alone.
     unscored[:, 0] = 35
     score = summarize(unscored, protocol=protocol)["iou"]
     assert score == 1 if protocol == "ternaus" else math.isnan(score)

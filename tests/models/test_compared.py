@@ -1,4 +1,4 @@
-"""The compared networks behind the one face: stream, scan and clip agree."""
+"""The compared networks behind one interface: stream, scan and clip agree."""
 
 from functools import partial
 
@@ -30,7 +30,7 @@ KEY = jax.random.key(0)
 SIZE = (64, 64)
 SHALLOW = (1, 1, 1, 1)
 
-# As small as they get.
+# The smallest sizes that the networks accept.
 SMALL = {
     "TernausNet": partial(TernausNet, layers=11, width=8),
     "LinkNet": partial(LinkNet, blocks=SHALLOW, width=8),
@@ -41,7 +41,7 @@ SMALL = {
     "TD4": partial(TDNet, paths=4, blocks=SHALLOW, width=8, norm_size=(8, 8)),
     "TAPNet": partial(TAPNet, width=8),
 }
-# Frames that they look at; one if not here.
+# The number of frames that a network reads, if it is not one.
 WINDOW = {"TD2": 2, "TD4": 4, "TAPNet": 2}
 
 
@@ -85,7 +85,7 @@ class Small:
         return jax.tree.map(lambda *x: np.stack(x, 1), *outputs)
 
     def key(self, path):
-        """One with which a training clip ends on a path."""
+        """A key with which a training clip ends on the given path."""
         keys = map(jax.random.key, range(99))
         return next(k for k in keys if jax.random.randint(k, (), 0, self.paths) == path)
 
@@ -121,7 +121,7 @@ def test_stream_equals_scan_equals_clip(small, name):
     assert (rolled.confidence <= 0).all() and not rolled.admitted.any()
 
     def clip(last, present):
-        """Of the frames up to `last`, the earlier of which are there or not."""
+        """The output of a clip ending at `last`, with or without the earlier frames."""
         window = network.window
         mask = np.array([[present] * (window - 1) + [True]] * 2)
         indices = np.arange(last - window + 1, last + 1).clip(0)
@@ -129,7 +129,7 @@ def test_stream_equals_scan_equals_clip(small, name):
         batch = ClipBatch(frames[:, indices], mask, none, mask[:, :0])
         return network.clip(network.variables, batch, key)
 
-    # After as many frames as a clip has a stream knows as much; at its start, nothing.
+    # After a clip's number of frames a stream has seen the same; at its start, nothing.
     close(clip(network.window - 1, True).logits, rolled.logits[:, network.window - 1])
     close(clip(0, False).logits, rolled.logits[:, 0])
 
@@ -140,7 +140,7 @@ def test_earlier_frames_matter_only_with_memory(small, name):
     before = network.stream(frames).logits[:, 4]
     after = network.stream(np.concatenate([frames[:, :3, ::-1], frames[:, 3:]], 1))
     changed = np.abs(after.logits[:, 4] - before).max() > 0
-    # MF-TAPNet looks back one frame, whose prior was another.
+    # MF-TAPNet reads the previous frame, whose prior was different.
     assert changed == (name in WINDOW and name != "TD2")
 
 
@@ -242,7 +242,7 @@ def test_flow_is_requested_by_the_running_program():
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["TD2", "TAPNet", "LWANet"])
 def test_four_devices_train_as_one(name):
-    """Paths are the same on all, statistics are those of the whole batch."""
+    """All devices take the same path, and statistics are of the whole batch."""
     network = Small(name)
     pair = video(network.window)
     frames, labels = (np.concatenate([x, x[:, ::-1]]) for x in pair)
@@ -255,7 +255,7 @@ def test_four_devices_train_as_one(name):
         "past_mask": mask[:, :0],
         "label": labels,
     }
-    # Dropout, which differs by device, would hide all else.
+    # Dropout differs between devices and would hide other differences.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Dropout, "__call__", lambda self, x, **_: x)
         states = []

@@ -1,4 +1,4 @@
-"""The folded network says what the trained one says, frame after frame."""
+"""The folded network gives the outputs of the trained one on every frame."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ def shallow():
 
 
 def drawn(model, seed=0):
-    """Variables of the model's shapes, norms that are not the identity."""
+    """Random variables of the model, with norms that are not the identity."""
     frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.uint8)
     memory = jax.eval_shape(lambda: model.init_memory(1, (64, 64), KEY))
     shapes = jax.eval_shape(model.init, KEY, memory, frames)
@@ -79,7 +79,7 @@ def assert_same_labels(actual, expected):
 
 @functools.cache
 def programs(name):
-    """Model, its update, that of the folded one; variables are arguments."""
+    """The model, its update and the folded update; variables are arguments."""
     model = DMNet.tiny(
         num_classes=3, local_size=2, num_reads=2, global_size=3, **VARIANTS[name]
     )
@@ -126,7 +126,7 @@ def test_encoder_with_its_norms_folded(encoder, size):
 
 
 def test_thresholds_decide_as_in_training():
-    """A frame that is refused costs no key and value, and leaves what was there."""
+    """A rejected frame computes no key and value, and does not change the memory."""
     size = (32, 64)
     model, trained, step = programs("ela")
     variables = drawn(model)
@@ -163,7 +163,7 @@ def test_local_reset_clears_only_the_window():
 @pytest.mark.parametrize(
     ("switches", "giga"),
     [
-        # The release's network, by the accounting that gives its authors' way 11.54.
+        # The network of the release; counted as its authors do, the number is 11.54.
         ({"local": "blstm"}, 9.880),
         ({"local": "ela"}, 10.041),
         ({"local": "none", "global_memory": False}, 9.151),

@@ -1,4 +1,4 @@
-"""Sequences with admission on are what a stream sees; their gradients are cut."""
+"""Sequences with active admission equal a stream; their gradients are truncated."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Against Flax's layer: one device, shared statistics, either dtype, evaluation."""
+"""Batch norm compared with Flax: one and several devices, dtypes, evaluation."""
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def test_evaluation_equals_flax_and_keeps_statistics():
 
 
 def test_devices_share_statistics_and_gradients(small):
-    """Four devices with a quarter each are one with all; parameters' sums add up."""
+    """Four devices with a quarter of the batch equal one; parameter gradients sum."""
     variables, x, g = inputs((8, 6, 5, 7))
     alone = results(pair(use_running_average=False)[0], variables, x, g)
     shared = BatchNorm(use_running_average=False, epsilon=1e-3, axis_name="devices")

@@ -1,4 +1,4 @@
-"""Against the definitions, by loops and by the plain forms."""
+"""Layers compared with their definitions, written as loops or plain operators."""
 
 import numpy as np
 import pytest

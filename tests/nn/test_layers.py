@@ -1,4 +1,4 @@
-"""The fast formulations against the plain operators, values and gradients."""
+"""Values and gradients of the fast layers, compared with the plain operators."""
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ def test_dense_1x1_equals_a_matrix_product():
 
 
 def first_maximum_gradient(x, gradient, axis):
-    """A loop over outputs: each gives its gradient to its window's first maximum."""
+    """The gradient by a loop: each output passes it to its window's first maximum."""
     x, gradient = (np.moveaxis(np.asarray(a), axis, 0) for a in (x, gradient))
     result = np.zeros_like(x)
     for i in range(len(x)):
@@ -194,7 +194,7 @@ def test_pooling_and_enlarging_keep_bfloat16():
 
 
 def test_depthwise_gradient_in_bfloat16_accumulates_in_float32():
-    """Of 4096 equal terms, bfloat16 sums would stop growing at 256."""
+    """A bfloat16 sum of 4096 ones would stop growing at 256."""
     x = jnp.ones((1, 64, 64, 2), jnp.bfloat16)
     kernel = jnp.ones((3, 3, 1, 2), jnp.bfloat16)
 

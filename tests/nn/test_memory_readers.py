@@ -1,4 +1,4 @@
-"""Recurrent cells and attention against loops in NumPy."""
+"""Recurrent cells and attention, compared with loops in NumPy."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ def sigmoid(x):
 
 
 def conv(x, kernel):
-    """3x3 convolution of x [h, w, C] with kernel [3, 3, C, D], one of zeros around."""
+    """3x3 convolution of x [h, w, C] with kernel [3, 3, C, D] and zero padding 1."""
     height, width = x.shape[:2]
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
     return sum(
@@ -32,7 +32,7 @@ def depthwise(x, kernel):
 
 
 def random_parameters(module, *inputs):
-    """Float64 NumPy copies of parameters drawn wide enough to bend the gates."""
+    """Random float64 parameters, large enough that the gates are nonlinear."""
     init = partial(module.init, method=rolled)
     shapes = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
     leaves, structure = jax.tree.flatten(shapes)
@@ -42,7 +42,7 @@ def random_parameters(module, *inputs):
 
 
 def rolled(cell, window):
-    """A bound cell over frames [B, T, h, w, C]."""
+    """A bound cell, scanned over frames [B, T, h, w, C]."""
     frames = window.reshape(-1, *window.shape[2:])
     projected = cell.project(frames)
     return cell(projected.reshape(*window.shape[:2], *projected.shape[1:]))

@@ -1,4 +1,4 @@
-"""Operators with a form of their own for CPUs: equal, and each where it belongs."""
+"""Operators with a CPU-specific form: equal to the general one, on CPUs only."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from tests.nn.test_layers import assert_same_function, normal
 
 @pytest.fixture(params=["cpu", "default"])
 def form(request, monkeypatch):
-    """Programs hold one form, on this CPU too."""
+    """Selects one of the two forms, whatever the platform."""
 
     def chosen(*arrays, **forms):
         return forms[request.param](*arrays)
@@ -123,7 +123,7 @@ def test_one_trace_lowers_to_each_platforms_form(module):
     ids=["dense", "convolution", "of flax"],
 )
 def test_one_trace_lowers_to_each_platforms_gradient(module, loops):
-    """CPUs sum a kernel's gradient in a loop; elsewhere it is one operation."""
+    """CPUs accumulate a kernel's gradient in a loop, others in one operation."""
     x = jnp.zeros((2, 8, 8, 4))
     variables = module.init(jax.random.key(0), x)
     call = jax.jit(jax.grad(lambda v, x: module.apply(v, x).sum()))
@@ -137,7 +137,7 @@ def test_one_trace_lowers_to_each_platforms_gradient(module, loops):
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_compiled_program_holds_one_form(quick):
-    """Under grad, vmap and scan, with XLA's optimizations and with few of them."""
+    """Under grad, vmap and scan, with XLA's optimizations and with most of them off."""
     grad, variables, x = loss_of(layers.Depthwise3x3(use_bias=True))
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", quick)

@@ -1,4 +1,4 @@
-"""The prediction state: nothing at its start, and what its equations say."""
+"""The prediction state: the identity when untrained, and its equations."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def variables():
 
 
 def with_fresh_state(variables):
-    """The parameters that an untrained state starts from."""
+    """The variables with the initial parameters of an untrained state."""
     fresh = dict(variables["params"])
     zero = ("trust_score", "gain")
     state_params = fresh["prediction_state"]
@@ -54,14 +54,14 @@ def test_an_untrained_state_changes_nothing(variables):
     np.testing.assert_array_equal(actual.logits, alone.logits)
     for part in vars(memory.state).values():
         assert part.count.tolist() == [4, 4]
-    # 0.95 of each frame is trusted: a place's age is 0.05 (1 + 0.05 (1 + ...)).
+    # Each frame is trusted by 0.95: the age of a position is 0.05 (1 + 0.05 (1 + ...)).
     rest = float(jax.nn.sigmoid(-TRUST_BIAS))
     expected = rest + rest**2 + rest**3
     np.testing.assert_allclose(memory.state.age.value, expected, rtol=1e-4)
 
 
 def test_no_position_is_distrusted_forever(variables):
-    """However sure the network is that a frame is disturbed, in the end it is seen."""
+    """Frames are trusted again in the end, however large the distrust."""
     state_params = dict(variables["params"]["prediction_state"])
     state_params["trust_score"] = jax.tree.map(
         jnp.zeros_like, state_params["trust_score"]
@@ -82,7 +82,7 @@ def test_no_position_is_distrusted_forever(variables):
         memory, output = step(modified, memory, FRAMES[:1, 0])
         trusts.append(float(output.trust.mean()))
     first = trusts[1 : int(HORIZON)]
-    assert max(first) < 0.02 and np.ptp(first) < 1e-4  # as good as seen
+    assert max(first) < 0.02 and np.ptp(first) < 1e-4  # practically trusted
     later = trusts[int(HORIZON) + 2 :]
     assert np.all(np.diff(later) > 0) and later[-1] > 20 * first[0]
 
@@ -105,7 +105,7 @@ def test_each_part_can_be_disabled(variables):
 def test_trained_state_follows_its_equations(variables):
     memory, actual = roll(WITH, variables)
     _, alone = roll(WITH.single_frame(), variables)
-    # A video's first frame has nothing to be corrected by.
+    # The first frame of a video is not corrected: there is no earlier one.
     scale = np.abs(alone.logits).max()
     first = actual.logits[:, 0], alone.logits[:, 0]
     np.testing.assert_allclose(*first, atol=1e-5 * scale)

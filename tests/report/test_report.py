@@ -1,4 +1,4 @@
-"""The page about a run: complete, self-contained, and honest about what is missing."""
+"""The page of a run: complete, self-contained, and explicit about missing data."""
 
 import json
 import math
@@ -112,7 +112,7 @@ def test_unreadable_files_are_one_error_line(run, damage, error_line, capsys):
 
 
 def error_line(run, capsys):
-    """The one line of a refused report; None if a page was written."""
+    """The error line of a refused report; None if a page was written."""
     try:
         main([str(run), "--no-speed"])
     except SystemExit as stop:

@@ -1,4 +1,4 @@
-"""What lies beside an exported program, damaged in every way: refused in one line."""
+"""Damaged descriptions of exported programs are refused in one line."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ def arrays(tensors, before=""):
 
 
 def described(suffix):
-    """As an export writes it."""
+    """The description as an export writes it."""
     stored = [leaf for leaf in MEMORY if leaf[0] != ".key"]
     inputs, outputs = arrays(MEMORY + GIVEN), arrays(MEMORY + MADE)
     if suffix != ".jax":
@@ -134,7 +134,7 @@ ODD = [None, True, -1, 0, 10**13, 1e300, float("nan"), "", "x" * 500, [], {}, [[
 
 
 def damaged(body, rng):
-    """One random place of the tree removed, doubled, or made something odd."""
+    """The tree with one random node removed, duplicated or replaced by an odd value."""
     body = copy.deepcopy(body)
     node = body
     while True:
@@ -175,7 +175,7 @@ def test_random_damage_is_refused_or_changes_nothing(suffix):
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 500
         else:
-            # Two fields follow from nothing else, and no array's size from them.
+            # Two fields cannot be checked against others, and no array depends on them.
             classes = actual.interface.num_classes
             interface = expected.interface._replace(num_classes=classes)
             assert actual == expected._replace(interface=interface, dtype=actual.dtype)
@@ -183,7 +183,7 @@ def test_random_damage_is_refused_or_changes_nothing(suffix):
 
 
 def number(value):
-    """As MLIR's bytecode has it: two bytes, or nine."""
+    """An integer in MLIR bytecode encoding: two bytes or nine."""
     if value < 2**14:
         return (value << 2 | 2).to_bytes(2, "little")
     return b"\0" + value.to_bytes(8, "little")

@@ -1,4 +1,4 @@
-"""Any size in, labels of that size out."""
+"""Frames of any size give labels of the same size."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.io.images import resize_image
 from dmnet_jax.streaming import Policy
-from dmnet_jax.streaming.letterbox import letterbox, canvas_size, restore
+from dmnet_jax.streaming.letterbox import canvas_size, letterbox, restore
 from tests.streaming.test_session import FRAMES, Recorder
 
 NETWORK = (64, 96)
@@ -30,7 +30,7 @@ def test_labels_have_the_size_of_the_frame(height, width):
 
 @pytest.mark.parametrize("size", [(128, 192), (100, 300), (300, 100), (31, 40)])
 def test_labels_stay_at_the_position_of_the_object(size):
-    """A bright square, thresholded at the network's size, is found in the frame."""
+    """A square segmented at the network's size is mapped back to its position."""
     frame = np.zeros((*size, 3), np.uint8)
     rows, columns = (slice(side // 4, side // 2) for side in size)
     frame[rows, columns] = 255

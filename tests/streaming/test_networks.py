@@ -1,4 +1,4 @@
-"""Networks without a form of their own stream by their own step."""
+"""Networks without a specialized stream program are streamed by their `step`."""
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ def frame(index, seed=0):
 
 
 def labels_of(network, frames):
-    """Of `step`, frame after frame from an empty memory."""
+    """The labels of `step` over the frames, starting from an empty memory."""
     memory, result = network.model.init_memory(1, SIZE, KEY), []
     for image in frames:
         memory, output = network.step(network.variables, memory, image)
@@ -55,7 +55,7 @@ def test_a_stream_equals_the_step_of_the_network(small, name):
     for image, expected in zip(frames, labels, strict=True):
         memory, out = program.step(memory, image)
         assert (np.asarray(out.labels) == expected).mean() > 0.99
-    # A reset of either kind is a new beginning; a stream without a frame is left alone.
+    # Either reset restarts the stream; a stream without a frame does not change.
     for what in (RESET_LOCAL, RESET_ALL):
         memory, out = program.step(memory, frames[0], reset=np.array([what], np.uint8))
         assert (np.asarray(out.labels) == labels[0]).mean() > 0.99
@@ -67,7 +67,7 @@ def test_a_stream_equals_the_step_of_the_network(small, name):
 
 
 def test_streams_at_different_positions_are_independent(small):
-    """TDNet takes another path at every frame: each stream must take its own."""
+    """TDNet alternates paths from frame to frame, separately for each stream."""
     network = small["TD2"]
     program = compile(network.model, network.variables, size=SIZE, streams=2)
     memory = program.init_memory(KEY)
@@ -130,10 +130,10 @@ def test_session_reports_the_trust_of_each_part_of_a_frame():
 
     first, second, third = map(trust_of, frames[0])
     assert first.shape == (8, 16) and first.dtype == np.float32
-    assert (first == 1).all(), "there is nothing else to trust"
+    assert (first == 1).all(), "the first frame must be trusted fully"
     for trust in (second, third):
         assert ((trust > 0) & (trust < 1)).all() and len(np.unique(trust)) > 100
     assert (second != third).all()
-    # Of a frame that is letterboxed, its own part alone.
+    # The trust of a letterboxed frame covers only the frame, without the padding.
     assert trust_of(frames[0, 0, :, :40]).shape == (8, 10)
     assert session.step(np.zeros_like(frames[0, 0])).trust is None

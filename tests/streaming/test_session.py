@@ -1,4 +1,4 @@
-"""What cameras do, and what a session makes of it: no network is needed for that."""
+"""How a session handles faults of cameras; no network is needed."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ FRAMES = RNG.integers(0, 256, (40, *SIZE, 3), np.uint8)
 
 
 class Recorder:
-    """A program that remembers how many frames it took since it forgot them."""
+    """A program whose memory counts the frames since the last reset."""
 
     def __init__(self, seconds=0.0):
         self.resets = []
@@ -37,7 +37,7 @@ class Recorder:
 
     def session(self, **options):
         session = Session(self.program, **options)
-        self.resets.clear()  # the warm-up's
+        self.resets.clear()  # the frames of the warm-up
         return session
 
 
@@ -65,7 +65,7 @@ def test_invalid_frames_are_refused(kind):
     assert result.status == "refused" and "must be" in result.reason
     assert result.labels is None and not result.admitted
     assert session.step(FRAMES[1]).status == "ok"
-    assert len(recorder.resets) == 2, "the program never saw it"
+    assert len(recorder.resets) == 2, "a refused frame must not reach the program"
     assert session.stats()["refused"] == 1 and session.stats()["frames"] == 3
 
 
@@ -141,7 +141,9 @@ def test_requested_reset_waits_for_a_usable_frame():
     session.step(np.zeros_like(FRAMES[0]))
     session.step(FRAMES[1])
     session.reset()
-    assert session.step(FRAMES[1]).status == "ok", "the first of a new video"
+    assert session.step(FRAMES[1]).status == "ok", (
+        "the frame must be the first of a new video"
+    )
     assert recorder.resets == [2, 1, 2]
 
 
@@ -164,7 +166,9 @@ def test_clock_is_rebased_after_one_wrong_timestamp():
     assert statuses == ["ok"] * 11 + ["late"] * 2 + ["ok"] * 27
     stats = session.stats()
     assert stats["clock_rebased"] == 1 and stats["late"] == 2
-    assert stats["lost"] == 0, "what the wrong timestamp counted is taken back"
+    assert stats["lost"] == 0, (
+        "gaps counted because of the wrong timestamp must be removed"
+    )
 
 
 def test_clock_set_back_is_rebased_and_a_single_late_frame_is_not():

@@ -1,4 +1,4 @@
-"""Figures of predictions that are made up; they are also to be looked at."""
+"""Figures of synthetic predictions."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ class Network:
 
 @pytest.fixture
 def predicted(monkeypatch):
-    """Every run gives these predictions of SOURCE: one pixel column off the truth."""
+    """Every run predicts the ground truth of SOURCE, shifted by one pixel column."""
 
     def predict(network, variables, source, video):
         rng = np.random.default_rng(video)

@@ -1,4 +1,4 @@
-"""A table trains what is missing, once, and never fills a cell it has not measured."""
+"""A table trains missing cells once and leaves unmeasured cells empty."""
 
 import csv
 import dataclasses
@@ -35,7 +35,7 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What was asked of train.py, which writes results at once (or `status`)."""
+    """Records calls of a fake train.py, which writes results or returns `status`."""
     requests = []
 
     def run(recipe):
@@ -46,7 +46,7 @@ def trained(monkeypatch):
             fold, seed = config.data.fold, config.train.seed
             results = result(fold, seed, 0.25 + fold / 8)
             results["about"] = {"config": dataclasses.asdict(config)}
-            results["protocols"]["dmnet"] = found["protocols"]["global"]
+            results["protocols"]["dmnet"] = results["protocols"]["global"]
             write_json(config.run_directory / "results.json", results)
         return trained.status
 
@@ -199,4 +199,4 @@ def test_networks_take_turns():
     times = frame_times(small, (32, 32), 3)
     assert {name: len(taken) for name, taken in times.items()} == {"a": 3, "b": 3}
     timing = summary(np.array([1.0, 2.0, 3.0]))
-    assert (timing["ms"], found["fps"], found["p50_ms"]) == (2.0, 500.0, 2.0)
+    assert (timing["ms"], timing["fps"], timing["p50_ms"]) == (2.0, 500.0, 2.0)

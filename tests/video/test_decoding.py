@@ -1,4 +1,4 @@
-"""Damaged, odd and broken-off videos: which frames are marked, and which are not."""
+"""Which frames of damaged, unusual and truncated videos are marked."""
 
 import gc
 import random
@@ -43,14 +43,14 @@ def clips(tmp_path_factory):
 
 
 def times(path):
-    """Of the frames that a video's packets hold, in the packets' order."""
+    """The times of the frames of a video, in packet order."""
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
         return [round(float(p.pts * p.time_base), 3) for p in packets]
 
 
 def read(path):
-    """By time: picture and damage."""
+    """Image and damage of each frame, by time."""
     frames = list(VideoFile(path))
     return {round(f.seconds, 3): (f.image, f.damage) for f in frames}
 
@@ -69,14 +69,16 @@ def test_frame_of_each_damaged_packet_is_marked(kind, clips, tmp_path):
     assert not marked(clean)
     for number, time in enumerate(times(clips(kind))):
         bad = tmp_path / f"bad{clips(kind).suffix}"
-        first = 0.3 if number else 0.5  # the first packet begins with other things
+        first = 0.3 if number else 0.5  # the first packet begins with headers
         rewritten(clips(kind), bad, spoiled(number, first))
         decoded = read(bad)
         assert set(decoded) == set(clean), number
-        assert marked(decoded) <= torn(decoded, clean), "no clean frame is withheld"
+        assert marked(decoded) <= torn(decoded, clean), (
+            "an undamaged frame must not be marked"
+        )
         if time in torn(decoded, clean) - marked(decoded):
             missed.append(number)
-    # A few damaged bytes at a packet's end may code a picture, if another one.
+    # A few damaged bytes at the end of a packet may decode to another valid image.
     assert len(missed) <= (2 if kind == "h264" else 0)
 
 
@@ -96,7 +98,7 @@ def test_hevc_marks_what_its_decoder_only_logs(clips, tmp_path):
         decoded = read(bad)
         assert marked(decoded) <= torn(decoded, clean)
         right += time in marked(decoded) or time not in decoded
-    # Its entropy coder takes many damaged bytes for good ones.
+    # Its entropy decoder accepts many damaged bytes as valid.
     assert right >= len(clean) / 3
     assert av.logging.get_level() is None and av.logging.get_skip_repeated()
 
@@ -171,7 +173,9 @@ def test_rejected_packet_is_skipped_and_counted(kind, clips, tmp_path):
     source = VideoFile(path)
     assert len(list(source)) == len(times(clips(kind))) - 1
     assert source.faults == {"undecodable": 1, "clock_jumps": 0}
-    assert len(list(source)) and source.faults["undecodable"] == 1, "of one reading"
+    assert len(list(source)) and source.faults["undecodable"] == 1, (
+        "counts must start again with each reading"
+    )
 
 
 def test_decoder_logs_of_parallel_videos_are_separate(clips, tmp_path):
@@ -198,7 +202,7 @@ def test_decoder_logs_of_parallel_videos_are_separate(clips, tmp_path):
 @pytest.mark.parametrize("kind", ["mpeg2", "mjpeg"])
 def test_truncated_video_is_reported(kind, tmp_path):
     codec, suffix, settings = KINDS[kind]
-    # An MP4 whose end is missing is refused when it is opened: its index is there.
+    # A truncated MP4 is refused on opening, because its index is at the end.
     whole = video(tmp_path / f"whole.{suffix}", codec, 60, **settings)
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -257,7 +261,7 @@ def test_rotation_beside_side_data_unknown_to_pyav(rotation):
 
 @pytest.mark.parametrize("kind", ["h264", "hevc", "mjpeg"])
 def test_frames_are_freed_as_they_are_read(kind, clips):
-    """Not when the garbage collector comes, which may be hundreds of frames later."""
+    """Frames do not wait for the garbage collector, hundreds of frames later."""
 
     def count_alive():
         return sum(type(x).__name__ == "VideoFrame" for x in gc.get_objects())
@@ -314,7 +318,7 @@ def test_video_of_extreme_aspect_is_refused_before_decoding(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_damage_is_marked_or_raises_one_error(kind, clips, tmp_path):
-    """Bytes changed, left out or put in, wherever they are in the file."""
+    """Bytes are changed, removed or inserted anywhere in the file."""
     rng, whole = random.Random(0), clips(kind).read_bytes()
     path = tmp_path / f"bad{clips(kind).suffix}"
     for _ in range(12):

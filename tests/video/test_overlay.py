@@ -53,7 +53,7 @@ def test_overlay_extremes():
     large, regions = (np.repeat(np.repeat(a, 24, 0), 24, 1) for a in (image, label))
     outlined = overlay(large, regions, alpha=0)
     changed = (outlined != large).any(-1)
-    # Two pixels at 960 lines: the line stays visible when the picture is shrunk.
+    # Two pixels at 960 lines: the outline stays visible when the image is reduced.
     assert changed[400, 121] and not changed[400, 124] and not changed[400, 119]
 
 
@@ -72,7 +72,7 @@ def test_overlay_mistakes_are_reported():
 
 
 def test_palette_is_distinguishable_without_hue():
-    # Seven instrument types by a protanope's and a deuteranope's view (Viénot et al.,
+    # Seven instrument types as seen with protanopia and deuteranopia (Viénot et al.,
     # 1999: linear RGB with red and green mixed to one channel).
     linear = (np.array(PALETTE[:8], float) / 255) ** 2.2
     views = {
@@ -109,7 +109,7 @@ def test_panels_show_frame_prediction_and_ground_truth():
         panel = sheet[top : top + 120, x : x + 160]
         same = (panel == overlay(image, displayed)).all(-1)
         assert same[(displayed == 0) | (displayed == 255)].mean() > 0.98
-        # The rest is the number of a class, which is on its own region.
+        # The rest are the class numbers drawn on the regions.
         assert 0 < (~same).sum() < 600
     alone = side_by_side(image, prediction, None, names=NAMES)
     assert alone.width == 2 * 160 + 8

@@ -1,4 +1,4 @@
-"""Folders, videos and what is wrong with them; frames in real time; lost cameras."""
+"""Folders and videos, their faults, frames in real time, and lost cameras."""
 
 import dataclasses
 import itertools
@@ -160,7 +160,7 @@ def test_video_of_a_killed_program_plays(tmp_path):
 
 
 class Flaky:
-    """A camera that gives some frames and breaks off; each time it is opened anew."""
+    """A camera that fails after some frames, again at each opening."""
 
     rate, live = 25.0, True
 
@@ -182,7 +182,9 @@ def test_lost_camera_is_reopened_with_growing_waits():
     with pytest.raises(SourceError, match="gave up after 6 .* no such device"):
         for captured in frames:
             simulated.append(captured.name)
-    assert simulated == [f"{index:06}" for index in range(5)], "names count on"
+    assert simulated == [f"{index:06}" for index in range(5)], (
+        "frame numbers must continue"
+    )
     assert waits == [0.5, 1, 2, 0.5, 1, 2, 4, 8]
     assert frames.losses == 2 and not frames.connected
 
@@ -220,9 +222,9 @@ def test_slow_network_gets_the_latest_frame_and_drops_are_counted():
         latest._stop.set()
         assert latest.captured == 100 and names[-1] == 99
         assert latest.dropped == 100 - len(names) > 20
-        latest._thread.join = lambda timeout: None  # it waits in the camera
+        latest._thread.join = lambda timeout: None  # the wait is in the camera
     assert names == sorted(names)
-    assert max(ages) < 2, "no queue that grows"
+    assert max(ages) < 2, "frames must not queue up"
 
 
 def test_video_is_played_at_its_rate_and_ends():
@@ -241,7 +243,7 @@ def test_failure_of_the_source_reaches_the_reader():
 
 
 class Failing:
-    """A source whose code fails in a way nobody thought of."""
+    """A source that raises an unexpected error."""
 
     rate, live = 25.0, True
 
@@ -268,7 +270,7 @@ def test_slow_reader_of_a_file_gets_every_frame():
 
 
 class Dead:
-    """A camera that takes long to say that it is not there."""
+    """A camera that takes long to report that it is missing."""
 
     rate, live = None, True
 
@@ -292,7 +294,7 @@ def test_missing_camera_is_reported_in_the_terminal(capsys):
 
 
 class Jumpy:
-    """A recording whose clock jumps as a recorder's that was switched off."""
+    """A recording whose clock jumps, as if the recorder had been switched off."""
 
     rate, live = 100.0, False
 
@@ -332,11 +334,11 @@ def test_recording_at_a_url_is_not_reopened(movie, tmp_path):
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format, *args):
-        """Says nothing."""
+        """Suppresses the log."""
 
 
 class Endless(Quiet):
-    """Sends a video as a camera does: without saying how long it is."""
+    """Sends a video like a camera, without a length."""
 
     def do_GET(self):
         self.send_response(200)
@@ -351,7 +353,7 @@ def test_url_without_a_length_is_live_and_is_reopened(tmp_path):
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         source = open_source(f"http://127.0.0.1:{server.server_port}/stream")
-        frames = Reconnecting(source, wait=lambda _: None, told=lambda _: None)
+        frames = Reconnecting(source, wait=lambda _: None, report=lambda _: None)
         names = [frame.name for frame in itertools.islice(frames, 20)]
         assert source.live and frames.losses == 2 and names[-1] == "000019"
     finally:

@@ -1,4 +1,4 @@
-"""Import of the authors' checkpoints: exact, and every array used once."""
+"""Import of the authors' checkpoints is exact and uses every array once."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_imported_network_agrees_with_pytorch(name: str) -> None:
 
 
 def test_float32_network_agrees_up_to_rounding() -> None:
-    """As it is checked on a GPU, many of which have no products of float64."""
+    """The tolerance of the check on GPUs, many of which lack float64 products."""
     differences = check_authors(GOLDEN, "effla_btnlstm", "float32")
     assert all(d.relative < 1e-4 for d in differences), differences
     assert max(d.relative for d in differences) > 1e-7

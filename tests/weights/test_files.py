@@ -102,7 +102,7 @@ def test_unknown_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
 
 
 def test_rearrange_transposes_kernels() -> None:
-    """The same convolution, written in each framework's order, becomes one array."""
+    """The kernel of one convolution in each framework's axis order gives one array."""
     kernel = np.random.default_rng(0).normal(size=(3, 3, 5, 7)).astype(np.float32)
     depthwise = kernel[:, :, :1]
     ours = rearrange(
@@ -152,7 +152,7 @@ def test_implausible_values_are_refused(
     assert main(["convert", str(path), str(out)]) == 2 and not out.exists()
 
 
-def test_empty_arrays_are_refused(tmp_path: Path) -> None:
+def test_non_numeric_arrays_are_refused(tmp_path: Path) -> None:
     for array in (np.array(["text"]), np.array([1j]), np.array([0], "M8[s]")):
         np.savez(tmp_path / "w.npz", w=array)
         with pytest.raises(WeightsError, match="not numeric"):
@@ -175,7 +175,7 @@ def test_random_damage_raises_only_weights_error(tmp_path: Path, suffix: str) ->
     data, bad = whole.read_bytes(), tmp_path / f"bad.{suffix}"
     for number in range(600):
         changed = bytearray(data)
-        # Half of them in the header, where a number means a size.
+        # Half of the changes are in the header, where numbers are sizes.
         most = len(data) if number % 2 else 200
         for place in rng.integers(0, most, rng.integers(1, 5)):
             changed[place] = rng.integers(256)

@@ -48,7 +48,7 @@ def _layers() -> list[tuple[int, str, tuple[int, int, int, int], int, int]]:
 
 @pytest.fixture(scope="module")
 def plain() -> list[tuple[np.ndarray, list[np.ndarray]]]:
-    """A random kernel and batch norm for each layer that Keras and torchvision have."""
+    """A random kernel and batch norm for each layer of Keras and torchvision."""
     generator = np.random.default_rng(3)
     drawn = []
     for _, _, shape, _, _ in _layers():
@@ -167,7 +167,7 @@ def test_shipped_stem_passes_the_first_expansion_unchanged() -> None:
 
 
 def test_batch_statistics_hardly_change_the_shipped_first_expansion() -> None:
-    """Normal noise through the stem's norm has the statistics that are stored."""
+    """Normal noise after the stem's norm has the stored statistics."""
     backbone, _ = read_backbone(SHIPPED)
     norm = backbone["params"]["stem_norm"]
     stats = backbone["batch_stats"]["block0"]["expand_norm"]

@@ -1,4 +1,4 @@
-"""The command line: verdicts, one-line errors, and the full checks where data is."""
+"""The command line: verdicts, one-line errors, and full checks if data exists."""
 
 import json
 import shutil

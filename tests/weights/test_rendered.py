@@ -1,4 +1,4 @@
-"""The shipped network: it is there, opens as a run does, and finds instruments."""
+"""The shipped network exists, opens like a run, and finds instruments."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_finds_instruments_in_unseen_scenes() -> None:
     videos = RenderedVideos(99, 6, 1, (128, 160))
     result = evaluation.evaluate(trained.model, trained.variables, videos)
     instrument = result.confusion[1:, 1:].sum() / result.confusion[1:].sum()
-    assert instrument > 0.75  # of its pixels, in any part's class
+    assert instrument > 0.75  # of the instrument pixels, in the class of any part
     background = result.confusion[0, 0] / result.confusion[0].sum()
     assert background > 0.95
 

@@ -1,4 +1,4 @@
-"""The PyTorch reader: what it reads, and all that it refuses."""
+"""The PyTorch reader: supported content, and everything that it refuses."""
 
 import ast
 import struct
@@ -44,7 +44,7 @@ def tensor(
     stride: tuple[int, ...],
     offset: int = 0,
 ) -> bytes:
-    """The instructions torch.save writes for one tensor."""
+    """The pickle instructions that torch.save writes for one tensor."""
     arguments = storage(kind, key, count) + number(offset)
     arguments += numbers(size) + numbers(stride) + b"\x89"
     arguments += name("collections", "OrderedDict") + b")R"

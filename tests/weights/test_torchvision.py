@@ -1,4 +1,4 @@
-"""Torchvision's classifiers find their way into the compared networks' encoders."""
+"""Weights of torchvision classifiers in the encoders of the compared networks."""
 
 import logging
 
@@ -20,7 +20,7 @@ from dmnet_jax.weights.torchvision import resnet_table, vgg_table
 
 
 def blank(model):
-    """Zeros in place of a network's variables."""
+    """The variables of a network, all zero."""
     key = jax.random.key(0)
     memory = model.init_memory(1, (64, 64), key)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
