@@ -22,7 +22,7 @@ class Worker:
         xla_flags: of this process, beside those of the environment.
 
     Attributes:
-        report: what it told of its preparation.
+        report: its report of the preparation.
         gpu_memory: peak bytes on the GPU, known once it is closed; 0 without one.
     """
 

@@ -153,13 +153,13 @@ def ranked(
             found.append(request.get_tensor("labels").data.copy())
         return np.stack(found)
 
-    wanted = labels(core.read_model(contents[".xml"], contents[".bin"]))
+    reference = labels(core.read_model(contents[".xml"], contents[".bin"]))
     differ = {}
     for name in layers(model):
         changed = model.clone()
         (layer,) = (x for x in changed.get_ops() if x.get_friendly_name() == name)
         layer.input(0).replace_source_output(_source(layer, 0).input_value(0))
-        differ[name] = float((labels(changed) != wanted).mean())
+        differ[name] = float((labels(changed) != reference).mean())
     return sorted(differ, key=lambda name: differ[name])
 
 

@@ -96,9 +96,9 @@ def rollout(
         return jnp.moveaxis(x, 1, 0).reshape(-1, truncate, videos, *x.shape[2:])
 
     def piece(
-        module: DMNet, memory: DualMemory, seen: tuple[Array, Array]
+        module: DMNet, memory: DualMemory, inputs: tuple[Array, Array]
     ) -> tuple[DualMemory, Output]:
-        frames, active = seen
+        frames, active = inputs
         features = module.encode(flat(frames), train=batch_statistics)
         features = jax.tree.map(
             lambda x: x.reshape(truncate, videos, *x.shape[1:]), features
@@ -128,12 +128,12 @@ def sequences(
     The encoder is not trained, and the gradient flows through the whole sequence.
     """
     maps = [jnp.moveaxis(batch[name], 1, 0).astype(model.dtype) for name in FEATURES]
-    seen = Features(*maps), batch["frames_mask"].T
-    length, videos, h, w, _ = seen[0].top.shape
+    inputs = Features(*maps), batch["frames_mask"].T
+    length, videos, h, w, _ = inputs[0].top.shape
     slots = min(length, model.global_size)
     memory = model.init_memory(videos, (32 * h, 32 * w), key, global_size=slots)
     roll = nn.scan(partial(_update, train=train), **ROLLED)
-    _, outputs = roll(model, memory, seen)
+    _, outputs = roll(model, memory, inputs)
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
 
 
@@ -161,9 +161,9 @@ def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) ->
 
 
 def _update(
-    module: DMNet, memory: DualMemory, seen: tuple[Features, Array], *, train: bool
+    module: DMNet, memory: DualMemory, inputs: tuple[Features, Array], *, train: bool
 ) -> tuple[DualMemory, Output]:
-    features, active = seen
+    features, active = inputs
     return module.update(memory, features, active=active, train=train)
 
 

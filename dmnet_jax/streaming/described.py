@@ -101,8 +101,8 @@ def read_description(content: bytes, suffix: str) -> Description:
     memory = _tensors(body, "memory")
     _check_memory(memory, interface.streams, suffix)
     inputs, outputs = _expected(interface, memory, suffix)
-    for name, wanted in (("inputs", inputs), ("outputs", outputs)):
-        _check_same(name, _tensors(body, name), wanted)
+    for name, expected in (("inputs", inputs), ("outputs", outputs)):
+        _check_same(name, _tensors(body, name), expected)
     dtype = body.get("dtype", "fp32")
     if dtype not in DTYPES:
         raise ValueError(f"dtype: must be {', '.join(DTYPES)}, not {_short(dtype)}")

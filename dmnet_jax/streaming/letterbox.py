@@ -16,7 +16,7 @@ MAX_LABELS = 2**24
 """Maximum pixels of a computed label map; labels of larger frames are upsampled."""
 
 
-def padded_size(size: Size, network: Size) -> Size:
+def canvas_size(size: Size, network: Size) -> Size:
     """Returns (height, width) of a frame of `size` padded to the `network` aspect."""
     (height, width), (across, along) = size, network
     return max(height, round(width * across / along)), max(
@@ -32,7 +32,7 @@ def canvas_fault(size: Size, network: Size) -> str:
     fault = size_fault(*size)
     if fault:
         return fault
-    height, width = padded_size(size, network)
+    height, width = canvas_size(size, network)
     fault = size_fault(height, width)
     if fault:
         frame = f"{size[1]}x{size[0]} (width x height)"
@@ -45,7 +45,7 @@ def label_size(size: Size, network: Size) -> Size:
 
     This is the size of the padded frame, scaled down to at most `MAX_LABELS` pixels.
     """
-    height, width = padded_size(size, network)
+    height, width = canvas_size(size, network)
     scale = min(1.0, (MAX_LABELS / (height * width)) ** 0.5)
     return max(1, int(height * scale)), max(1, int(width * scale))
 
@@ -61,7 +61,7 @@ def letterbox(frame: np.ndarray, network: Size) -> np.ndarray:
         uint8 [H, W, 3]. The frame itself, not a copy, if it already has that size.
     """
     size = frame.shape[:2]
-    height, width = padded_size(size, network)
+    height, width = canvas_size(size, network)
     if (height, width) != size:
         below, right = height - size[0], width - size[1]
         frame = np.pad(frame, ((0, below), (0, right), (0, 0)))
@@ -79,7 +79,7 @@ def restore(label: np.ndarray, size: Size, network: Size) -> np.ndarray:
     Returns:
         uint8 [*size].
     """
-    whole = resize_label(label, padded_size(size, network))
+    whole = resize_label(label, canvas_size(size, network))
     return np.ascontiguousarray(whole[: size[0], : size[1]])
 
 
@@ -91,7 +91,7 @@ def uncovered(small: np.ndarray, size: Size, network: Size) -> np.ndarray:
         size: (height, width) of the original frame.
         network: (H, W) that the frame was letterboxed to.
     """
-    whole = padded_size(size, network)
+    whole = canvas_size(size, network)
     rows, columns = (
         max(1, round(side * part / total))
         for side, part, total in zip(small.shape, size, whole, strict=True)

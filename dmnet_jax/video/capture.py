@@ -43,7 +43,7 @@ class Reconnecting:
         source: the source.
         attempts: number of failures in a row after which to give up.
         wait: function that sleeps; returns True early if capture should stop.
-        told: called with a message for each failure except the last.
+        report: called with a message for each failure except the last.
         losses: number of lost connections so far.
         connected: whether frames are arriving.
     """
@@ -51,7 +51,7 @@ class Reconnecting:
     source: Source
     attempts: int = 8
     wait: Callable[[float], bool | None] = time.sleep
-    told: Callable[[str], None] = tell
+    report: Callable[[str], None] = tell
     losses: int = field(default=0, init=False)
     connected: bool = field(default=False, init=False)
 
@@ -85,7 +85,7 @@ class Reconnecting:
                     f"{reason}"
                 )
             pause = min(8.0, 0.25 * 2**failures)
-            self.told(f"no frames: {reason}; trying again in {pause:g} s")
+            self.report(f"no frames: {reason}; trying again in {pause:g} s")
             if self.wait(pause):
                 return
 

@@ -103,7 +103,7 @@ class VideoFile:
             container.seek(int(begin / stream.time_base), stream=stream)
         except pyav().FFmpegError as error:
             raise SourceError(
-                f"{self.path}: no seeking in it ({said(error)})"
+                f"{self.path}: cannot seek in it ({error_text(error)})"
             ) from error
         half = 0.5 / (rate_of(stream) or RATE)
         last = None
@@ -179,7 +179,7 @@ class VideoWriter:
 
     def __init__(self, path: str | os.PathLike[str], rate: float) -> None:
         self._av, self._path = pyav(), os.fspath(path)
-        with self._told():
+        with self._as_source_error():
             self._container = self._av.open(
                 f"file:{self._path}",
                 "w",
@@ -200,7 +200,7 @@ class VideoWriter:
         frame = self._av.VideoFrame.from_ndarray(image, format="rgb24")
         self._ticks = max(self._ticks + 1, round(seconds / _TICK))
         frame.pts, frame.time_base = self._ticks, _TICK
-        with self._told():
+        with self._as_source_error():
             if self._stream is None:
                 self._stream = self._started(*image.shape[:2])
             self._container.mux(self._stream.encode(frame))
@@ -219,7 +219,7 @@ class VideoWriter:
 
     def close(self) -> None:
         """Flushes the encoder and closes the file."""
-        with self._told():
+        with self._as_source_error():
             try:
                 if self._stream is not None and self._stream.codec_context.is_open:
                     self._container.mux(self._stream.encode())
@@ -227,7 +227,7 @@ class VideoWriter:
                 self._container.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _as_source_error(self) -> Iterator[None]:
         try:
             yield
         except (self._av.FFmpegError, OSError, ValueError) as error:

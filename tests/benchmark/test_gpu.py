@@ -1,4 +1,4 @@
-"""The GPU benchmark: parts are measured once, kept, resumed and reported."""
+"""The GPU benchmark: parts are measured once, saved, resumed and reported."""
 
 import json
 from functools import partial
@@ -69,18 +69,18 @@ def measured(monkeypatch) -> list[str]:
 
 def test_all_parts_are_written_and_not_measured_again(measured, tmp_path, capsys):
     flags = ["gpu", "--out", str(tmp_path), "--size", "64x96", "--batch", "2"]
-    assert command.main(flags) == 1  # a training row failed, and is told
+    assert command.main(flags) == 1  # a training row failed, and this is reported
     assert measured == ["live", "training", "training", "checks"]
     text = (tmp_path / "gpu.md").read_text()
     for piece in ("| stream", "1.0e-03", "torch.compile", "64 ", "no memory", "1 MiB"):
         assert piece in text, piece
-    known = json.loads((tmp_path / "gpu.json").read_text())
-    assert set(known) >= {"machine", "command", "checks", "live", "training"}
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(report) >= {"machine", "command", "checks", "live", "training"}
     command.main(flags)
     assert len(measured) == 4
 
 
-def test_a_stopped_run_goes_on_with_what_is_missing(measured, tmp_path, capsys):
+def test_stopped_run_resumes_with_the_missing_parts(measured, tmp_path, capsys):
     flags = ["gpu", "--out", str(tmp_path), "--size", "64x96"]
     command.main([*flags, "--minutes", "1e-9"])
     assert measured == []
@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(measured, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"machine": 1}', "[" * 100_000])
-def test_a_damaged_report_is_told_in_one_line(measured, tmp_path, content):
+def test_damaged_report_is_one_error_line(measured, tmp_path, content):
     (tmp_path / "gpu.json").write_text(content)
     with pytest.raises(SystemExit, match="gpu.json is damaged; remove it"):
         command.main(["gpu", "--out", str(tmp_path)])
@@ -105,22 +105,22 @@ def test_numbers_of_two_machines_are_not_mixed(measured, tmp_path):
 
 
 def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
-    # The authors' outputs have tests of their own; here they cost a minute.
+    # The authors' outputs are tested elsewhere; here they would cost a minute.
     monkeypatch.setattr(gpu_checks, "GOLDEN", tmp_path)
     random = partial(Config, model=ModelConfig(pretrained="none"))
     monkeypatch.setattr(gpu_checks, "Config", random)
     with tiny_run.shallow():
-        found, _ = gpu_checks.prepare(LiveCase((64, 96)), tmp_path, "jax checks")
-    assert found["stream"] == {"labels": 0.0, "admitted": 0.0}
-    assert found["rounded"]["labels"] < 1e-2
-    # A network that was never trained is nearly undecided everywhere.
-    assert found["bfloat16"]["labels"] < 0.5
-    assert "golden" not in found
+        result, _ = gpu_checks.prepare(LiveCase((64, 96)), tmp_path, "jax checks")
+    assert result["stream"] == {"labels": 0.0, "admitted": 0.0}
+    assert result["rounded"]["labels"] < 1e-2
+    # The classes of an untrained network have nearly equal scores everywhere.
+    assert result["bfloat16"]["labels"] < 0.5
+    assert "golden" not in result
 
 
 @pytest.mark.parametrize("flag", ["--seconds", "--minutes"])
 @pytest.mark.parametrize("value", ["nan", "inf", "0"])
-def test_times_that_are_none_are_refused(tmp_path, capsys, flag, value):
+def test_invalid_times_are_refused(tmp_path, capsys, flag, value):
     with pytest.raises(SystemExit) as ended:
         gpu.main(["--out", str(tmp_path), flag, value])
     assert ended.value.code == 2 and "must be positive" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The live benchmark: whom it measures, refuses and compares; nothing is timed."""
+"""The live benchmark: what it measures, refuses and compares; nothing is timed."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ SAME = {"labels": 0.0, "confidence": 1e-6, "distance": 1e-6, "admitted": 0.0}
 
 
 class Quick:
-    """Stands for a process: ours takes 2 ms, others 4."""
+    """A fake process: 2 ms for this project, 4 ms for others."""
 
     order: list[str] = []
     gpu_memory = 0
@@ -68,17 +68,17 @@ def test_contestants_take_turns_and_failures_are_rows(quick, capsys, tmp_path):
     flags = ["--sizes", "64x96", "--rounds", "2", "--peers", "--out", str(tmp_path)]
     assert command.main([*flags, "--streams", "1", "2"]) == 1
     printed = capsys.readouterr()
-    there = ["jax", "jax", "torch", "authors", "export", "export-int8"]
-    assert Quick.order == there + there[::-1]
+    contestants = ["jax", "jax", "torch", "authors", "export", "export-int8"]
+    assert Quick.order == contestants + contestants[::-1]
     assert "refused: its outputs differ (labels by 5.0e-01)" in printed.out
     assert "0.50 [0.50..0.50]" in printed.out and "500.0" in printed.out
     assert "onnxruntime not installed" in printed.out
-    # What rounds is not refused: its cost stands beside its time.
+    # Programs that round are not refused: the error is reported beside the time.
     (rounded,) = (x for x in printed.out.splitlines() if "2.0e-03" in x)
     assert "int8" in rounded and "+0.0010" in rounded
     assert "Note: int8 may be slower." in printed.out
     assert printed.out.count("left out: this processor has no bfloat16") == 2
-    # What is not installed is no error; the two others are.
+    # A peer that is not installed is no error; the two other failures are.
     error = printed.err.splitlines()[-1]
     assert "torch.compile failed" in error and "onnx" not in error
     assert "left out" not in error
@@ -105,9 +105,9 @@ def test_a_gpu_may_round(quick, capsys, monkeypatch):
         assert capsys.readouterr().out.count("refused: its outputs") == refused * 2
 
 
-def test_the_reference_is_measured_whatever_was_asked_for(quick, capsys):
-    asked = ["--streams", "4", "--dtypes", "bfloat16", "--rounds", "1"]
-    assert command.main(asked) == 0
+def test_reference_is_always_measured(quick, capsys):
+    flags = ["--streams", "4", "--dtypes", "bfloat16", "--rounds", "1"]
+    assert command.main(flags) == 0
     assert Quick.order == ["jax", "jax"]
     assert "4 streams, 1 in flight: 1.00 M parameters" in capsys.readouterr().out
 
@@ -123,8 +123,8 @@ def test_a_video_fills_the_memory_before_it_is_compared():
     case = LiveCase((64, 96), streams=2)
     pictures = live_case.scenes(case)
     assert pictures.shape == (4, 2, 64, 96, 3) and pictures.dtype == np.uint8
-    shown = [live_case.checked_scene(k) for k in range(live_case.CHECKED)]
-    assert set(shown[: live_case.FILLED]) == set(range(4))
+    scenes = [live_case.checked_scene(k) for k in range(live_case.CHECKED)]
+    assert set(scenes[: live_case.FILLED]) == set(range(4))
     following = live_case.timed_frames(case)
     first = [following() for _ in range(17)]
     assert all((frame == pictures[0]).all() for frame in first[:16])
@@ -140,7 +140,7 @@ def test_frames_in_flight_are_read_in_order(in_flight):
         assert read == list(range(max(0, under_way - in_flight + 1)))
 
 
-def test_differences_are_found():
+def test_differences_are_detected():
     frames = live_case.CHECKED
     rng = np.random.default_rng(0)
     outputs = {
@@ -153,12 +153,12 @@ def test_differences_are_found():
     other = {name: np.array(value) for name, value in outputs.items()}
     other["labels"][-1] += 1
     other["admitted"][3] ^= True
-    found = live_case.differences(other, outputs)
-    assert found["labels"] == pytest.approx(1 / (frames - live_case.FILLED))
-    assert found["admitted"] == pytest.approx(1 / frames)
+    result = live_case.differences(other, outputs)
+    assert result["labels"] == pytest.approx(1 / (frames - live_case.FILLED))
+    assert result["admitted"] == pytest.approx(1 / frames)
     other["distance"][2] = np.nan
-    found = live_case.differences(other, outputs)
-    assert not found["distance"] <= live.TOLERANCE["distance"]
+    result = live_case.differences(other, outputs)
+    assert not result["distance"] <= live.TOLERANCE["distance"]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_differences_are_found():
         (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
-def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
+def test_mistakes_are_one_error_line(flags, message, capsys, monkeypatch):
     monkeypatch.setattr(live, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stopped:
         command.main(flags)
@@ -182,13 +182,13 @@ def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
     assert message in capsys.readouterr().err
 
 
-def test_help_says_what_it_is_not(capsys):
+def test_help_states_its_limits(capsys):
     with pytest.raises(SystemExit) as stopped:
         command.main(["--help"])
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert told.count("For research use; not a medical device.") == 1
-    assert "training --help" in told
+    assert output.count("For research use; not a medical device.") == 1
+    assert "training --help" in output
 
 
 def test_processes_share_an_allocator(monkeypatch):

@@ -33,7 +33,7 @@ def test_a_step_is_three_forward_passes_where_there_is_a_gradient():
     alone = Case(memory=False, size=(64, 96), batch=2)
     step = complexity.step_complexity(DMNet(8).single_frame(), (64, 96))
     assert training.step_operations(alone) == 3 * 2 * step.convolution
-    # Eight more frames are encoded, once: far from nine times the work.
+    # Eight more frames are encoded once, which is far less than nine times the work.
     both = Case(memory=True, size=(64, 96), batch=2)
     ratio = training.step_operations(both) / training.step_operations(alone)
     assert 1.3 < ratio < 2.5
@@ -57,13 +57,13 @@ def test_differences_are_relative_and_miss_nothing(tmp_path):
     }
     save_file({name: np.asarray(a) for name, a in arrays.items()}, reference)
     moved = {**arrays, "loss": np.float64(2.2), "gradient/b": np.ones(1)}
-    found = differences(moved, reference)
-    assert found == {"loss": pytest.approx(0.1), "logits": 0, "gradient": 0}
+    result = differences(moved, reference)
+    assert result == {"loss": pytest.approx(0.1), "logits": 0, "gradient": 0}
     with pytest.raises(AssertionError, match="gradient/a"):
         differences({"loss": arrays["loss"], "logits": arrays["logits"]}, reference)
 
 
-def test_the_report_names_machine_and_failures():
+def test_report_names_machine_and_failures():
     failed = {**{k: ROW[k] for k in ("size", "batch", "network")}, "failed": "memory"}
     result = {
         "machine": machine.describe(),
@@ -76,7 +76,7 @@ def test_the_report_names_machine_and_failures():
     assert result["machine"]["allocator"] in text
 
 
-def test_a_peak_is_products_by_time():
+def test_peak_is_products_divided_by_time():
     calls = []
     assert machine.peak_matmul_rate(lambda: calls.append(1), 100) > 1e6
     assert len(calls) == 11
@@ -91,7 +91,7 @@ def test_a_peak_is_products_by_time():
         (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
-def test_mistakes_are_told_in_one_line(flags, message, capsys, monkeypatch):
+def test_mistakes_are_one_error_line(flags, message, capsys, monkeypatch):
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     with pytest.raises(SystemExit) as stopped:
         command.main(["training", *flags])

@@ -1,4 +1,4 @@
-"""What a run leaves behind: numbers, rows, pictures and a log that survives a kill."""
+"""The files of an evaluation: scores, rows, tables and overlays."""
 
 import csv
 import json
@@ -31,7 +31,7 @@ SOURCE = Videos(LENGTHS)
 
 
 def predictions():
-    """(video, prediction) of every frame: the truth, moved by a few pixels."""
+    """(video, prediction) of every frame: the ground truth shifted by a few pixels."""
     for video, length in enumerate(LENGTHS):
         for frame in range(length):
             truth = picture(frame, seed=video)[1]
@@ -46,10 +46,10 @@ def predictions():
 ABOUT = {"fold": 2, "split_sha256": "5" * 64, "config": {"name": "x"}}
 
 
-def rows_of(found):
-    """Columns of an evaluation, by plain calls of the metrics."""
+def rows_of(result):
+    """The columns of an evaluation, computed by direct calls of the metrics."""
     before = {}
-    for video, now in found:
+    for video, now in result:
         counts = frame_counts(now.label, now.truth, 3)
         surface = [math.nan] + [
             normalized_surface_distance(now.label, now.truth, c, 2) for c in (1, 2)
@@ -84,7 +84,7 @@ def folder(evaluation, tmp_path_factory):
 
 
 def strict(text):
-    """JSON without the constants that JSON does not have."""
+    """Parses JSON and rejects NaN and Infinity."""
 
     def refuse(name):
         raise AssertionError(f"{name} in JSON")
@@ -123,7 +123,9 @@ def test_results_hold_every_protocol_and_its_numbers(folder, evaluation):
     assert results["admitted"] == evaluation.admitted.mean()
 
 
-def test_borders_flicker_and_the_curiosity_are_in_the_results(folder, evaluation):
+def test_results_hold_surface_distance_flicker_and_training_time_score(
+    folder, evaluation
+):
     results = strict((folder / "results.json").read_text())
     surface = results["surface_distance"]
     assert surface["tolerance_px"] == 2
@@ -132,12 +134,12 @@ def test_borders_flicker_and_the_curiosity_are_in_the_results(folder, evaluation
         (slice(None), surface),
         (second, surface["videos"]["video1"]),
     ):
-        want = evaluation.surface[frames][:, 1:].mean(0)
-        np.testing.assert_allclose(list(entry["per_class"].values()), want)
-        np.testing.assert_allclose(entry["mean"], want.mean())
-    shown = [r for video, r in predictions() if video == 1]
-    want = flicker([r.label for r in shown], [r.truth for r in shown])
-    np.testing.assert_allclose(results["flicker"]["videos"]["video1"], want)
+        expected = evaluation.surface[frames][:, 1:].mean(0)
+        np.testing.assert_allclose(list(entry["per_class"].values()), expected)
+        np.testing.assert_allclose(entry["mean"], expected.mean())
+    outputs = [r for video, r in predictions() if video == 1]
+    expected = flicker([r.label for r in outputs], [r.truth for r in outputs])
+    np.testing.assert_allclose(results["flicker"]["videos"]["video1"], expected)
     low, high = results["flicker"]["interval_95"]
     assert low <= results["flicker"]["share"] <= high
     inflated = results["curiosities"]["ternaus_validation"]
@@ -146,7 +148,7 @@ def test_borders_flicker_and_the_curiosity_are_in_the_results(folder, evaluation
 
 
 def test_undefined_scores_are_null(tmp_path):
-    """A class that no frame has, in one video that has nothing at all."""
+    """A class without a pixel, in a single video without any foreground."""
     counts = np.zeros((2, 3, 3), np.int64)
     counts[:, 0] = 64
     nothing = Evaluation(
@@ -201,7 +203,7 @@ def test_tables_name_classes_and_protocols(folder, evaluation):
     assert (folder / "results.md").read_text() == text + "\n"
     for name in (*CLASSES[1:], *PROTOCOLS, "IoU, pixels pooled", "Dice, pixels pooled"):
         assert name in text
-    for said in (
+    for line in (
         "| A   | ternaus ",
         "| F   | global ",
         "surface distance at 2 px",
@@ -209,7 +211,7 @@ def test_tables_name_classes_and_protocols(folder, evaluation):
         "not for reporting: ternaus_validation",
         "scored at the network's input size (64x64), logits resized by nearest",
     ):
-        assert said in text
+        assert line in text
 
 
 def test_overlays_of_each_video_and_a_sheet(tmp_path):
@@ -229,7 +231,7 @@ def test_overlays_of_each_video_and_a_sheet(tmp_path):
             assert sheet.height >= 2 * OVERLAYS_A_VIDEO * one.height
 
 
-def test_best_median_and_worst_frame_and_the_timeline_of_all(tmp_path):
+def test_overlays_of_best_median_and_worst_frames_and_the_timeline(tmp_path):
     overlays = Overlays(tmp_path, SOURCE)
     scores = []
     for video, result in predictions():
@@ -253,7 +255,7 @@ def test_best_median_and_worst_frame_and_the_timeline_of_all(tmp_path):
     assert len(lines) == 1 + sum(LENGTHS)
 
 
-def test_overlay_is_at_the_size_that_is_scored(tmp_path):
+def test_overlay_has_the_size_that_is_scored(tmp_path):
     overlays = Overlays(tmp_path, Videos((1,)))
     label = np.zeros((128, 160), np.uint8)
     overlays(0, Prediction(0, label, None, -0.1, -np.inf, True))
@@ -262,6 +264,6 @@ def test_overlay_is_at_the_size_that_is_scored(tmp_path):
         assert one.width >= 2 * 160 and one.height >= 128
 
 
-def test_no_picture_no_sheet(tmp_path):
+def test_no_contact_sheet_without_images(tmp_path):
     Overlays(tmp_path, SOURCE).finish()
     assert not list(tmp_path.iterdir())

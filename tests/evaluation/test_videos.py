@@ -1,4 +1,4 @@
-"""Whole videos in chunks against the live step, and what is counted of them."""
+"""Whole videos in chunks, compared with the live step, and their counts."""
 
 import dataclasses
 
@@ -56,7 +56,7 @@ def live_step():
 
 
 def streamed(step, variables, video, length, *, seed=0, key_of=None):
-    """Every frame's output, one frame at a time, memory carried by hand."""
+    """The output of every frame, one step at a time with explicit memory."""
     model, _ = network()
     key = jax.random.fold_in(jax.random.key(seed), video if key_of is None else key_of)
     memory = model.init_memory(1, (64, 64), key)
@@ -81,7 +81,7 @@ def assert_streams_equal(results, outputs):
 
 
 @pytest.mark.parametrize("length", [1, CHUNK - 1, CHUNK, 2 * CHUNK + 3])
-def test_chunks_are_the_live_stream(live_step, length):
+def test_chunks_equal_the_live_stream(live_step, length):
     variables = with_thresholds(*EVERYTHING)
     source = Videos((length,))
     results = list(predict_video(network()[0], variables, source, 0))
@@ -89,41 +89,43 @@ def test_chunks_are_the_live_stream(live_step, length):
     assert all(result.admitted for result in results)
 
 
-def test_the_gate_closes_in_chunks_as_live(live_step):
-    """A bound between the similarities seen lets some frames in and not others."""
+def test_gate_decides_alike_in_chunks_and_live(live_step):
+    """A threshold between the observed similarities admits some frames only."""
     measured = streamed(live_step, with_thresholds(*EVERYTHING), 0, 13)
-    seen = np.sort([float(output.similarity[0]) for output in measured[1:]])
-    gap = np.diff(seen).argmax()
-    variables = with_thresholds(-np.inf, (seen[gap] + seen[gap + 1]) / 2)
+    similarities = np.sort([float(output.similarity[0]) for output in measured[1:]])
+    gap = np.diff(similarities).argmax()
+    variables = with_thresholds(
+        -np.inf, (similarities[gap] + similarities[gap + 1]) / 2
+    )
     results = list(predict_video(network()[0], variables, Videos((13,)), 0))
     assert_streams_equal(results, streamed(live_step, variables, 0, 13))
     admitted = [result.admitted for result in results]
     assert admitted[0] and not all(admitted)
 
 
-def test_counts_are_the_metrics_of_the_predictions():
-    source, shown = Videos((12, 3), frozenset({1})), []
+def test_counts_equal_the_metrics_of_the_predictions():
+    source, results = Videos((12, 3), frozenset({1})), []
     model, _ = network()
     variables = with_thresholds(*EVERYTHING)
-    found = evaluate(
-        model, variables, source, on_frame=lambda video, r: shown.append((video, r))
+    evaluated = evaluate(
+        model, variables, source, on_frame=lambda video, r: results.append((video, r))
     )
-    assert len(shown) == 15 and sum(r.truth is None for _, r in shown) == 2
-    labeled = [(video, r) for video, r in shown if r.truth is not None]
-    assert found.counts.shape == (13, 3, 3)
+    assert len(results) == 15 and sum(r.truth is None for _, r in results) == 2
+    labeled = [(video, r) for video, r in results if r.truth is not None]
+    assert evaluated.counts.shape == (13, 3, 3)
     for i, (video, result) in enumerate(labeled):
         expected = frame_counts(result.label, picture(result.frame, seed=video)[1], 3)
-        np.testing.assert_array_equal(found.counts[i], expected)
-        assert found.videos[i] == f"video{video}"
-        assert found.frames[i] == f"f{result.frame}"
-        assert found.confidence[i] == result.confidence
-    assert found.score == summarize(found.counts, protocol="global")["iou"]
+        np.testing.assert_array_equal(evaluated.counts[i], expected)
+        assert evaluated.videos[i] == f"video{video}"
+        assert evaluated.frames[i] == f"f{result.frame}"
+        assert evaluated.confidence[i] == result.confidence
+    assert evaluated.score == summarize(evaluated.counts, protocol="global")["iou"]
 
 
 class Brightness(VideoSegmenter):
     """A network without parameters or gate: classes are bands of mean brightness.
 
-    Its memory counts frames; logits have a quarter of the input's size.
+    Its memory counts frames; logits have a quarter of the input size.
     """
 
     num_classes: int = 3
@@ -155,7 +157,7 @@ class LargeLabels(Videos):
 
 
 def by_hand(source, frame, *, repeat):
-    """The authors' evaluation: nearest, times `repeat` of a quarter."""
+    """The authors' evaluation: logits repeated `repeat` times, nearest neighbor."""
     _, output = Brightness().apply({}, jnp.zeros(1), source.image(0, frame)[None, None])
     coarse = np.asarray(output.logits[0, 0].argmax(-1), np.uint8)
     return coarse.repeat(repeat, 0).repeat(repeat, 1)
@@ -163,42 +165,46 @@ def by_hand(source, frame, *, repeat):
 
 @pytest.mark.parametrize(("score_at", "repeat"), [("label", 12), ("input", 4)])
 def test_any_model_is_scored_at_the_chosen_size(score_at, repeat):
-    """No gate, no parameters; all measures against plain calls of the metrics."""
-    source, shown = LargeLabels((CHUNK + 2,), frozenset({2})), []
+    """A model without gate or parameters; compared with direct calls of the metrics."""
+    source, results = LargeLabels((CHUNK + 2,), frozenset({2})), []
     rules = Scoring(score_at, "nearest", tolerance_px=2)
-    found = evaluate(
+    evaluated = evaluate(
         Brightness(),
         {"params": {"none": np.zeros(1)}},
         source,
         scoring=rules,
-        on_frame=lambda _, result: shown.append(result),
+        on_frame=lambda _, result: results.append(result),
     )
     side = 16 * repeat
-    assert found.size == (side, side) and found.scoring == rules
-    labeled = [r for r in shown if r.truth is not None]
-    assert len(shown) == CHUNK + 2 and len(labeled) == CHUNK + 1
+    assert evaluated.size == (side, side) and evaluated.scoring == rules
+    labeled = [r for r in results if r.truth is not None]
+    assert len(results) == CHUNK + 2 and len(labeled) == CHUNK + 1
     for i, result in enumerate(labeled):
         label = by_hand(source, result.frame, repeat=repeat)
         truth = picture(result.frame)[1]
         truth = truth if score_at == "input" else truth.repeat(3, 0).repeat(3, 1)
         np.testing.assert_array_equal(result.label, label)
         np.testing.assert_array_equal(result.truth, truth)
-        np.testing.assert_array_equal(found.counts[i], frame_counts(label, truth, 3))
+        np.testing.assert_array_equal(
+            evaluated.counts[i], frame_counts(label, truth, 3)
+        )
         for c in (1, 2):
-            want = normalized_surface_distance(label, truth, c, 2)
-            np.testing.assert_allclose(found.surface[i, c], want)
-    want = sum(confusion_matrix(r.label, r.truth, 3) for r in labeled)
-    np.testing.assert_array_equal(found.confusion, want)
-    # The frame after the one without a label has nothing to be compared with.
-    assert found.flicker[0].tolist() == found.flicker[2].tolist() == [0, 0]
+            expected = normalized_surface_distance(label, truth, c, 2)
+            np.testing.assert_allclose(evaluated.surface[i, c], expected)
+    expected = sum(confusion_matrix(r.label, r.truth, 3) for r in labeled)
+    np.testing.assert_array_equal(evaluated.confusion, expected)
+    # The frame after the unlabeled one has no previous frame to compare with.
+    assert evaluated.flicker[0].tolist() == evaluated.flicker[2].tolist() == [0, 0]
     tail = labeled[2:]
-    changed, counted = found.flicker[2:].sum(0)
-    want = flicker(np.stack([r.label for r in tail]), np.stack([r.truth for r in tail]))
-    assert counted and changed / counted == want
-    assert np.isneginf(found.similarity).all() and not found.admitted.any()
+    changed, counted = evaluated.flicker[2:].sum(0)
+    expected = flicker(
+        np.stack([r.label for r in tail]), np.stack([r.truth for r in tail])
+    )
+    assert counted and changed / counted == expected
+    assert np.isneginf(evaluated.similarity).all() and not evaluated.admitted.any()
 
 
-def test_bilinear_is_the_default_and_other_than_nearest():
+def test_bilinear_is_the_default_and_differs_from_nearest():
     source = LargeLabels((1,))
     smooth, near = (
         next(predict_video(Brightness(), {}, source, 0, scoring=rules)).label
@@ -225,14 +231,14 @@ def test_each_video_starts_from_an_empty_memory(live_step):
     assert both[0].similarity == -np.inf
     assert_streams_equal(both, streamed(live_step, variables, 1, 11))
     # Another first video changes nothing in the second.
-    found = evaluate(model, variables, Videos((2, 11)))
-    second = found.videos == "video1"
-    assert found.confidence[second].tolist() == [r.confidence for r in both]
-    assert np.isneginf(found.similarity[[0, 2]]).all()
+    result = evaluate(model, variables, Videos((2, 11)))
+    second = result.videos == "video1"
+    assert result.confidence[second].tolist() == [r.confidence for r in both]
+    assert np.isneginf(result.similarity[[0, 2]]).all()
 
 
 def test_calibration_is_the_mean_over_all_frames(live_step):
-    """s by distances between the features of neighbors, r by entropies."""
+    """s is from distances between features of adjacent frames, r from entropies."""
     model, fresh = network()
     encode = jax.jit(
         lambda frames: model.apply(fresh, frames, method=type(model).encode).top,
@@ -249,12 +255,12 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
             p = np.exp(logits - logits.max(-1, keepdims=True))
             p /= p.sum(-1, keepdims=True)
             r.append((p * np.log(p)).sum(-1).mean())
-    # Thresholds that would let nothing in must not matter.
+    # Thresholds that admit nothing must not matter.
     measured = calibrate(model, with_thresholds(0, -1e9), Videos(lengths))
     np.testing.assert_allclose(measured["min_confidence"], np.mean(r), rtol=1e-4)
     np.testing.assert_allclose(measured["max_similarity"], np.mean(s), rtol=1e-3)
     assert {value.dtype for value in measured.values()} == {np.dtype(np.float32)}
-    # Of stills nothing is known of neighbors; thresholds are numbers all the same.
+    # Stills have no adjacent frames; the thresholds are still finite numbers.
     stills = calibrate(model, fresh, Videos((1, 1, 1)))
     assert stills["max_similarity"] == NO_SIMILARITY
     assert np.isfinite(stills["min_confidence"])
@@ -262,16 +268,16 @@ def test_calibration_is_the_mean_over_all_frames(live_step):
     assert np.isfinite(mixed["max_similarity"]) and mixed["max_similarity"] < 0
 
 
-def test_without_a_global_memory_nothing_is_admitted():
+def test_nothing_is_admitted_without_a_global_memory():
     model, variables = network()
     alone = model.clone(local="none", global_memory=False)
-    found = evaluate(alone, variables, Videos((3,)))
-    assert not found.admitted.any() and np.all(np.isneginf(found.similarity))
+    result = evaluate(alone, variables, Videos((3,)))
+    assert not result.admitted.any() and np.all(np.isneginf(result.similarity))
 
 
 @pytest.mark.parametrize(
     "rule", [{"tolerance_px": np.nan}, {"tolerance_px": -1.0}, {"seed": -1}]
 )
-def test_rules_that_are_none_are_refused(rule):
+def test_invalid_rules_are_refused(rule):
     with pytest.raises(ValueError, match=next(iter(rule))):
         evaluate(Brightness(), {}, Videos((3,)), scoring=Scoring(**rule))

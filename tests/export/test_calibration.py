@@ -1,4 +1,4 @@
-"""What a step is calibrated on, and which processors compute int8 fast."""
+"""The calibration data of a step, and processors with fast int8."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ from tests.support import tiny_run
 SIZE = (64, 64)
 
 
-def test_inputs_are_those_that_the_stream_came_to(monkeypatch):
+def test_calibration_inputs_come_from_the_running_stream(monkeypatch):
     monkeypatch.setattr(calibration, "STEPS", 8)
     monkeypatch.setattr(calibration, "SAMPLES", 4)
     about = plain_description()
-    shown = []
+    frames_shown = []
 
     def step(memory, frames, active, reset) -> Any:
-        shown.append(int(frames[0, 0, 0, 0]))
+        frames_shown.append(int(frames[0, 0, 0, 0]))
         return (memory[0] + 1,), None
 
     program = Program(about.interface, lambda key: (np.zeros(1),), step)
@@ -31,10 +31,10 @@ def test_inputs_are_those_that_the_stream_came_to(monkeypatch):
         for n in (10, 5)
     ]
     inputs = calibration.Rolled(program, about, calibration.Calibration(clips, ""))
-    got = [(int(x["frames"][0, 0, 0, 0]), float(x["memory.n"][0])) for x in inputs]
-    # Every second frame is shown, and every second of those is measured.
-    assert shown == [0, 2, 4, 6, 8, 0, 2, 4]
-    assert got == [(0, 0), (4, 2), (8, 4), (2, 1)] and len(inputs) == len(got)
+    actual = [(int(x["frames"][0, 0, 0, 0]), float(x["memory.n"][0])) for x in inputs]
+    # Every second frame is run, and every second of those is an input.
+    assert frames_shown == [0, 2, 4, 6, 8, 0, 2, 4]
+    assert actual == [(0, 0), (4, 2), (8, 4), (2, 1)] and len(inputs) == len(actual)
 
 
 def plain_description():
@@ -43,15 +43,15 @@ def plain_description():
     return Description(Interface(SIZE, 1, 3, SIZE), memory, inputs, (), "fp32")
 
 
-def test_a_folder_of_pictures_or_of_videos_calibrates(tmp_path):
+def test_calibrates_on_a_folder_of_images_or_videos(tmp_path):
     tiny_run.write_videos(tmp_path / "videos", frames=3)
     (tmp_path / "videos" / ".hidden").mkdir()
     (tmp_path / "videos" / "empty").mkdir()
     size = (32, 64)
-    found = calibration.of_folder(str(tmp_path / "videos"), size)
-    assert [clip.length for clip in found.clips] == [3, 3] and found.about == "videos"
-    frame = next(found.clips[0].frames())
-    # Letterboxed as a session does it: what is added is black.
+    result = calibration.of_folder(str(tmp_path / "videos"), size)
+    assert [clip.length for clip in result.clips] == [3, 3] and result.about == "videos"
+    frame = next(result.clips[0].frames())
+    # Letterboxed as in a session: the padding is black.
     assert frame.shape == (*size, 3) and frame.dtype == np.uint8
     assert frame[:, :32].any() and not frame[:, 33:].any()
     one = calibration.of_folder(str(tmp_path / "videos" / "one" / "frames"), size)
@@ -60,7 +60,7 @@ def test_a_folder_of_pictures_or_of_videos_calibrates(tmp_path):
         calibration.of_folder(str(tmp_path / "videos" / "empty"), size)
 
 
-def test_damaged_pictures_do_not_calibrate(tmp_path):
+def test_damaged_images_are_not_used_for_calibration(tmp_path):
     Image.fromarray(tiny_run.picture(0)[0]).save(tmp_path / "0.png")
     (tmp_path / "1.png").write_bytes(b"no picture")
     (clip,) = calibration.of_folder(str(tmp_path), SIZE).clips
@@ -78,7 +78,7 @@ def test_damaged_pictures_do_not_calibrate(tmp_path):
         ("nothing: of this", True),
     ],
 )
-def test_processors_with_int8_products_are_known(tmp_path, monkeypatch, text, fast):
+def test_detects_processors_with_int8_instructions(tmp_path, monkeypatch, text, fast):
     path = tmp_path / "cpuinfo"
     path.write_text(f"processor\t: 0\n{text}\n")
     monkeypatch.setattr(processor, "_CPUINFO", path)

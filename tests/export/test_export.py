@@ -1,4 +1,4 @@
-"""`python -m dmnet_jax.export` from outside, on a run directory."""
+"""The command `python -m dmnet_jax.export`, on a run directory."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def shallow():
         yield
 
 
-def test_jax_step_is_checked_written_and_run(run, tmp_path, capsys):
+def test_jax_export_is_checked_written_and_runs(run, tmp_path, capsys):
     arguments = ["--checkpoint", str(run), "--format", "jax", "--out", str(tmp_path)]
     assert main(arguments) == 0
     assert "model.jax" in capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_onnx_step_is_scored_too(run, tmp_path):
         assert session.step(tiny_run.picture(0)[0]).labels.shape == (64, 64)
 
 
-def test_gate_counts_scores_and_what_bfloat16_may_do():
+def test_gate_counts_scores_and_allows_bfloat16_rounding():
     from dmnet_jax.export.parity import Parity
 
     good = {"frames": 64, "resets": 1, "wraps": 1}
@@ -82,20 +82,18 @@ def test_gate_counts_scores_and_what_bfloat16_may_do():
 
 
 @pytest.mark.parametrize(
-    ("mistake", "said"),
+    ("mistake", "message"),
     [
         (["--format", "jax", "--dtype", "bf16"], "for --format openvino alone"),
         (["--format", "onnx", "--labeled", "nowhere"], "nowhere: no such folder"),
     ],
 )
-def test_mistakes_in_what_is_asked_for_are_one_line(
-    run, tmp_path, capsys, mistake, said
-):
+def test_invalid_requests_are_one_error_line(run, tmp_path, capsys, mistake, message):
     with pytest.raises(SystemExit) as stopped:
         main(["--checkpoint", str(run), "--out", str(tmp_path), *mistake])
     assert stopped.value.code == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1
+    assert message in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -112,15 +110,15 @@ def test_a_step_that_differs_is_not_written(run, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("left", ["", "{", "[1]", "[" * 5000])
-def test_a_damaged_report_is_written_anew(tmp_path, capsys, left):
+def test_damaged_report_is_rewritten(tmp_path, capsys, left):
     path = tmp_path / "parity.json"
     path.write_text(left)
     _record(path, "model.jax", {"passed": True})
     _record(path, "model.onnx", {"passed": True})
     assert sorted(json.loads(path.read_text())) == ["model.jax", "model.onnx"]
     assert [file.name for file in tmp_path.iterdir()] == ["parity.json"]
-    told = capsys.readouterr().err
-    assert f"{path} was damaged" in told and told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert f"{path} was damaged" in error and error.count("\n") == 1
 
 
 def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
@@ -132,21 +130,21 @@ def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
     for name, array in flatten(variables).items():
         np.testing.assert_array_equal(written.pop(name), array)
     assert not written
-    kept = json.loads(read_metadata(path)["config"])
-    assert kept["model"] == about["config"]["model"]
+    excluded = json.loads(read_metadata(path)["config"])
+    assert excluded["model"] == about["config"]["model"]
     assert str(run.parents[2]).encode() not in path.read_bytes()
     assert (tmp_path / "model.safetensors.sha256").is_file()
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
+def test_mistakes_are_one_error_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--checkpoint", str(tmp_path), "--format", "jax"])
     assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error:") and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error:") and message.count("\n") == 1
 
 
-def test_help_needs_no_jax():
+def test_help_does_not_import_jax():
     code = (
         "import sys; from dmnet_jax.export.__main__ import _record, main\n"
         "try: main(['--help'])\n"

@@ -1,4 +1,4 @@
-"""A step in int8: what is quantized, on what, and the gate before it is written."""
+"""The int8 step: its layers, its calibration data, and the gate before writing."""
 
 import contextlib
 import dataclasses
@@ -51,8 +51,8 @@ def run(tmp_path_factory):
     return config.run_directory
 
 
-class Made(NamedTuple):
-    """What the command wrote and said, and the float32 step that it began with."""
+class Exported(NamedTuple):
+    """The files and output of the command, and the float32 step that it quantized."""
 
     path: Path
     out: str
@@ -61,8 +61,8 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def made(run, tmp_path_factory):
-    """The command, once; NNCF's fast bias correction saves seconds."""
+def exported(run, tmp_path_factory):
+    """The result of one run of the command; fast bias correction saves seconds."""
     folder, quantize = tmp_path_factory.mktemp("int8"), int8.quantize
 
     def copied(float32, *rest):
@@ -80,7 +80,9 @@ def made(run, tmp_path_factory):
     ):
         assert main([*flags, "--max-drop", "0.5", "--out", str(result)]) == 0
     path = result / "model-int8.xml"
-    return Made(path, out.getvalue(), err.getvalue(), folder / "float32" / "model.xml")
+    return Exported(
+        path, out.getvalue(), err.getvalue(), folder / "float32" / "model.xml"
+    )
 
 
 def report_of(path):
@@ -94,17 +96,17 @@ def contents_of(path):
 
 
 @needs_all
-def test_the_command_writes_int8_from_a_runs_own_videos(made, run):
-    folder = made.path.parent
-    assert made.out.count("\n") == 1 and "model-int8.xml" in made.out
-    assert "calibrating on 6 frames of training videos one" in made.err
+def test_command_calibrates_int8_on_the_videos_of_the_run(exported, run):
+    folder = exported.path.parent
+    assert exported.out.count("\n") == 1 and "model-int8.xml" in exported.out
+    assert "calibrating on 6 frames of training videos one" in exported.err
     beside = [f"model-int8.xml{x}" for x in ("", ".json", ".sha256")]
     names = ["model-int8.bin", *beside, "parity.json"]
     assert sorted(file.name for file in folder.iterdir()) == names
     parity = json.loads((folder / "parity.json").read_text())
     assert parity["model.xml"]["passed"] and parity["model.xml"]["frames"] == 64
     report = parity["model-int8.xml"]
-    assert report == report_of(made.path) and report["videos"] == ["two"]
+    assert report == report_of(exported.path) and report["videos"] == ["two"]
     assert report["inputs"] == 6 and report["given_back"] == []
     assert report["frames"] == 6 and report["labelled"] == 6
     assert report["drop"] == report["miou_float32"] - report["miou_int8"] <= 0.5
@@ -116,8 +118,8 @@ def test_the_command_writes_int8_from_a_runs_own_videos(made, run):
 
 
 @needs_all
-def test_the_int8_step_runs_as_any_other_artifact(made):
-    with Session.from_artifact(made.path) as session:
+def test_int8_artifact_runs_like_any_other(exported):
+    with Session.from_artifact(exported.path) as session:
         for index in range(4):
             result = session.step(tiny_run.picture(index)[0])
             assert result.status == "ok" and result.labels is not None
@@ -125,9 +127,9 @@ def test_the_int8_step_runs_as_any_other_artifact(made):
 
 
 @needs_all
-def test_layers_alone_are_quantized_and_the_first_is_not(made):
-    """Scores, gates, counters and rings keep their precision, the frame's layer too."""
-    model = quantization.read_model(contents_of(made.path))
+def test_only_layers_after_the_first_are_quantized(exported):
+    """Scores, gates, counters, rings and the first layer keep their precision."""
+    model = quantization.read_model(contents_of(exported.path))
     rounded = {
         target.get_node().get_type_name()
         for operation in model.get_ops()
@@ -143,50 +145,52 @@ def test_layers_alone_are_quantized_and_the_first_is_not(made):
     ]
     quantized = quantization.layers(model)
     assert everything[0] not in quantized
-    assert len(quantized) == report_of(made.path)["layers"] > 0.9 * len(everything)
+    assert len(quantized) == report_of(exported.path)["layers"] > 0.9 * len(everything)
 
 
 @pytest.fixture
-def requantized(made, monkeypatch):
-    """Quantizing again gives what is there; the layers to be kept are listed."""
-    contents, asked = contents_of(made.path), []
+def requantized(exported, monkeypatch):
+    """Quantizing again returns the existing model; the excluded layers are recorded."""
+    contents, exclusions = contents_of(exported.path), []
 
-    def again(float32, inputs, kept=()):
-        asked.append(list(kept))
+    def again(float32, inputs, excluded=()):
+        exclusions.append(list(excluded))
         return quantization.read_model(contents), contents
 
     monkeypatch.setattr(quantization, "quantized", again)
-    return asked
+    return exclusions
 
 
 @needs_all
-def test_the_layers_that_cost_most_are_given_back(made, requantized, monkeypatch):
-    layers, whole, found = quantization.layers, int8_gate.gate, []
+def test_layers_with_the_largest_loss_return_to_float32(
+    exported, requantized, monkeypatch
+):
+    layers, whole, result = quantization.layers, int8_gate.gate, []
 
     def strict(*programs):
-        found.append(whole(*programs))
-        worse = dataclasses.replace(found[-1], miou_float32=1.0, miou_int8=0.9)
-        return found[-1] if len(found) > 2 else worse
+        result.append(whole(*programs))
+        worse = dataclasses.replace(result[-1], miou_float32=1.0, miou_int8=0.9)
+        return result[-1] if len(result) > 2 else worse
 
     monkeypatch.setattr(int8, "gate", strict)
     monkeypatch.setattr(quantization, "layers", lambda model: layers(model)[:3])
-    path, report = int8.quantize(made.float32, SEEN, VIDEOS, max_drop=0.05)
+    path, report = int8.quantize(exported.float32, SEEN, VIDEOS, max_drop=0.05)
     assert requantized == [[], requantized[2][:1], requantized[2]]
     assert report["given_back"] == requantized[2] and len(requantized[2]) == 2
     assert report_of(path)["given_back"] == requantized[2]
-    assert set(requantized[2]) < set(quantization.layers(_model(made)))
+    assert set(requantized[2]) < set(quantization.layers(_model(exported)))
 
 
-def _model(made):
-    return quantization.read_model(contents_of(made.path))
+def _model(exported):
+    return quantization.read_model(contents_of(exported.path))
 
 
 @needs_all
-def test_layers_are_ranked_by_the_labels_that_they_change(made, monkeypatch):
-    """A classifier whose input is cut to nothing does the most harm."""
+def test_layers_are_ranked_by_changed_labels(exported, monkeypatch):
+    """A classifier whose input is quantized to zero changes the most labels."""
     from openvino import opset13  # pyright: ignore[reportMissingImports]
 
-    model, names = _model(made), quantization.layers(_model(made))
+    model, names = _model(exported), quantization.layers(_model(exported))
     spoiled = next(
         operation
         for operation in model.get_ordered_ops()
@@ -198,9 +202,9 @@ def test_layers_are_ranked_by_the_labels_that_they_change(made, monkeypatch):
     rounding.input(4).replace_source_output(opset13.constant(np.float32(0)).output(0))
     rounding.input(3).replace_source_output(opset13.constant(np.float32(0)).output(0))
     monkeypatch.setattr(quantization, "layers", lambda model: chosen)
-    program = load_artifact(made.float32)
-    inputs = calibration.Rolled(program, described(made.float32), SEEN)
-    ranked = quantization.ranked(contents_of(made.float32), model, inputs)
+    program = load_artifact(exported.float32)
+    inputs = calibration.Rolled(program, described(exported.float32), SEEN)
+    ranked = quantization.ranked(contents_of(exported.float32), model, inputs)
     assert ranked[0] == chosen[2] and sorted(ranked) == sorted(chosen)
 
 
@@ -210,40 +214,40 @@ def described(path):
 
 
 @needs_all
-def test_what_loses_too_much_is_refused_with_both_numbers(
-    made, requantized, monkeypatch, recwarn, capsys
+def test_too_large_a_loss_is_refused_with_both_scores(
+    exported, requantized, monkeypatch, recwarn, capsys
 ):
     monkeypatch.setattr(int8, "GIVEN_BACK", (0,))
     for module in (int8, runtimes):
         monkeypatch.setattr(module, "computes_int8", lambda: False)
     with pytest.raises(int8.Int8Error, match="--max-drop is -2") as caught:
-        int8.quantize(made.float32, SEEN, VIDEOS, max_drop=-2)
-    assert not recwarn.list  # told in a line, not in a warning beside it
+        int8.quantize(exported.float32, SEEN, VIDEOS, max_drop=-2)
+    assert not recwarn.list  # reported in one line, without an additional warning
     assert capsys.readouterr().err.count("int8 step may be slower") == 1
-    told = str(caught.value)
-    assert "float32 has 0." in told and "int8 0." in told and "\n" not in told
-    assert "--calibrate" in told and "--dtype bf16" in told and len(requantized) == 1
+    error = str(caught.value)
+    assert "float32 has 0." in error and "int8 0." in error and "\n" not in error
+    assert "--calibrate" in error and "--dtype bf16" in error and len(requantized) == 1
 
 
 @needs_all
 @pytest.mark.soak
-def test_a_layer_that_is_given_back_is_not_quantized(made):
-    program = load_artifact(made.float32)
-    inputs = calibration.Rolled(program, described(made.float32), SEEN)
-    kept = quantization.layers(_model(made))[5:7]
-    model, _ = quantization.quantized(contents_of(made.float32), inputs, kept)
+def test_excluded_layers_are_not_quantized(exported):
+    program = load_artifact(exported.float32)
+    inputs = calibration.Rolled(program, described(exported.float32), SEEN)
+    excluded = quantization.layers(_model(exported))[5:7]
+    model, _ = quantization.quantized(contents_of(exported.float32), inputs, excluded)
     left = quantization.layers(model)
-    assert len(left) == report_of(made.path)["layers"] - 2
-    assert not set(kept) & set(left)
+    assert len(left) == report_of(exported.path)["layers"] - 2
+    assert not set(excluded) & set(left)
 
 
 def scripted(labels, confidence, admitted):
-    """A program that says so of every frame."""
+    """A program that gives these outputs for every frame."""
 
     def step(memory, frames, active, reset):
         decision, zero = np.full(1, admitted(memory)), np.zeros(1)
-        said: Any = labels[None], None, np.full(1, confidence), zero, decision, None
-        return memory + 1, Labeled(*said)
+        message: Any = labels[None], None, np.full(1, confidence), zero, decision, None
+        return memory + 1, Labeled(*message)
 
     interface = Interface(SIZE, 1, 3, SIZE)
     return Program(interface, lambda key: 0, step, memories=Memories(True, True))
@@ -260,18 +264,18 @@ def test_the_gate_counts_labels_scores_and_decisions():
 
     right = scripted(truth, -0.5, lambda k: True)
     wrong = scripted(spoiled, -0.25, lambda k: k > 1)
-    found = int8_gate.gate(right, wrong, Still((3, 2), frozenset({0})))
-    assert (found.frames, found.labeled, found.admitted) == (5, 3, 5)
-    assert found.decisions_differ == 4 and found.confidence_error == 0.25
-    assert found.label_mismatch == pytest.approx((spoiled != truth).mean())
-    assert found.miou_float32 == 1 and found.drop > 0.5
-    assert "4 of 5 decisions" in found.summary()
+    result = int8_gate.gate(right, wrong, Still((3, 2), frozenset({0})))
+    assert (result.frames, result.labeled, result.admitted) == (5, 3, 5)
+    assert result.decisions_differ == 4 and result.confidence_error == 0.25
+    assert result.label_mismatch == pytest.approx((spoiled != truth).mean())
+    assert result.miou_float32 == 1 and result.drop > 0.5
+    assert "4 of 5 decisions" in result.summary()
     with pytest.raises(ValueError, match="labeled videos has a label"):
         int8_gate.gate(right, wrong, tiny_run.Videos((2,), frozenset({0, 1})))
 
 
 @pytest.mark.parametrize(
-    ("mistake", "said"),
+    ("mistake", "message"),
     [
         (["--format", "onnx", "--dtype", "int8"], "for --format openvino alone"),
         (["--calibrate", "x", "--format", "openvino"], "for --dtype int8 alone"),
@@ -279,14 +283,14 @@ def test_the_gate_counts_labels_scores_and_decisions():
         (["--dtype", "int8", "--max-drop", "nan"], "--max-drop nan: must be a number"),
     ],
 )
-def test_mistakes_are_one_line(tmp_path, capsys, mistake, said):
+def test_mistakes_are_one_error_line(tmp_path, capsys, mistake, message):
     flags = ["--checkpoint", "nowhere", "--out", str(tmp_path / "out")]
     flags += [] if "--format" in mistake else ["--format", "openvino"]
     with pytest.raises(SystemExit) as stopped:
         main([*flags, *mistake])
     assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert said in told and told.count("\n") == 1 and not list(tmp_path.iterdir())
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_missing_nncf_names_the_extra(tmp_path, capsys, monkeypatch):
@@ -296,13 +300,13 @@ def test_missing_nncf_names_the_extra(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main(["--checkpoint", "x", "--format", "openvino", "--dtype", "int8"])
     assert stopped.value.code == 2
-    told = capsys.readouterr().err
-    assert 'nncf is not installed; pip install -e ".[openvino]"' in told
-    assert told.count("\n") == 1
+    error = capsys.readouterr().err
+    assert 'nncf is not installed; pip install -e ".[openvino]"' in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("missing", ["train", "val"])
-def test_videos_that_are_gone_are_told_with_the_flag(run, missing):
+def test_missing_videos_error_names_the_flag(run, missing):
     from dmnet_jax.checkpoint.runs import load_run
 
     with tiny_run.shallow():
@@ -316,11 +320,11 @@ def test_videos_that_are_gone_are_told_with_the_flag(run, missing):
 
 
 @needs_all
-def test_a_session_says_where_int8_may_be_slow(made, monkeypatch):
+def test_session_warns_where_int8_may_be_slow(exported, monkeypatch):
     monkeypatch.setattr(runtimes, "computes_int8", lambda: False)
     monkeypatch.setattr(runtimes, "has_bf16", lambda: False)
     with pytest.warns(UserWarning, match="int8 step may be slower"):
-        program = load_artifact(made.path)
+        program = load_artifact(exported.path)
     memory = program.init_memory(jax.random.key(0))
     _, out = program.step(memory, tiny_run.picture(0)[0][None])
     assert np.asarray(out.labels).shape == (1, *SIZE)

@@ -1,4 +1,4 @@
-"""Each family of primitives in ONNX Runtime against JAX, and the nodes it becomes."""
+"""Each family of primitives: ONNX Runtime compared with JAX, and its nodes."""
 
 from collections import Counter
 from typing import Any
@@ -34,7 +34,7 @@ CHANNELS = RNG.normal(size=4).astype(F32)
 PADDED = Window(((1, 1), (1, 1)))
 
 
-def given(*shapes: Any, dtype: Any = F32, seed: int = 0) -> Any:
+def random_inputs(*shapes: Any, dtype: Any = F32, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     if dtype == BOOL:
         return [rng.random(shape) < 0.5 for shape in shapes]
@@ -51,8 +51,8 @@ def graph_of(fn, arguments):
     """The model of `fn`, which returns one array or a tuple."""
 
     def step(*arguments):
-        made = fn(*arguments)
-        return made if isinstance(made, tuple) else (made,)
+        result = fn(*arguments)
+        return result if isinstance(result, tuple) else (result,)
 
     inputs = {f"x{i}": shape_of(x) for i, x in enumerate(arguments)}
     count = len(jax.eval_shape(step, *arguments))
@@ -63,10 +63,10 @@ def check(fn, *arguments, rtol=1e-5):
     """Runs both; returns how many nodes of each kind there are."""
     content = graph_of(fn, arguments)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    got = session.run(None, {f"x{i}": x for i, x in enumerate(arguments)})
-    wanted = fn(*map(jnp.asarray, arguments))
-    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
-    for index, (one, other) in enumerate(zip(got, wanted, strict=True)):
+    actual = session.run(None, {f"x{i}": x for i, x in enumerate(arguments)})
+    expected = fn(*map(jnp.asarray, arguments))
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    for index, (one, other) in enumerate(zip(actual, expected, strict=True)):
         assert one.dtype == other.dtype and one.shape == other.shape, index
         np.testing.assert_allclose(one, other, rtol=rtol, atol=1e-5, err_msg=str(index))
     return Counter(node.op_type for node in onnx.load_from_string(content).graph.node)
@@ -87,7 +87,7 @@ def test_elementwise():
             *(x.astype(I32), (x > 0).astype(F32), jnp.cos(x), jnp.sin(y)),
         )
 
-    check(fn, *given((3, 5), (3, 5)), rtol=1e-4)
+    check(fn, *random_inputs((3, 5), (3, 5)), rtol=1e-4)
 
 
 def test_integers_and_booleans():
@@ -102,8 +102,8 @@ def test_integers_and_booleans():
             x * 2,
         )
 
-    check(fn, *given((4, 6), (4, 6), dtype=I32))
-    logic = given((4,), (4,), dtype=BOOL)
+    check(fn, *random_inputs((4, 6), (4, 6), dtype=I32))
+    logic = random_inputs((4,), (4,), dtype=BOOL)
     check(lambda a, b: (a ^ b, a == b, a & True, a & False, a | b), *logic)
 
 
@@ -119,7 +119,7 @@ def test_shapes():
             jnp.pad(x > 0, ((0, 0), (1, 0), (0, 0))),
         )
 
-    check(fn, *given((2, 3, 4)))
+    check(fn, *random_inputs((2, 3, 4)))
 
 
 def test_reductions():
@@ -131,7 +131,7 @@ def test_reductions():
             *(jax.nn.logsumexp(x, axis=0), x.var(1), *lax.top_k(x, 2)),
         )
 
-    check(fn, *given((2, 3, 4)))
+    check(fn, *random_inputs((2, 3, 4)))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_reductions():
     ],
 )
 def test_products(formula, shapes):
-    check(lambda x, y: jnp.einsum(formula, x, y), *given(*shapes))
+    check(lambda x, y: jnp.einsum(formula, x, y), *random_inputs(*shapes))
 
 
 def test_layers_of_maps():
@@ -166,19 +166,19 @@ def test_layers_of_maps():
             x * matmul(x.mean((1, 2), keepdims=True), DENSE[:, :4]),
         )
 
-    check(fn, *given(MAP))
-    check(lambda x: resized_argmax(x, (12, 16)), *given(MAP))
-    check(lambda x: jnp.stack(jnp.split(matmul(x, DENSE), 5, -1)), *given(MAP))
-    check(lambda x, k: convolve(x, k, PADDED), *given(MAP, KERNEL.shape))
+    check(fn, *random_inputs(MAP))
+    check(lambda x: resized_argmax(x, (12, 16)), *random_inputs(MAP))
+    check(lambda x: jnp.stack(jnp.split(matmul(x, DENSE), 5, -1)), *random_inputs(MAP))
+    check(lambda x, k: convolve(x, k, PADDED), *random_inputs(MAP, KERNEL.shape))
 
 
-def test_what_onnx_has_as_one_node_is_one():
+def test_operations_with_an_onnx_node_become_one_node():
     def fn(x):
         x = relu6((convolve(x, KERNEL, PADDED) - 0.1) * DENSE[1] + DENSE[0])
         x = upsample_2x(max_pool_5x5(relu6(x + 1)))
         return matmul(x, DENSE.T) / 3 + CHANNELS
 
-    assert check(fn, *given(MAP)) == {
+    assert check(fn, *random_inputs(MAP)) == {
         **{"Transpose": 2, "Conv": 2, "Clip": 2, "Add": 1, "MaxPool": 1, "Resize": 1},
         "Identity": 1,
     }
@@ -189,11 +189,11 @@ def test_control_flow():
         chosen = lax.cond(go.any(), lambda x: x @ DENSE, lambda x: x @ DENSE * 0, x)
         total, parts = lax.scan(lambda c, row: (c + row, c * row), x[0], x[1:])
         back = lax.scan(lambda c, row: (c - row, c), x[0], x, reverse=True)[1]
-        known = lax.cond(jnp.arange(3).sum() > 2, jnp.sin, jnp.cos, x)
-        return chosen, total, parts, back, known
+        branch = lax.cond(jnp.arange(3).sum() > 2, jnp.sin, jnp.cos, x)
+        return chosen, total, parts, back, branch
 
-    check(fn, *given((3, 4)), np.array([True]))
-    check(fn, *given((3, 4)), np.array([False]))
+    check(fn, *random_inputs((3, 4)), np.array([True]))
+    check(fn, *random_inputs((3, 4)), np.array([False]))
 
 
 @pytest.mark.parametrize("streams", [None, 1], ids=["alone", "vmapped"])
@@ -210,14 +210,18 @@ def test_rings(streams):
 
     step = fn if streams is None else jax.vmap(fn)
     for count, where in ((0, True), (3, True), (7, False)):
-        arguments = [*given((5, 2, 3)), np.array(count, I32), *given((2, 3), seed=1)]
-        arguments += [np.array(where), *given((5,), seed=2)]
+        arguments = [
+            *random_inputs((5, 2, 3)),
+            np.array(count, I32),
+            *random_inputs((2, 3), seed=1),
+        ]
+        arguments += [np.array(where), *random_inputs((5,), seed=2)]
         if streams:
             arguments = [x[None] for x in arguments]
         check(step, *arguments)
 
 
-def test_reads_and_writes_at_computed_places():
+def test_reads_and_writes_at_computed_indices():
     def fn(x, i):
         return (
             *(x.at[i].get(mode="clip"), x.at[:, i[0]].get(mode="clip")),
@@ -225,7 +229,7 @@ def test_reads_and_writes_at_computed_places():
             *(x.at[i[1]].set(1.5, mode="clip"), x.at[i[0]].set(x[0], mode="drop")),
         )
 
-    (x,) = given((3, 4))
+    (x,) = random_inputs((3, 4))
     for places in ((1, 2), (9, 0), (-5, 1)):
         check(fn, x, np.array(places, I32))
 
@@ -239,10 +243,10 @@ def test_random_numbers_are_an_input():
     inputs = {"x": x, "draw": jax.ShapeDtypeStruct((1, 4), F32)}
     key = {"key": jax.ShapeDtypeStruct((2,), np.uint32)}
     content = convert(step, inputs, ["y"], unused=key, draw="draw")
-    rows, draw = given((4, 3))[0], np.array([[0.1, 0.9, 0.2, 0.5]], F32)
+    rows, draw = random_inputs((4, 3))[0], np.array([[0.1, 0.9, 0.2, 0.5]], F32)
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (got,) = session.run(None, {"x": rows, "draw": draw})
-    np.testing.assert_array_equal(got, rows[[1, 3]])
+    (actual,) = session.run(None, {"x": rows, "draw": draw})
+    np.testing.assert_array_equal(actual, rows[[1, 3]])
     with pytest.raises(ValueError, match="no input of that size"):
         convert(step, {"x": x}, ["y"], unused=key)
     with pytest.raises(ValueError, match=r"outside memory\.read_uniform"):
@@ -263,14 +267,14 @@ def test_random_numbers_are_an_input():
     ],
     ids=["sort", "while", "scan", "switch", "scatter"],
 )
-def test_what_cannot_be_written_is_one_line(fn, name):
+def test_unsupported_operations_are_one_error_line(fn, name):
     with pytest.raises(ValueError, match=name) as caught:
-        graph_of(fn, given((3, 3)))
+        graph_of(fn, random_inputs((3, 3)))
     assert "cannot be written as ONNX" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_the_steps_graph_is_made_of_layers():
+def test_graph_of_the_step_consists_of_layers():
     """The converter knows the named functions; maps stay channels first."""
     model, size = DMNet.tiny(3, local_size=2, num_reads=2, global_size=5), (64, 96)
     memory = model.init_memory(1, size, jax.random.key(0))
@@ -283,7 +287,7 @@ def test_the_steps_graph_is_made_of_layers():
     assert (nodes["Resize"], nodes["Softmax"], nodes["TopK"]) == (4, 2, 1)
     assert nodes["MaxPool"] == 4 and nodes["Clip"] == 19
     assert nodes["Transpose"] < 24 and sum(nodes.values()) < 400
-    # Each ring's write takes the graph's input itself: a runtime can do it in place.
+    # Each ring write reads the graph input directly, so a runtime can do it in place.
     written = {node.input[0] for node in graph.node if node.op_type == "ScatterND"}
     assert {"memory.global_.slots.key", "memory.global_.slots.value"} <= written
     assert [x["name"] for x in notes["inputs"]] == [x.name for x in graph.input]

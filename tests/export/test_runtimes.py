@@ -1,4 +1,4 @@
-"""The step in ONNX Runtime and OpenVINO: every kind of network, through the gate."""
+"""Every kind of network passes the gate in ONNX Runtime and OpenVINO."""
 
 import hashlib
 import importlib.util
@@ -48,14 +48,14 @@ NARROW = {"width": 64, "value_channels": 32}
 
 
 def network(**settings):
-    """A network of random weights, whose features are of the size of one."""
+    """A network with random weights and features of unit scale."""
     small = {"num_classes": 3, "local_size": 2, "num_reads": 2, "global_size": 5}
     model = DMNet.tiny(**(small | settings))
     return model, variables_of(model)
 
 
 def variables_of(model):
-    """Random, for features of the size of one; everything is admitted."""
+    """Random variables for features of unit scale; every frame is admitted."""
     memory = model.init_memory(1, SIZE, jax.random.key(0))
     frames = np.zeros((1, 1, *SIZE, 3), np.uint8)
     shapes = jax.eval_shape(model.init, jax.random.key(1), memory, frames)
@@ -109,9 +109,9 @@ def artifact(request, paper, tmp_path_factory):
 
 
 def test_the_papers_network_passes_the_gate(artifact, paper):
-    found = compared(artifact, *paper)
-    assert found.passed(), found
-    assert found.frames == 64 and found.resets == 1 and found.wraps > 8
+    result = compared(artifact, *paper)
+    assert result.passed(), result
+    assert result.frames == 64 and result.resets == 1 and result.wraps > 8
 
 
 @pytest.mark.parametrize(
@@ -133,22 +133,22 @@ def test_every_kind_of_network_is_exported_exactly(settings, tmp_path, monkeypat
     model, variables = network(**settings)
     for kind in ["onnx", "openvino"] if HAS_OPENVINO else ["onnx"]:
         path = written(tmp_path, kind, model, variables)
-        found = compared(path, model, variables)
-        assert found.passed(), (kind, found)
+        result = compared(path, model, variables)
+        assert result.passed(), (kind, result)
 
 
 def test_another_network_is_exported_too(tmp_path, monkeypatch):
-    """It has no memory, so that nothing reads some of the graph's inputs."""
+    """It has no memory, so some inputs of the graph are unused."""
     monkeypatch.setattr(parity, "FRAMES", 4)
     model = LWANet(3, stages=TINY["stages"])
     variables = variables_of(model)
     for kind in ["onnx", "openvino"] if HAS_OPENVINO else ["onnx"]:
         path = written(tmp_path, kind, model, variables)
-        found = compared(path, model, variables)
-        assert found.passed(), (kind, found)
+        result = compared(path, model, variables)
+        assert result.passed(), (kind, result)
 
 
-def test_what_cannot_be_exported_is_refused():
+def test_unsupported_networks_are_refused():
     model = DMNet.tiny(num_classes=3, dtype=jax.numpy.bfloat16)
     with pytest.raises(ValueError, match="float32"):
         onnx_graph.export_step(model, {}, Interface(SIZE, 1, 3, SIZE))
@@ -165,15 +165,15 @@ def test_a_stream_without_a_frame_is_left_alone_and_resets_forget(artifact):
     before = [x.copy() for x in memory]
     memory, out = program.step(memory, frame, active=np.zeros(1, bool))
     assert (out.labels == NO_LABEL).all() and not out.admitted[0]
-    for wanted, got in zip(before, memory, strict=True):
-        np.testing.assert_array_equal(wanted, got)
+    for expected, actual in zip(before, memory, strict=True):
+        np.testing.assert_array_equal(expected, actual)
 
     body = json.loads(artifact.with_name(f"{artifact.name}.json").read_text())
     names = [leaf["name"] for leaf in body["memory"]]
     for what, counts in ((KEEP, (5, 5)), (RESET_LOCAL, (1, 6)), (RESET_ALL, (1, 1))):
         memory, _ = program.step(memory, frame, reset=np.full(1, what, np.uint8))
-        held = dict(zip(names, memory, strict=True))
-        assert (held[".local.count"][0], held[".global_.count"][0]) == counts
+        state = dict(zip(names, memory, strict=True))
+        assert (state[".local.count"][0], state[".global_.count"][0]) == counts
 
 
 def test_sessions_of_one_program_are_isolated_and_repeatable(artifact):
@@ -181,15 +181,15 @@ def test_sessions_of_one_program_are_isolated_and_repeatable(artifact):
     frames = [tiny_run.picture(i, SIZE)[0] for i in range(8)]
     with Session(program) as one, Session(program) as two:
         for frame in frames:
-            got, wanted = one.step(frame), two.step(frame)
-            np.testing.assert_array_equal(got.labels, wanted.labels)
-            assert got.confidence == wanted.confidence
+            actual, expected = one.step(frame), two.step(frame)
+            np.testing.assert_array_equal(actual.labels, expected.labels)
+            assert actual.confidence == expected.confidence
         one.reset()
         again = [one.step(frame).confidence for frame in frames]
-        assert again[-1] == wanted.confidence
+        assert again[-1] == expected.confidence
 
 
-def test_files_have_checksums_and_tell_nothing_of_this_machine(artifact):
+def test_files_have_checksums_and_do_not_describe_this_machine(artifact):
     for line in artifact.with_name(f"{artifact.name}.sha256").read_text().splitlines():
         digest, name = line.split()
         content = (artifact.parent / name).read_bytes()
@@ -200,7 +200,7 @@ def test_files_have_checksums_and_tell_nothing_of_this_machine(artifact):
         assert b"/tmp/" not in content and b".py" not in content
 
 
-def test_damage_in_any_file_is_found(artifact, tmp_path):
+def test_damage_in_any_file_is_detected(artifact, tmp_path):
     for damaged in files_of(artifact):
         for file in files_of(artifact):
             content = bytearray(file.read_bytes())
@@ -212,7 +212,7 @@ def test_damage_in_any_file_is_found(artifact, tmp_path):
 
 
 def copied(artifact, folder, change):
-    """The artifact's files with another description and content, sealed again."""
+    """The artifact with a changed description and content, and valid checksums."""
     contents = {file.suffix: file.read_bytes() for file in files_of(artifact)[:-2]}
     body = json.loads(artifact.with_name(f"{artifact.name}.json").read_text())
     change(contents, body)
@@ -248,7 +248,7 @@ def half(contents, body):
 
 
 @pytest.mark.parametrize("change", [more_slots, other_labels, half])
-def test_a_program_that_is_not_what_is_described_is_one_line(
+def test_program_that_differs_from_its_description_is_one_error_line(
     artifact, tmp_path, change
 ):
     path = copied(artifact, tmp_path, change)
@@ -258,8 +258,8 @@ def test_a_program_that_is_not_what_is_described_is_one_line(
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_weights_in_a_file_of_their_own_are_refused(artifact, tmp_path, inside):
-    """Of the graph, or of a node in a node's graph: no checksum covers that file."""
+def test_external_weight_files_are_refused(artifact, tmp_path, inside):
+    """Weights of the graph or of a subgraph: no checksum covers an external file."""
     if artifact.suffix != ".onnx":
         pytest.skip("is ONNX's")
 
@@ -285,7 +285,7 @@ def test_weights_in_a_file_of_their_own_are_refused(artifact, tmp_path, inside):
         load_artifact(path)
 
 
-def test_missing_runtime_is_one_line_that_names_the_extra(artifact, monkeypatch):
+def test_missing_runtime_error_names_the_extra(artifact, monkeypatch):
     extra = {".onnx": "onnxruntime", ".xml": "openvino"}[artifact.suffix]
     monkeypatch.setitem(sys.modules, extra, None)
     with pytest.raises(ArtifactError, match=r'pip install -e "\.\[\w+\]"'):
@@ -295,9 +295,7 @@ def test_missing_runtime_is_one_line_that_names_the_extra(artifact, monkeypatch)
 
 
 @pytest.mark.skipif(not HAS_OPENVINO, reason="needs the extra openvino")
-def test_bfloat16_is_a_wish_that_float32_grants_where_there_is_none(
-    paper, tmp_path, monkeypatch
-):
+def test_bfloat16_falls_back_to_float32_where_unsupported(paper, tmp_path, monkeypatch):
     from dmnet_jax.streaming import runtimes
 
     monkeypatch.setattr(runtimes, "has_bf16", lambda: False)
@@ -308,8 +306,8 @@ def test_bfloat16_is_a_wish_that_float32_grants_where_there_is_none(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_a_ring_of_weeks_keeps_its_place(kind):
-    """A counter beyond what float32 counts, in runtimes that compute with it."""
+def test_ring_index_is_exact_after_weeks_of_frames(kind):
+    """The counter exceeds the integers of float32, in which some runtimes compute."""
     capacity = 225
 
     def push(stamp: Any, count: Any, now: Any, where: Any) -> Any:
@@ -330,21 +328,21 @@ def test_a_ring_of_weeks_keeps_its_place(kind):
     limit = 2**23 // capacity * capacity
     for count in (capacity, limit - 300, limit - 2, limit - 1):
         now = 2**31 - 2
-        fed = {"stamp": stamp, "count": count, "now": now, "where": 1}
-        got_stamp, got_count = run(fed)
-        wanted = stamp.copy()
-        wanted[0, count % capacity] = now
-        np.testing.assert_array_equal(got_stamp, wanted)
+        feed = {"stamp": stamp, "count": count, "now": now, "where": 1}
+        got_stamp, got_count = run(feed)
+        expected = stamp.copy()
+        expected[0, count % capacity] = now
+        np.testing.assert_array_equal(got_stamp, expected)
         assert (got_count[0] - count - 1) % capacity == 0 and got_count[0] >= capacity
 
 
 def runner(kind: str, model: bytes) -> Any:
     dtypes = {"where": bool}
 
-    def arrays(fed):
+    def arrays(feed):
         return {
             name: np.atleast_1d(np.asarray(x, dtypes.get(name, np.int32)))
-            for name, x in fed.items()
+            for name, x in feed.items()
         }
 
     if kind == "onnx":
@@ -352,7 +350,7 @@ def runner(kind: str, model: bytes) -> Any:
 
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(model, providers=providers)
-        return lambda fed: session.run(None, arrays(fed))
+        return lambda feed: session.run(None, arrays(feed))
     core = import_openvino().Core()
     compiled = core.compile_model(core.read_model(model, b""), "CPU")
-    return lambda fed: list(compiled(arrays(fed)).values())
+    return lambda feed: list(compiled(arrays(feed)).values())

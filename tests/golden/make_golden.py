@@ -1,12 +1,12 @@
-"""Golden numbers: the network written once more, in PyTorch, as an outside opinion.
+"""Golden values from an independent PyTorch implementation of the network.
 
     python tests/golden/make_golden.py compare REFERENCE_DIR
     python tests/golden/make_golden.py write tests/golden
 
-`compare` holds this network against recorded runs of the authors' release; `write`
+`compare` checks this network against recorded runs of the authors' release; `write`
 draws weights and frames by the same recipe at a smaller size and records the logits
-in `NAME.npz` beside `index.json`. Needs torch, which nothing else here does: install
-it in an environment of its own. Everything is on the CPU, in float32 by default;
+in `NAME.npz` beside `index.json`. Needs torch, unlike the other tests: install
+it in a separate environment. Everything is on the CPU, in float32 by default;
 `compare --double` computes in float64, to tell rounding from error.
 
 The network: MobileNetV2 with symmetric padding, light-weight RefineNet, a recurrent
@@ -151,8 +151,8 @@ class BottleneckCell(nn.Module):
 
     def forward(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         b = self.Wi(self.Wy(torch.cat([self.W(x), hidden], 1)))
-        kept = torch.sigmoid(self.Wbf(b)) * cell
-        cell = kept + torch.sigmoid(self.Wbi(b)) * torch.tanh(self.Wbc(b))
+        selected = torch.sigmoid(self.Wbf(b)) * cell
+        cell = selected + torch.sigmoid(self.Wbi(b)) * torch.tanh(self.Wbc(b))
         return torch.sigmoid(self.Wbo(b)) * torch.tanh(cell), cell
 
 
@@ -199,28 +199,28 @@ class Network(nn.Module):
         kv = self.memory.kv
         batch, _, height, width = query.shape
         q = kv.Key(query).flatten(2)
-        own = kv.Value(query)
+        query_value = kv.Value(query)
         keys = torch.cat([kv.Key(x).flatten(2) for x in remembered], 2)
         values = torch.cat([kv.Value(x).flatten(2) for x in remembered], 2)
         affinity = torch.softmax(q.transpose(1, 2) @ keys / KEY**0.5, -1)
         read = (values @ affinity.transpose(1, 2)).view(batch, VALUE, height, width)
-        return torch.cat([read, own], 1)
+        return torch.cat([read, query_value], 1)
 
     def forward(self, frames: Tensor) -> dict[str, Tensor]:
         maps = [self.encoder(frame) for frame in frames.unbind(1)]
         *fine, top = maps[-1]
         tops = [m[-1] for m in maps]
-        seen = dict(
+        outputs = dict(
             zip(["enc_l3", "enc_l4", "enc_l5", "enc_l6"], fine, strict=True), enc_l7=top
         )
         x = top
         if self.recurrent:
-            x = seen["lstm"] = self.temporal(tops[self.past :])
+            x = outputs["lstm"] = self.temporal(tops[self.past :])
         if self.attends_to_itself:
-            x = seen["memory"] = self.attend(x, [x])
+            x = outputs["memory"] = self.attend(x, [x])
         if self.past:
-            x = seen["memory"] = self.attend(x, tops[: self.past])
-        return seen | {"logits": self.decoder(fine, x)}
+            x = outputs["memory"] = self.attend(x, tops[: self.past])
+        return outputs | {"logits": self.decoder(fine, x)}
 
 
 def draw_state(state_dict: list, seed: int) -> dict[str, Tensor]:
@@ -280,9 +280,9 @@ def write(folder: Path) -> None:
             "width": 96,
             "state_dict": [[key, list(value.shape)] for key, value in entries],
         }
-        seen = run(name, index[name], double=True)
-        kept = ("logits", "enc_l7", "lstm", "memory")
-        maps: dict = {k: seen[k] for k in kept}
+        outputs = run(name, index[name], double=True)
+        selected = ("logits", "enc_l7", "lstm", "memory")
+        maps: dict = {k: outputs[k] for k in selected}
         np.savez_compressed(folder / f"{name}.npz", **maps)
     (folder / "index.json").write_text(json.dumps(index) + "\n")
 

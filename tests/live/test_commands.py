@@ -44,6 +44,6 @@ def test_valid_commands(command):
         {"unknown": 1},
     ],
 )
-def test_other_commands(command):
+def test_invalid_commands(command):
     with pytest.raises(ValueError, match="unknown command"):
         check(command)

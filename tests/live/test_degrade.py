@@ -23,19 +23,19 @@ FRAMES = [picture(i, SIZE)[0] for i in range(4)]
 TRUST = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
 
 
-def test_nothing_is_done_until_it_is_asked_for():
+def test_frames_are_unchanged_by_default():
     assert Degrade()(FRAMES[0]) is FRAMES[0]
     assert Degrade().choice.description == ""
 
 
-def test_frames_in_a_row_are_one_burst_and_the_next_burst_is_another():
+def test_consecutive_frames_share_a_burst_and_later_bursts_differ():
     degrade = Degrade()
     degrade(FRAMES[0])
     degrade.choose(Choice("smoke", 3))
     first = [degrade(frame) for frame in FRAMES]
-    for step, (frame, found) in enumerate(zip(FRAMES, first, strict=True)):
+    for step, (frame, actual) in enumerate(zip(FRAMES, first, strict=True)):
         expected = corrupt(frame, "smoke", 3, seed=1, step=step)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(actual, expected)
     degrade.choose(Choice("smoke", 5))  # thicker, but the same smoke
     expected = corrupt(FRAMES[0], "smoke", 5, seed=1, step=4)
     np.testing.assert_array_equal(degrade(FRAMES[0]), expected)
@@ -66,12 +66,12 @@ def test_a_disturbance_does_not_drift_away(kind):
 
     least = min(change(step) for step in range(0, 1000, 50))
     assert least > 0.2 * change(0) > 1
-    # There and back again, without a jump.
+    # The disturbance oscillates without a jump.
     np.testing.assert_array_equal(change(199), change(1))
 
 
 class Still:
-    """The same few frames, again and again; the program notes what it is given."""
+    """Repeats a few frames; the program records its inputs."""
 
     rate, live = 200.0, False
 
@@ -147,14 +147,14 @@ def test_trust_is_shown_where_there_is_a_result(still):
         assert black["trust"] is None and black["mask"] is None
 
 
-def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
+def test_setting_changed_while_paused_is_shown_and_applies_to_the_next_frame(still):
     with still.engine() as engine:
         until(engine, lambda event: event["index"] >= 1)
         engine.order({"paused": True})
         until(engine, lambda event: event["paused"])
         engine.order({"degrade": "blood", "severity": 2})
-        held = until(engine, lambda event: event["degrade"]["kind"] == "blood")
-        assert held["paused"] and held["degraded"] == ""
+        paused_event = until(engine, lambda event: event["degrade"]["kind"] == "blood")
+        assert paused_event["paused"] and paused_event["degraded"] == ""
         engine.order({"paused": False})
         until(engine, lambda event: event["degraded"] == "blood, severity 2")
 
@@ -174,5 +174,5 @@ def test_a_choice_while_paused_is_shown_and_is_of_the_next_frame(still):
         {"degrade": "smoke", "severity": 3, "paused": True},
     ],
 )
-def test_other_choices(command):
+def test_invalid_settings(command):
     assert Choice.of(command) is None

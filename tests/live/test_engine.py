@@ -51,12 +51,12 @@ def test_events_hold_the_frame_its_labels_and_what_is_remembered(network):
         assert event["status"] == "ok" and event["size"] == [128, 128]
         assert event["image"].startswith("data:image/jpeg;base64,")
         assert event["mask"].startswith("data:image/png;base64,")
-        known = set(engine.thumbs)
+        existing = set(engine.thumbs)
         assert len(event["local"]) == 1 and len(event["global"]) <= 8
-        assert known & {*event["local"], *event["global"]}
+        assert existing & {*event["local"], *event["global"]}
         assert event["stats"]["latency"]["steps"] >= 5
         assert len(engine.history) >= 5 and engine.history[-1][3] is True
-        # A film that begins again is a new video.
+        # A video that restarts is a new video.
         again = until(engine, lambda event: event["forgot"] == "reset-all")
         assert again["global_count"] == 1 and again["name"] == "000000"
 
@@ -66,16 +66,18 @@ def test_commands_are_executed(network):
         until(engine, lambda event: event["status"] == "ok")
         engine.order({"min_confidence": -0.0, "max_similarity": -900.0})
         strict = until(engine, lambda event: event["thresholds"]["min_confidence"] == 0)
-        assert events_of(engine, 2)[1]["point"][3] is False, "none is admitted now"
+        assert events_of(engine, 2)[1]["point"][3] is False, "no frame may be admitted"
         assert strict["calibrated"] == EVERYTHING
         engine.order({"forget": "reset-all"})
         until(engine, lambda event: event["forgot"] == "reset-all")
         engine.order({"paused": True})
-        held = until(engine, lambda event: event["paused"])
+        paused_event = until(engine, lambda event: event["paused"])
         time.sleep(0.3)
-        assert engine.wait(0, 0)[1]["index"] == held["index"]
+        assert engine.wait(0, 0)[1]["index"] == paused_event["index"]
         engine.order({"paused": False})
-        assert not until(engine, lambda event: event["index"] > held["index"])["paused"]
+        assert not until(engine, lambda event: event["index"] > paused_event["index"])[
+            "paused"
+        ]
 
 
 def test_a_source_that_fails_is_reported(network):
@@ -130,8 +132,8 @@ def test_forgetting_while_paused_is_shown(network):
         engine.order({"forget": "reset-local"})
         assert until(engine, lambda event: not event["local"])["global_count"] > 1
         engine.order({"forget": "reset-all"})
-        shown = until(engine, lambda event: not event["global"])
-        assert shown["global_count"] == 0 and shown["paused"]
+        event_shown = until(engine, lambda event: not event["global"])
+        assert event_shown["global_count"] == 0 and event_shown["paused"]
         engine.order({"min_confidence": -1.0, "max_similarity": -2.0})
         until(engine, lambda event: event["thresholds"]["max_similarity"] == -2)
 
@@ -159,7 +161,7 @@ def test_the_video_plays_while_the_network_is_compiled(network, monkeypatch):
         raw = until(engine, lambda event: event["index"] >= 3)
         assert raw["status"] == "loading" and raw["image"] and "mask" not in raw
         assert not engine.history
-        engine.order({"forget": "reset-all"})  # nothing there to forget: no error
+        engine.order({"forget": "reset-all"})  # nothing to clear: no error
         compiled.set()
         event = until(engine, lambda event: event["status"] == "ok")
         assert event["mask"] and event["index"] > raw["index"]
@@ -179,7 +181,7 @@ def test_seeking_starts_a_new_video_and_shows_its_frame_while_paused(network):
             engine.order({"seek": 99})
 
 
-def test_other_sources_are_opened_and_a_bad_one_is_left_again(network, monkeypatch):
+def test_other_sources_are_opened_and_a_failed_one_is_abandoned(network, monkeypatch):
     films = {"good": Film(1000), "torn": Film(3, fails=True)}
 
     def open_source(text):

@@ -76,12 +76,12 @@ def post(server, body, content_type="application/json", **headers):
     ]
 
 
-def test_it_listens_on_loopback_alone(server):
+def test_listens_only_on_loopback(server):
     assert server.server_address[0] == "127.0.0.1"
     assert server.address.startswith("http://127.0.0.1:")
 
 
-def test_the_page_needs_nothing_from_elsewhere(server):
+def test_page_loads_no_external_resources(server):
     _, response, page = ask(server, "GET", "/")
     assert response.status == 200 and b"<canvas" in page
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
@@ -97,7 +97,7 @@ def test_the_page_needs_nothing_from_elsewhere(server):
     assert b"style=" not in page.partition(b"</html>")[0], "the policy forbids it"
 
 
-def test_events_begin_with_what_is_shown_and_its_history(server):
+def test_events_begin_with_the_current_frame_and_its_history(server):
     connection, response, _ = ask(server, "GET", "/events")
     assert response.headers["Content-Type"] == "text/event-stream"
     messages = []
@@ -137,8 +137,8 @@ def test_commands_of_other_pages_are_rejected(server):
     assert post(server, "{}", "text/plain").status == 415
     assert post(server, "{}", Origin="https://example.com").status == 403
     assert post(server, "{}", Host="example.com").status == 403
-    own = server.address.rstrip("/")
-    assert post(server, '{"paused": false}', Origin=own).status == 204
+    origin = server.address.rstrip("/")
+    assert post(server, '{"paused": false}', Origin=origin).status == 204
 
 
 def send(server, content, name="video.mp4", **headers):
@@ -185,11 +185,11 @@ def test_other_machines_need_the_token_once():
         assert response.status == 303 and response.headers["Location"] == "/"
         cookie = response.headers["Set-Cookie"]
         assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
-        known = {"Cookie": cookie.partition(";")[0]}
-        assert ask(server, "GET", "/", **known)[1].status == 200
-        assert post(server, '{"paused": true}', **known).status == 204
+        existing = {"Cookie": cookie.partition(";")[0]}
+        assert ask(server, "GET", "/", **existing)[1].status == 200
+        assert post(server, '{"paused": true}', **existing).status == 204
         other = {"Origin": "https://example.com"}
-        assert post(server, '{"paused": true}', **known, **other).status == 403
+        assert post(server, '{"paused": true}', **existing, **other).status == 403
         assert ask(server, "GET", "/", Cookie="dmnet_live=wrong")[1].status == 403
 
 
@@ -225,7 +225,7 @@ def test_a_port_that_is_taken(server):
         Server(server.engine, server.server_port)
 
 
-def test_a_viewer_who_disconnects_during_a_response_is_no_error(server, capsys):
+def test_viewer_disconnecting_during_a_response_is_not_an_error(server, capsys):
     server.pages["/"] = bytes(50_000_000), "text/html"
     address = "127.0.0.1", server.server_port
     with socket.create_connection(address, timeout=5) as viewer:

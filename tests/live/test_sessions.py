@@ -43,15 +43,15 @@ def sessions(network):
     sessions.shutdown()
 
 
-def ready(sessions, *wanted):
+def ready(sessions, *options):
     end = time.monotonic() + 10
-    while (session := sessions.session(*wanted)) is None:
+    while (session := sessions.session(*options)) is None:
         assert time.monotonic() < end
         time.sleep(0.005)
     return session
 
 
-def test_nothing_is_waited_for(network, sessions):
+def test_opening_does_not_block(network, sessions):
     assert sessions.session((4, 4), 0.1) is None
     assert sessions.session((4, 4), 0.1) is None
     network.go.set()

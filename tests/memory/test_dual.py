@@ -17,7 +17,7 @@ BAD = [np.nan, np.inf, -np.inf]
 
 
 def kept_of(x: Array) -> dict:
-    """What the global memory keeps of a frame x: another structure and dtype."""
+    """The stored form of a frame x: another structure and dtype than x."""
     return {"key": (2 * x).astype(jnp.float16), "value": jnp.stack([x, -x])}
 
 
@@ -74,7 +74,7 @@ def assert_holds(ring: mem.RingBuffer, frames: list[int], items: list) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(XS, RS)
-def test_rolled_over_a_stream_it_is_a_plain_loop(xs, rs):
+def test_scan_over_a_stream_equals_a_plain_loop(xs, rs):
     local, chosen = [], []
     for t, (x, r) in enumerate(zip(xs, rs, strict=True)):
         if not np.isfinite(x):
@@ -89,20 +89,20 @@ def test_rolled_over_a_stream_it_is_a_plain_loop(xs, rs):
     np.testing.assert_array_equal(admitted, [t in chosen for t in range(T)])
     np.testing.assert_array_equal(references, globals_)
     items = np.array(xs, np.float32)
-    kept = jax.vmap(kept_of)(items)
+    stored = jax.vmap(kept_of)(items)
     assert memory.frame == T
     assert_holds(memory.local, local, [items[t] for t in local])
     assert_holds(memory.reference, chosen, [items[t] for t in chosen])
     assert_holds(
         memory.global_,
         chosen,
-        [jax.tree.map(lambda x, t=t: x[t], kept) for t in chosen],
+        [jax.tree.map(lambda x, t=t: x[t], stored) for t in chosen],
     )
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.tuples(XS, XS), st.tuples(RS, RS))
-def test_vmap_is_a_loop_over_videos(xs, rs):
+def test_vmap_equals_a_loop_over_videos(xs, rs):
     keys = jax.random.split(jax.random.key(1), 2)
     together = jitted_vmap(jax.vmap(empty)(keys), jnp.array(xs), jnp.array(rs))
     for b in range(2):
@@ -110,7 +110,7 @@ def test_vmap_is_a_loop_over_videos(xs, rs):
         chex.assert_trees_all_equal(jax.tree.map(lambda x, b=b: x[b], together), alone)
 
 
-def test_scan_is_a_stream_of_donated_calls_traced_once():
+def test_scan_equals_donated_calls_and_traces_once():
     step = jax.jit(chex.assert_max_traces(advance, n=1), donate_argnums=0)
     xs = jnp.array([0.0, 0.5, 3.0, np.nan, 3.1, -2.0, 0.0, 9.0, 9.0, 4.0, 1.0])
     rs = jnp.array([-9.0, 0.0, -0.1, 0.0, 0.0, -0.7, -0.2, np.inf, 0.0, -0.1, -0.1])
@@ -144,16 +144,16 @@ def test_one_step_of_several_videos_is_in_place():
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("first", [True, False])
 @pytest.mark.parametrize("where", ["item", "stored", "confidence"])
-def test_nothing_that_is_not_finite_is_admitted(where, bad, first):
+def test_non_finite_values_are_never_admitted(where, bad, first):
     memory = empty()
     if not first:
         memory, _ = jitted_advance(memory, jnp.float32(-8), jnp.float32(0))
     x = jnp.float32(bad if where == "item" else 1)
-    kept = kept_of(jnp.float32(1))
+    stored = kept_of(jnp.float32(1))
     if where == "stored":
-        kept["value"] = kept["value"].at[1].set(bad)
+        stored["value"] = stored["value"].at[1].set(bad)
     r = bad if where == "confidence" else 0.0
-    after, admitted = admit_with(memory, x, jnp.float32(r), kept)
+    after, admitted = admit_with(memory, x, jnp.float32(r), stored)
     assert not admitted
     chex.assert_trees_all_equal(after.reference, memory.reference)
     chex.assert_trees_all_equal(after.global_, memory.global_)
@@ -161,14 +161,14 @@ def test_nothing_that_is_not_finite_is_admitted(where, bad, first):
     assert after.frame == memory.frame + 1
 
 
-def test_what_overflows_only_where_it_is_stored_is_refused():
+def test_values_that_overflow_the_storage_dtype_are_refused():
     memory, admitted = advance(empty(), jnp.float32(1e5), jnp.float32(0))
     assert not admitted  # 2e5 is an infinite float16
     assert memory.local.count == 1
     assert memory.reference.count == memory.global_.count == 0
 
 
-def test_stored_defaults_to_the_item_and_may_be_nothing():
+def test_stored_defaults_to_the_item_and_may_be_empty():
     x = jnp.float32(0)
     for stored in (None, {}):
         memory = mem.init_dual(
@@ -178,12 +178,12 @@ def test_stored_defaults_to_the_item_and_may_be_nothing():
             memory, _ = mem.advance(
                 memory, jnp.float32(t), 0.0, policy=mem.always(), stored=stored
             )
-        kept = mem.read_last(memory.global_, 2)
-        np.testing.assert_array_equal(kept.stamp, [0, 1])
+        items_kept = mem.read_last(memory.global_, 2)
+        np.testing.assert_array_equal(items_kept.stamp, [0, 1])
         if stored is None:
-            np.testing.assert_array_equal(kept.items, [3, 5])
+            np.testing.assert_array_equal(items_kept.items, [3, 5])
         else:
-            assert kept.items == {}
+            assert items_kept.items == {}
 
 
 ROWS = st.lists(st.tuples(VALUES, st.booleans()), min_size=5, max_size=5)
@@ -197,7 +197,7 @@ prefill_local = jax.jit(mem.prefill_local)
 
 @settings(max_examples=30, deadline=None)
 @given(ROWS)
-def test_prefill_is_a_loop_of_unconditional_admissions(rows):
+def test_prefill_equals_a_loop_of_unconditional_admissions(rows):
     xs, valid = (jnp.array(column) for column in zip(*rows, strict=True))
     memory = prefill(empty(), xs, valid)
     expected = empty()
@@ -217,7 +217,7 @@ def test_prefill_is_a_loop_of_unconditional_admissions(rows):
 
 @settings(max_examples=30, deadline=None)
 @given(ROWS)
-def test_prefill_local_is_a_loop_of_refused_frames(rows):
+def test_prefill_local_equals_a_loop_of_refused_frames(rows):
     start = prefill(empty(), jnp.array([2.0, -2.0]), jnp.array([True, True]))
     xs, valid = (jnp.array(column) for column in zip(*rows, strict=True))
     memory = prefill_local(start, xs, valid)
@@ -237,7 +237,7 @@ def test_prefill_with_no_rows_changes_nothing():
     chex.assert_trees_all_equal(prefill_local(empty(), none, none > 0), empty())
 
 
-def test_gradients_reach_what_was_prefilled_and_are_finite():
+def test_gradients_reach_prefilled_rows_and_are_finite():
     def loss(xs: Array) -> Array:
         stored = jax.vmap(lambda x: {"value": x**2})(xs)
         memory = mem.init_dual(
@@ -279,7 +279,7 @@ def test_read_keys_differ_by_frame_and_video_and_repeat():
 
 
 @pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
-def test_the_callers_key_survives_a_donated_memory(make):
+def test_donating_the_memory_does_not_delete_the_callers_key(make):
     key = make(3)
     memory = empty(key)
     assert memory.key is not key
@@ -290,7 +290,7 @@ def test_the_callers_key_survives_a_donated_memory(make):
     assert draw(empty(key)) == draw(empty(make(3)))
 
 
-def test_the_frame_index_wraps_and_reading_goes_on():
+def test_reads_still_work_after_the_frame_index_wraps():
     memory = dataclasses.replace(empty(), frame=jnp.int32(2**31 - 1))
     memory, admitted = advance(memory, jnp.float32(1), jnp.float32(0))
     assert admitted
@@ -303,17 +303,17 @@ def test_the_frame_index_wraps_and_reading_goes_on():
     np.testing.assert_array_equal(last.stamp, [2**31 - 1, -(2**31)])
 
 
-def test_what_does_not_fit_is_named():
+def test_mismatched_arguments_are_named_in_the_error():
     memory, x = empty(), jnp.float32(0)
-    kept = kept_of(x)
+    stored = kept_of(x)
     with pytest.raises(ValueError, match=r"stored\['key'\] is missing"):
-        mem.advance(memory, x, 0.0, policy=POLICY, stored={"value": kept["value"]})
+        mem.advance(memory, x, 0.0, policy=POLICY, stored={"value": stored["value"]})
     with pytest.raises(ValueError, match=r"stored\['key'\] is missing"):
         mem.advance(memory, x, 0.0, policy=POLICY)
     with pytest.raises(ValueError, match=r"item is float32\[2\]"):
-        mem.advance(memory, jnp.zeros(2), 0.0, policy=POLICY, stored=kept)
+        mem.advance(memory, jnp.zeros(2), 0.0, policy=POLICY, stored=stored)
     with pytest.raises(ValueError, match="confidence is"):
-        mem.advance(memory, x, jnp.zeros(2), policy=POLICY, stored=kept)
+        mem.advance(memory, x, jnp.zeros(2), policy=POLICY, stored=stored)
     rows, valid = jnp.zeros(3), jnp.ones(3, bool)
     with pytest.raises(ValueError, match=r"stored\['key'\] is missing"):
         mem.prefill(memory, rows, valid)
@@ -326,7 +326,7 @@ def test_what_does_not_fit_is_named():
 
 
 @pytest.mark.parametrize("what", [mem.KEEP, mem.RESET_LOCAL, mem.RESET_ALL])
-def test_reset_forgets_what_it_says(what):
+def test_reset_clears_the_selected_memories(what):
     memory = empty()
     for i in range(5):
         x = jnp.float32(i)
@@ -340,7 +340,7 @@ def test_reset_forgets_what_it_says(what):
         chex.assert_trees_all_equal(
             mem.read_last(after.local, 1).mask, jnp.array([False])
         )
-        # What follows is what follows in a new memory.
+        # Later steps equal those of a new memory.
         fresh, again = empty(), after
         for i in range(7, 9):
             fresh, one = jitted_advance(fresh, jnp.float32(i), jnp.float32(0))
@@ -352,7 +352,7 @@ def test_reset_forgets_what_it_says(what):
             )
 
 
-def test_reset_of_streams_is_reset_of_each():
+def test_reset_of_a_batch_equals_reset_of_each_stream():
     memories = jax.vmap(lambda key: empty())(jnp.arange(3))
     x, zero = jnp.float32(1), jnp.float32(0)
     memories, _ = jax.vmap(lambda m: admit_with(m, x, zero, kept_of(x)))(memories)

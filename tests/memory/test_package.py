@@ -8,13 +8,13 @@ from dmnet_jax import memory
 
 FOLDER = Path(memory.__file__).parent
 ALLOWED = {"collections", "dataclasses", "functools", "typing", "jax", "numpy"}
-# For type checkers; `test_importing_it_loads_nothing_but_jax` shows it is not loaded.
+# For type checkers; `test_import_loads_only_jax` shows it is not loaded.
 ALLOWED |= {"__future__", "jaxtyping"}
 # Constants and an alias, which have no docstring of their own.
 UNDOCUMENTED = {"AdmissionPolicy", "EMPTY", "KEEP", "RESET_ALL", "RESET_LOCAL"}
 
 
-def test_public_names_are_sorted_and_there():
+def test_public_names_are_sorted_and_defined():
     assert memory.__all__ == sorted(memory.__all__)
     for name in memory.__all__:
         assert getattr(memory, name) is not None
@@ -28,13 +28,13 @@ def test_every_public_function_and_class_is_documented():
             assert getattr(memory, name).__doc__, name
 
 
-def test_the_example_of_the_package_runs():
+def test_package_example_runs():
     results = doctest.testmod(memory)
     assert results.attempted >= 8
     assert results.failed == 0
 
 
-def test_the_source_imports_jax_and_itself_only():
+def test_source_imports_only_jax_and_itself():
     for path in FOLDER.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -45,8 +45,10 @@ def test_the_source_imports_jax_and_itself_only():
             else:
                 continue
             for name in names:
-                own = name.startswith("dmnet_jax.memory")
-                assert own or name.split(".")[0] in ALLOWED, f"{path.name}: {name}"
+                in_package = name.startswith("dmnet_jax.memory")
+                assert in_package or name.split(".")[0] in ALLOWED, (
+                    f"{path.name}: {name}"
+                )
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -61,7 +63,7 @@ def loaded_by(statement: str) -> set[str]:
     return set(run.stdout.split())
 
 
-def test_importing_it_loads_nothing_but_jax():
+def test_import_loads_only_jax():
     foundation = loaded_by("import jax, jax.numpy, jax.scipy.special")
     added = loaded_by("import dmnet_jax.memory") - foundation
     assert "dmnet_jax.memory" in added

@@ -76,7 +76,7 @@ def test_scores_are_float32_for_bfloat16():
 @pytest.mark.parametrize(
     "probs", [jnp.ones((2, 3)), jnp.ones((1, 2, 2, 3)), jnp.ones((2, 2, 3), jnp.uint8)]
 )
-def test_confidence_wants_one_float_map(probs):
+def test_confidence_requires_one_float_map(probs):
     with pytest.raises(ValueError, match=r"must be float \[H, W, C\]"):
         mem.confidence(probs)
 
@@ -97,7 +97,7 @@ def test_similarity_is_the_negative_distance_over_all_leaves(seed):
     assert mem.similarity(a, a) == 0
 
 
-def test_similarity_of_unsigned_and_of_nothing():
+def test_similarity_of_unsigned_and_of_empty_items():
     assert mem.similarity(jnp.uint8(3), jnp.uint8(7)) == -4
     assert mem.similarity(jnp.bool_(True), jnp.bool_(False)) == -1
     assert mem.similarity({}, {}) == 0
@@ -131,7 +131,7 @@ def decides(policy: mem.AdmissionPolicy, ring: mem.RingBuffer, **kwargs) -> bool
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-50, -(2**-10), width=32))
-def test_thresholds_are_strict_to_the_last_bit(threshold):
+def test_thresholds_are_strict_inequalities(threshold):
     at = np.float32(threshold)
     above, below = np.nextafter(at, np.float32(9)), np.nextafter(at, np.float32(-99))
     confident = mem.confident(float(at))
@@ -155,7 +155,7 @@ def test_confident_compares_low_precision_in_float32():
     assert decides(mem.confident(-0.0802), ring_of(0.0), confidence=r)
 
 
-def test_dissimilar_looks_at_the_latest_only():
+def test_dissimilar_compares_with_the_latest_item_only():
     ring = ring_of(0.0, 10.0)
     assert decides(mem.dissimilar(-5.0), ring, item=0.0)
     assert not decides(mem.dissimilar(-5.0), ring, item=9.0)
@@ -169,7 +169,7 @@ def test_every_counts_from_the_latest_stamp():
     assert decides(mem.every(3), ring_of(), frame=1)
 
 
-def test_every_outlives_an_overflow_of_the_frame_index():
+def test_every_survives_overflow_of_the_frame_index():
     ring = ring_of(1.0, stamps=[2**31 - 2])
     assert not decides(mem.every(4), ring, frame=jnp.int32(-(2**31) + 1))
     assert decides(mem.every(4), ring, frame=jnp.int32(-(2**31) + 2))
@@ -177,7 +177,7 @@ def test_every_outlives_an_overflow_of_the_frame_index():
 
 @pytest.mark.parametrize("a", [False, True])
 @pytest.mark.parametrize("b", [False, True])
-def test_combinations_are_those_of_logic(a, b):
+def test_combinators_follow_boolean_logic(a, b):
     ring = ring_of(0.0)
     p, q = (mem.always() if x else never for x in (a, b))
     assert decides(mem.all_of(p, q), ring) == (a and b)
@@ -251,27 +251,27 @@ ROLLS = {name: roll_with(name) for name in POLICIES}
 @given(
     st.lists(VALUES, min_size=T, max_size=T), st.lists(SCORES, min_size=T, max_size=T)
 )
-def test_admission_is_that_of_a_plain_loop(name, xs, rs):
-    kept, expected = [], []
+def test_admission_equals_a_plain_loop(name, xs, rs):
+    stored, expected = [], []
     for t, (x, r) in enumerate(zip(xs, rs, strict=True)):
         finite = np.isfinite(x) and np.isfinite(r)
         wants = POLICIES[name][1]
-        take = bool(finite and (not kept or wants(kept[-1], x, r, t)))
+        take = bool(finite and (not stored or wants(stored[-1], x, r, t)))
         expected.append(take)
         if take:
-            kept.append((x, t))
+            stored.append((x, t))
     ring, admitted = ROLLS[name](jnp.array(xs), jnp.array(rs))
     np.testing.assert_array_equal(admitted, expected)
     last = mem.read_last(ring, K)
     rows = [(float(x), int(s)) for x, s in zip(last.items, last.stamp, strict=True)]
-    assert rows[K - min(K, len(kept)) :] == kept[-K:]
-    assert ring.count == len(kept)
+    assert rows[K - min(K, len(stored)) :] == stored[-K:]
+    assert ring.count == len(stored)
 
 
 def poisoned() -> list:
-    """ITEM with one bad number at each position of each float leaf in turn."""
+    """Copies of ITEM, each with one invalid value in a float leaf."""
     leaves, structure = jax.tree.flatten(ITEM)
-    found = []
+    actual = []
     for i, leaf in enumerate(leaves):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             continue
@@ -279,12 +279,12 @@ def poisoned() -> list:
             for bad in BAD:
                 changed = [*leaves]
                 changed[i] = leaf.at[position].set(bad)
-                found.append(jax.tree.unflatten(structure, changed))
-    return found
+                actual.append(jax.tree.unflatten(structure, changed))
+    return actual
 
 
 @pytest.mark.parametrize("already", [0, 1, K + 1])
-def test_what_is_not_finite_never_enters_at_any_position(already):
+def test_non_finite_items_are_never_admitted(already):
     ring = mem.init(ITEM, capacity=K)
     for t in range(already):
         ring = mem.push(ring, ITEM, stamp=t)
@@ -303,7 +303,7 @@ def test_what_is_not_finite_never_enters_at_any_position(already):
     assert admit(ITEM, jnp.float32(0))[1]
 
 
-def test_the_first_finite_candidate_enters_whatever_the_policy():
+def test_first_finite_candidate_is_admitted_under_any_policy():
     ring, admitted = mem.admit(ring_of(), candidate(np.nan), policy=never)
     assert not admitted
     ring, admitted = mem.admit(ring, candidate(5.0, frame=1), policy=never)
@@ -332,12 +332,12 @@ def test_admit_batches_over_videos():
         (mem.Candidate(jnp.float32(0), 0.0, 0.5), r"frame is float32\[\]"),
     ],
 )
-def test_admit_names_what_does_not_fit(bad, message):
+def test_admit_names_mismatched_arguments(bad, message):
     with pytest.raises(ValueError, match=message):
         mem.admit(ring_of(), bad, policy=mem.always())
 
 
-def test_admit_refuses_a_policy_that_answers_a_number():
+def test_admit_refuses_a_policy_that_returns_a_number():
     with pytest.raises(ValueError, match="the policy's answer is float32"):
         mem.admit(ring_of(), candidate(), policy=lambda r, c: jnp.float32(1))
 
@@ -353,11 +353,11 @@ def remembered(values, capacity=4):
     ("values", "x", "expected"),
     [([], 0.0, True), ([0.0, 5.0], 0.5, False), ([0.0, 5.0], 2.5, True)],
 )
-def test_novel_is_unlike_all_that_is_remembered(values, x, expected):
+def test_novel_compares_with_every_stored_item(values, x, expected):
     candidate = mem.Candidate(jnp.array([x, 0.0]), 0.0, 9)
     ring = remembered(values)
     assert bool(jax.jit(mem.novel(-1.0))(ring, candidate)) == expected
-    # The latest alone would not tell: 0.5 is far from 5.
+    # Comparing with the latest item alone is not enough: 0.5 is far from 5.
     if values:
         assert bool(mem.dissimilar(-1.0)(ring, candidate))
 
@@ -368,24 +368,24 @@ def test_novel_is_unlike_all_that_is_remembered(values, x, expected):
         ([], 0),
         ([3.0], 1),
         ([0.0, 9.0, 5.0, 5.5], 2),  # of 5 and 5.5 the older
-        ([0.0, 9.0, 5.0, 20.0, 5.5], 2),  # 5.5 took the place of 0
+        ([0.0, 9.0, 5.0, 20.0, 5.5], 2),  # 5.5 replaced 0
     ],
 )
-def test_the_most_redundant_is_the_older_of_the_closest_two(values, slot):
+def test_most_redundant_is_the_older_of_the_closest_pair(values, slot):
     assert int(jax.jit(mem.most_redundant)(remembered(values))) == slot
 
 
-def test_a_full_ring_that_gives_up_the_redundant_keeps_what_is_unlike():
+def test_replacing_the_most_redundant_keeps_dissimilar_items():
     ring = mem.init(jnp.zeros(2), capacity=3)
     stream = [0.0, 10.0, 10.5, 20.0, 20.1, 30.0]
-    kept = []  # the same in plain Python: (stamp, value)
+    stored = []  # the same in plain Python: (stamp, value)
     for i, value in enumerate(stream):
         item = jnp.array([value, 0.0])
         ring = mem.push(ring, item, stamp=i, slot=mem.most_redundant(ring))
-        if len(kept) == 3:
-            pairs = [(a, b) for a in kept for b in kept if a[0] < b[0]]
-            kept.remove(min(pairs, key=lambda p: abs(p[0][1] - p[1][1]))[0])
-        kept.append((i, value))
-    found = sorted(zip(ring.stamp.tolist(), ring.slots[:, 0].tolist(), strict=True))
-    np.testing.assert_allclose(found, kept, atol=1e-5)
-    assert [value for _, value in kept] == pytest.approx([0.0, 20.1, 30.0])
+        if len(stored) == 3:
+            pairs = [(a, b) for a in stored for b in stored if a[0] < b[0]]
+            stored.remove(min(pairs, key=lambda p: abs(p[0][1] - p[1][1]))[0])
+        stored.append((i, value))
+    actual = sorted(zip(ring.stamp.tolist(), ring.slots[:, 0].tolist(), strict=True))
+    np.testing.assert_allclose(actual, stored, atol=1e-5)
+    assert [value for _, value in stored] == pytest.approx([0.0, 20.1, 30.0])

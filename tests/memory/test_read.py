@@ -23,7 +23,7 @@ NOTHING = jax.tree.map(np.zeros_like, ITEMS[0])
 
 @jax.jit
 def filled(count: Array) -> mem.RingBuffer:
-    """A ring that steps 0 … count - 1 were pushed into; their stamps are 10 times."""
+    """A ring holding steps 0 … count - 1, with stamps of 10 times the step."""
 
     def step(t: Array, ring: mem.RingBuffer) -> mem.RingBuffer:
         return mem.push(ring, item(t), stamp=10 * t)
@@ -68,23 +68,23 @@ def test_read_all_is_in_slot_order(count):
 @given(st.integers(0, 3 * K), st.integers(1, K + 2), st.integers(0, 2**31 - 1))
 def test_read_uniform_is_distinct_and_valid(count, n, seed):
     readout = read_uniform(filled(count), n, jax.random.key(seed))
-    kept = list(range(count))[-K:]
-    rows = min(n, len(kept))
+    valid_steps = list(range(count))[-K:]
+    rows = min(n, len(valid_steps))
     steps = [s // 10 for s in readout.stamp.tolist()[:rows]]
     assert len(set(steps)) == rows
-    assert set(steps) <= set(kept)
+    assert set(steps) <= set(valid_steps)
     assert_reads(readout, [*steps, *[None] * (n - rows)])
 
 
 @pytest.mark.parametrize("count", [4, K + 3])
-def test_read_uniform_draws_every_order_equally_often(count):
+def test_read_uniform_draws_every_permutation_equally_often(count):
     ring = filled(count)
     draws = 12_000
     keys = jax.random.split(jax.random.key(1), draws)
     read = jax.jit(jax.vmap(lambda key: mem.read_uniform(ring, 2, key).stamp))
     pairs, observed = np.unique(np.asarray(read(keys)), axis=0, return_counts=True)
-    kept = min(count, K)
-    assert len(pairs) == kept * (kept - 1)
+    valid_steps = min(count, K)
+    assert len(pairs) == valid_steps * (valid_steps - 1)
     expected = draws / len(pairs)
     chi_square = ((observed - expected) ** 2 / expected).sum()
     # Mean and deviation of the statistic are f and sqrt(2 f); five deviations.
@@ -92,7 +92,7 @@ def test_read_uniform_draws_every_order_equally_often(count):
     assert chi_square < freedom + 5 * np.sqrt(2 * freedom)
 
 
-def test_read_uniform_takes_typed_and_raw_keys():
+def test_read_uniform_accepts_typed_and_raw_keys():
     ring = filled(K)
     typed = mem.read_uniform(ring, 3, jax.random.key(7))
     raw = mem.read_uniform(ring, 3, jax.random.PRNGKey(7))
@@ -124,27 +124,29 @@ def test_read_top_k_sorts_valid_slots(count, n, scores):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 3 * K), st.integers(1, K))
-def test_read_window_is_a_history_that_stood_still_before_its_start(count, n):
+def test_read_window_repeats_the_first_item_before_the_start(count, n):
     window = [max(t, 0) for t in range(count - n, count + 1)]
-    found = read_window(filled(count), n, item(count))
+    actual = read_window(filled(count), n, item(count))
     for row, t in enumerate(window):
         chex.assert_trees_all_equal(
-            jax.tree.map(lambda x, row=row: np.asarray(x[row]), found), ITEMS[t]
+            jax.tree.map(lambda x, row=row: np.asarray(x[row]), actual), ITEMS[t]
         )
 
 
 @pytest.mark.parametrize("count", [0, 1, K])
-def test_an_item_stands_in_where_nothing_can_be_read(count):
+def test_default_item_replaces_rows_that_cannot_be_read(count):
     readout = read_last(filled(count), 3)
-    found = mem.stand_in(readout, item(9))
-    np.testing.assert_array_equal(found.stamp, readout.stamp)
+    actual = mem.stand_in(readout, item(9))
+    np.testing.assert_array_equal(actual.stamp, readout.stamp)
     if count:
-        chex.assert_trees_all_equal(found, readout)
+        chex.assert_trees_all_equal(actual, readout)
     else:
-        assert found.mask.all()
+        assert actual.mask.all()
         for row in range(3):
-            mine = jax.tree.map(lambda x, row=row: np.asarray(x[row]), found.items)
-            chex.assert_trees_all_equal(mine, ITEMS[9])
+            actual_row = jax.tree.map(
+                lambda x, row=row: np.asarray(x[row]), actual.items
+            )
+            chex.assert_trees_all_equal(actual_row, ITEMS[9])
 
 
 def test_empty_memory_reads_are_masked_zeros():
@@ -156,14 +158,14 @@ def test_empty_memory_reads_are_masked_zeros():
     assert_reads(mem.read_top_k(ring, K, jnp.full(K, np.nan)), nothing)
 
 
-def test_reads_of_a_ring_of_nothing():
+def test_reads_of_a_ring_without_leaves():
     ring = mem.push(mem.init({}, capacity=2), {}, stamp=4)
     readout = mem.read_uniform(ring, 3, jax.random.key(0))
     assert readout.items == {}
     np.testing.assert_array_equal(readout.stamp, [4, mem.EMPTY, mem.EMPTY])
 
 
-def test_vmap_is_a_loop_over_videos():
+def test_vmap_equals_a_loop_over_videos():
     counts = [0, 2, K, K + 3]
     keys = jax.random.split(jax.random.key(3), len(counts))
     scores = jax.random.normal(jax.random.key(4), (len(counts), K))
@@ -185,7 +187,7 @@ def test_vmap_is_a_loop_over_videos():
 
 
 @pytest.mark.parametrize("count", [0, 2, K + 2])
-def test_gradients_through_reads_reach_exactly_the_rows_read(count):
+def test_gradients_reach_exactly_the_rows_that_are_read(count):
     xs = jnp.linspace(1.0, 2.0, max(count, 1) * 3).reshape(-1, 3)
 
     def loss(xs: Array, n: int) -> Array:
@@ -201,13 +203,13 @@ def test_gradients_through_reads_reach_exactly_the_rows_read(count):
     if count == 0:
         np.testing.assert_array_equal(gradient, 0)
         return
-    kept = np.arange(count) >= count - K
+    valid_steps = np.arange(count) >= count - K
     expected = 2 * xs + 0.5 / np.sqrt(1 + xs) + 1
-    np.testing.assert_allclose(gradient, kept[:, None] * expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, valid_steps[:, None] * expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_a_read_of_no_rows_is_refused(n):
+def test_reading_zero_rows_is_refused(n):
     ring = filled(2)
     for read in (
         lambda: mem.read_last(ring, n),
@@ -218,18 +220,18 @@ def test_a_read_of_no_rows_is_refused(n):
             read()
 
 
-def test_read_last_cannot_reach_beyond_the_capacity():
+def test_read_last_is_limited_to_the_capacity():
     with pytest.raises(ValueError, match=rf"n is {K + 1}, .* last {K} items"):
         mem.read_last(filled(K), K + 1)
 
 
 @pytest.mark.parametrize("score", [jnp.zeros(K - 1), jnp.zeros(K, jnp.int32)])
-def test_read_top_k_wants_one_float_a_slot(score):
+def test_read_top_k_requires_one_float_per_slot(score):
     with pytest.raises(ValueError, match=rf"score is .* must be float \[{K}\]"):
         mem.read_top_k(filled(K), 2, score)
 
 
-def test_a_batched_ring_asks_for_vmap():
+def test_batched_ring_error_suggests_vmap():
     rings = jax.tree.map(lambda x: x[None], filled(2))
     for read in (
         mem.read_all,
@@ -242,20 +244,20 @@ def test_a_batched_ring_asks_for_vmap():
 
 
 @pytest.mark.parametrize("mask", [(True, True, True), (False, True, False)])
-def test_attention_is_the_weighted_mean_of_what_can_be_read(mask):
+def test_attention_is_the_weighted_mean_of_valid_rows(mask):
     rng = np.random.default_rng(0)
     query, key, value = (
         rng.standard_normal(shape).astype(np.float32)
         for shape in ((2, 3, 4), (3, 5, 4), (3, 5, 6))
     )
-    found = jax.jit(mem.attend)(query, key, value, np.array(mask))
+    actual = jax.jit(mem.attend)(query, key, value, np.array(mask))
     keys, values = key[list(mask)].reshape(-1, 4), value[list(mask)].reshape(-1, 6)
     weights = np.exp(query @ keys.T / 2)
     expected = weights @ values / weights.sum(-1, keepdims=True)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_attention_over_nothing_is_zeros_and_so_is_its_gradient():
+def test_attention_over_no_valid_rows_is_zero_and_so_is_its_gradient():
     def read(query):
         nothing = jnp.zeros(2, bool)
         return mem.attend(query, jnp.ones((2, 5, 4)), jnp.ones((2, 5, 6)), nothing)

@@ -50,29 +50,29 @@ jitted_vmap = jax.jit(jax.vmap(roll))
 
 def models(wheres: list[bool]) -> list[tuple[int, dict[int, int]]]:
     """Per step, in plain Python: items ever pushed, and slot -> step of its item."""
-    kept: deque[int] = deque(maxlen=K)
+    stored: deque[int] = deque(maxlen=K)
     pushed, history = 0, []
     for t, where in enumerate(wheres):
         if where:
-            kept.append(t)
+            stored.append(t)
             pushed += 1
-        first = pushed - len(kept)
-        history.append((pushed, {(first + i) % K: s for i, s in enumerate(kept)}))
+        first = pushed - len(stored)
+        history.append((pushed, {(first + i) % K: s for i, s in enumerate(stored)}))
     return history
 
 
 @settings(max_examples=30, deadline=None)
 @given(TRACES)
-def test_masked_pushes_are_those_of_a_deque(wheres):
+def test_masked_pushes_equal_a_deque(wheres):
     _, rings = jitted_roll(jnp.array(wheres))
     rings = jax.tree.map(np.asarray, rings)
     for t, (pushed, slots) in enumerate(models(wheres)):
         ring = jax.tree.map(lambda x, t=t: x[t], rings)
         assert ring.count == pushed
         for s in range(K):
-            got = jax.tree.map(lambda x, s=s: x[s], ring.slots)
+            actual = jax.tree.map(lambda x, s=s: x[s], ring.slots)
             expected = ITEMS[slots[s] + 1] if s in slots else NOTHING
-            chex.assert_trees_all_equal(got, expected)
+            chex.assert_trees_all_equal(actual, expected)
             assert ring.stamp[s] == (10 + slots[s] if s in slots else mem.EMPTY)
 
 
@@ -86,7 +86,7 @@ def test_head_size_and_validity_follow_from_the_counter(count):
 
 @settings(max_examples=15, deadline=None)
 @given(TRACES, TRACES)
-def test_vmap_is_a_loop_over_videos(first, second):
+def test_vmap_equals_a_loop_over_videos(first, second):
     together, _ = jitted_vmap(jnp.array([first, second]))
     for b, wheres in enumerate((first, second)):
         alone, _ = jitted_roll(jnp.array(wheres))
@@ -201,7 +201,7 @@ def test_push_refuses_bad_stamps_and_masks(arguments, message):
         mem.push(mem.init(jnp.zeros(1), capacity=2), jnp.zeros(1), **arguments)
 
 
-def test_a_batched_ring_asks_for_vmap():
+def test_batched_ring_error_suggests_vmap():
     rings = jax.vmap(lambda x: mem.init(x, capacity=2))(jnp.zeros((3, 1)))
     with pytest.raises(ValueError, match="batched; call this under jax.vmap"):
         mem.push(rings, jnp.zeros(1), stamp=0)
@@ -253,12 +253,12 @@ def test_push_is_compiled_in_place(form, dtype):
 
 def operations(jaxpr) -> list:
     """All equations, those of nested jaxprs included."""
-    found = []
+    equations = []
     for equation in jaxpr.eqns:
-        found.append(equation)
+        equations.append(equation)
         for inner in jaxprs_in_params(equation.params):
-            found += operations(inner)
-    return found
+            equations += operations(inner)
+    return equations
 
 
 def test_push_neither_branches_nor_selects_over_the_buffer():
@@ -267,16 +267,16 @@ def test_push_neither_branches_nor_selects_over_the_buffer():
     jaxpr = jax.make_jaxpr(lambda r, x, w: mem.push(r, x, stamp=0, where=w))(
         ring, x, True
     )
-    found = operations(jaxpr.jaxpr)
-    names = {equation.primitive.name for equation in found}
+    equations = operations(jaxpr.jaxpr)
+    names = {equation.primitive.name for equation in equations}
     assert "scatter" in names
     assert not names & {"cond", "while"}
-    selects = [e for e in found if e.primitive.name == "select_n"]
+    selects = [e for e in equations if e.primitive.name == "select_n"]
     assert selects
     assert all(e.outvars[0].aval.shape == () for e in selects)
 
 
-def test_gradients_reach_what_was_written_and_nothing_else():
+def test_gradients_reach_only_written_items():
     def loss(slots, x, where):
         ring = mem.RingBuffer(slots, jnp.arange(3), jnp.int32(4))  # head is slot 1
         ring = mem.push(ring, x, stamp=4, where=where)

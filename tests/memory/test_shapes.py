@@ -1,4 +1,4 @@
-"""The shapes in the memory library's signatures hold, and refuse what does not fit."""
+"""The annotated shapes of the memory library are correct and are enforced."""
 
 import inspect
 
@@ -40,8 +40,8 @@ def test_rings_and_reads_are_as_annotated(checked):
         checked.read_top_k(ring, 2, jnp.arange(float(ROWS))),
     ):
         whole = checked.stand_in(readout, item(1))
-        found = checked.attend(item(1), whole.items, whole.items, whole.mask)
-        assert found.shape == (WIDTH,)
+        actual = checked.attend(item(1), whole.items, whole.items, whole.mask)
+        assert actual.shape == (WIDTH,)
     assert checked.read_window(ring, 2, item(1)).shape == (3, WIDTH)
 
 

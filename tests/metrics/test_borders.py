@@ -26,13 +26,13 @@ def videos(draw, max_frames=5):
 
 def slow_border(picture, label, class_id):
     height, width = picture.shape
-    found = set()
+    actual = set()
     for y, x in np.argwhere((picture == class_id) & (label != 255)).tolist():
         for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
             inside = 0 <= v < height and 0 <= u < width
             if inside and picture[v, u] != class_id and label[v, u] != 255:
-                found.add((y, x))
-    return found
+                actual.add((y, x))
+    return actual
 
 
 @given(
@@ -41,29 +41,29 @@ def slow_border(picture, label, class_id):
     st.sampled_from([0, 0.5, 1, 2**0.5, 2, 5**0.5, 2.9, 5, 100]),
 )
 @settings(max_examples=80, deadline=None)
-def test_surface_distance_is_the_slow_one(video, class_id, tolerance):
+def test_surface_distance_equals_a_slow_reference(video, class_id, tolerance):
     picture, label = video[0][0], video[1][0]
     ours = slow_border(picture, label, class_id)
     theirs = slow_border(label, label, class_id)
     near = sum(
-        any(math.dist(a, b) <= tolerance + 1e-9 for b in other)
-        for some, other in ((ours, theirs), (theirs, ours))
-        for a in some
+        any(math.dist(a, b) <= tolerance + 1e-9 for b in target)
+        for source, target in ((ours, theirs), (theirs, ours))
+        for a in source
     )
     total = len(ours) + len(theirs)
-    found = normalized_surface_distance(picture, label, class_id, tolerance)
-    np.testing.assert_allclose(found, near / total if total else math.nan)
+    actual = normalized_surface_distance(picture, label, class_id, tolerance)
+    np.testing.assert_allclose(actual, near / total if total else math.nan)
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.floats(0, 20))
 @settings(max_examples=150, deadline=None)
-def test_surface_distance_reaches_exactly_a_disk(rows, columns, tolerance):
+def test_surface_distance_tolerance_is_a_disk(rows, columns, tolerance):
     assume(abs(math.hypot(rows, columns) - tolerance) > 1e-9)
-    one, other = np.zeros((2, 13, 13), np.uint8)
-    one[0, columns] = other[rows, 0] = 1
-    want = float(math.hypot(rows, columns) <= tolerance)
-    for a, b in ((one, other), (other, one), (one[:, ::-1], other[:, ::-1])):
-        assert normalized_surface_distance(a, b, 1, tolerance) == want
+    one, target = np.zeros((2, 13, 13), np.uint8)
+    one[0, columns] = target[rows, 0] = 1
+    expected = float(math.hypot(rows, columns) <= tolerance)
+    for a, b in ((one, target), (target, one), (one[:, ::-1], target[:, ::-1])):
+        assert normalized_surface_distance(a, b, 1, tolerance) == expected
 
 
 def test_surface_distance_of_a_shifted_square():
@@ -75,7 +75,7 @@ def test_surface_distance_of_a_shifted_square():
     assert 0 < normalized_surface_distance(moved, label, 1, 2.9) < 1
     assert normalized_surface_distance(0 * label, label, 1, 50) == 0
     assert math.isnan(normalized_surface_distance(label, label, 2, 1))
-    # Cut off by the picture's edge: what is there is no border.
+    # Regions cut off by the image edge have no border there.
     band = np.zeros((40, 40), np.uint8)
     band[10:20] = 1
     assert math.isnan(normalized_surface_distance(band[12:18], band[12:18], 1, 1))
@@ -84,7 +84,7 @@ def test_surface_distance_of_a_shifted_square():
 
 @given(videos())
 @settings(max_examples=40, deadline=None)
-def test_flicker_is_the_loop(video):
+def test_flicker_equals_a_loop(video):
     predictions, labels = video
     changed = []
     for t in range(1, len(labels)):
@@ -93,8 +93,8 @@ def test_flicker_is_the_loop(video):
             p, q = predictions[t][place], predictions[t - 1][place]
             if now == before != 255 and (now, p, q) != (0, 0, 0):
                 changed.append(p != q)
-    want = np.mean(changed) if changed else math.nan
-    np.testing.assert_allclose(flicker(predictions, labels), want)
+    expected = np.mean(changed) if changed else math.nan
+    np.testing.assert_allclose(flicker(predictions, labels), expected)
     perfect = flicker(labels % 255, labels)
     assert perfect == 0 or math.isnan(perfect)
 
@@ -109,7 +109,7 @@ def test_flicker_by_hand():
     assert math.isnan(flicker(predictions[:1], labels[:1]))
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_reported():
     label = np.zeros((4, 5), np.uint8)
     with pytest.raises(ValueError, match="tolerance_px"):
         normalized_surface_distance(label, label, 1, -1)

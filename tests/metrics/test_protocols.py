@@ -50,7 +50,7 @@ def table_of(predictions, labels):
     return np.stack([frame_counts(p, g, CLASSES) for p, g in pairs])
 
 
-# The reference: sets of pixels and loops, from the definitions, without counts.
+# The reference: the definitions as sets of pixels and loops, without counts.
 
 
 def pixels(picture, label, class_id):
@@ -120,7 +120,7 @@ def test_metrics_load_numpy_alone():
 
 @given(videos())
 @settings(max_examples=50, deadline=None)
-def test_counts_are_the_sets_sizes(video):
+def test_counts_equal_set_sizes(video):
     for picture, label in zip(*video, strict=True):
         counts = frame_counts(picture, label, CLASSES)
         assert counts.dtype == np.int64
@@ -133,19 +133,19 @@ def test_counts_are_the_sets_sizes(video):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @given(videos())
 @settings(max_examples=40, deadline=None)
-def test_protocols_are_their_definitions(protocol, video):
+def test_protocols_equal_their_definitions(protocol, video):
     summary = summarize(table_of(*video), protocol=protocol)
     for score in ("iou", "dice"):
-        want = reference(video[0], video[1], protocol, score)
-        np.testing.assert_allclose(summary[score], want, rtol=1e-12, atol=1e-14)
+        expected = reference(video[0], video[1], protocol, score)
+        np.testing.assert_allclose(summary[score], expected, rtol=1e-12, atol=1e-14)
 
 
 @given(videos())
 @settings(max_examples=40, deadline=None)
 def test_mciou_can_count_absent_classes_as_zero(video):
     summary = summarize(table_of(*video), protocol="mciou", absent="zero")
-    want = reference(video[0], video[1], "mciou", "iou", absent="zero")
-    np.testing.assert_allclose(summary["iou"], want, rtol=1e-12)
+    expected = reference(video[0], video[1], "mciou", "iou", absent="zero")
+    np.testing.assert_allclose(summary["iou"], expected, rtol=1e-12)
     skipped = summarize(table_of(*video), protocol="mciou")["iou"]
     assert math.isnan(skipped) or summary["iou"] <= skipped + 1e-12
 
@@ -179,7 +179,7 @@ def test_global_adds_up_over_any_split(video, cut):
 
 @given(videos(), st.integers(0, SIZE[0]), st.integers(0, SIZE[1]))
 @settings(max_examples=30, deadline=None)
-def test_counts_of_pieces_of_a_picture_add_up(video, row, column):
+def test_counts_of_parts_of_an_image_add_up(video, row, column):
     for picture, label in zip(*video, strict=True):
         pieces = [
             frame_counts(picture[rows, columns], label[rows, columns], CLASSES)
@@ -193,19 +193,19 @@ def test_counts_of_pieces_of_a_picture_add_up(video, row, column):
 @pytest.mark.parametrize("protocol", ["ternaus", "mf_tapnet", "isi"])
 @given(videos(), st.integers(0, 5))
 @settings(max_examples=20, deadline=None)
-def test_means_over_frames_merge_by_their_numbers(protocol, video, cut):
-    """Any batching gives the whole's score, weighted by the frames that count."""
+def test_means_over_frames_merge_by_frame_counts(protocol, video, cut):
+    """Scores of parts, weighted by their scored frames, give the total score."""
     counts = table_of(*video)
     total, frames = 0.0, 0
     for part in (counts[:cut], counts[cut:]):
-        known = [summarize(frame[None], protocol=protocol)["iou"] for frame in part]
-        number = np.count_nonzero(~np.isnan(known))
+        scores = [summarize(frame[None], protocol=protocol)["iou"] for frame in part]
+        number = np.count_nonzero(~np.isnan(scores))
         if number:
             total += number * summarize(part, protocol=protocol)["iou"]
             frames += number
-    want = total / frames if frames else math.nan
-    found = summarize(counts, protocol=protocol)["iou"]
-    np.testing.assert_allclose(found, want, rtol=1e-12, atol=1e-14)
+    expected = total / frames if frames else math.nan
+    actual = summarize(counts, protocol=protocol)["iou"]
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -216,8 +216,8 @@ def test_perfect_scores_one(protocol, video):
     summary = summarize(table_of(labels % 255, labels), protocol=protocol)
     for score in ("iou", "dice"):
         np.testing.assert_allclose(summary[score], 1, rtol=1e-12)
-        known = summary[f"{score}_per_class"]
-        np.testing.assert_allclose(known[~np.isnan(known)], 1, rtol=1e-12)
+        scores = summary[f"{score}_per_class"]
+        np.testing.assert_allclose(scores[~np.isnan(scores)], 1, rtol=1e-12)
 
 
 @given(videos(foreground=True, ignored=False))
@@ -250,7 +250,7 @@ def test_iou_never_exceeds_dice(video):
             assert 0 <= summary["iou"] <= summary["dice"] + 1e-12 <= 1 + 2e-12
 
 
-def test_painting_an_absent_class_costs_only_where_it_should():
+def test_predicting_an_absent_class_is_penalized_only_by_protocols_that_count_it():
     labels = np.zeros((2, 12, 12), np.uint8)
     labels[0, :6], labels[1, 6:] = 1, 2
     clean = labels.copy()
@@ -277,7 +277,7 @@ def test_protocols_by_hand():
             [[88, 88, 100], [0, 0, 0], [0, 12, 0]],
         ]
     )
-    want = {
+    expected = {
         "ternaus": (0.5 + 0) / 2,
         "mf_tapnet": 0.5,
         "challenge": 0.5,
@@ -287,8 +287,8 @@ def test_protocols_by_hand():
         "mciou": (0.5 + 0) / 2,
         "global": 0.5,
     }
-    assert want.keys() == PROTOCOLS.keys()
-    for protocol, iou in want.items():
+    assert expected.keys() == PROTOCOLS.keys()
+    for protocol, iou in expected.items():
         summary = summarize(counts, protocol=protocol)
         np.testing.assert_allclose(summary["iou"], iou, rtol=1e-12, atol=1e-14)
     summary = summarize(counts, protocol="global")
@@ -305,7 +305,7 @@ def test_nothing_to_score_is_nan_not_zero(protocol):
         summary = summarize(counts, protocol=protocol)
         assert math.isnan(summary["iou"]) and math.isnan(summary["dice"])
         assert np.isnan(summary["iou_per_class"]).all()
-    # Background alone is a frame, but only TernausNet's rule gives it a score.
+    # A frame of background only is scored by TernausNet's rule alone.
     unscored[:, 0] = 35
     score = summarize(unscored, protocol=protocol)["iou"]
     assert score == 1 if protocol == "ternaus" else math.isnan(score)
@@ -323,7 +323,7 @@ def test_frames_without_a_scored_pixel_change_nothing(protocol):
         np.testing.assert_array_equal(other[name], value)
 
 
-def test_training_time_score_is_inflated_and_says_so():
+def test_training_time_score_is_inflated_and_labeled_as_such():
     label = np.zeros((10, 10), np.uint8)
     label[:2] = 1
     prediction = np.zeros_like(label)
@@ -344,7 +344,7 @@ def test_training_time_score_is_inflated_and_says_so():
         summarize(counts, protocol="ternaus_validation")
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_reported():
     label = np.zeros((4, 5), np.uint8)
     wrong = label.copy()
     wrong[2, 3] = 9

@@ -29,16 +29,16 @@ def test_per_video_and_per_class_are_summaries_of_parts():
     counts, names = two_videos()
     by_video = per_video(counts, names, protocol="challenge")
     assert list(by_video) == ["b", "a"]
-    want = summarize(counts[6:], protocol="challenge")
-    assert by_video["a"]["iou"] == want["iou"] > by_video["b"]["iou"]
+    expected = summarize(counts[6:], protocol="challenge")
+    assert by_video["a"]["iou"] == expected["iou"] > by_video["b"]["iou"]
     classes = ["background", "shaft", "wrist", "jaws"]
     rows, headers = per_class(
         counts, names, classes, protocol="challenge", score="dice"
     )
     assert headers == ["class", "b", "a", "all videos"]
     assert [row[0] for row in rows] == ["shaft", "wrist", "jaws", "mean"]
-    assert rows[1][2] == want["dice_per_class"][2]
-    assert rows[3][1:3] == [by_video["b"]["dice"], want["dice"]]
+    assert rows[1][2] == expected["dice_per_class"][2]
+    assert rows[3][1:3] == [by_video["b"]["dice"], expected["dice"]]
     assert rows[3][3] == summarize(counts, protocol="challenge")["dice"]
     with pytest.raises(ValueError, match="2 names for 4 classes"):
         per_class(counts, names, classes[:2], protocol="isi")
@@ -84,7 +84,7 @@ def test_table_is_markdown_and_aligned():
         format_table([["x"]], ["a", "b"])
 
 
-def test_mistakes_are_told():
+def test_mistakes_are_reported():
     counts, names = two_videos()
     with pytest.raises(ValueError, match="one video per frame"):
         per_video(counts, names[1:], protocol="isi")

@@ -1,4 +1,4 @@
-"""The compared networks behind the one face: stream, scan and clip agree."""
+"""The compared networks behind one interface: stream, scan and clip agree."""
 
 from functools import partial
 
@@ -30,7 +30,7 @@ KEY = jax.random.key(0)
 SIZE = (64, 64)
 SHALLOW = (1, 1, 1, 1)
 
-# As small as they get.
+# The smallest sizes that the networks accept.
 SMALL = {
     "TernausNet": partial(TernausNet, layers=11, width=8),
     "LinkNet": partial(LinkNet, blocks=SHALLOW, width=8),
@@ -41,7 +41,7 @@ SMALL = {
     "TD4": partial(TDNet, paths=4, blocks=SHALLOW, width=8, norm_size=(8, 8)),
     "TAPNet": partial(TAPNet, width=8),
 }
-# Frames that they look at; one if not here.
+# The number of frames that a network reads, if it is not one.
 WINDOW = {"TD2": 2, "TD4": 4, "TAPNet": 2}
 
 
@@ -85,15 +85,15 @@ class Small:
         return jax.tree.map(lambda *x: np.stack(x, 1), *outputs)
 
     def key(self, path):
-        """One with which a training clip ends on a path."""
+        """A key with which a training clip ends on the given path."""
         keys = map(jax.random.key, range(99))
         return next(k for k in keys if jax.random.randint(k, (), 0, self.paths) == path)
 
 
 @pytest.fixture(scope="module")
 def small():
-    made = {}
-    return lambda name: made.get(name) or made.setdefault(name, Small(name))
+    cache = {}
+    return lambda name: cache.get(name) or cache.setdefault(name, Small(name))
 
 
 def video(length, size=SIZE):
@@ -120,32 +120,32 @@ def test_stream_equals_scan_equals_clip(small, name):
     close(streamed.logits, rolled.logits)
     assert (rolled.confidence <= 0).all() and not rolled.admitted.any()
 
-    def clip(last, there):
-        """Of the frames up to `last`, the earlier of which are there or not."""
+    def clip(last, present):
+        """The output of a clip ending at `last`, with or without the earlier frames."""
         window = network.window
-        mask = np.array([[there] * (window - 1) + [True]] * 2)
+        mask = np.array([[present] * (window - 1) + [True]] * 2)
         indices = np.arange(last - window + 1, last + 1).clip(0)
         none, key = frames[:, :0], network.key(last % network.paths)
         batch = ClipBatch(frames[:, indices], mask, none, mask[:, :0])
         return network.clip(network.variables, batch, key)
 
-    # After as many frames as a clip has a stream knows as much; at its start, nothing.
+    # After a clip's number of frames a stream has seen the same; at its start, nothing.
     close(clip(network.window - 1, True).logits, rolled.logits[:, network.window - 1])
     close(clip(0, False).logits, rolled.logits[:, 0])
 
 
 @pytest.mark.parametrize("name", UNLIKE)
-def test_memories_matter_and_single_frames_do_not(small, name):
+def test_earlier_frames_matter_only_with_memory(small, name):
     network, (frames, _) = small(name), video(5)
     before = network.stream(frames).logits[:, 4]
     after = network.stream(np.concatenate([frames[:, :3, ::-1], frames[:, 3:]], 1))
     changed = np.abs(after.logits[:, 4] - before).max() > 0
-    # MF-TAPNet looks back one frame, whose prior was another.
+    # MF-TAPNet reads the previous frame, whose prior was different.
     assert changed == (name in WINDOW and name != "TD2")
 
 
 @pytest.mark.parametrize("name", UNLIKE)
-def test_other_sizes_are_padded_and_cut_back(small, name):
+def test_other_sizes_are_padded_and_cropped(small, name):
     network, (frames, _) = small(name), video(1, (50, 60))
     output = network.stream(frames)
     assert output.logits.shape == (2, 1, 50, 60, 3)
@@ -193,7 +193,7 @@ def test_gradients_are_finite_and_the_loss_falls_on_two_clips(small, name):
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:2])
 
 
-def test_tdnet_gives_logits_of_a_path_alone_and_of_its_third_stage(small):
+def test_tdnet_returns_path_and_third_stage_logits(small):
     network = small("TD2")
     model = network.model.clone(auxiliary=True)
     frames, _ = video(2)
@@ -225,24 +225,24 @@ def test_a_prior_moves_with_the_flow_and_widens():
     foreground[0, 10, 5] = 0.5
     flow = np.zeros((1, 32, 32, 2), np.float32)
     flow[..., 0], flow[..., 1] = 12.4, -1.6
-    found = np.asarray(moved(foreground, flow))[0]
-    rows, columns = np.nonzero(found)
-    assert found.max() == 0.5 and (found[found > 0] == 0.5).all()
+    actual = np.asarray(moved(foreground, flow))[0]
+    rows, columns = np.nonzero(actual)
+    assert actual.max() == 0.5 and (actual[actual > 0] == 0.5).all()
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 13, 13, 22)
 
 
-def test_flow_is_asked_for_by_a_running_program():
+def test_flow_is_requested_by_the_running_program():
     rng = np.random.default_rng(0)
     before, after = rng.integers(0, 256, (2, 3, 64, 64, 3), np.uint8)
-    found = jax.jit(flow_between)(before, after)
+    actual = jax.jit(flow_between)(before, after)
     expected = [dense_flow(*pair) for pair in zip(before, after, strict=True)]
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("name", ["TD2", "TAPNet", "LWANet"])
 def test_four_devices_train_as_one(name):
-    """Paths are the same on all, statistics are those of the whole batch."""
+    """All devices take the same path, and statistics are of the whole batch."""
     network = Small(name)
     pair = video(network.window)
     frames, labels = (np.concatenate([x, x[:, ::-1]]) for x in pair)
@@ -255,7 +255,7 @@ def test_four_devices_train_as_one(name):
         "past_mask": mask[:, :0],
         "label": labels,
     }
-    # Dropout, which differs by device, would hide all else.
+    # Dropout differs between devices and would hide other differences.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Dropout, "__call__", lambda self, x, **_: x)
         states = []

@@ -1,4 +1,4 @@
-"""The compared networks have the sizes of those that were published."""
+"""The compared networks have the sizes of the published ones."""
 
 from functools import partial
 
@@ -44,13 +44,13 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_parameters_are_the_published_networks(name):
+def test_parameter_counts_equal_the_published_networks(name):
     network, expected, _ = PUBLISHED[name]
     assert tuple(parameters(network(c)) for c in (2, 4, 8, 12)) == expected
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_multiply_adds_are_the_published_networks(name):
+def test_multiply_adds_equal_the_published_networks(name):
     network, _, (true, inflated) = PUBLISHED[name]
     counted = step_complexity(network(8), (512, 640))
     without_attention = counted.multiply_adds - counted.attention
@@ -59,7 +59,7 @@ def test_multiply_adds_are_the_published_networks(name):
 
 
 def test_attention_is_counted():
-    """Of 594 of 5120 positions: two frames at those, the current one everywhere."""
+    """Attention reads 594 of 5120 positions of two frames, all of the current one."""
     pairs = 2 * 594 * 594 + 594 * 5120
     counted = step_complexity(TDNet(8), (512, 640))
     assert counted.attention == pairs * (64 + 512)

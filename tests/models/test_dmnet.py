@@ -1,4 +1,4 @@
-"""One step, three callers: stream, scan and clip agree, and none sees the future."""
+"""Stream, scan and clip call the same step, agree, and are causal."""
 
 from functools import partial
 
@@ -38,7 +38,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def frames(pictures):
-    """Already normalized, so that they can hold a NaN."""
+    """Normalized frames, which can hold a NaN."""
     return mobilenet.normalize(jnp.asarray(pictures), "keras")
 
 
@@ -105,12 +105,12 @@ def test_stream_equals_scan_equals_clip(variables, frames, roll, stream, clip):
     scanned_memory, scanned = roll(variables, frames)
     streamed_memory, streamed = stream(variables, frames)
     spread = np.ptp(scanned.logits, axis=1).mean() / np.abs(scanned.logits).max()
-    assert spread > 0.03, "frames too alike to tell one answer from another"
+    assert spread > 0.03, "the frames must be different enough to change the output"
     close(streamed.logits, scanned.logits)
     np.testing.assert_array_equal(streamed.admitted, scanned.admitted)
     for memory in (scanned_memory, streamed_memory):
         np.testing.assert_array_equal(memory.global_.stamp, [[5, 6, 2, 3, 4]] * 2)
-    # At frame 4 the stream reads all of frames 0 to 3; a clip is given the same.
+    # At frame 4 the stream reads frames 0 to 3; the clip gets the same frames.
     output, _ = clip(variables, frames[:, :5], ALL[5], frames[:, :4], ALL[4])
     close(output.logits, scanned.logits[:, 4])
 
@@ -119,7 +119,7 @@ def test_clip_at_the_start_of_a_video_equals_the_stream(
     variables, frames, stream, clip
 ):
     _, streamed = stream(variables, frames)
-    # Frame 1: one frame of past, three that never were (their content must not count).
+    # Frame 1 has one earlier frame; the other three are masked and must not matter.
     window = jnp.concatenate([frames[:, 3:6], frames[:, :2]], axis=1)
     past = jnp.concatenate([frames[:, :1], frames[:, 3:6]], axis=1)
     window_mask = np.array([[False, False, False, True, True]] * 2)
@@ -135,15 +135,15 @@ def test_the_future_does_not_change_the_past(variables, frames, roll):
     assert (np.abs(before.logits - after.logits)[:, 4:].max((0, 2, 3, 4)) > 0).all()
 
 
-def test_videos_of_a_batch_do_not_meet(variables, frames, roll):
+def test_videos_of_a_batch_are_independent(variables, frames, roll):
     _, before = roll(variables, frames)
     _, after = roll(variables, frames.at[1].set(0))
     close(after.logits[0], before.logits[0], 1e-6)
     assert float(np.abs(after.logits[1] - before.logits[1]).max()) > 0
 
 
-def test_frames_that_are_not_finite_are_forgotten(variables, frames, stream):
-    """One within a video and one at its start."""
+def test_non_finite_frames_are_not_remembered(variables, frames, stream):
+    """One non-finite frame within a video and one at its start."""
     broken = frames.at[0, 1, 5, 5].set(jnp.nan).at[1, 0, 5, 5].set(jnp.nan)
     memory, output = stream(variables, broken)
     _, clean = stream(variables, frames)
@@ -180,7 +180,9 @@ def test_thresholds_decide_admission(variables, frames, roll):
     np.testing.assert_array_equal(halved.admitted, expected)
 
 
-def test_gates_are_what_the_memory_library_computes(variables, pictures, frames, roll):
+def test_gates_equal_the_scores_of_the_memory_library(
+    variables, pictures, frames, roll
+):
     _, output = roll(variables, frames)
     tops = quick_jit(partial(MODEL.apply, method=DMNet.encode))(
         variables, pictures[0]
@@ -207,7 +209,7 @@ def test_gates_are_what_the_memory_library_computes(variables, pictures, frames,
         ("ela", True, True),
     ],
 )
-def test_every_network_of_table_2_remembers_what_it_should(local, global_memory, share):
+def test_networks_of_table_2_use_their_memories(local, global_memory, share):
     model = DMNet.tiny(
         3,
         local=local,
@@ -246,7 +248,7 @@ def test_every_network_of_table_2_remembers_what_it_should(local, global_memory,
     assert (outputs[0] != outputs[1]).any() == remembers
 
 
-def test_gradients_reach_every_part_and_not_the_past(variables, frames):
+def test_gradients_reach_every_parameter_and_not_the_past(variables, frames):
     def loss(params, window, past):
         output, updates = MODEL.apply(
             {**variables, "params": params},
@@ -266,7 +268,7 @@ def test_gradients_reach_every_part_and_not_the_past(variables, frames):
     )
     for path, leaf in jax.tree_util.tree_leaves_with_path(parts):
         assert finite(leaf) and (leaf != 0).any(), jax.tree_util.keystr(path)
-    # What is remembered is a constant: nothing trains the encoder through it.
+    # Stored items are constants: no gradient reaches the encoder through them.
     assert not (past != 0).any() and not (window[:, :-1] != 0).any()
     assert finite(window[:, -1]) and (window[:, -1] != 0).any()
     moved = jax.tree.map(
@@ -294,7 +296,7 @@ def test_memory_gradient_reaches_the_past(variables, frames):
     assert finite(gradient) and (gradient != 0).any()
 
 
-def test_running_statistics_stay_unless_asked(variables, frames, clip):
+def test_running_statistics_change_only_on_request(variables, frames, clip):
     _, updates = clip(variables, frames[:, :5], ALL[5], frames[:, :4], ALL[4])
     after = updates.get("batch_stats", variables["batch_stats"])
     jax.tree.map(np.testing.assert_array_equal, after, variables["batch_stats"])
@@ -305,19 +307,21 @@ def test_single_frame_shares_parameters(variables, frames):
     memory = alone.init_memory(2, SIZE, KEY)
     step = quick_jit(partial(alone.apply, method=DMNet.step))
     memory, first = step(variables, memory, frames[:, 0])
-    # Without a memory what came before means nothing, not even to rounding.
+    # Without a memory, earlier frames do not change the output by a single bit.
     memory, _ = step(variables, memory, frames[:, 1])
     _, again = step(variables, memory, frames[:, 0])
     assert first.logits.shape == (2, 16, 24, 3) and finite(first.logits)
     np.testing.assert_array_equal(again.logits, first.logits)
     memory = alone.init_memory(1, (32, 32), KEY)
     pixels = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), jnp.uint8)
-    own = jax.eval_shape(alone.init, KEY, memory, pixels)["params"]
-    shapes = jax.tree.map(jnp.shape, {name: variables["params"][name] for name in own})
-    assert jax.tree.map(jnp.shape, own) == shapes
+    names = jax.eval_shape(alone.init, KEY, memory, pixels)["params"]
+    shapes = jax.tree.map(
+        jnp.shape, {name: variables["params"][name] for name in names}
+    )
+    assert jax.tree.map(jnp.shape, names) == shapes
 
 
-def test_wrong_sizes_are_named():
+def test_wrong_sizes_are_named_in_the_error():
     with pytest.raises(ValueError, match="60x96.*multiples of 32"):
         MODEL.init(KEY, MODEL.init_memory(1, SIZE, KEY), jnp.zeros((1, 1, 60, 96, 3)))
     with pytest.raises(ValueError, match="value_channels is 64.*must be 128"):

@@ -1,4 +1,4 @@
-"""The folded network says what the trained one says, frame after frame."""
+"""The folded network gives the outputs of the trained one on every frame."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ def shallow():
 
 
 def drawn(model, seed=0):
-    """Variables of the model's shapes, norms that are not the identity."""
+    """Random variables of the model, with norms that are not the identity."""
     frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), jnp.uint8)
     memory = jax.eval_shape(lambda: model.init_memory(1, (64, 64), KEY))
     shapes = jax.eval_shape(model.init, KEY, memory, frames)
@@ -65,21 +65,21 @@ def features_of(index, streams, size, width=256):
     )
 
 
-def assert_close(got, wanted):
-    limit = 1e-4 * np.abs(wanted).max()
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=limit)
+def assert_close(actual, expected):
+    limit = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=limit)
 
 
-def assert_same_labels(got, wanted):
-    best = np.sort(wanted, -1)
-    clear = best[..., -1] - best[..., -2] > 2e-4 * np.abs(wanted).max()
+def assert_same_labels(actual, expected):
+    best = np.sort(expected, -1)
+    clear = best[..., -1] - best[..., -2] > 2e-4 * np.abs(expected).max()
     assert clear.mean() > 0.9
-    assert (got.argmax(-1) == wanted.argmax(-1))[clear].all()
+    assert (actual.argmax(-1) == expected.argmax(-1))[clear].all()
 
 
 @functools.cache
 def programs(name):
-    """Model, its update, that of the folded one; variables are arguments."""
+    """The model, its update and the folded update; variables are arguments."""
     model = DMNet.tiny(
         num_classes=3, local_size=2, num_reads=2, global_size=3, **VARIANTS[name]
     )
@@ -88,7 +88,7 @@ def programs(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_through_wrap_around_and_reset(name):
+def test_every_variant_after_wrap_around_and_reset(name):
     size = (32, 64)
     model, trained, step = programs(name)
     variables = drawn(model)
@@ -100,15 +100,15 @@ def test_every_variant_through_wrap_around_and_reset(name):
             theirs = model.init_memory(1, size, KEY)
             ours = model.reset(ours, np.full(1, mem.RESET_ALL))
         features = features_of(index, 1, size, model.width)
-        theirs, wanted = trained(variables, theirs, features)
-        ours, got = step(weights, ours, features)
-        assert_close(got.logits, wanted.logits)
-        assert_same_labels(np.asarray(got.logits), np.asarray(wanted.logits))
+        theirs, expected = trained(variables, theirs, features)
+        ours, actual = step(weights, ours, features)
+        assert_close(actual.logits, expected.logits)
+        assert_same_labels(np.asarray(actual.logits), np.asarray(expected.logits))
         for field in ("confidence", "similarity"):
             np.testing.assert_allclose(
-                getattr(got, field), getattr(wanted, field), rtol=1e-4
+                getattr(actual, field), getattr(expected, field), rtol=1e-4
             )
-        assert got.admitted == wanted.admitted
+        assert actual.admitted == expected.admitted
     assert int(theirs.global_.count[0]) == int(ours.global_.count[0]) == 2
 
 
@@ -120,13 +120,13 @@ def test_encoder_with_its_norms_folded(encoder, size):
     variables = drawn(model)
     folded, weights = model.folded(variables)
     frames = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-    wanted = jax.jit(partial(model.apply, method=DMNet.encode))(variables, frames)
-    got = jax.jit(partial(folded.apply, method=DMNet.encode))(weights, frames)
-    jax.tree.map(assert_close, got, wanted)
+    expected = jax.jit(partial(model.apply, method=DMNet.encode))(variables, frames)
+    actual = jax.jit(partial(folded.apply, method=DMNet.encode))(weights, frames)
+    jax.tree.map(assert_close, actual, expected)
 
 
 def test_thresholds_decide_as_in_training():
-    """A frame that is refused costs no key and value, and leaves what was there."""
+    """A rejected frame computes no key and value, and does not change the memory."""
     size = (32, 64)
     model, trained, step = programs("ela")
     variables = drawn(model)
@@ -137,10 +137,10 @@ def test_thresholds_decide_as_in_training():
     for index in (0, 0, 1, 1, 0):
         features = features_of(index, 1, size)
         features = jax.tree.map(lambda x, i=index: x * (1 + i), features)
-        theirs, wanted = trained(variables, theirs, features)
-        ours, got = step(weights, ours, features)
-        assert_close(got.logits, wanted.logits)
-        decisions.append((bool(got.admitted[0]), bool(wanted.admitted[0])))
+        theirs, expected = trained(variables, theirs, features)
+        ours, actual = step(weights, ours, features)
+        assert_close(actual.logits, expected.logits)
+        decisions.append((bool(actual.admitted[0]), bool(expected.admitted[0])))
     assert all(ours == theirs for ours, theirs in decisions)
     assert {ours for ours, _ in decisions} == {True, False}
     for name in ("key", "value"):
@@ -148,7 +148,7 @@ def test_thresholds_decide_as_in_training():
         assert_close(ring, np.asarray(getattr(theirs.global_.slots, name)))
 
 
-def test_local_reset_forgets_the_window_alone():
+def test_local_reset_clears_only_the_window():
     model = DMNet.tiny(num_classes=3, local_size=2, num_reads=2, global_size=3)
     memory = model.init_memory(3, (32, 32), KEY)
     memory = jax.tree.map(
@@ -163,7 +163,7 @@ def test_local_reset_forgets_the_window_alone():
 @pytest.mark.parametrize(
     ("switches", "giga"),
     [
-        # The release's network, by the accounting that gives its authors' way 11.54.
+        # The network of the release; counted as its authors do, the number is 11.54.
         ({"local": "blstm"}, 9.880),
         ({"local": "ela"}, 10.041),
         ({"local": "none", "global_memory": False}, 9.151),

@@ -1,4 +1,4 @@
-"""Sequences with admission on are what a stream sees; their gradients are cut."""
+"""Sequences with active admission equal a stream; their gradients are truncated."""
 
 from functools import partial
 
@@ -46,7 +46,7 @@ def rolled(model, variables, frames, mask):
     return model.apply(variables, batch, KEY, method=forward.rollout, truncate=2)
 
 
-def test_a_rollout_gives_what_a_stream_gives(setup, rollout):
+def test_rollout_equals_stream(setup, rollout):
     model, variables, memory, frames = setup
     output = rollout(frames, np.ones((2, T), bool))
     _, streamed = jax.jit(model.apply)(variables, memory, frames)
@@ -56,7 +56,7 @@ def test_a_rollout_gives_what_a_stream_gives(setup, rollout):
     np.testing.assert_allclose(output.similarity, streamed.similarity, rtol=1e-4)
 
 
-def test_frames_before_a_video_leave_no_trace(setup, rollout):
+def test_padding_before_a_video_has_no_effect(setup, rollout):
     frames = setup[-1]
     mask = np.ones((2, T), bool)
     mask[0, :2] = False
@@ -67,7 +67,7 @@ def test_frames_before_a_video_leave_no_trace(setup, rollout):
     assert output.similarity[0, 2] == -np.inf
 
 
-def test_gradients_reach_back_within_a_piece_only(setup):
+def test_gradients_do_not_cross_truncation_boundaries(setup):
     model, variables, memory, frames = setup
 
     def loss(frames, scored):
@@ -81,15 +81,17 @@ def test_gradients_reach_back_within_a_piece_only(setup):
     np.testing.assert_array_equal(reached, [False, False, True, False])
 
 
-def test_an_encoded_sequence_gives_what_a_rollout_gives(setup, rollout):
+def test_encoded_sequence_equals_rollout(setup, rollout):
     model, variables, _, frames = setup
     mask = np.ones((2, T), bool)
     mask[1, 0] = False
 
     @jax.jit
     def encoded(frames):
-        found = model.apply(variables, frames.reshape(-1, 32, 32, 3), method="encode")
-        maps = {name: getattr(found, name) for name in FEATURES}
+        features = model.apply(
+            variables, frames.reshape(-1, 32, 32, 3), method="encode"
+        )
+        maps = {name: getattr(features, name) for name in FEATURES}
         return {name: x.reshape(2, T, *x.shape[1:]) for name, x in maps.items()}
 
     batch = {**encoded(frames), "frames_mask": mask}
@@ -98,6 +100,6 @@ def test_an_encoded_sequence_gives_what_a_rollout_gives(setup, rollout):
     )
     expected = rollout(frames, mask)
     for row, t in zip(*np.nonzero(mask), strict=True):
-        here, wanted = output.logits[row, t], expected.logits[row, t]
-        np.testing.assert_allclose(here, wanted, atol=1e-5)
+        here, target = output.logits[row, t], expected.logits[row, t]
+        np.testing.assert_allclose(here, target, atol=1e-5)
         assert output.admitted[row, t] == expected.admitted[row, t]

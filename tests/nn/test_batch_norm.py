@@ -1,4 +1,4 @@
-"""Against Flax's layer: one device, shared statistics, either dtype, evaluation."""
+"""Batch norm compared with Flax: one and several devices, dtypes, evaluation."""
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ def assert_close(ours, theirs, rtol=2e-5, atol=2e-5):
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 5, 7), (1, 1, 3, 2), (2, 3, 1, 4)])
-def test_training_is_flax(small, shape):
+def test_training_equals_flax(small, shape):
     variables, x, g = inputs(shape)
     ours, theirs = pair(use_running_average=False)
     assert_close(
@@ -70,28 +70,30 @@ def test_training_is_flax(small, shape):
     )
 
 
-def test_evaluation_is_flax_and_keeps_statistics():
+def test_evaluation_equals_flax_and_keeps_statistics():
     variables, x, g = inputs()
     ours, theirs = pair(use_running_average=True)
-    got = results(ours, variables, x, g)
-    assert_close(got, results(theirs, variables, x, g))
-    jax.tree.map(np.testing.assert_array_equal, got["stats"], variables["batch_stats"])
+    actual = results(ours, variables, x, g)
+    assert_close(actual, results(theirs, variables, x, g))
+    jax.tree.map(
+        np.testing.assert_array_equal, actual["stats"], variables["batch_stats"]
+    )
 
 
 def test_devices_share_statistics_and_gradients(small):
-    """Four devices with a quarter each are one with all; parameters' sums add up."""
+    """Four devices with a quarter of the batch equal one; parameter gradients sum."""
     variables, x, g = inputs((8, 6, 5, 7))
     alone = results(pair(use_running_average=False)[0], variables, x, g)
     shared = BatchNorm(use_running_average=False, epsilon=1e-3, axis_name="devices")
     parts = [a.reshape(4, 2, *a.shape[1:]) for a in (x, g)]
-    got = jax.pmap(lambda x, g: results(shared, variables, x, g), axis_name="devices")(
-        *parts
-    )
-    assert_close(got["y"].reshape(x.shape), alone["y"])
-    assert_close(got["x"].reshape(x.shape), alone["x"])
-    assert_close(jax.tree.map(lambda a: a[1], got["stats"]), alone["stats"])
+    actual = jax.pmap(
+        lambda x, g: results(shared, variables, x, g), axis_name="devices"
+    )(*parts)
+    assert_close(actual["y"].reshape(x.shape), alone["y"])
+    assert_close(actual["x"].reshape(x.shape), alone["x"])
+    assert_close(jax.tree.map(lambda a: a[1], actual["stats"]), alone["stats"])
     assert_close(
-        jax.tree.map(lambda a: a.sum(0), got["params"]), alone["params"], atol=1e-3
+        jax.tree.map(lambda a: a.sum(0), actual["params"]), alone["params"], atol=1e-3
     )
 
 
@@ -99,16 +101,16 @@ def test_half_precision_keeps_statistics_in_float32():
     variables, x, g = inputs((4, 32, 32, 3))
     x = jnp.asarray(x + 100, jnp.bfloat16)  # x * x has no digits left in bfloat16
     ours, theirs = pair(use_running_average=False, dtype=jnp.bfloat16)
-    got, expected = (results(n, variables, x, g) for n in (ours, theirs))
-    assert got["y"].dtype == jnp.bfloat16 and got["x"].dtype == jnp.bfloat16
-    assert got["stats"]["var"].dtype == jnp.float32
-    assert_close(got["stats"], expected["stats"], rtol=1e-4, atol=1e-4)
-    assert_close(got["y"], expected["y"], rtol=2e-2, atol=2e-2)
+    actual, expected = (results(n, variables, x, g) for n in (ours, theirs))
+    assert actual["y"].dtype == jnp.bfloat16 and actual["x"].dtype == jnp.bfloat16
+    assert actual["stats"]["var"].dtype == jnp.float32
+    assert_close(actual["stats"], expected["stats"], rtol=1e-4, atol=1e-4)
+    assert_close(actual["y"], expected["y"], rtol=2e-2, atol=2e-2)
 
 
-def test_initial_variables_are_flax():
+def test_initial_variables_equal_flax():
     x = jnp.zeros((2, 3, 3, 5))
     ours, theirs = pair(use_running_average=False, axis_name="devices")
-    made, expected = (n.init(jax.random.key(0), x) for n in (ours, theirs))
-    assert jax.tree.structure(made) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, made, expected)
+    actual, expected = (n.init(jax.random.key(0), x) for n in (ours, theirs))
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)

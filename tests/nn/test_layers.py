@@ -1,4 +1,4 @@
-"""The fast formulations against the plain operators, values and gradients."""
+"""Values and gradients of the fast layers, compared with the plain operators."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_depthwise_equals_the_grouped_convolution(padding, size, stride):
     )
 
 
-def test_keras_padding_is_xla_same_padding():
+def test_keras_padding_equals_xla_same_padding():
     for size in (7, 8):
         x, kernel = normal(0, 1, size, size, 3), normal(1, 3, 3, 3, 40)
         module = layers.Conv3x3(40, 2, padding="keras")
@@ -90,7 +90,7 @@ def test_keras_padding_is_xla_same_padding():
         )
 
 
-def test_dense_1x1_equals_a_product():
+def test_dense_1x1_equals_a_matrix_product():
     module = layers.Dense1x1(4, use_bias=True)
     x, kernel, bias = normal(0, 3, 4, 5, 6), normal(1, 1, 1, 6, 4), normal(2, 4)
     assert_same_function(
@@ -103,7 +103,7 @@ def test_dense_1x1_equals_a_product():
 
 
 def first_maximum_gradient(x, gradient, axis):
-    """A loop over outputs: each gives its gradient to its window's first maximum."""
+    """The gradient by a loop: each output passes it to its window's first maximum."""
     x, gradient = (np.moveaxis(np.asarray(a), axis, 0) for a in (x, gradient))
     result = np.zeros_like(x)
     for i in range(len(x)):
@@ -126,13 +126,13 @@ def test_max_pool_values_and_gradient_with_ties():
         plain = lax.reduce_window(x, -jnp.inf, lax.max, (1, 5, 5, 1), (1,) * 4, pads)
         return pooled, plain, pull(gradient)[0]
 
-    pooled, plain, found = run(x, gradient)
+    pooled, plain, actual = run(x, gradient)
     np.testing.assert_array_equal(pooled, plain)
     padded = np.pad(x, ((0, 0), (2, 2), (0, 0), (0, 0)), constant_values=-np.inf)
     rows = np.max([padded[:, k : k + x.shape[1]] for k in range(5)], axis=0)
     expected = first_maximum_gradient(rows, gradient, 2)
     expected = first_maximum_gradient(x, expected, 1)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 2), (3, 4), (8, 5)])
@@ -193,8 +193,8 @@ def test_pooling_and_upsampling_keep_bfloat16():
     )
 
 
-def test_a_depthwise_gradient_in_bfloat16_is_added_up_in_float32():
-    """Of 4096 equal terms, bfloat16 sums would stop growing at 256."""
+def test_depthwise_gradient_in_bfloat16_accumulates_in_float32():
+    """A bfloat16 sum of 4096 ones would stop growing at 256."""
     x = jnp.ones((1, 64, 64, 2), jnp.bfloat16)
     kernel = jnp.ones((3, 3, 1, 2), jnp.bfloat16)
 
@@ -203,6 +203,6 @@ def test_a_depthwise_gradient_in_bfloat16_is_added_up_in_float32():
         window = Window(((1, 1), (1, 1)))
         return jax.grad(lambda k: depthwise_3x3(x, k, window).sum())(kernel)
 
-    found = gradient(kernel)
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found[1, 1, 0].astype(jnp.float32), 4096)
+    actual = gradient(kernel)
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(actual[1, 1, 0].astype(jnp.float32), 4096)

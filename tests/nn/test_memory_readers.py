@@ -1,4 +1,4 @@
-"""Recurrent cells and attention against loops in NumPy."""
+"""Recurrent cells and attention, compared with loops in NumPy."""
 
 from functools import partial
 
@@ -17,7 +17,7 @@ def sigmoid(x):
 
 
 def conv(x, kernel):
-    """3x3 convolution of x [h, w, C] with kernel [3, 3, C, D], one of zeros around."""
+    """3x3 convolution of x [h, w, C] with kernel [3, 3, C, D] and zero padding 1."""
     height, width = x.shape[:2]
     padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
     return sum(
@@ -32,7 +32,7 @@ def depthwise(x, kernel):
 
 
 def random_parameters(module, *inputs):
-    """Float64 NumPy copies of parameters drawn wide enough to bend the gates."""
+    """Random float64 parameters, large enough that the gates are nonlinear."""
     init = partial(module.init, method=rolled)
     shapes = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
     leaves, structure = jax.tree.flatten(shapes)
@@ -42,7 +42,7 @@ def random_parameters(module, *inputs):
 
 
 def rolled(cell, window):
-    """A bound cell over frames [B, T, h, w, C]."""
+    """A bound cell, scanned over frames [B, T, h, w, C]."""
     frames = window.reshape(-1, *window.shape[2:])
     projected = cell.project(frames)
     return cell(projected.reshape(*window.shape[:2], *projected.shape[1:]))
@@ -65,8 +65,8 @@ def test_bottleneck_lstm_equals_its_equations():
             hidden = sigmoid(o) * np.tanh(cell)
         expected.append(hidden)
     apply = jax.jit(partial(module.apply, method=rolled))
-    found = apply({"params": p}, jnp.asarray(window, jnp.float32))
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)
+    actual = apply({"params": p}, jnp.asarray(window, jnp.float32))
+    np.testing.assert_allclose(actual, np.stack(expected), atol=1e-4)
 
 
 def test_conv_lstm_equals_its_equations():
@@ -83,8 +83,8 @@ def test_conv_lstm_equals_its_equations():
             hidden = sigmoid(o) * np.tanh(cell)
         expected.append(hidden)
     apply = jax.jit(partial(module.apply, method=rolled))
-    found = apply({"params": p}, jnp.asarray(window, jnp.float32))
-    np.testing.assert_allclose(found, np.stack(expected), atol=1e-4)
+    actual = apply({"params": p}, jnp.asarray(window, jnp.float32))
+    np.testing.assert_allclose(actual, np.stack(expected), atol=1e-4)
 
 
 def attend(module, query, memory, mask):
@@ -102,7 +102,7 @@ def test_attention_reads_only_what_the_mask_allows(readable):
     query = KeyValue(draw(2, 2, 3, 4), draw(2, 2, 3, 5))
     memory = KeyValue(draw(2, 3, 2, 3, 4), draw(2, 3, 2, 3, 5))
     mask = np.broadcast_to(readable, (2, 3))
-    found = attend(NonLocal(), *jax.tree.map(np.float32, (query, memory)), mask)
+    actual = attend(NonLocal(), *jax.tree.map(np.float32, (query, memory)), mask)
     for b in range(2):
         keys = memory.key[b][list(readable)].reshape(-1, 4)
         values = memory.value[b][list(readable)].reshape(-1, 5)
@@ -111,7 +111,7 @@ def test_attention_reads_only_what_the_mask_allows(readable):
                 weights = np.exp(keys @ query.key[b, y, x] / 2)
                 read = weights @ values / weights.sum()
                 expected = np.concatenate([read, query.value[b, y, x]])
-                np.testing.assert_allclose(found[b, y, x], expected, atol=1e-4)
+                np.testing.assert_allclose(actual[b, y, x], expected, atol=1e-4)
 
 
 def test_mobilenet_strides_and_widths():
@@ -154,14 +154,14 @@ def test_attention_in_bfloat16_survives_large_logits():
     query = KeyValue(draw(1, 2, 3, 4), draw(1, 2, 3, 5))
     memory = KeyValue(draw(1, 2, 2, 3, 4), draw(1, 2, 2, 3, 5))
     mask = np.ones((1, 2), bool)
-    found = attend(NonLocal(dtype=jnp.bfloat16), query, memory, mask)
+    actual = attend(NonLocal(dtype=jnp.bfloat16), query, memory, mask)
     query, memory = jax.tree.map(lambda x: x.astype(jnp.float32), (query, memory))
     exact = attend(NonLocal(), query, memory, mask)
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=0.02, atol=0.5)
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_allclose(actual.astype(jnp.float32), exact, rtol=0.02, atol=0.5)
 
 
-def test_normalized_pictures():
+def test_normalized_images():
     x = jnp.array([[0, 127, 255]], jnp.uint8)
     np.testing.assert_allclose(
         normalize(x, "keras"), [[-1, 127 / 127.5 - 1, 1]], atol=1e-6

@@ -1,4 +1,4 @@
-"""Operators with a form of their own for CPUs: equal, and each where it belongs."""
+"""Operators with a CPU-specific form: equal to the general one, on CPUs only."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from tests.nn.test_layers import assert_same_function, normal
 
 @pytest.fixture(params=["cpu", "default"])
 def form(request, monkeypatch):
-    """Programs hold one form, on this CPU too."""
+    """Selects one of the two forms, whatever the platform."""
 
     def chosen(*arrays, **forms):
         return forms[request.param](*arrays)
@@ -34,7 +34,7 @@ def form(request, monkeypatch):
         ((7, 7), Window(((3, 3), (3, 3)), 2)),
     ],
 )
-def test_a_convolution_has_the_plain_ones_gradient(form, taps, window):
+def test_convolution_gradient_equals_the_plain_one(form, taps, window):
     def plain(x, kernel):
         return lax.conv_general_dilated(
             *(x, kernel, (window.stride, window.stride), window.pads),
@@ -51,7 +51,7 @@ def test_a_convolution_has_the_plain_ones_gradient(form, taps, window):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_depthwise_convolution_is_the_grouped_one(form, stride):
+def test_depthwise_convolution_equals_the_grouped_one(form, stride):
     def plain(x, kernel):
         return lax.conv_general_dilated(
             *(x, kernel, (stride, stride), ((1, 1), (1, 1))),
@@ -68,7 +68,7 @@ def test_a_depthwise_convolution_is_the_grouped_one(form, stride):
     )
 
 
-def test_a_product_is_an_einsum(form):
+def test_product_equals_einsum(form):
     assert_same_function(
         matmul,
         lambda x, kernel: jnp.einsum("bhwi,io->bhwo", x, kernel),
@@ -77,7 +77,7 @@ def test_a_product_is_an_einsum(form):
     )
 
 
-def test_means_over_positions(form, monkeypatch):
+def test_mean_over_positions(form, monkeypatch):
     monkeypatch.setattr(sums, "SMALL", 0)
     x = normal(0, 2, 5, 4, 3)
     means = jax.jit(lambda x: operators.position_means(lambda x: (x, x * x), x))(x)
@@ -123,7 +123,7 @@ def test_one_trace_lowers_to_each_platforms_form(module):
     ids=["dense", "convolution", "of flax"],
 )
 def test_one_trace_lowers_to_each_platforms_gradient(module, loops):
-    """CPUs sum a kernel's gradient in a loop; elsewhere it is one operation."""
+    """CPUs accumulate a kernel's gradient in a loop, others in one operation."""
     x = jnp.zeros((2, 8, 8, 4))
     variables = module.init(jax.random.key(0), x)
     call = jax.jit(jax.grad(lambda v, x: module.apply(v, x).sum()))
@@ -137,7 +137,7 @@ def test_one_trace_lowers_to_each_platforms_gradient(module, loops):
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_a_compiled_program_holds_one_form(quick):
-    """Under grad, vmap and scan, with XLA's optimizations and with few of them."""
+    """Under grad, vmap and scan, with XLA's optimizations and with most of them off."""
     grad, variables, x = loss_of(layers.Depthwise3x3(use_bias=True))
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", quick)
@@ -156,5 +156,7 @@ def test_an_exported_program_runs_as_its_layer():
     again = export.deserialize(exported.serialize()).call
     text = str(jax.jit(again).lower(variables, x).compile().as_text())
     assert " conditional(" not in text
-    wanted, got = grad(variables, x), again(variables, x)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), got, wanted)
+    expected, actual = grad(variables, x), again(variables, x)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), actual, expected
+    )

@@ -1,4 +1,4 @@
-"""The page about a run: complete, self-contained, and honest about what is missing."""
+"""The page of a run: complete, self-contained, and explicit about missing data."""
 
 import json
 import math
@@ -28,10 +28,10 @@ def run(tmp_path):
     lines.append({"step": 60, "stage": "second", "loss": None, "grad_norm": 3.0})
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     about = {"train_videos": ["<script>"], "devices": ["cpu"]}
-    found = evaluated()._replace(
+    values = evaluated()._replace(
         thresholds={"min_confidence": -0.1, "max_similarity": -4.0}
     )
-    write_results(tmp_path, found, SOURCE.classes, about)
+    write_results(tmp_path, values, SOURCE.classes, about)
     overlays = Overlays(tmp_path / "overlays", SOURCE)
     for video, result in predictions():
         overlays(video, result)
@@ -44,13 +44,13 @@ def page_of(run, *arguments):
     return (run / "report.html").read_text()
 
 
-def test_page_has_all_and_loads_nothing(run, capsys):
+def test_page_is_complete_and_self_contained(run, capsys):
     page = page_of(run)
     assert str(run / "report.html") in capsys.readouterr().out
     for title in ("Training", "Scores", "By class and video", "Confusion", "Speed"):
         assert f"<h2>{title}</h2>" in page
-    for said in (*CLASSES, "ternaus", "global", "best:", "worst:", "α -0.1", "β -4"):
-        assert said in page
+    for text in (*CLASSES, "ternaus", "global", "best:", "worst:", "α -0.1", "β -4"):
+        assert text in page
     assert "&lt;script&gt;" in page and "<script" not in page
     assert "evaluate.py again" not in page
     addresses = re.findall(r'(?:src|href|url)\s*[=(]\s*"?([^">)]*)', page)
@@ -66,7 +66,7 @@ def test_charts_are_well_formed(run):
         assert "nan" not in quoted.lower()
 
 
-def test_older_runs_have_gaps_that_are_told(run):
+def test_missing_data_of_older_runs_is_reported(run):
     for file in (run / "overlays").iterdir():
         file.unlink()
     results = json.loads((run / "results.json").read_text())
@@ -84,18 +84,18 @@ def test_newer_evaluation_is_reported(run):
     assert f"{run / 'evaluation'}" in page_of(run)
 
 
-def test_speed_is_told_with_its_machine(run, monkeypatch):
+def test_speed_is_reported_with_its_machine(run, monkeypatch):
     latency = {"steps": 60, "p50_ms": 20.0, "p95_ms": 21.0, "p99_ms": 22, "max_ms": 23}
     machine = {"cpu": "a processor", "cores": 2, "date": "today"}
-    found = {"latency": latency, "size": [64, 64], "device": "cpu"}
-    monkeypatch.setattr(speed, "measure", lambda run: {**found, "machine": machine})
+    result = {"latency": latency, "size": [64, 64], "device": "cpu"}
+    monkeypatch.setattr(speed, "measure", lambda run: {**result, "machine": machine})
     assert main([str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "50.0" in page and "2 cores of a processor, today" in page
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "error_line"),
     [
         (lambda run: (run / "config.json").unlink(), "no config.json"),
         (lambda run: (run / "results.json").unlink(), "no results yet"),
@@ -103,16 +103,16 @@ def test_speed_is_told_with_its_machine(run, monkeypatch):
         (lambda run: (run / "frames.csv").write_text("a,b\n1,2"), "frames.csv"),
     ],
 )
-def test_what_cannot_be_read_is_one_line(run, damage, told, capsys):
+def test_unreadable_files_are_one_error_line(run, damage, error_line, capsys):
     damage(run)
     with pytest.raises(SystemExit) as stop:
         main([str(run), "--no-speed"])
     message = capsys.readouterr().err.strip()
-    assert stop.value.code == 2 and told in message and "\n" not in message
+    assert stop.value.code == 2 and error_line in message and "\n" not in message
 
 
-def told(run, capsys):
-    """The one line of a refused report; None if a page was written."""
+def error_line(run, capsys):
+    """The error line of a refused report; None if a page was written."""
     try:
         main([str(run), "--no-speed"])
     except SystemExit as stop:
@@ -134,7 +134,9 @@ FILES = (
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_random_edits_of_a_run_are_one_line_that_names_the_file(run, name, capsys):
+def test_random_edits_of_a_run_are_one_error_line_that_names_the_file(
+    run, name, capsys
+):
     rng = np.random.default_rng(FILES.index(name))
     path = run / name
     whole = path.read_text()
@@ -150,24 +152,24 @@ def test_random_edits_of_a_run_are_one_line_that_names_the_file(run, name, capsy
             if text:
                 text[rng.integers(len(text))] = odd[rng.integers(len(odd))]
         path.write_text("".join(text))
-        line = told(run, capsys)
+        line = error_line(run, capsys)
         refused += line is not None
         assert line is None or name in line, line
     assert refused > 20
 
 
-def test_picked_names_no_other_picture(run, capsys):
+def test_picked_cannot_name_another_image(run, capsys):
     outside = run.parent / "secret.png"
     (run / "overlays" / "best.png").rename(outside)
     path = run / "overlays" / "picked.json"
     picked = json.loads(path.read_text())
     path.write_text(json.dumps({"../../../secret": picked["best"]}))
-    assert "picked.json: damaged or edited" in told(run, capsys)
+    assert "picked.json: damaged or edited" in error_line(run, capsys)
     path.write_text(json.dumps(picked))
     (run / "overlays" / "best.png").symlink_to(outside)
-    assert "best.png is a link to a file outside the run" in told(run, capsys)
+    assert "best.png is a link to a file outside the run" in error_line(run, capsys)
     outside.unlink()
-    assert told(run, capsys) is None
+    assert error_line(run, capsys) is None
 
 
 def test_a_damaged_picture_is_named(run, capsys):
@@ -179,13 +181,13 @@ def test_a_damaged_picture_is_named(run, capsys):
         for place in rng.integers(0, min(len(data), 400), 6):
             data[place] = rng.integers(256)
         path.write_bytes(data[: rng.integers(len(data))] if number % 3 == 0 else data)
-        line = told(run, capsys)
+        line = error_line(run, capsys)
         assert line is None or "worst.png: damaged" in line
     path.write_bytes(b"")
-    assert "worst.png: damaged" in told(run, capsys)
+    assert "worst.png: damaged" in error_line(run, capsys)
 
 
-def test_a_network_without_memory_is_not_said_to_remember(run):
+def test_report_of_a_network_without_memory_does_not_mention_memory(run):
     results = json.loads((run / "results.json").read_text())
     (run / "results.json").write_text(json.dumps({**results, "thresholds": {}}))
     page = page_of(run)
@@ -193,11 +195,11 @@ def test_a_network_without_memory_is_not_said_to_remember(run):
     assert "This network has no global memory" in page
 
 
-def test_scores_that_nothing_supports_are_absent_in_the_page(run):
-    found = evaluated()
-    counts = found.counts.copy()
+def test_scores_without_support_are_shown_as_absent(run):
+    result = evaluated()
+    counts = result.counts.copy()
     counts[:, 1:, [0]] = counts[:, 1:, [2]] = 0
-    write_results(run, found._replace(counts=counts), SOURCE.classes, {})
+    write_results(run, result._replace(counts=counts), SOURCE.classes, {})
     (run / "overlays" / "picked.json").unlink()
     page = page_of(run)
     assert "<b>n/a</b><span class=soft>mean IoU, pixels pooled" in page
@@ -213,19 +215,19 @@ def test_ticks_are_round():
 
 @pytest.mark.parametrize("ends", [(-0.1, 0.0), (-4.71, -2.2), (0, 224)])
 def test_ticks_are_few_and_within(ends):
-    found = ticks(*ends)
-    assert 2 <= len(found) <= 11
-    assert all(ends[0] <= tick <= ends[1] for tick in found)
+    result = ticks(*ends)
+    assert 2 <= len(result) <= 11
+    assert all(ends[0] <= tick <= ends[1] for tick in result)
 
 
-def test_charts_of_little():
+def test_charts_of_few_values():
     assert "no data" in chart([Line([0], [math.nan])], title="empty")
     assert "<circle" in chart([Line([3], [2.0], "dots")], title="one")
     assert "n/a" in bars([("a", math.nan, None)], title="undefined")
 
 
 @pytest.mark.parametrize("name", ["frames.csv", "metrics.jsonl", "config.json"])
-def test_a_pipe_in_a_run_is_refused_not_waited_for(run, name, capsys):
+def test_named_pipe_in_a_run_is_refused_without_blocking(run, name, capsys):
     (run / name).unlink(missing_ok=True)
     os.mkfifo(run / name)
-    assert name in told(run, capsys)
+    assert name in error_line(run, capsys)

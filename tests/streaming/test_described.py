@@ -1,4 +1,4 @@
-"""What lies beside an exported program, damaged in every way: refused in one line."""
+"""Damaged descriptions of exported programs are refused in one line."""
 
 import copy
 import json
@@ -41,13 +41,13 @@ def arrays(tensors, before=""):
 
 
 def described(suffix):
-    """As an export writes it."""
-    held = [leaf for leaf in MEMORY if leaf[0] != ".key"]
+    """The description as an export writes it."""
+    stored = [leaf for leaf in MEMORY if leaf[0] != ".key"]
     inputs, outputs = arrays(MEMORY + GIVEN), arrays(MEMORY + MADE)
     if suffix != ".jax":
         draw = [("draw", [1, 5], "float32")]
-        inputs = arrays(held, "memory") + arrays(GIVEN + draw)
-        outputs = arrays(held, "next_memory") + arrays(MADE)
+        inputs = arrays(stored, "memory") + arrays(GIVEN + draw)
+        outputs = arrays(stored, "next_memory") + arrays(MADE)
     return {
         "size": [32, 64],
         "streams": 1,
@@ -66,14 +66,14 @@ def read(body, suffix=".onnx"):
 
 
 @pytest.mark.parametrize("suffix", FILES)
-def test_what_an_export_writes_is_read(suffix):
-    found = read(described(suffix), suffix)
-    assert found.interface == ((32, 64), 1, 3, (32, 64))
-    assert found.memories == (True, True) and len(found.memory) == len(MEMORY)
+def test_exported_descriptions_are_read(suffix):
+    actual = read(described(suffix), suffix)
+    assert actual.interface == ((32, 64), 1, 3, (32, 64))
+    assert actual.memories == (True, True) and len(actual.memory) == len(MEMORY)
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "message"),
     [
         (("size",), [32, 60], "multiples of 32"),
         (("size",), [32, 64, 3], r"size: must be \[height, width\]"),
@@ -101,14 +101,14 @@ def test_what_an_export_writes_is_read(suffix):
         (("dtype",), ["fp32"], "dtype: must be"),
     ],
 )
-def test_what_cannot_be_names_its_field(place, value, told):
+def test_invalid_values_name_their_field(place, value, message):
     body = described(".onnx")
     *path, last = place
     node = body
     for key in path:
         node = node[key]
     node[last] = value
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         read(body)
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_names_its_field(place, value, told):
         b'{"size": ' + b"9" * 10_000 + b"}",
     ],
 )
-def test_what_is_no_description(content):
+def test_content_that_is_not_a_description(content):
     with pytest.raises(ValueError, match="json|files"):
         read_description(content, ".jax")
 
@@ -134,7 +134,7 @@ ODD = [None, True, -1, 0, 10**13, 1e300, float("nan"), "", "x" * 500, [], {}, [[
 
 
 def damaged(body, rng):
-    """One random place of the tree removed, doubled, or made something odd."""
+    """The tree with one random node removed, duplicated or replaced by an odd value."""
     body = copy.deepcopy(body)
     node = body
     while True:
@@ -160,7 +160,7 @@ def damaged(body, rng):
 def test_random_damage_is_refused_or_changes_nothing(suffix):
     rng = random.Random(0)
     whole, refused = described(suffix), 0
-    wanted = read(whole, suffix)
+    expected = read(whole, suffix)
     for _ in range(400):
         if rng.random() < 0.5:
             content = json.dumps(damaged(whole, rng)).encode()
@@ -170,20 +170,20 @@ def test_random_damage_is_refused_or_changes_nothing(suffix):
             content[place] ^= 1 << rng.randrange(8)
             content = bytes(content[: rng.choice([place, len(content)])])
         try:
-            found = read_description(content, suffix)
+            actual = read_description(content, suffix)
         except ValueError as error:
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 500
         else:
-            # Two fields follow from nothing else, and no array's size from them.
-            classes = found.interface.num_classes
-            interface = wanted.interface._replace(num_classes=classes)
-            assert found == wanted._replace(interface=interface, dtype=found.dtype)
+            # Two fields cannot be checked against others, and no array depends on them.
+            classes = actual.interface.num_classes
+            interface = expected.interface._replace(num_classes=classes)
+            assert actual == expected._replace(interface=interface, dtype=actual.dtype)
     assert refused > 300
 
 
 def number(value):
-    """As MLIR's bytecode has it: two bytes, or nine."""
+    """An integer in MLIR bytecode encoding: two bytes or nine."""
     if value < 2**14:
         return (value << 2 | 2).to_bytes(2, "little")
     return b"\0" + value.to_bytes(8, "little")
@@ -203,18 +203,18 @@ def bytecode(*sections):
 WHOLE = bytecode((1, b"names" * 9), (130, bytes(20_000)), (3, b""), (0, b"texts"))
 
 
-def test_bytecode_whose_lengths_add_up():
+def test_bytecode_with_consistent_lengths():
     check_bytecode(WHOLE)
 
 
 @pytest.mark.parametrize("length", [0, 3, 4, 5, 12, 24, 60, 90, 10_000, -1])
-def test_bytecode_that_was_cut_or_has_more_behind_it(length):
+def test_bytecode_truncated_or_with_trailing_bytes(length):
     for content in (WHOLE[:length], WHOLE[:length] + bytes(7)):
         with pytest.raises(ValueError, match="damaged or truncated"):
             check_bytecode(content)
 
 
-def test_bytecode_with_damage_in_its_outline():
+def test_bytecode_with_a_damaged_section_table():
     outline = [*range(4), *range(6, 15), 24, 25, 26, 72, 73]
     for place in outline:
         content = bytearray(WHOLE)

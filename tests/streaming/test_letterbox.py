@@ -1,4 +1,4 @@
-"""Any size in, labels of that size out."""
+"""Frames of any size give labels of the same size."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.io.images import resize_image
 from dmnet_jax.streaming import Policy
-from dmnet_jax.streaming.letterbox import letterbox, padded_size, restore
+from dmnet_jax.streaming.letterbox import canvas_size, letterbox, restore
 from tests.streaming.test_session import FRAMES, Recorder
 
 NETWORK = (64, 96)
@@ -16,11 +16,11 @@ SIDES = st.integers(1, 200)
 
 @given(SIDES, SIDES)
 @settings(max_examples=60, deadline=None)
-def test_every_size_comes_back(height, width):
+def test_labels_have_the_size_of_the_frame(height, width):
     frame = np.full((height, width, 3), 200, np.uint8)
     canvas = letterbox(frame, NETWORK)
     assert canvas.shape == (*NETWORK, 3) and canvas.dtype == np.uint8
-    padded = padded_size((height, width), NETWORK)
+    padded = canvas_size((height, width), NETWORK)
     assert padded[0] == height or padded[1] == width
     assert abs(padded[0] * 96 - padded[1] * 64) <= 96
     label = np.full(NETWORK, 7, np.uint8)
@@ -29,19 +29,19 @@ def test_every_size_comes_back(height, width):
 
 
 @pytest.mark.parametrize("size", [(128, 192), (100, 300), (300, 100), (31, 40)])
-def test_what_is_at_a_place_is_labeled_there(size):
-    """A bright square, thresholded at the network's size, is found in the frame."""
+def test_labels_stay_at_the_position_of_the_object(size):
+    """A square segmented at the network's size is mapped back to its position."""
     frame = np.zeros((*size, 3), np.uint8)
     rows, columns = (slice(side // 4, side // 2) for side in size)
     frame[rows, columns] = 255
-    found = restore(
+    restored = restore(
         (letterbox(frame, NETWORK)[..., 0] > 127).astype(np.uint8), size, NETWORK
     )
     truth = frame[..., 0] > 0
-    assert (found & truth).sum() / (found | truth).sum() > 0.75
+    assert (restored & truth).sum() / (restored | truth).sum() > 0.75
 
 
-def test_same_aspect_is_only_resized_as_training_data_are():
+def test_frames_of_the_same_aspect_are_resized_like_training_data():
     frame = np.random.default_rng(0).integers(0, 256, (128, 192, 3), np.uint8)
     np.testing.assert_array_equal(
         letterbox(frame, NETWORK), resize_image(frame, NETWORK)
@@ -50,7 +50,7 @@ def test_same_aspect_is_only_resized_as_training_data_are():
     assert letterbox(fitting, fitting.shape[:2]) is fitting
 
 
-def test_session_takes_sizes_that_change_in_the_middle():
+def test_session_accepts_frame_sizes_that_change():
     recorder = Recorder()  # 32 by 64
     session = recorder.session(policy=Policy(other_sizes="letterbox"))
     rng = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""Networks without a form of their own stream by their own step."""
+"""Networks without a specialized stream program are streamed by their `step`."""
 
 import jax
 import numpy as np
@@ -35,30 +35,30 @@ def frame(index, seed=0):
 
 
 def labels_of(network, frames):
-    """Of `step`, frame after frame from an empty memory."""
-    memory, found = network.model.init_memory(1, SIZE, KEY), []
-    for given in frames:
-        memory, output = network.step(network.variables, memory, given)
+    """The labels of `step` over the frames, starting from an empty memory."""
+    memory, result = network.model.init_memory(1, SIZE, KEY), []
+    for image in frames:
+        memory, output = network.step(network.variables, memory, image)
         logits = jax.image.resize(
             output.logits, (1, *SIZE, output.logits.shape[-1]), "linear"
         )
-        found.append(np.argmax(logits, -1).astype(np.uint8))
-    return found
+        result.append(np.argmax(logits, -1).astype(np.uint8))
+    return result
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stream_is_the_networks_own_step(small, name):
+def test_a_stream_equals_the_step_of_the_network(small, name):
     network = small[name]
     program = compile(network.model, network.variables, size=SIZE)
     memory, frames = program.init_memory(KEY), [frame(i) for i in range(4)]
-    wanted = labels_of(network, frames)
-    for given, expected in zip(frames, wanted, strict=True):
-        memory, out = program.step(memory, given)
+    labels = labels_of(network, frames)
+    for image, expected in zip(frames, labels, strict=True):
+        memory, out = program.step(memory, image)
         assert (np.asarray(out.labels) == expected).mean() > 0.99
-    # A reset of either kind is a new beginning; a stream without a frame is left alone.
+    # Either reset restarts the stream; a stream without a frame does not change.
     for what in (RESET_LOCAL, RESET_ALL):
         memory, out = program.step(memory, frames[0], reset=np.array([what], np.uint8))
-        assert (np.asarray(out.labels) == wanted[0]).mean() > 0.99
+        assert (np.asarray(out.labels) == labels[0]).mean() > 0.99
     before = [np.array(x) for x in jax.tree.leaves(memory)]
     memory, out = program.step(memory, frames[1], active=np.array([False]))
     assert (np.asarray(out.labels) == NO_LABEL).all()
@@ -66,8 +66,8 @@ def test_a_stream_is_the_networks_own_step(small, name):
         np.testing.assert_array_equal(old, np.asarray(new))
 
 
-def test_streams_out_of_step_do_not_disturb_each_other(small):
-    """TDNet takes another path at every frame: each stream must take its own."""
+def test_streams_at_different_positions_are_independent(small):
+    """TDNet alternates paths from frame to frame, separately for each stream."""
     network = small["TD2"]
     program = compile(network.model, network.variables, size=SIZE, streams=2)
     memory = program.init_memory(KEY)
@@ -90,17 +90,17 @@ def test_the_step_is_exported_and_passes_the_gate(small, name, tmp_path):
     path = write_artifact(tmp_path, "model", {".jax": content}, interface, notes)
     program = load_artifact(path)
     names = leaf_names(network.model.init_memory(1, SIZE, KEY))
-    found = compare(network.model, network.variables, program, names)
-    assert found.passed() and not found.remembers and found.resets == 1
+    result = compare(network.model, network.variables, program, names)
+    assert result.passed() and not result.remembers and result.resets == 1
 
 
-def test_what_runs_on_the_host_is_not_exported(small):
+def test_networks_that_call_the_host_are_not_exported(small):
     network = small["TAPNet"]
     with pytest.raises(ValueError, match="TAPNet computes a part of its step on the"):
         export_step(network.model, network.variables, Interface(SIZE, 1, 3, SIZE))
 
 
-def test_a_session_of_such_a_network(small):
+def test_session_of_a_network_without_a_stream_program(small):
     network = small["TD2"]
     program = compile(network.model, network.variables, size=SIZE)
     with Session(program) as session:
@@ -116,7 +116,7 @@ def test_a_session_of_such_a_network(small):
     assert KEEP == 0
 
 
-def test_a_session_tells_how_far_each_part_of_a_frame_was_trusted():
+def test_session_reports_the_trust_of_each_part_of_a_frame():
     model = DMNet.tiny(3, local="none", global_memory=False, state=True)
     size, memory = (32, 64), model.init_memory(1, (32, 64), KEY)
     frames = np.random.default_rng(0).integers(0, 256, (1, 3, *size, 3), np.uint8)
@@ -130,10 +130,10 @@ def test_a_session_tells_how_far_each_part_of_a_frame_was_trusted():
 
     first, second, third = map(trust_of, frames[0])
     assert first.shape == (8, 16) and first.dtype == np.float32
-    assert (first == 1).all(), "there is nothing else to trust"
+    assert (first == 1).all(), "the first frame must be trusted fully"
     for trust in (second, third):
         assert ((trust > 0) & (trust < 1)).all() and len(np.unique(trust)) > 100
     assert (second != third).all()
-    # Of a frame that is letterboxed, its own part alone.
+    # The trust of a letterboxed frame covers only the frame, without the padding.
     assert trust_of(frames[0, 0, :, :40]).shape == (8, 10)
     assert session.step(np.zeros_like(frames[0, 0])).trust is None

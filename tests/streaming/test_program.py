@@ -1,4 +1,4 @@
-"""One compiled step: many streams, sessions of their own, an exported twin."""
+"""The compiled step with many streams, isolated sessions, and as an artifact."""
 
 import dataclasses
 import gc
@@ -71,7 +71,7 @@ def assert_equal(a, b):
 
 
 def test_streams_start_stop_and_reset_independently(three):
-    """Stream 1 in a changing company gives the bits it gives alone."""
+    """Stream 1 gives the same bits alone and beside other streams that change."""
     rng = np.random.default_rng(0)
     crowd = three.init_memory(jax.random.key(1))
     alone = three.init_memory(jax.random.key(1))
@@ -109,17 +109,19 @@ def test_batch_of_one_agrees_with_a_larger_one(three, single):
     # Each stream draws its reads from its own key.
     one = dataclasses.replace(one, key=on_host(many.key)[:1])
     for index in range(5):
-        many, wanted = three.step(many, frames_at(index))
-        one, got = single.step(one, frames_at(index)[:1])
-        np.testing.assert_allclose(got.confidence, wanted.confidence[:1], rtol=1e-4)
-        assert (got.labels[0] != wanted.labels[0]).mean() < 1e-2
+        many, expected = three.step(many, frames_at(index))
+        one, actual = single.step(one, frames_at(index)[:1])
+        np.testing.assert_allclose(
+            actual.confidence, expected.confidence[:1], rtol=1e-4
+        )
+        assert (actual.labels[0] != expected.labels[0]).mean() < 1e-2
 
 
 def test_memory_is_donated_and_other_shapes_are_refused(single):
     memory = single.init_memory(KEY0)
-    held = memory.global_.slots.value
+    buffer = memory.global_.slots.value
     memory, _ = single.step(memory, frames_at(0, 1))
-    assert held.is_deleted()
+    assert buffer.is_deleted()
     with pytest.raises(TypeError):
         single.step(memory, np.zeros((1, 64, 64, 3), np.uint8))
 
@@ -148,26 +150,26 @@ def test_sessions_are_isolated_and_reset_is_fresh(single):
 
 
 @pytest.mark.parametrize("position", [0, 1, 5])
-def test_unusable_frames_leave_no_trace(single, position):
+def test_unusable_frames_do_not_change_the_results_of_others(single, position):
     """With a black, a damaged, a repeated and a wrong frame among them, the others
     come to the same bits."""
-    wanted = played(Session(single), range(7))
+    expected = played(Session(single), range(7))
     with Session(single, policy=Policy(other_sizes="refuse")) as session:
-        got = []
+        actual = []
         for index in range(7):
             frame = tiny_run.picture(index, SIZE)[0]
             if index == position:
                 assert session.step(np.zeros_like(frame)).status == "blank"
                 assert session.step(frame, damage="bad block").status == "suspect"
                 assert session.step(frame[:16]).status == "refused"
-            got += played(session, [index])
+            actual += played(session, [index])
             if index == position:
                 assert session.step(frame).status == "frozen"
-        assert_equal(got, wanted)
+        assert_equal(actual, expected)
 
 
-def test_a_poisoned_window_is_gone_after_its_length(single, network):
-    """Whatever made the local memory not finite is flagged, and no longer read soon."""
+def test_non_finite_local_memory_recovers_after_its_length(single, network):
+    """A non-finite local memory is flagged, and is no longer read after its length."""
     with Session(single) as session:
         played(session, range(3))
         local = session._memory.local
@@ -190,7 +192,7 @@ def test_video_of_one_frame(single):
         assert session.remembered() == ((0,), (0,))
 
 
-def test_thresholds_change_between_frames_and_nothing_is_compiled(single):
+def test_thresholds_change_without_recompilation(single):
     with Session(single) as session, Session(single) as other:
         played(session, range(2))
         before = session.program
@@ -198,27 +200,29 @@ def test_thresholds_change_between_frames_and_nothing_is_compiled(single):
         assert not played(session, [2])[0][3] and session.remembered().global_ == (0, 1)
         assert session.thresholds == {"min_confidence": 0.0, "max_similarity": 0.0}
         assert session.program is not before and other.program is before
-        assert played(other, [0])[0][3], "other sessions keep theirs"
+        assert played(other, [0])[0][3], (
+            "the thresholds of other sessions must not change"
+        )
         with pytest.raises(ValueError, match="finite"):
             session.set_thresholds(min_confidence=np.nan, max_similarity=0.0)
 
 
-def test_threads_step_and_ask_one_session(single):
-    """None of them finds the memory gone, which a step takes and gives back."""
+def test_threads_step_and_query_one_session(single):
+    """No thread sees the memory deleted while a step has it donated."""
     with Session(single) as session, ThreadPoolExecutor(3) as pool:
         session.step(tiny_run.picture(0, SIZE)[0])
-        asked = [pool.submit(session.remembered) for _ in range(40)]
+        queries = [pool.submit(session.remembered) for _ in range(40)]
         played = [
             pool.submit(session.step, tiny_run.picture(i % 8, SIZE, i)[0])
             for i in range(1, 40)
         ]
         assert {job.result().status for job in played} == {"ok"}
-        assert all(job.result().global_ for job in asked)
+        assert all(job.result().global_ for job in queries)
         assert session.stats()["frames"] == 40
 
 
-def test_a_network_without_memory_remembers_nothing(single):
-    """Its program has both memories all the same, and says what would be admitted."""
+def test_a_network_without_memory_stores_nothing(single):
+    """Its program still has both memories, and reports what would be admitted."""
     parts = single.interface, single.init_memory, single._call
     program = Program(*parts, memories=Memories(False, False))
     assert single.memories == (True, True)
@@ -234,13 +238,13 @@ def watch(single, frames):
     """A session over many frames: compilations, growth of live arrays and of RSS."""
     events = []
 
-    def heard(name, seconds, **_):
+    def on_event(name, seconds, **_):
         if name == COMPILED:
             events.append(seconds)
 
     with Session(single) as session:
         played(session, range(20))
-        jax.monitoring.register_event_duration_secs_listener(heard)
+        jax.monitoring.register_event_duration_secs_listener(on_event)
         try:
             gc.collect()
             arrays, resident = len(jax.live_arrays()), resident_bytes()
@@ -251,7 +255,7 @@ def watch(single, frames):
             gc.collect()
             grown = len(jax.live_arrays()) - arrays, resident_bytes() - resident
         finally:
-            jax.monitoring.unregister_event_duration_listener(heard)
+            jax.monitoring.unregister_event_duration_listener(on_event)
         return session.stats(), events, *grown
 
 
@@ -260,7 +264,7 @@ def resident_bytes():
         return int(file.read().split()[1]) * 4096
 
 
-def test_three_hundred_frames_compile_nothing_and_keep_nothing(single):
+def test_three_hundred_frames_do_not_recompile_or_leak(single):
     stats, compiled, arrays, _ = watch(single, 300)
     assert compiled == [] and arrays == 0
     assert stats["frames"] == stats["latency"]["steps"] == 320
@@ -291,10 +295,10 @@ def body_of(artifact):
 def test_exported_step_passes_the_gate(network, artifact):
     program = load_artifact(artifact)
     names = [leaf["name"] for leaf in body_of(artifact)["memory"]]
-    found = compare(*network, program, names)
-    assert found.passed(), found
-    assert found.frames == 64 and found.resets == 1 and found.wraps > 8
-    assert found.admitted == 64
+    result = compare(*network, program, names)
+    assert result.passed(), result
+    assert result.frames == 64 and result.resets == 1 and result.wraps > 8
+    assert result.admitted == 64
 
 
 def test_gate_refuses_another_network(network, single, monkeypatch):
@@ -302,19 +306,19 @@ def test_gate_refuses_another_network(network, single, monkeypatch):
     model, variables = network
     other = jax.tree.map(lambda x: x * 1.01, variables)
     memory = jax.eval_shape(single.init_memory, KEY0)
-    found = compare(model, other, single, leaf_names(memory))
-    assert found.frames == 8 and found.resets == 1 and found.wraps > 0
-    assert found.state_error > parity.RELATIVE and not found.passed()
+    result = compare(model, other, single, leaf_names(memory))
+    assert result.frames == 8 and result.resets == 1 and result.wraps > 0
+    assert result.state_error > parity.RELATIVE and not result.passed()
 
 
 def test_session_of_an_artifact_is_the_same(single, artifact):
     with Session.from_artifact(artifact) as exported, Session(single) as compiled:
-        for got, wanted in zip(
+        for actual, expected in zip(
             played(exported, range(10)), played(compiled, range(10)), strict=True
         ):
-            assert (got[0] != wanted[0]).mean() < 1e-2
-            np.testing.assert_allclose(got[1:3], wanted[1:3], rtol=1e-3)
-            assert got[3] == wanted[3]
+            assert (actual[0] != expected[0]).mean() < 1e-2
+            np.testing.assert_allclose(actual[1:3], expected[1:3], rtol=1e-3)
+            assert actual[3] == expected[3]
 
 
 def test_thresholds_of_an_artifact_are_fixed(artifact):
@@ -326,7 +330,7 @@ def test_thresholds_of_an_artifact_are_fixed(artifact):
             session.remembered()
 
 
-def test_artifact_is_for_cpu_and_cuda_and_tells_nothing_of_this_machine(artifact):
+def test_artifact_is_for_cpu_and_cuda_and_does_not_describe_this_machine(artifact):
     body = body_of(artifact)
     assert body["platforms"] == ["cpu", "cuda"]
     assert body["kept"] == list(range(len(body["inputs"])))
@@ -353,7 +357,7 @@ def test_damaged_artifact_is_refused(artifact, tmp_path, where):
 
 
 def resealed(artifact, folder, change):
-    """A copy whose description was changed and whose checksum is right again."""
+    """A copy with a changed description and a valid checksum."""
     content = artifact.read_bytes()
     body = body_of(artifact)
     content = change(bytearray(content), body) or content
@@ -367,7 +371,7 @@ def resealed(artifact, folder, change):
 
 
 def wider(content, body):
-    """More slots than the program has, everywhere in the description."""
+    """A description with more slots than the program has."""
     for part in ("memory", "inputs", "outputs"):
         for tensor in body[part]:
             if tensor["name"].startswith(".global_") and len(tensor["shape"]) > 1:
@@ -385,7 +389,7 @@ def scrambled(content, body):
 
 
 @pytest.mark.parametrize("change", [wider, cut, scrambled])
-def test_resealed_damage_is_one_line(artifact, tmp_path, change):
+def test_damage_with_a_valid_checksum_is_one_error_line(artifact, tmp_path, change):
     path = resealed(artifact, tmp_path, change)
     with pytest.raises(ArtifactError, match="model.jax: cannot be opened") as caught:
         load_artifact(path)

@@ -1,4 +1,4 @@
-"""What cameras do, and what a session makes of it: no network is needed for that."""
+"""How a session handles faults of cameras; no network is needed."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ FRAMES = RNG.integers(0, 256, (40, *SIZE, 3), np.uint8)
 
 
 class Recorder:
-    """A program that remembers how many frames it took since it forgot them."""
+    """A program whose memory counts the frames since the last reset."""
 
     def __init__(self, seconds=0.0):
         self.resets = []
@@ -37,7 +37,7 @@ class Recorder:
 
     def session(self, **options):
         session = Session(self.program, **options)
-        self.resets.clear()  # the warm-up's
+        self.resets.clear()  # the frames of the warm-up
         return session
 
 
@@ -57,7 +57,7 @@ def refused(kind):
 @pytest.mark.parametrize(
     "kind", ["size", "channels", "gray", "dtype", "nan", "none", "list"]
 )
-def test_what_is_no_frame_of_the_stream_is_refused(kind):
+def test_invalid_frames_are_refused(kind):
     recorder = Recorder()
     session = recorder.session(policy=Policy(other_sizes="refuse"))
     assert session.step(FRAMES[0]).status == "ok"
@@ -65,7 +65,7 @@ def test_what_is_no_frame_of_the_stream_is_refused(kind):
     assert result.status == "refused" and "must be" in result.reason
     assert result.labels is None and not result.admitted
     assert session.step(FRAMES[1]).status == "ok"
-    assert len(recorder.resets) == 2, "the program never saw it"
+    assert len(recorder.resets) == 2, "a refused frame must not reach the program"
     assert session.stats()["refused"] == 1 and session.stats()["frames"] == 3
 
 
@@ -84,7 +84,7 @@ def test_blank_frames_are_never_remembered(position, level):
     assert sum(r.status == "ok" for r in results) == len(recorder.resets) == 5
 
 
-def test_frozen_picture_is_not_shown_as_new():
+def test_frozen_frames_are_not_reported_as_new():
     session = Recorder().session()
     statuses = [session.step(FRAMES[i]).status for i in (0, 0, 0, 1, 0)]
     assert statuses == ["ok", "frozen", "frozen", "ok", "ok"]
@@ -133,7 +133,7 @@ def test_scene_cut_resets_by_policy():
     assert session.stats()["scene_cuts"] == 1
 
 
-def test_reset_on_request_waits_for_a_frame_that_is_used():
+def test_requested_reset_waits_for_a_usable_frame():
     recorder = Recorder()
     session = recorder.session()
     session.step(FRAMES[0])
@@ -141,11 +141,13 @@ def test_reset_on_request_waits_for_a_frame_that_is_used():
     session.step(np.zeros_like(FRAMES[0]))
     session.step(FRAMES[1])
     session.reset()
-    assert session.step(FRAMES[1]).status == "ok", "the first of a new video"
+    assert session.step(FRAMES[1]).status == "ok", (
+        "the frame must be the first of a new video"
+    )
     assert recorder.resets == [2, 1, 2]
 
 
-def test_output_that_is_not_finite_is_withheld():
+def test_non_finite_output_is_withheld():
     recorder = Recorder()
     session = recorder.session()
     recorder.confidence = float("nan")
@@ -156,7 +158,7 @@ def test_output_that_is_not_finite_is_withheld():
     assert session.stats()["suspect"] == 1
 
 
-def test_a_clock_that_every_frame_disagrees_with_is_rebased():
+def test_clock_is_rebased_after_one_wrong_timestamp():
     session = Recorder().session(policy=Policy(period=0.04, max_gap=1.0))
     times = [0.04 * i for i in range(40)]
     times[10] = 1e9
@@ -164,10 +166,12 @@ def test_a_clock_that_every_frame_disagrees_with_is_rebased():
     assert statuses == ["ok"] * 11 + ["late"] * 2 + ["ok"] * 27
     stats = session.stats()
     assert stats["clock_rebased"] == 1 and stats["late"] == 2
-    assert stats["lost"] == 0, "what the wrong timestamp counted is taken back"
+    assert stats["lost"] == 0, (
+        "gaps counted because of the wrong timestamp must be removed"
+    )
 
 
-def test_a_clock_set_back_goes_on_and_one_late_frame_stays_late():
+def test_clock_set_back_is_rebased_and_a_single_late_frame_is_not():
     session = Recorder().session()
     times = [5.0, 5.1, 1.0, 1.1, 1.2, 1.3, 1.25, 1.4]
     statuses = [session.step(FRAMES[i], t).status for i, t in enumerate(times)]
@@ -189,20 +193,20 @@ def test_a_clock_set_back_goes_on_and_one_late_frame_stays_late():
         {"skip_blank": "no"},
     ],
 )
-def test_options_are_checked_when_they_are_given(wrong):
+def test_options_are_checked_on_construction(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*must be"):
         Policy(**wrong)
 
 
 @pytest.mark.parametrize("timestamp", ["12:00", float("inf"), True, [1.0], 1j])
-def test_timestamps_that_are_none_are_refused(timestamp):
+def test_invalid_timestamps_are_refused(timestamp):
     session = Recorder().session()
     result = session.step(FRAMES[0], timestamp)
     assert result.status == "refused" and "must be a finite number" in result.reason
     assert session.step(FRAMES[0], 1.0).status == "ok"
 
 
-def test_options_of_a_session_are_checked_too():
+def test_session_options_are_checked():
     with pytest.raises(ValueError, match="deadline is nan"):
         Recorder().session(deadline=float("nan"))
     with pytest.raises(ValueError, match="forget is 'window'"):
@@ -261,13 +265,13 @@ def test_missed_deadlines_are_counted():
     assert latency["max_ms"] >= 80
 
 
-def test_warm_up_is_no_latency():
+def test_warm_up_is_not_counted_as_latency():
     session = Recorder(seconds=0.05).session()
     assert session.stats()["latency"]["steps"] == 0
     assert session.stats()["latency"]["p50_ms"] is None
 
 
-def test_latency_keeps_the_last_steps_and_the_longest_of_all():
+def test_latency_covers_the_last_steps_and_the_overall_maximum():
     latency = Latency()
     latency.add(9.0)
     for _ in range(KEPT):

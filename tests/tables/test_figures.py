@@ -1,4 +1,4 @@
-"""Figures of predictions that are made up; they are also to be looked at."""
+"""Figures of synthetic predictions."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ class Network:
 
 @pytest.fixture
 def predicted(monkeypatch):
-    """Every run gives these predictions of SOURCE: one pixel column off the truth."""
+    """Every run predicts the ground truth of SOURCE, shifted by one pixel column."""
 
     def predict(network, variables, source, video):
         rng = np.random.default_rng(video)
@@ -36,7 +36,7 @@ def predicted(monkeypatch):
     return opened
 
 
-def test_figure_2_has_a_column_a_method_and_evenly_spaced_frames(predicted):
+def test_figure_2_has_a_column_per_method_and_evenly_spaced_frames(predicted):
     assert figures._evenly(SOURCE, 3) == [(0, 5), (0, 10), (1, 2)]
     image = figures.figure2([("A", Config()), ("B", Config())], 3, width=64)
     assert image.width == 4 * 64 + 3 * 8

@@ -1,4 +1,4 @@
-"""A table trains what is missing, once, and never fills a cell it has not measured."""
+"""A table trains missing cells once and leaves unmeasured cells empty."""
 
 import csv
 import dataclasses
@@ -35,28 +35,28 @@ def recipe(tmp_path):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What was asked of train.py, which writes results at once (or `status`)."""
-    asked = []
+    """Records calls of a fake train.py, which writes results or returns `status`."""
+    requests = []
 
     def run(recipe):
         config = from_json(recipe.read_text())
-        asked.append((config.name, config.data.fold, config.train.seed))
+        requests.append((config.name, config.data.fold, config.train.seed))
         if trained.status == 0:
             config.run_directory.mkdir(parents=True)
             fold, seed = config.data.fold, config.train.seed
-            found = result(fold, seed, 0.25 + fold / 8)
-            found["about"] = {"config": dataclasses.asdict(config)}
-            found["protocols"]["dmnet"] = found["protocols"]["global"]
-            write_json(config.run_directory / "results.json", found)
+            results = result(fold, seed, 0.25 + fold / 8)
+            results["about"] = {"config": dataclasses.asdict(config)}
+            results["protocols"]["dmnet"] = results["protocols"]["global"]
+            write_json(config.run_directory / "results.json", results)
         return trained.status
 
     trained.status = 0
     monkeypatch.setattr(tables, "train_process", run)
-    trained.asked = asked
+    trained.asked = requests
     return trained
 
 
-def test_cells_have_runs_of_their_own_and_train_as_long(tmp_path):
+def test_cells_have_separate_runs_and_train_equally_long(tmp_path):
     stages = (
         StageConfig("one", 3, train="single_frame"),
         StageConfig("two", 2, train="memory"),
@@ -65,9 +65,9 @@ def test_cells_have_runs_of_their_own_and_train_as_long(tmp_path):
     cells = [cell_config(config, row) for row in ROW.values()]
     assert len({cell.run_directory for cell in cells}) == len(cells)
     for cell in cells:
-        own = cell.resolved_stages
-        assert (own == stages) == (cell.model.name == "dmnet")
-        assert sum(stage.epochs for stage in own) == 5
+        resolved = cell.resolved_stages
+        assert (resolved == stages) == (cell.model.name == "dmnet")
+        assert sum(stage.epochs for stage in resolved) == 5
     base = cell_config(config, TABLES["table2a"][0])
     assert [stage.train for stage in base.resolved_stages] == ["all"]
 
@@ -93,7 +93,7 @@ def test_unknown_rows_are_named():
         chosen("table2a", ("raunet",))
 
 
-def test_what_is_finished_is_not_trained_again(tmp_path, trained):
+def test_finished_cells_are_not_trained_again(tmp_path, trained):
     row, flags = ROW["lwanet"], RunFlags(fold="all")
     cell = cell_config(recipe(tmp_path), row)
     assert tables.scores_of(cell, row, flags) == {}
@@ -131,7 +131,7 @@ def test_rows_with_memories_share_the_single_frame_stage(tmp_path, trained):
     assert parts(run, row) == (run,)
 
 
-def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
+def test_failed_training_ends_the_table(tmp_path, trained):
     row = ROW["lwanet"]
     trained.status = 2
     cell = cell_config(recipe(tmp_path), row)
@@ -139,7 +139,7 @@ def test_a_training_that_ends_otherwise_ends_the_table(tmp_path, trained):
     assert len(trained.asked) == 1
 
 
-def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch):
+def test_stop_request_is_forwarded_once(tmp_path, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text(
         "import os, signal, sys, time\n"
@@ -151,12 +151,12 @@ def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch):
     assert tables.train_process(tmp_path / "x.json") == 143
 
 
-def test_a_row_is_trained_by_the_command_that_a_wheel_has(tmp_path, capfd):
+def test_rows_are_trained_by_the_installed_command(tmp_path, capfd):
     assert tables.train_process(tmp_path / "x.json") == 2
     assert "x.json: no such config file" in capfd.readouterr().err
 
 
-def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):
+def test_unmeasured_cells_stay_empty(tmp_path, capsys):
     (tmp_path / "recipe.py").write_text(
         "from dmnet_jax.config import *\n"
         "def get_config(): return Config(name='x', data=DataConfig(size=(64, 96)))\n"
@@ -176,8 +176,8 @@ def test_cells_that_were_not_measured_stay_empty(tmp_path, capsys):
     assert "miou" not in rows[0] and rows[0]["encoder"] == "random"
 
 
-def test_mistakes_are_one_line(capsys):
-    for arguments, said in (
+def test_mistakes_are_one_error_line(capsys):
+    for arguments, message in (
         ([], "must be one of table1, table2a, table2b"),
         (["table1", "--methods", "unet"], "--methods unet: table1 has ternausnet16"),
         (["table2b", "--rounds", "-1"], "--rounds is -1"),
@@ -185,7 +185,7 @@ def test_mistakes_are_one_line(capsys):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 class OneLayer(ComparedNetwork):
@@ -198,5 +198,5 @@ def test_networks_take_turns():
     small = {"a": OneLayer(3), "b": OneLayer(4)}
     times = frame_times(small, (32, 32), 3)
     assert {name: len(taken) for name, taken in times.items()} == {"a": 3, "b": 3}
-    found = summary(np.array([1.0, 2.0, 3.0]))
-    assert (found["ms"], found["fps"], found["p50_ms"]) == (2.0, 500.0, 2.0)
+    timing = summary(np.array([1.0, 2.0, 3.0]))
+    assert (timing["ms"], timing["fps"], timing["p50_ms"]) == (2.0, 500.0, 2.0)

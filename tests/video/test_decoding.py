@@ -1,4 +1,4 @@
-"""Damaged, odd and broken-off videos: which frames are marked, and which are not."""
+"""Which frames of damaged, unusual and truncated videos are marked."""
 
 import gc
 import random
@@ -29,54 +29,56 @@ KINDS = {
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clips")
-    made = {}
+    cache = {}
 
     def clip(kind):
-        if kind not in made:
+        if kind not in cache:
             codec, suffix, settings = KINDS[kind]
             if codec not in av.codecs_available:
                 pytest.skip(f"PyAV has no {codec}")
-            made[kind] = write_video(folder / f"{kind}.{suffix}", codec, **settings)
-        return made[kind]
+            cache[kind] = write_video(folder / f"{kind}.{suffix}", codec, **settings)
+        return cache[kind]
 
     return clip
 
 
 def times(path):
-    """Of the frames that a video's packets hold, in the packets' order."""
+    """The times of the frames of a video, in packet order."""
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(video=0) if p.size]
         return [round(float(p.pts * p.time_base), 3) for p in packets]
 
 
 def read(path):
-    """By time: picture and damage."""
+    """Image and damage of each frame, by time."""
     frames = list(VideoFile(path))
     return {round(f.seconds, 3): (f.image, f.damage) for f in frames}
 
 
-def marked(found):
-    return {time for time, (_, damage) in found.items() if damage}
+def marked(decoded):
+    return {time for time, (_, damage) in decoded.items() if damage}
 
 
-def torn(found, clean):
-    return {t for t, (x, _) in found.items() if not np.array_equal(x, clean[t][0])}
+def torn(decoded, clean):
+    return {t for t, (x, _) in decoded.items() if not np.array_equal(x, clean[t][0])}
 
 
 @pytest.mark.parametrize("kind", ["h264", "mpeg2", "mpeg2-b", "mpeg4"])
-def test_of_every_damaged_packet_its_own_frame_is_marked(kind, clips, tmp_path):
+def test_frame_of_each_damaged_packet_is_marked(kind, clips, tmp_path):
     clean, missed = read(clips(kind)), []
     assert not marked(clean)
     for number, time in enumerate(times(clips(kind))):
         bad = tmp_path / f"bad{clips(kind).suffix}"
-        first = 0.3 if number else 0.5  # the first packet begins with other things
+        first = 0.3 if number else 0.5  # the first packet begins with headers
         remux(clips(kind), bad, damage_packet(number, first))
-        found = read(bad)
-        assert set(found) == set(clean), number
-        assert marked(found) <= torn(found, clean), "no clean frame is withheld"
-        if time in torn(found, clean) - marked(found):
+        decoded = read(bad)
+        assert set(decoded) == set(clean), number
+        assert marked(decoded) <= torn(decoded, clean), (
+            "an undamaged frame must not be marked"
+        )
+        if time in torn(decoded, clean) - marked(decoded):
             missed.append(number)
-    # A few damaged bytes at a packet's end may code a picture, if another one.
+    # A few damaged bytes at the end of a packet may decode to another valid image.
     assert len(missed) <= (2 if kind == "h264" else 0)
 
 
@@ -93,10 +95,10 @@ def test_hevc_marks_what_its_decoder_only_logs(clips, tmp_path):
     clean, right = read(clips("hevc")), 0
     for number, time in enumerate(times(clips("hevc"))):
         bad = remux(clips("hevc"), tmp_path / "bad.mp4", damage_packet(number, 0.3))
-        found = read(bad)
-        assert marked(found) <= torn(found, clean)
-        right += time in marked(found) or time not in found
-    # Its entropy coder takes many damaged bytes for good ones.
+        decoded = read(bad)
+        assert marked(decoded) <= torn(decoded, clean)
+        right += time in marked(decoded) or time not in decoded
+    # Its entropy decoder accepts many damaged bytes as valid.
     assert right >= len(clean) / 3
     assert av.logging.get_level() is None and av.logging.get_skip_repeated()
 
@@ -120,9 +122,9 @@ def test_frames_that_miss_a_reference_are_marked(clips, tmp_path):
         tmp_path / "missing.mp4",
         lambda index, content: None if index == 1 else content,
     )
-    found = read(path)
-    assert len(found) == len(clean) - 1 and marked(found)
-    assert marked(found) == torn(found, clean)
+    decoded = read(path)
+    assert len(decoded) == len(clean) - 1 and marked(decoded)
+    assert marked(decoded) == torn(decoded, clean)
 
 
 def segment(marker, length, body=b""):
@@ -154,49 +156,53 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("remark", HARMLESS)
-def test_remarks_withhold_nothing(remark, clips, tmp_path):
+def test_decoder_remarks_do_not_mark_frames(remark, clips, tmp_path):
     kind, change = HARMLESS[remark]
     clean = read(clips(kind))
     path = tmp_path / f"odd.{KINDS[kind][1]}"
-    found = read(remux(clips(kind), path, lambda _, x: change(x)))
-    assert set(found) == set(clean) and not marked(found) and not torn(found, clean)
+    decoded = read(remux(clips(kind), path, lambda _, x: change(x)))
+    assert (
+        set(decoded) == set(clean) and not marked(decoded) and not torn(decoded, clean)
+    )
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc"])
-def test_a_refused_packet_is_left_out_and_counted(kind, clips, tmp_path):
+def test_rejected_packet_is_skipped_and_counted(kind, clips, tmp_path):
     path = tmp_path / f"cut.{KINDS[kind][1]}"
     remux(clips(kind), path, lambda index, x: x[: len(x) // 2] if index == 5 else x)
     source = VideoFile(path)
     assert len(list(source)) == len(times(clips(kind))) - 1
     assert source.faults == {"undecodable": 1, "clock_jumps": 0}
-    assert len(list(source)) and source.faults["undecodable"] == 1, "of one reading"
+    assert len(list(source)) and source.faults["undecodable"] == 1, (
+        "counts must start again with each reading"
+    )
 
 
-def test_videos_read_side_by_side_do_not_hear_each_other(clips, tmp_path):
+def test_decoder_logs_of_parallel_videos_are_separate(clips, tmp_path):
     noisy = remux(
         clips("mjpeg"),
         tmp_path / "noisy.avi",
         lambda _, x: x[:2] + segment(0xE4, 0) + x[2:],
     )
     bad = remux(clips("hevc"), tmp_path / "bad.mp4", damage_packet(3, 0.3))
-    wanted = {path: marked(read(path)) for path in (noisy, bad, clips("h264"))}
-    found = []
+    expected = {path: marked(read(path)) for path in (noisy, bad, clips("h264"))}
+    decoded = []
     threads = [
-        threading.Thread(target=lambda p=path: found.append((p, marked(read(p)))))
-        for path in [*wanted] * 3
+        threading.Thread(target=lambda p=path: decoded.append((p, marked(read(p)))))
+        for path in [*expected] * 3
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 9 and all(damaged == wanted[p] for p, damaged in found)
-    assert not wanted[noisy] and not wanted[clips("h264")]
+    assert len(decoded) == 9 and all(damaged == expected[p] for p, damaged in decoded)
+    assert not expected[noisy] and not expected[clips("h264")]
 
 
 @pytest.mark.parametrize("kind", ["mpeg2", "mjpeg"])
-def test_a_video_that_was_cut_short_says_so(kind, tmp_path):
+def test_truncated_video_is_reported(kind, tmp_path):
     codec, suffix, settings = KINDS[kind]
-    # An MP4 whose end is missing is refused when it is opened: its index is there.
+    # A truncated MP4 is refused on opening, because its index is at the end.
     whole = write_video(tmp_path / f"whole.{suffix}", codec, 60, **settings)
     cut = tmp_path / f"cut.{suffix}"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -222,7 +228,7 @@ def test_a_clock_that_jumps_is_bridged(parts, clips, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("turn", "wanted"),
+    ("turn", "expected"),
     [
         ({"degrees": 90}, lambda x: np.rot90(x, 1)),
         ({"degrees": 180}, lambda x: np.rot90(x, 2)),
@@ -231,15 +237,15 @@ def test_a_clock_that_jumps_is_bridged(parts, clips, tmp_path):
         ({"degrees": 90, "hflip": True}, lambda x: x.transpose(1, 0, 2)[::-1, ::-1]),
     ],
 )
-def test_frames_are_as_they_are_to_be_shown(turn, wanted, clips, tmp_path):
+def test_frames_are_rotated_for_display(turn, expected, clips, tmp_path):
     path = remux(clips("h264"), tmp_path / "turned.mp4", turn=turn)
     stored = next(iter(VideoFile(clips("h264")))).image
-    shown = next(iter(VideoFile(path))).image
-    np.testing.assert_array_equal(shown, wanted(stored))
+    displayed = next(iter(VideoFile(path))).image
+    np.testing.assert_array_equal(displayed, expected(stored))
 
 
 @pytest.mark.parametrize("rotation", [0, 90, -90, -180, 45])
-def test_a_turn_beside_side_data_that_pyav_does_not_know(rotation):
+def test_rotation_beside_side_data_unknown_to_pyav(rotation):
     class Frame:
         def __init__(self):
             self.rotation = rotation
@@ -249,24 +255,24 @@ def test_a_turn_beside_side_data_that_pyav_does_not_know(rotation):
             raise ValueError("55 is not a valid Type")
 
     image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    wanted = image if rotation == 45 else np.rot90(image, rotation // 90)
-    np.testing.assert_array_equal(Display().upright(Frame(), image), wanted)
+    expected = image if rotation == 45 else np.rot90(image, rotation // 90)
+    np.testing.assert_array_equal(Display().upright(Frame(), image), expected)
 
 
 @pytest.mark.parametrize("kind", ["h264", "hevc", "mjpeg"])
 def test_frames_are_freed_as_they_are_read(kind, clips):
-    """Not when the garbage collector comes, which may be hundreds of frames later."""
+    """Frames do not wait for the garbage collector, hundreds of frames later."""
 
-    def held():
+    def count_alive():
         return sum(type(x).__name__ == "VideoFrame" for x in gc.get_objects())
 
     gc.collect()
     gc.disable()
     try:
-        before = held()
+        before = count_alive()
         for _ in VideoFile(clips(kind)):
             pass
-        assert held() - before <= 2
+        assert count_alive() - before <= 2
     finally:
         gc.enable()
 
@@ -284,17 +290,15 @@ def test_frames_are_freed_as_they_are_read(kind, clips):
         ("huffyuv", "a.avi", {"pix_fmt": "yuv422p"}),
     ],
 )
-def test_whole_videos_of_other_kinds_are_as_ffmpeg_decodes_them(
-    codec, name, settings, tmp_path
-):
+def test_intact_videos_of_other_codecs_equal_ffmpeg(codec, name, settings, tmp_path):
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
     path = write_video(tmp_path / name, codec, 8, **settings)
     with av.open(str(path)) as container:
-        wanted = [x.to_ndarray(format="rgb24") for x in container.decode(video=0)]
-    found = list(VideoFile(path))
-    assert not any(frame.damage for frame in found)
-    np.testing.assert_array_equal([frame.image for frame in found], wanted)
+        expected = [x.to_ndarray(format="rgb24") for x in container.decode(video=0)]
+    decoded = list(VideoFile(path))
+    assert not any(frame.damage for frame in decoded)
+    np.testing.assert_array_equal([frame.image for frame in decoded], expected)
 
 
 def test_names_that_look_like_addresses(clips, tmp_path, monkeypatch):
@@ -306,15 +310,15 @@ def test_names_that_look_like_addresses(clips, tmp_path, monkeypatch):
         assert len(list(open_source(name))) == 16
 
 
-def test_a_strip_of_a_video_is_refused_before_it_is_decoded(tmp_path):
+def test_video_of_extreme_aspect_is_refused_before_decoding(tmp_path):
     path = write_video(tmp_path / "strip.mp4", "mpeg4", 1, size=(16, 512))
     with pytest.raises(SourceError, match="strip.mp4: 512x16 .*longer side"):
         VideoFile(path)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_random_damage_is_marked_or_one_error(kind, clips, tmp_path):
-    """Bytes changed, left out or put in, wherever they are in the file."""
+def test_random_damage_is_marked_or_raises_one_error(kind, clips, tmp_path):
+    """Bytes are changed, removed or inserted anywhere in the file."""
     rng, whole = random.Random(0), clips(kind).read_bytes()
     path = tmp_path / f"bad{clips(kind).suffix}"
     for _ in range(12):

@@ -25,7 +25,7 @@ def make_frame(size=(40, 60)):
 
 
 @pytest.mark.parametrize("outline", [True, False])
-def test_overlay_paints_regions_and_nothing_else(outline):
+def test_overlay_paints_only_regions(outline):
     image, label = make_frame()
     before = image.copy()
     painted = overlay(image, label, alpha=0.3, outline=outline)
@@ -40,8 +40,8 @@ def test_overlay_paints_regions_and_nothing_else(outline):
         around = label[max(y - 1, 0) : y + 2, x], label[y, max(x - 1, 0) : x + 2]
         rim = outline and any((part != label[place]).any() for part in around)
         color = np.array(PALETTE[label[place]], float)
-        want = color if rim else np.rint(0.7 * image[place] + 0.3 * color)
-        np.testing.assert_array_equal(painted[place], want)
+        expected = color if rim else np.rint(0.7 * image[place] + 0.3 * color)
+        np.testing.assert_array_equal(painted[place], expected)
 
 
 def test_overlay_extremes():
@@ -53,11 +53,11 @@ def test_overlay_extremes():
     large, regions = (np.repeat(np.repeat(a, 24, 0), 24, 1) for a in (image, label))
     outlined = overlay(large, regions, alpha=0)
     changed = (outlined != large).any(-1)
-    # Two pixels at 960 lines: the line stays visible when the picture is shrunk.
+    # Two pixels at 960 lines: the outline stays visible when the image is reduced.
     assert changed[400, 121] and not changed[400, 124] and not changed[400, 119]
 
 
-def test_overlay_mistakes_are_told():
+def test_overlay_mistakes_are_reported():
     image, label = make_frame()
     with pytest.raises(ValueError, match="must be uint8"):
         overlay(image[..., 0], label)
@@ -71,8 +71,8 @@ def test_overlay_mistakes_are_told():
         legend(["class"] * 13)
 
 
-def test_palette_tells_classes_apart_without_hue():
-    # Seven instrument types by a protanope's and a deuteranope's view (Viénot et al.,
+def test_palette_is_distinguishable_without_hue():
+    # Seven instrument types as seen with protanopia and deuteranopia (Viénot et al.,
     # 1999: linear RGB with red and green mixed to one channel).
     linear = (np.array(PALETTE[:8], float) / 255) ** 2.2
     views = {
@@ -80,8 +80,8 @@ def test_palette_tells_classes_apart_without_hue():
         "deutan": np.array([[0.29, 0.71, 0], [0.29, 0.71, 0], [-0.021, 0.021, 1]]),
     }
     for view in views.values():
-        seen = np.clip(linear @ view.T, 0, 1) ** (1 / 2.2)
-        for one, other in itertools.combinations(seen, 2):
+        simulated = np.clip(linear @ view.T, 0, 1) ** (1 / 2.2)
+        for one, other in itertools.combinations(simulated, 2):
             assert np.abs(one - other).max() > 0.08
     assert len(set(PALETTE)) == len(PALETTE) == 12
 
@@ -96,7 +96,7 @@ def test_legend_shows_every_class_and_wraps():
         assert colors >= set(PALETTE[1:4]) and PALETTE[4] not in colors
 
 
-def test_panels_hold_the_frame_the_prediction_and_the_truth():
+def test_panels_show_frame_prediction_and_ground_truth():
     image, label = make_frame((120, 160))
     label[40:100, 60:150] = 3
     prediction = np.where(label == 255, 0, np.roll(label, 3, axis=1))
@@ -105,17 +105,17 @@ def test_panels_hold_the_frame_the_prediction_and_the_truth():
     top = int((corners[:, 0, 0] == image).all((1, 2, 3)).argmax())
     assert top > 0, "the title is above the frame"
     assert (sheet[top : top + 120, :160] == image).all()
-    for x, shown in ((168, prediction), (336, label)):
+    for x, displayed in ((168, prediction), (336, label)):
         panel = sheet[top : top + 120, x : x + 160]
-        same = (panel == overlay(image, shown)).all(-1)
-        assert same[(shown == 0) | (shown == 255)].mean() > 0.98
-        # The rest is the number of a class, which is on its own region.
+        same = (panel == overlay(image, displayed)).all(-1)
+        assert same[(displayed == 0) | (displayed == 255)].mean() > 0.98
+        # The rest are the class numbers drawn on the regions.
         assert 0 < (~same).sum() < 600
     alone = side_by_side(image, prediction, None, names=NAMES)
     assert alone.width == 2 * 160 + 8
 
 
-def test_contact_sheet_puts_every_picture_whole():
+def test_contact_sheet_shows_every_image_uncropped():
     rng = np.random.default_rng(1)
     sizes = [[(4, 6), (8, 5)], [(3, 9)]]
     rows = [[rng.integers(0, 200, (*s, 3), np.uint8) for s in row] for row in sizes]

@@ -1,4 +1,4 @@
-"""Folders, videos and what is wrong with them; frames in real time; lost cameras."""
+"""Folders and videos, their faults, frames in real time, and lost cameras."""
 
 import itertools
 import os
@@ -53,17 +53,17 @@ def test_folder_is_read_in_natural_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "message"),
     [((), "contains no"), (("a.png", "a.jpg"), "two images are named a")],
 )
-def test_folders_that_are_no_source(tmp_path, files, told):
+def test_invalid_source_folders(tmp_path, files, message):
     for name in files:
         Image.fromarray(scene(0)).save(tmp_path / name)
-    with pytest.raises(SourceError, match=told):
+    with pytest.raises(SourceError, match=message):
         open_source(str(tmp_path))
 
 
-def test_what_is_not_there_and_what_is_no_video(tmp_path):
+def test_missing_and_unreadable_sources(tmp_path):
     with pytest.raises(SourceError, match="no such file or folder"):
         open_source(str(tmp_path / "nothing.mp4"))
     (tmp_path / "text.mp4").write_text("not a video")
@@ -71,7 +71,7 @@ def test_what_is_not_there_and_what_is_no_video(tmp_path):
         open_source(str(tmp_path / "text.mp4"))
 
 
-def test_rendered_video_is_the_same_twice():
+def test_rendered_video_is_deterministic():
     one, two = (list(Rendered((64, 96), frames=2)) for _ in range(2))
     np.testing.assert_array_equal(one[1].image, two[1].image)
     assert one[1].image.shape == (64, 96, 3)
@@ -92,7 +92,7 @@ def test_odd_sizes_are_written(tmp_path):
     assert next(iter(VideoFile(tmp_path / "odd.mp4"))).image.shape == (50, 66, 3)
 
 
-def test_damage_is_noticed(movie, tmp_path):
+def test_damage_is_detected(movie, tmp_path):
     content = bytearray(movie.read_bytes())
     rng = np.random.default_rng(0)
     for place in rng.integers(len(content) // 4, len(content), 60):
@@ -132,7 +132,7 @@ def test_video_of_a_killed_program_plays(tmp_path):
 
 
 class Flaky:
-    """A camera that gives some frames and breaks off; each time it is opened anew."""
+    """A camera that fails after some frames, again at each opening."""
 
     rate, live = 25.0, True
 
@@ -147,14 +147,16 @@ class Flaky:
         raise SourceError("device is gone")
 
 
-def test_lost_camera_is_looked_for_with_growing_waits():
+def test_lost_camera_is_reopened_with_growing_waits():
     waits = []
     frames = Reconnecting(Flaky(3, 0, 0, 2), attempts=6, wait=waits.append)
-    seen = []
+    simulated = []
     with pytest.raises(SourceError, match="gave up after 6 .* no such device"):
         for captured in frames:
-            seen.append(captured.name)
-    assert seen == [f"{index:06}" for index in range(5)], "names count on"
+            simulated.append(captured.name)
+    assert simulated == [f"{index:06}" for index in range(5)], (
+        "frame numbers must continue"
+    )
     assert waits == [0.5, 1, 2, 0.5, 1, 2, 4, 8]
     assert frames.losses == 2 and not frames.connected
 
@@ -192,9 +194,9 @@ def test_slow_network_gets_the_latest_frame_and_drops_are_counted():
         latest._stop.set()
         assert latest.captured == 100 and names[-1] == 99
         assert latest.dropped == 100 - len(names) > 20
-        latest._thread.join = lambda timeout: None  # it waits in the camera
+        latest._thread.join = lambda timeout: None  # the wait is in the camera
     assert names == sorted(names)
-    assert max(ages) < 2, "no queue that grows"
+    assert max(ages) < 2, "frames must not queue up"
 
 
 def test_video_is_played_at_its_rate_and_ends():
@@ -213,7 +215,7 @@ def test_failure_of_the_source_reaches_the_reader():
 
 
 class Failing:
-    """A source whose code fails in a way nobody thought of."""
+    """A source that raises an unexpected error."""
 
     rate, live = 25.0, True
 
@@ -223,14 +225,14 @@ class Failing:
 
 
 @pytest.mark.parametrize("reader", [Latest, Every])
-def test_unforeseen_failure_of_the_thread_is_no_end(reader):
+def test_unexpected_thread_error_is_not_the_end_of_the_stream(reader):
     with reader(Failing()) as frames:
         assert frames.next(timeout=20) is not None
         with pytest.raises(SourceError, match="ZeroDivisionError.*in the driver"):
             frames.next(timeout=20)
 
 
-def test_every_frame_comes_however_slow_the_reader():
+def test_slow_reader_of_a_file_gets_every_frame():
     with Every(Rendered((64, 96), frames=6)) as frames:
         names = []
         while (timed := frames.next(timeout=20)) is not None:
@@ -240,7 +242,7 @@ def test_every_frame_comes_however_slow_the_reader():
 
 
 class Dead:
-    """A camera that takes long to say that it is not there."""
+    """A camera that takes long to report that it is missing."""
 
     rate, live = None, True
 
@@ -256,7 +258,7 @@ def test_waiting_for_a_camera_can_be_stopped():
     assert time.monotonic() - began < 2
 
 
-def test_a_missing_camera_is_told_in_the_terminal(capsys):
+def test_missing_camera_is_reported_in_the_terminal(capsys):
     frames = Reconnecting(Flaky(), attempts=2, wait=lambda _: None)
     with pytest.raises(SourceError, match="gave up"):
         list(frames)
@@ -264,7 +266,7 @@ def test_a_missing_camera_is_told_in_the_terminal(capsys):
 
 
 class Jumpy:
-    """A recording whose clock jumps as a recorder's that was switched off."""
+    """A recording whose clock jumps, as if the recorder had been switched off."""
 
     rate, live = 100.0, False
 
@@ -281,7 +283,7 @@ def test_a_jump_of_the_clock_is_not_waited_for():
     assert latest.captured == 20 and time.monotonic() - began < 2
 
 
-def test_a_recording_behind_an_address_is_not_opened_again(movie, tmp_path):
+def test_recording_at_a_url_is_not_reopened(movie, tmp_path):
     server = ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Quiet, directory=str(movie.parent))
     )
@@ -304,11 +306,11 @@ def test_a_recording_behind_an_address_is_not_opened_again(movie, tmp_path):
 
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format, *args):
-        """Says nothing."""
+        """Suppresses the log."""
 
 
 class Endless(Quiet):
-    """Sends a video as a camera does: without saying how long it is."""
+    """Sends a video like a camera, without a length."""
 
     def do_GET(self):
         self.send_response(200)
@@ -316,14 +318,14 @@ class Endless(Quiet):
         self.wfile.write(self.server.content)
 
 
-def test_what_has_no_length_is_live_and_is_opened_again(tmp_path):
+def test_url_without_a_length_is_live_and_is_reopened(tmp_path):
     path = clips.write_video(tmp_path / "a.ts", "mpeg2video", 8)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endless)
     server.content = path.read_bytes()
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         source = open_source(f"http://127.0.0.1:{server.server_port}/stream")
-        frames = Reconnecting(source, wait=lambda _: None, told=lambda _: None)
+        frames = Reconnecting(source, wait=lambda _: None, report=lambda _: None)
         names = [frame.name for frame in itertools.islice(frames, 20)]
         assert source.live and frames.losses == 2 and names[-1] == "000019"
     finally:
@@ -331,7 +333,7 @@ def test_what_has_no_length_is_live_and_is_opened_again(tmp_path):
         server.server_close()
 
 
-def test_pictures_are_those_that_training_takes(tmp_path):
+def test_image_formats_equal_those_of_training(tmp_path):
     for index in range(3):
         Image.fromarray(scene(index)).save(tmp_path / f"{index}.jpg")
         (tmp_path / f"._{index}.jpg").write_bytes(b"\0\5\26\7 of a Mac")
@@ -342,7 +344,7 @@ def test_pictures_are_those_that_training_takes(tmp_path):
 @pytest.mark.parametrize(
     "name", ["a\nb.png", "a\x1b[31m.png", os.fsdecode(b"\xff.png")]
 )
-def test_names_that_no_terminal_may_get_are_refused(tmp_path, name):
+def test_names_with_control_characters_are_refused(tmp_path, name):
     Image.fromarray(scene(0)).save(tmp_path / "right.png")
     (tmp_path / name).write_bytes((tmp_path / "right.png").read_bytes())
     with pytest.raises(SourceError, match="the name .*; rename it"):
@@ -350,7 +352,7 @@ def test_names_that_no_terminal_may_get_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("broken", [0, 2, 5])
-def test_a_picture_that_cannot_be_read_keeps_its_place(tmp_path, broken):
+def test_unreadable_image_keeps_its_index(tmp_path, broken):
     for index in range(6):
         Image.fromarray(scene(index)).save(tmp_path / f"{index}.jpg")
     path = tmp_path / f"{broken}.jpg"
@@ -361,13 +363,13 @@ def test_a_picture_that_cannot_be_read_keeps_its_place(tmp_path, broken):
     assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
 
 
-def test_pictures_none_of_which_can_be_read(tmp_path):
+def test_folder_of_unreadable_images(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(SourceError, match="no image can be read.*a.png"):
         list(open_source(str(tmp_path)))
 
 
-def test_what_the_encoder_refuses_is_an_error_that_names_the_file(tmp_path):
+def test_encoder_error_names_the_file(tmp_path):
     with pytest.raises(WriteError, match="wide.mp4: cannot be written"):
         with VideoWriter(tmp_path / "wide.mp4", 25) as writer:
             writer.add(np.zeros((4, 20_000, 3), np.uint8), 0.0)

@@ -1,4 +1,4 @@
-"""Import of the authors' checkpoints: exact, and every array used once."""
+"""Import of the authors' checkpoints is exact and uses every array once."""
 
 import json
 from pathlib import Path
@@ -34,14 +34,14 @@ def test_imported_network_agrees_with_pytorch(name: str) -> None:
         assert difference.relative < 1e-5, difference
 
 
-def test_in_float32_the_network_agrees_up_to_its_own_rounding() -> None:
-    """As it is checked on a GPU, many of which have no products of float64."""
+def test_float32_network_agrees_up_to_rounding() -> None:
+    """The tolerance of the check on GPUs, many of which lack float64 products."""
     differences = check_authors(GOLDEN, "effla_btnlstm", "float32")
     assert all(d.relative < 1e-4 for d in differences), differences
     assert max(d.relative for d in differences) > 1e-7
 
 
-def test_every_number_is_used(state: State) -> None:
+def test_every_value_is_imported(state: State) -> None:
     """Sorted, the imported numbers are the checkpoint's."""
     variables = from_authors(state, model=model())
     del variables["thresholds"]
@@ -50,7 +50,7 @@ def test_every_number_is_used(state: State) -> None:
     np.testing.assert_array_equal(np.sort(imported), np.sort(np.concatenate(floats)))
 
 
-def test_count_of_parameters_is_the_papers(state: State) -> None:
+def test_parameter_count_equals_the_paper(state: State) -> None:
     variables = from_authors(state, model=model())
     count = sum(x.size for x in jax.tree.leaves(variables["params"]))
     # 4,095,496 with the release's 8 classes; each class is 256 * 9 + 1 of them.
@@ -72,7 +72,7 @@ def test_a_missing_array_is_named(state: State, name: str) -> None:
         from_authors({k: v for k, v in state.items() if k != name}, model=model())
 
 
-def test_a_strange_array_is_named(state: State) -> None:
+def test_unexpected_array_is_named(state: State) -> None:
     with pytest.raises(WeightsError, match="has decoder.extra.weight, which"):
         from_authors(state | {"decoder.extra.weight": np.zeros(2)}, model=model())
 

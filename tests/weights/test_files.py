@@ -63,7 +63,7 @@ def test_safetensors_round_trip(tmp_path: Path) -> None:
     assert read_metadata(path) == {"licence": "none"}
 
 
-def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+def test_changed_byte_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     write_safetensors(path, {"w": np.zeros(4, np.float32)}, {})
     content = bytearray(path.read_bytes())
@@ -101,8 +101,8 @@ def test_unknown_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
         write_safetensors(tmp_path / "none" / "w.safetensors", {}, {})
 
 
-def test_rearrange_turns_kernels() -> None:
-    """The same convolution, written in each framework's order, becomes one array."""
+def test_rearrange_transposes_kernels() -> None:
+    """The kernel of one convolution in each framework's axis order gives one array."""
     kernel = np.random.default_rng(0).normal(size=(3, 3, 5, 7)).astype(np.float32)
     depthwise = kernel[:, :, :1]
     ours = rearrange(
@@ -126,7 +126,7 @@ def test_rearrange_turns_kernels() -> None:
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("a.weight", np.nan, "nan"),
         ("a/kernel", np.inf, "inf"),
@@ -135,8 +135,8 @@ def test_rearrange_turns_kernels() -> None:
         ("batch_stats/stem_norm/var", -1.0, "variance cannot be negative"),
     ],
 )
-def test_numbers_that_no_network_has_are_refused(
-    tmp_path: Path, suffix: str, name: str, value: float, said: str
+def test_implausible_values_are_refused(
+    tmp_path: Path, suffix: str, name: str, value: float, message: str
 ) -> None:
     array = np.ones((3, 4), np.float32)
     array[1, 2] = value
@@ -145,13 +145,14 @@ def test_numbers_that_no_network_has_are_refused(
         np.savez(path, **{name: array, "good": np.ones(2, np.float32)})
     else:
         write_safetensors(path, {name: array}, {})
-    with pytest.raises(WeightsError, match=rf"w\.{suffix}: {name} contains .*{said}"):
+    pattern = rf"w\.{suffix}: {name} contains .*{message}"
+    with pytest.raises(WeightsError, match=pattern):
         read_weights(path)
     out = tmp_path / "out.safetensors"
     assert main(["convert", str(path), str(out)]) == 2 and not out.exists()
 
 
-def test_arrays_of_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_non_numeric_arrays_are_refused(tmp_path: Path) -> None:
     for array in (np.array(["text"]), np.array([1j]), np.array([0], "M8[s]")):
         np.savez(tmp_path / "w.npz", w=array)
         with pytest.raises(WeightsError, match="not numeric"):
@@ -163,7 +164,7 @@ def test_arrays_of_no_numbers_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
-def test_random_damage_ends_in_the_one_error(tmp_path: Path, suffix: str) -> None:
+def test_random_damage_raises_only_weights_error(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(0)
     whole = tmp_path / f"whole.{suffix}"
     arrays = {f"a/{i}/var": rng.random((2, 3, i + 1), np.float32) for i in range(4)}
@@ -174,7 +175,7 @@ def test_random_damage_ends_in_the_one_error(tmp_path: Path, suffix: str) -> Non
     data, bad = whole.read_bytes(), tmp_path / f"bad.{suffix}"
     for number in range(600):
         changed = bytearray(data)
-        # Half of them in the header, where a number means a size.
+        # Half of the changes are in the header, where numbers are sizes.
         most = len(data) if number % 2 else 200
         for place in rng.integers(0, most, rng.integers(1, 5)):
             changed[place] = rng.integers(256)
@@ -182,9 +183,9 @@ def test_random_damage_ends_in_the_one_error(tmp_path: Path, suffix: str) -> Non
             changed[: rng.integers(len(data))] if not number % 7 else changed
         )
         try:
-            found = read_weights(bad)
+            result = read_weights(bad)
             read_metadata(bad)
-            assert all(np.isfinite(array).all() for array in found.values())
+            assert all(np.isfinite(array).all() for array in result.values())
         except WeightsError as error:
             assert str(bad) in str(error) and "\n" not in str(error)
 

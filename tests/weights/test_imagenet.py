@@ -48,7 +48,7 @@ def _layers() -> list[tuple[int, str, tuple[int, int, int, int], int, int]]:
 
 @pytest.fixture(scope="module")
 def plain() -> list[tuple[np.ndarray, list[np.ndarray]]]:
-    """A random kernel and batch norm for each layer that Keras and torchvision have."""
+    """A random kernel and batch norm for each layer of Keras and torchvision."""
     generator = np.random.default_rng(3)
     drawn = []
     for _, _, shape, _, _ in _layers():
@@ -135,14 +135,12 @@ def _outputs(variables: dict, padding: str, epsilon: float, x: np.ndarray) -> li
         )
         return dict(state["intermediates"])
 
-    seen = run(variables)
-    return [seen[f"block{i}"]["__call__"][0] for i in range(17)]
+    outputs = run(variables)
+    return [outputs[f"block{i}"]["__call__"][0] for i in range(17)]
 
 
 @pytest.mark.parametrize("framework", ["keras", "torch"])
-def test_imported_encoder_computes_what_it_computed(
-    plain: list, framework: str
-) -> None:
+def test_imported_encoder_equals_the_original(plain: list, framework: str) -> None:
     x = np.random.default_rng(0).normal(size=(1, 32, 64, 3)).astype(np.float32)
     if framework == "keras":
         variables, epsilon = from_keras(_keras(plain)), 1e-3
@@ -169,7 +167,7 @@ def test_shipped_stem_passes_the_first_expansion_unchanged() -> None:
 
 
 def test_batch_statistics_hardly_change_the_shipped_first_expansion() -> None:
-    """Normal noise through the stem's norm has the statistics that are stored."""
+    """Normal noise after the stem's norm has the stored statistics."""
     backbone, _ = read_backbone(SHIPPED)
     norm = backbone["params"]["stem_norm"]
     stats = backbone["batch_stats"]["block0"]["expand_norm"]
@@ -246,7 +244,7 @@ def variables() -> dict:
     }
 
 
-def test_initialize_replaces_the_encoder_alone(variables: dict) -> None:
+def test_initialize_replaces_only_the_encoder(variables: dict) -> None:
     new = initialize(variables, "imagenet", encoder="keras")
     assert jax.tree.structure(new) == jax.tree.structure(variables)
     assert new["params"]["decoder"] is variables["params"]["decoder"]
@@ -278,7 +276,7 @@ def test_initialize_reads_every_kind_of_file(
     )
 
 
-def test_initialize_names_what_is_wrong(
+def test_initialize_names_the_problem(
     variables: dict, plain: list, tmp_path: Path
 ) -> None:
     with pytest.raises(WeightsError, match="of a keras encoder.*encoder='keras'"):
@@ -295,7 +293,7 @@ def test_initialize_names_what_is_wrong(
         initialize(variables, str(tmp_path / "b.npz"), encoder="keras")
 
 
-def test_shipped_weights_say_where_they_are_from() -> None:
+def test_shipped_weights_name_their_source() -> None:
     notes = read_metadata(SHIPPED)
     assert notes["encoder"] == "keras"
     assert "Keras Applications" in notes["origin"]

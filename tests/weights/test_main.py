@@ -1,4 +1,4 @@
-"""The command line: verdicts, one-line errors, and the full checks where data is."""
+"""The command line: verdicts, one-line errors, and full checks if data exists."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(("factor", "status"), [(1.0, 0), (1.001, 1)])
-def test_verdict_on_the_authors_maps(
+def test_verdict_on_the_authors_outputs(
     factor: float,
     status: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -74,7 +74,7 @@ def test_convert_keeps_an_authors_checkpoint(tmp_path: Path) -> None:
         (["convert", "README.rst", "a.safetensors"], "README.rst: no such file"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_mistakes_are_one_error_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
@@ -83,7 +83,7 @@ def test_mistakes_are_one_line(
     assert message in error
 
 
-def test_help_loads_no_jax() -> None:
+def test_help_does_not_import_jax() -> None:
     program = (
         "import sys\n"
         "from dmnet_jax.weights.__main__ import main\n"

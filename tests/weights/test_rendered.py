@@ -1,4 +1,4 @@
-"""The shipped network: it is there, opens as a run does, and finds instruments."""
+"""The shipped network exists, opens like a run, and finds instruments."""
 
 import numpy as np
 import pytest
@@ -13,17 +13,17 @@ from dmnet_jax.weights.layout import flatten
 from dmnet_jax.weights.rendered import RENDERED, read_rendered, write_rendered
 
 
-def test_it_finds_instruments_in_scenes_it_never_saw() -> None:
+def test_finds_instruments_in_unseen_scenes() -> None:
     trained = load_run(PRETRAINED)
     videos = RenderedVideos(99, 6, 1, (128, 160))
-    found = evaluation.evaluate(trained.model, trained.variables, videos)
-    instrument = found.confusion[1:, 1:].sum() / found.confusion[1:].sum()
-    assert instrument > 0.75  # of its pixels, in any part's class
-    background = found.confusion[0, 0] / found.confusion[0].sum()
+    result = evaluation.evaluate(trained.model, trained.variables, videos)
+    instrument = result.confusion[1:, 1:].sum() / result.confusion[1:].sum()
+    assert instrument > 0.75  # of the instrument pixels, in the class of any part
+    background = result.confusion[0, 0] / result.confusion[0].sum()
     assert background > 0.95
 
 
-def test_it_is_small_and_says_how_it_was_made() -> None:
+def test_file_is_small_and_describes_its_training() -> None:
     assert RENDERED.stat().st_size < 12e6
     _, about = read_rendered()
     assert about["config"]["data"]["dataset"] == "rendered"
@@ -31,11 +31,11 @@ def test_it_is_small_and_says_how_it_was_made() -> None:
     assert names == ["background", "shaft", "wrist", "claspers"]
 
 
-def test_what_is_written_is_read_back_but_for_rounding(tmp_path) -> None:
+def test_round_trip_is_exact_up_to_rounding(tmp_path) -> None:
     variables, about = read_rendered()
     write_rendered(tmp_path / "again.safetensors", variables, about, "a card")
-    again, told = read_rendered(tmp_path / "again.safetensors")
-    assert told == about
+    again, description = read_rendered(tmp_path / "again.safetensors")
+    assert description == about
     for name, array in flatten(again).items():
         np.testing.assert_array_equal(array, flatten(variables)[name])
 
@@ -63,7 +63,7 @@ def start(**model) -> dict:
     return flatten(initial_variables(models.build(config), config))
 
 
-def test_training_starts_from_all_of_it_that_fits() -> None:
+def test_training_starts_from_all_matching_arrays() -> None:
     shipped = flatten(read_rendered()[0])
     begun = start(classes=8)
     for name, array in shipped.items():

@@ -1,4 +1,4 @@
-"""The PyTorch reader: what it reads, and all that it refuses."""
+"""The PyTorch reader: supported content, and everything that it refuses."""
 
 import ast
 import struct
@@ -44,7 +44,7 @@ def tensor(
     stride: tuple[int, ...],
     offset: int = 0,
 ) -> bytes:
-    """The instructions torch.save writes for one tensor."""
+    """The pickle instructions that torch.save writes for one tensor."""
     arguments = storage(kind, key, count) + number(offset)
     arguments += numbers(size) + numbers(stride) + b"\x89"
     arguments += name("collections", "OrderedDict") + b")R"
@@ -193,7 +193,7 @@ def test_refuses(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [file.name for file in tmp_path.iterdir()] == ["bad.pth"]
 
 
-def test_refuses_a_small_graph_with_an_endless_text(tmp_path: Path) -> None:
+def test_refuses_a_small_graph_with_an_exponential_repr(tmp_path: Path) -> None:
     body = b"]q\x00"
     for slot in range(1, 60):
         body += b"](" + b"h" + bytes([slot - 1]) + b"h" + bytes([slot - 1]) + b"e"
@@ -270,7 +270,7 @@ def test_refuses_every_truncation(tmp_path: Path) -> None:
             run(program(ONE)[:length], lambda kind, key, count: SIX)
 
 
-def test_survives_any_changed_byte() -> None:
+def test_any_changed_byte_is_refused_or_gives_plain_values() -> None:
     """A changed program is refused or gives plain values, and never anything else."""
     original = program(ONE)
     for position in range(len(original)):
@@ -290,7 +290,7 @@ def test_refuses_files_before_pytorch_1_6(tmp_path: Path) -> None:
         read_torch(path)
 
 
-def test_refuses_what_is_no_state_dict(tmp_path: Path) -> None:
+def test_refuses_content_that_is_not_a_state_dict(tmp_path: Path) -> None:
     body = b"}(" + text("epoch") + b"K\x05u"
     with pytest.raises(WeightsError, match="'epoch' is not a named tensor"):
         read_torch(archive(tmp_path / "a.pth", body, {}))
@@ -298,7 +298,7 @@ def test_refuses_what_is_no_state_dict(tmp_path: Path) -> None:
         read_torch(tmp_path / "missing.pth")
 
 
-def test_no_file_of_the_project_imports_an_unpickler() -> None:
+def test_no_project_file_imports_an_unpickler() -> None:
     forbidden = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib"}
     files = [
         *ROOT.glob("dmnet_jax/**/*.py"),

@@ -1,4 +1,4 @@
-"""Torchvision's classifiers find their way into the compared networks' encoders."""
+"""Weights of torchvision classifiers in the encoders of the compared networks."""
 
 import logging
 
@@ -20,7 +20,7 @@ from dmnet_jax.weights.torchvision import resnet_table, vgg_table
 
 
 def blank(model):
-    """Zeros in place of a network's variables."""
+    """The variables of a network, all zero."""
     key = jax.random.key(0)
     memory = model.init_memory(1, (64, 64), key)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
@@ -58,7 +58,7 @@ def build(name):
         ("td2_psp18", resnet_table(resnet.RESNET18), ("branch_1",)),
     ],
 )
-def test_every_array_arrives(tmp_path, name, table, at):
+def test_every_array_is_imported(tmp_path, name, table, at):
     pytest.importorskip("cv2")
     variables = blank(build(name))
     encoder = {}
@@ -67,11 +67,11 @@ def test_every_array_arrives(tmp_path, name, table, at):
             tree = tree[step]
         encoder[kind] = tree.get("backbone", {})
     state = classifier(table, encoder, tmp_path / "weights.safetensors")
-    found = initialize(
+    result = initialize(
         variables, str(tmp_path / "weights.safetensors"), encoder="torch"
     )
     flat = {}
-    for kind, tree in found.items():
+    for kind, tree in result.items():
         for step in at:
             tree = tree[step]
         flat |= {f"{kind}/{n}": a for n, a in flatten(tree.get("backbone", {})).items()}
@@ -105,17 +105,17 @@ def test_another_network_is_refused(tmp_path):
 
 def test_lwanet_starts_from_the_shipped_encoder_but_for_its_first_expansion():
     variables = blank(LWANet(3))
-    found = initialize(variables, "imagenet", encoder="keras")
+    result = initialize(variables, "imagenet", encoder="keras")
     shipped, _ = read_backbone(SHIPPED)
     expected = {n: a for n, a in flatten(shipped).items() if "block0/expand" not in n}
-    own = {kind: tree["backbone"] for kind, tree in found.items()}
-    assert flatten(own).keys() == expected.keys()
+    backbone = {kind: tree["backbone"] for kind, tree in result.items()}
+    assert flatten(backbone).keys() == expected.keys()
     np.testing.assert_array_equal(
-        own["params"]["stem"]["kernel"], expected["params/stem/kernel"]
+        backbone["params"]["stem"]["kernel"], expected["params/stem/kernel"]
     )
 
 
-def test_an_encoder_without_weights_says_so(caplog):
+def test_encoder_without_weights_is_logged(caplog):
     config = Config(
         model=ModelConfig(name="lwanet"), optim=OptimConfig(), data=DataConfig()
     )

@@ -40,36 +40,36 @@ def frames(n=4, size=(8, 12), places=(2, 3)):
 
 
 def rolled(update):
-    state, found = None, []
-    for seen in frames():
-        state, scores = update(state, seen)
-        found.append(np.asarray(scores))
-    return found
+    state, result = None, []
+    for frame in frames():
+        state, scores = update(state, frame)
+        result.append(np.asarray(scores))
+    return result
 
 
 def test_holding_repeats_what_was_predicted_before():
-    logits = [np.asarray(seen.logits) for seen in frames()]
-    for found, wanted in zip(rolled(hold), [0, 0, 1, 2], strict=True):
-        np.testing.assert_array_equal(found, logits[wanted])
+    logits = [np.asarray(frame.logits) for frame in frames()]
+    for result, expected in zip(rolled(hold), [0, 0, 1, 2], strict=True):
+        np.testing.assert_array_equal(result, logits[expected])
     # Frames 1 and 2 are corrupted.
-    for found, wanted in zip(rolled(hold_clean), [0, 0, 0, 3], strict=True):
-        np.testing.assert_array_equal(found, logits[wanted])
+    for result, expected in zip(rolled(hold_clean), [0, 0, 0, 3], strict=True):
+        np.testing.assert_array_equal(result, logits[expected])
 
 
 def test_the_exponential_average_weighs_the_past():
     mean = None
-    for seen, found in zip(
-        frames(), rolled(lambda state, seen: average(0.8, state, seen)), strict=True
+    for frame, result in zip(
+        frames(), rolled(lambda state, frame: average(0.8, state, frame)), strict=True
     ):
-        now = softmax(np.asarray(seen.logits))
+        now = softmax(np.asarray(frame.logits))
         mean = now if mean is None else 0.8 * mean + 0.2 * now
-        np.testing.assert_allclose(found, mean, atol=1e-6)
+        np.testing.assert_allclose(result, mean, atol=1e-6)
 
 
 def plain_affinity(now, before):
     """[h, w, h, w]: how much of each place before is in each place now."""
     h, w = now.shape[:2]
-    found = np.zeros((h, w, h, w))
+    result = np.zeros((h, w, h, w))
     for y in range(h):
         for x in range(w):
             near = [
@@ -84,19 +84,19 @@ def plain_affinity(now, before):
                 for i, j in near
             ]
             for p, share in zip(near, softmax(np.array(scores)), strict=True):
-                found[y, x][p] = share
-    return found
+                result[y, x][p] = share
+    return result
 
 
 @pytest.mark.parametrize("weight", [None, 0.8])
 def test_the_affinity_average_is_that_of_plain_loops(weight):
     mean = before = None
     update = partial(average_along, weight)
-    for seen, found in zip(frames(), rolled(update), strict=True):
-        probabilities = softmax(np.asarray(seen.logits[0], np.float64))
+    for frame, result in zip(frames(), rolled(update), strict=True):
+        probabilities = softmax(np.asarray(frame.logits[0], np.float64))
         logarithms = np.log(probabilities)
         scores = logarithms if weight is None else probabilities
-        features = np.asarray(seen.features[0], np.float64)
+        features = np.asarray(frame.features[0], np.float64)
         if mean is not None:
             affinity = plain_affinity(features, before)
             moved = np.zeros_like(mean)
@@ -112,7 +112,7 @@ def test_the_affinity_average_is_that_of_plain_loops(weight):
                 share = entropy / np.log(3)
             scores = (1 - share) * scores + share * moved
         mean, before = scores, features
-        np.testing.assert_allclose(found[0], mean, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(result[0], mean, rtol=2e-3, atol=2e-3)
 
 
 def test_the_affinity_follows_what_moves():
@@ -128,8 +128,8 @@ def test_the_affinity_follows_what_moves():
     one = jnp.zeros_like(affinity).at[:, best].set(1)
     values = jnp.asarray(rng.normal(size=(1, 48, 56, 2)), jnp.float32)
     moved = move_along(values, one, (12, 14))
-    wanted = jnp.roll(values, (4, 8), (1, 2))
-    np.testing.assert_array_equal(moved[:, 4:, 8:], wanted[:, 4:, 8:])
+    expected = jnp.roll(values, (4, 8), (1, 2))
+    np.testing.assert_array_equal(moved[:, 4:, 8:], expected[:, 4:, 8:])
 
 
 def test_where_features_say_nothing_the_past_stays():

@@ -30,15 +30,15 @@ class Fading(VideoSegmenter):
         return {"map": jnp.zeros(shape), "frames": jnp.zeros(batch, jnp.int32)}
 
     def __call__(self, memory, frames, *, train=False):
-        before, found = memory["map"], []
+        before, result = memory["map"], []
         for t in range(frames.shape[1]):
             small = frames[:, t].astype(jnp.float32) / 255
             small = small.reshape(1, 16, 4, 16, 4, 3).mean((2, 4))
-            found.append(0.5 * small[..., ::-1] + before)
-            before = 0.5 * found[-1]
-        none = jnp.zeros((1, len(found)))
-        output = Output(jnp.stack(found, 1), none, none, none > 0)
-        return {"map": before, "frames": memory["frames"] + len(found)}, output
+            result.append(0.5 * small[..., ::-1] + before)
+            before = 0.5 * result[-1]
+        none = jnp.zeros((1, len(result)))
+        output = Output(jnp.stack(result, 1), none, none, none > 0)
+        return {"map": before, "frames": memory["frames"] + len(result)}, output
 
 
 class Alone(Fading):
@@ -60,8 +60,8 @@ PLAN = [
 
 
 def run_all(model=Fading(), source=SOURCE, plan=PLAN, **options):  # noqa: B008
-    found = run_bursts(model, {}, source, plan, **options)
-    return {(s.row, s.run, s.video, s.frame): s for s in found}
+    result = run_bursts(model, {}, source, plan, **options)
+    return {(s.row, s.run, s.video, s.frame): s for s in result}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def everything():
 
 def plain_step(memory, image):
     small = image.astype(np.float64).reshape(16, 4, 16, 4, 3).mean((1, 3)) / 255
-    shown = 0.5 * small[..., ::-1] + memory
-    return 0.5 * shown, shown
+    results = 0.5 * small[..., ::-1] + memory
+    return 0.5 * results, results
 
 
 def counted(scores, video, frame):
@@ -89,7 +89,7 @@ def memory_of(video, frames):
 
 def test_rows_are_those_of_plain_loops(everything):
     """Each video, clean and in each pass, row by row in Python."""
-    wanted = {}
+    expected = {}
     nothing = np.zeros((*SMALL, 3))
     for run, schedules in enumerate([[(), ()], *PLAN]):
         source = Corrupted(SOURCE, schedules)
@@ -103,18 +103,18 @@ def test_rows_are_those_of_plain_loops(everything):
                 elif burst.start == frame:
                     wrong[benchmark.EMPTIED] = nothing
                     wrong[benchmark.FOREIGN] = memory_of(1 - video, (14, 26)[video])
-                memory, shown = plain_step(memory, image)
+                memory, results = plain_step(memory, image)
                 repeated, single = plain_step(nothing, image)
-                held = single if before is None else before
+                mask = single if before is None else before
                 before = single
                 clean = single if burst is None else clean
                 exp = np.exp(single)
                 now = exp / exp.sum(-1, keepdims=True)
                 mean = now if mean is None else 0.6 * mean + 0.4 * now
                 scores = {
-                    benchmark.NETWORK: shown,
+                    benchmark.NETWORK: results,
                     benchmark.SINGLE: single,
-                    "last mask": held,
+                    "last mask": mask,
                     "last clean mask (told)": clean,
                     "average 0.6": mean,
                 }
@@ -124,10 +124,10 @@ def test_rows_are_those_of_plain_loops(everything):
                     scores[benchmark.CURRENT] = plain_step(repeated, image)[1]
                 if frame != 10:
                     for name, score in scores.items():
-                        wanted[name, run, video, frame] = counted(score, video, frame)
+                        expected[name, run, video, frame] = counted(score, video, frame)
     others = {benchmark.SHUFFLED, "average 0.4", "average 0.8"}
-    assert {key for key in everything if key[0] not in others} == {*wanted}
-    for key, counts in wanted.items():
+    assert {key for key in everything if key[0] not in others} == {*expected}
+    for key, counts in expected.items():
         # Rounding may turn a pixel that is undecided.
         assert np.abs(everything[key].counts - counts).max() <= 3, key
 
@@ -149,8 +149,8 @@ def test_frames_before_the_first_burst_are_those_of_the_clean_video(everything):
     for row in (benchmark.NETWORK, benchmark.SINGLE, "average 0.8"):
         for frame in range(8):
             for run in (1, 2):
-                clean, found = (everything[row, r, 0, frame] for r in (0, run))
-                np.testing.assert_array_equal(clean.counts, found.counts)
+                clean, result = (everything[row, r, 0, frame] for r in (0, run))
+                np.testing.assert_array_equal(clean.counts, result.counts)
 
 
 def test_without_controls_the_network_scores_the_same(everything):
@@ -163,21 +163,21 @@ def test_without_controls_the_network_scores_the_same(everything):
 def test_the_foreign_memory_may_be_of_other_videos(everything):
     """And without any other video there is no such row."""
     source, plan = Videos((26,), frozenset({10})), [PLAN[0][:1]]
-    found = run_all(source=source, plan=plan, controls=True)
-    assert benchmark.FOREIGN not in {key[0] for key in found}
+    result = run_all(source=source, plan=plan, controls=True)
+    assert benchmark.FOREIGN not in {key[0] for key in result}
     others = Videos((3, 14))
-    found = run_all(source=source, plan=plan, controls=True, others=others)
+    result = run_all(source=source, plan=plan, controls=True, others=others)
     key = benchmark.FOREIGN, 1, 0, 20
     memory = memory_of(0, 3)  # tiny_run draws the same first frames for all lengths
     image = np.zeros((*SIZE, 3), np.uint8)
-    wanted = counted(plain_step(memory, image)[1], 0, 20)
-    assert np.abs(found[key].counts - wanted).max() <= 3
-    assert not np.array_equal(found[key].counts, everything[key].counts)
+    expected = counted(plain_step(memory, image)[1], 0, 20)
+    assert np.abs(result[key].counts - expected).max() <= 3
+    assert not np.array_equal(result[key].counts, everything[key].counts)
 
 
 def test_a_network_without_memory_is_the_single_frame(everything):
-    found = run_all(Alone(), controls=True)
-    assert {key[0] for key in found} == {
+    result = run_all(Alone(), controls=True)
+    assert {key[0] for key in result} == {
         benchmark.NETWORK,
         "last mask",
         "last clean mask (told)",
@@ -185,7 +185,7 @@ def test_a_network_without_memory_is_the_single_frame(everything):
         "average 0.6",
         "average 0.8",
     }
-    for key, scored in found.items():
+    for key, scored in result.items():
         if key[0] == benchmark.NETWORK:
             single = everything[benchmark.SINGLE, *key[1:]]
             np.testing.assert_array_equal(scored.counts, single.counts)
@@ -202,17 +202,17 @@ def test_shuffling_moves_places_and_keeps_the_rest():
         "count": jnp.arange(120).reshape(1, 2, 3, 4, 5),
         "key": key[None],
     }
-    found = shuffled(memory, jax.random.key(1))
+    result = shuffled(memory, jax.random.key(1))
     for name in ("rows", "count"):
-        np.testing.assert_array_equal(found[name], memory[name])
-    assert found["key"] == memory["key"]
+        np.testing.assert_array_equal(result[name], memory[name])
+    assert result["key"] == memory["key"]
     # One permutation of twelve places for all maps of 3x4, channels kept together.
-    flat = found["ring"].reshape(2, 12, 5)
+    flat = result["ring"].reshape(2, 12, 5)
     order = (flat[0, :, 0] // 5).astype(int)
     assert sorted(order.tolist()) == list(range(12)) != order.tolist()
     np.testing.assert_array_equal(flat, maps.reshape(2, 12, 5)[:, order])
-    np.testing.assert_array_equal(found["map"], found["ring"][:, 0])
-    assert sorted(found["other"].ravel().tolist()) == list(range(24))
+    np.testing.assert_array_equal(result["map"], result["ring"][:, 0])
+    assert sorted(result["other"].ravel().tolist()) == list(range(24))
     assert is_empty({}) and not is_empty(memory)
 
 
@@ -227,11 +227,11 @@ def test_what_cannot_be_scored_is_refused():
 
 def test_the_clean_run_is_that_of_an_evaluation(everything):
     variables = {"params": {"none": np.ones(1)}}
-    wanted = evaluate(
+    expected = evaluate(
         Fading(), variables, SOURCE, scoring=Scoring(tolerance_px=1)
     ).counts
     clean = [s.counts for s in everything.values() if s[:2] == (benchmark.NETWORK, 0)]
-    assert np.abs(np.array(clean) - wanted).max() <= 3
+    assert np.abs(np.array(clean) - expected).max() <= 3
 
 
 def test_dmnets_memories_go_through_at_once():
@@ -240,10 +240,12 @@ def test_dmnets_memories_go_through_at_once():
     model, variables = network()
     roll = benchmark.Roll(model, variables, source, 0, Scoring(), controls=True)
     assert roll.has_features and not roll.forgetful
-    given = [roll.fresh, shuffled(roll.fresh, jax.random.key(0)), roll.fresh]
-    found = jax.eval_shape(lambda: roll.see(source.image(0, 0), given, repeated=True))
-    for memory in found.memories:
+    memories = [roll.fresh, shuffled(roll.fresh, jax.random.key(0)), roll.fresh]
+    result = jax.eval_shape(
+        lambda: roll.see(source.image(0, 0), memories, repeated=True)
+    )
+    for memory in result.memories:
         assert jax.tree.map(jnp.shape, memory) == jax.tree.map(jnp.shape, roll.fresh)
-    assert {logits.shape for logits in found.logits} == {(1, 16, 16, 3)}
-    assert found.repeated.shape == (1, 16, 16, 3)
-    assert found.features.shape[:3] == (1, 4, 4)
+    assert {logits.shape for logits in result.logits} == {(1, 16, 16, 3)}
+    assert result.repeated.shape == (1, 16, 16, 3)
+    assert result.features.shape[:3] == (1, 4, 4)

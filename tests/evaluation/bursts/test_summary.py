@@ -87,13 +87,13 @@ def rows():
 
 
 def test_the_best_average_is_named_and_wrong_memories_have_corrupted_frames_alone():
-    found = summarized(rows())
-    assert list(found)[0] == NETWORK
-    best = found["exponential average"]
+    result = summarized(rows())
+    assert list(result)[0] == NETWORK
+    best = result["exponential average"]
     assert best["best"] == "average 0.6" and best["corrupted"] == pytest.approx(0.7)
-    assert "clean_video" not in found[SHUFFLED]
-    assert found[SHUFFLED]["corrupted"] == found[NETWORK]["corrupted"]
-    text = tables(found)
+    assert "clean_video" not in result[SHUFFLED]
+    assert result[SHUFFLED]["corrupted"] == result[NETWORK]["corrupted"]
+    text = tables(result)
     assert "| exponential average (average 0.6) |" in text
     assert "| average 0.4" not in text
     assert text.count(f"| {SHUFFLED}") == 3
