@@ -132,7 +132,7 @@ def _live_cases(size: tuple[int, int], seconds: float) -> list[LiveCase]:
 
 
 def checks(size: tuple[int, int], folder: Path) -> dict[str, Any]:
-    """What `gpu_checks` reports, from a process of its own."""
+    """What `gpu_checks` reports, run in a separate process."""
     # Nothing is timed, and trying kernels out takes most of the compilation there.
     quick = "--xla_gpu_autotune_level=0"
     worker = Worker("jax checks", LiveCase(size), folder, xla_flags=quick)

@@ -11,7 +11,7 @@ The streaming step of DMNet from a frame in host memory to its labels there. Wit
 --peers, which needs the extra of that name, other runtimes take turns with it on the
 same frames, after their labels, scores and decisions have been seen to be the same; and
 our own export in OpenVINO, also in bfloat16 and int8, with what those cost in mIoU.
-Everything runs in a process of its own, with as many threads as this one has cores
+Everything runs in a separate process, with as many threads as this one has cores
 (`taskset` sets them) and the same allocator; where CUDA is, JAX and PyTorch use it.
 `training` measures training steps. For research use; not a medical device.
 """

@@ -13,7 +13,7 @@ from dmnet_jax import machine
 
 
 class Worker:
-    """One contestant in a process of its own; see `worker` for what it answers.
+    """One contestant in a separate process; see `worker` for its replies.
 
     Args:
         kind: a key of `worker.KINDS`.
@@ -29,7 +29,7 @@ class Worker:
     def __init__(
         self, kind: str, case: Any, folder: Path, *, xla_flags: str = ""
     ) -> None:
-        # A file of its own: several workers may start at once.
+        # A separate file: several workers may start at once.
         descriptor, name = tempfile.mkstemp(".json", "case", folder)
         path = Path(name)
         with os.fdopen(descriptor, "w") as file:

@@ -2,7 +2,7 @@
 
 Inputs are the leaves of the memory except the PRNG key, then `frames`, `active` and
 `reset`, and with a global memory `draw`: float32 [1, global_size], uniform in [0, 1),
-drawn anew for every frame, which selects what is read. Outputs are the leaves of the
+drawn again for every frame, which selects what is read. Outputs are the leaves of the
 next memory and the arrays of `streaming.program.Labeled`.
 """
 

@@ -49,7 +49,7 @@ class DualMemory(Generic[Recent, Item, Stored, State]):
 
     The memories may store something other than the item that frames are compared by:
     `recent` in the local memory and `stored` in the global one. The latest admitted
-    item therefore has a ring of its own with capacity 1. It and the global ring receive
+    item therefore has a separate ring with capacity 1. It and the global ring receive
     the same frames, so their counts are equal (until one of them falls back after
     2**23 admissions, see `RingBuffer`).
 

@@ -187,11 +187,11 @@ def _like(av: Any, codec: Any) -> Any:
 
     The parameters are copied because some codecs get them only from the container.
     """
-    twin = av.CodecContext.create(codec.codec, "r")
+    context = av.CodecContext.create(codec.codec, "r")
     for name in ("extradata", "width", "height", "bits_per_coded_sample", "codec_tag"):
-        setattr(twin, name, getattr(codec, name))
-    _set_up(av, twin)
-    return twin
+        setattr(context, name, getattr(codec, name))
+    _set_up(av, context)
+    return context
 
 
 def _damage_in(spoken: list[tuple[int, str, str]], limit: int) -> str:

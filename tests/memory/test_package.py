@@ -10,7 +10,7 @@ FOLDER = Path(memory.__file__).parent
 ALLOWED = {"collections", "dataclasses", "functools", "typing", "jax", "numpy"}
 # For type checkers; `test_import_loads_only_jax` shows it is not loaded.
 ALLOWED |= {"__future__", "jaxtyping"}
-# Constants and an alias, which have no docstring of their own.
+# Constants and an alias, which have no docstring.
 UNDOCUMENTED = {"AdmissionPolicy", "EMPTY", "KEEP", "RESET_ALL", "RESET_LOCAL"}
 
 

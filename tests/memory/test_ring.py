@@ -110,7 +110,7 @@ def test_latest_is_the_last_push_and_zeros_before_it():
         chex.assert_trees_all_equal(mem.latest(ring), item(t))
 
 
-def test_properties_look_at_trailing_axes():
+def test_properties_use_trailing_axes():
     wheres = jnp.array([[True] * T, [False] * T, [False] * (T - 3) + [True] * 3])
     with jax.numpy_rank_promotion("raise"):
         rings, _ = jitted_vmap(wheres)
@@ -122,7 +122,7 @@ def test_properties_look_at_trailing_axes():
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 4])
-def test_the_counter_falls_back_before_it_overflows(capacity):
+def test_counter_is_reduced_before_it_overflows(capacity):
     ring = mem.init({}, capacity=capacity)
     start = 2**23 // capacity * capacity - 2
     ring = dataclasses.replace(ring, count=jnp.int32(start))
@@ -135,7 +135,7 @@ def test_the_counter_falls_back_before_it_overflows(capacity):
         assert ring.stamp[(start + i) % capacity] == i
 
 
-def test_init_takes_arrays_scalars_and_shapes_alike():
+def test_init_accepts_arrays_scalars_and_shapes():
     arrays = mem.init(item(5), capacity=3)
     shapes = mem.init(jax.eval_shape(item, 5.0), capacity=3)
     chex.assert_trees_all_equal(arrays, shapes)
@@ -145,7 +145,7 @@ def test_init_takes_arrays_scalars_and_shapes_alike():
     assert numbers.slots["b"].dtype == jnp.int8
 
 
-def test_a_ring_of_nothing_still_counts_and_stamps():
+def test_ring_without_leaves_still_counts_and_stamps():
     ring = mem.init({}, capacity=2)
     for t in range(3):
         ring = mem.push(ring, {}, stamp=t)
@@ -173,7 +173,7 @@ def test_capacity_out_of_range(capacity):
         ({"a": jnp.zeros((5, 2)), "b": 0.0}, r"item\['a'\] is float32\[5, 2\].*vmap"),
     ],
 )
-def test_push_names_the_leaf_that_does_not_fit(bad, message):
+def test_push_names_the_mismatched_leaf(bad, message):
     ring = mem.init({"a": jnp.zeros(2), "b": 0.0}, capacity=2)
     with pytest.raises(ValueError, match=message):
         mem.push(ring, bad, stamp=0)
@@ -261,7 +261,7 @@ def operations(jaxpr) -> list:
     return equations
 
 
-def test_push_neither_branches_nor_selects_over_the_buffer():
+def test_push_has_no_branch_or_select_over_the_buffer():
     x = jnp.zeros((5, 7))
     ring = mem.init(x, capacity=K)
     jaxpr = jax.make_jaxpr(lambda r, x, w: mem.push(r, x, stamp=0, where=w))(

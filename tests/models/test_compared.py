@@ -45,15 +45,15 @@ SMALL = {
 WINDOW = {"TD2": 2, "TD4": 4, "TAPNet": 2}
 
 
-def some(*names):
-    """Those always; the others, which take as long, when there is time."""
+def soak_except(*names):
+    """All networks; those not in `names` are tested only with `-m soak`."""
     return [
         name if name in names else pytest.param(name, marks=pytest.mark.soak)
         for name in SMALL
     ]
 
 
-UNLIKE = some("LinkNet", "TD2", "TAPNet")
+UNLIKE = soak_except("LinkNet", "TD2", "TAPNet")
 
 
 class Small:
@@ -154,7 +154,7 @@ def test_other_sizes_are_padded_and_cropped(small, name):
     close(output.logits[:, 0], whole[:, :50, :60])
 
 
-@pytest.mark.parametrize("name", some("PAANet-style"))
+@pytest.mark.parametrize("name", soak_except("PAANet-style"))
 def test_gradients_are_finite_and_the_loss_falls_on_two_clips(small, name):
     network = small(name)
     frames, labels = video(network.window)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.io.files import WriteError
 from dmnet_jax.video.capture import Every, Latest, Reconnecting, first_frame
 from dmnet_jax.video.sources import (
     Captured,
@@ -367,15 +366,3 @@ def test_folder_of_unreadable_images(tmp_path):
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(SourceError, match="no image can be read.*a.png"):
         list(open_source(str(tmp_path)))
-
-
-def test_encoder_error_names_the_file(tmp_path):
-    with pytest.raises(WriteError, match="wide.mp4: cannot be written"):
-        with VideoWriter(tmp_path / "wide.mp4", 25) as writer:
-            writer.add(np.zeros((4, 20_000, 3), np.uint8), 0.0)
-    with pytest.raises(WriteError, match="nowhere.*cannot be written"):
-        with VideoWriter(tmp_path / "nowhere" / "a.mp4", 25) as writer:
-            writer.add(scene(0), 0.0)
-    with VideoWriter(tmp_path / "10:30.mp4", 25) as writer:
-        writer.add(scene(0), 0.0)
-    assert len(list(VideoFile(tmp_path / "10:30.mp4"))) == 1

@@ -1,4 +1,4 @@
-"""Rules that combine single frames, against plain NumPy."""
+"""Rules that combine single frames, compared with plain NumPy."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ def rolled(update):
     return result
 
 
-def test_holding_repeats_what_was_predicted_before():
+def test_hold_repeats_the_previous_prediction():
     logits = [np.asarray(frame.logits) for frame in frames()]
     for result, expected in zip(rolled(hold), [0, 0, 1, 2], strict=True):
         np.testing.assert_array_equal(result, logits[expected])
@@ -67,7 +67,7 @@ def test_the_exponential_average_weighs_the_past():
 
 
 def plain_affinity(now, before):
-    """[h, w, h, w]: how much of each place before is in each place now."""
+    """[h, w, h, w]: the weight of each previous position in each current one."""
     h, w = now.shape[:2]
     result = np.zeros((h, w, h, w))
     for y in range(h):
@@ -89,7 +89,7 @@ def plain_affinity(now, before):
 
 
 @pytest.mark.parametrize("weight", [None, 0.8])
-def test_the_affinity_average_is_that_of_plain_loops(weight):
+def test_affinity_average_equals_plain_loops(weight):
     mean = before = None
     update = partial(average_along, weight)
     for frame, result in zip(frames(), rolled(update), strict=True):
@@ -115,14 +115,14 @@ def test_the_affinity_average_is_that_of_plain_loops(weight):
         np.testing.assert_allclose(result[0], mean, rtol=2e-3, atol=2e-3)
 
 
-def test_the_affinity_follows_what_moves():
-    """A scene that moves by one place takes its predictions along."""
+def test_affinity_follows_motion():
+    """Predictions move with a scene that moves by one position."""
     rng = np.random.default_rng(1)
     before = jnp.asarray(rng.normal(size=(1, 12, 14, 32)), jnp.float32)
     affinity = local_affinity(jnp.roll(before, (1, 2), (1, 2)), before)
     assert affinity.shape == (1, WINDOW**2, 12, 14)
     np.testing.assert_allclose(affinity.sum(1), 1, atol=1e-5)
-    # One place up, two to the left.
+    # One position up, two to the left.
     best = (WINDOW // 2 - 1) * WINDOW + WINDOW // 2 - 2
     assert (affinity.argmax(1)[:, 1:, 2:] == best).all()
     one = jnp.zeros_like(affinity).at[:, best].set(1)
@@ -132,12 +132,12 @@ def test_the_affinity_follows_what_moves():
     np.testing.assert_array_equal(moved[:, 4:, 8:], expected[:, 4:, 8:])
 
 
-def test_where_features_say_nothing_the_past_stays():
+def test_past_stays_in_place_where_features_are_uniform():
     affinity = local_affinity(jnp.ones((1, 12, 14, 8)), jnp.ones((1, 12, 14, 8)))
     assert (affinity.argmax(1) == WINDOW**2 // 2).all()
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_mismatched_sizes_are_refused():
     affinity = jnp.ones((1, WINDOW**2, 3, 4)) / WINDOW**2
     with pytest.raises(ValueError, match="must be a multiple of .* 3x4"):
         move_along(jnp.zeros((1, 8, 8, 2)), affinity, (3, 4))

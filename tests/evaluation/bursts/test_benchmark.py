@@ -1,4 +1,4 @@
-"""The burst benchmark on a network that can be followed by hand."""
+"""The burst benchmark on a network simple enough to compute by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ SIZE, SMALL = (64, 64), (16, 16)
 
 
 class Fading(VideoSegmenter):
-    """Shows half of the frame and half of what it showed before."""
+    """Outputs half of the frame plus half of its previous output."""
 
     num_classes: int = 3
 
@@ -87,7 +87,7 @@ def memory_of(video, frames):
     return memory
 
 
-def test_rows_are_those_of_plain_loops(everything):
+def test_rows_equal_plain_loops(everything):
     """Each video, clean and in each pass, row by row in Python."""
     expected = {}
     nothing = np.zeros((*SMALL, 3))
@@ -128,7 +128,7 @@ def test_rows_are_those_of_plain_loops(everything):
     others = {benchmark.SHUFFLED, "average 0.4", "average 0.8"}
     assert {key for key in everything if key[0] not in others} == {*expected}
     for key, counts in expected.items():
-        # Rounding may turn a pixel that is undecided.
+        # Rounding may change pixels with equal scores.
         assert np.abs(everything[key].counts - counts).max() <= 3, key
 
 
@@ -145,7 +145,7 @@ def test_bursts_are_named_and_numbered(everything):
     assert (benchmark.SHUFFLED, 1, 0, 12) not in everything
 
 
-def test_frames_before_the_first_burst_are_those_of_the_clean_video(everything):
+def test_frames_before_the_first_burst_equal_the_clean_video(everything):
     for row in (benchmark.NETWORK, benchmark.SINGLE, "average 0.8"):
         for frame in range(8):
             for run in (1, 2):
@@ -161,7 +161,7 @@ def test_without_controls_the_network_scores_the_same(everything):
 
 
 def test_the_foreign_memory_may_be_of_other_videos(everything):
-    """And without any other video there is no such row."""
+    """Without any other video there is no such row."""
     source, plan = Videos((26,), frozenset({10})), [PLAN[0][:1]]
     result = run_all(source=source, plan=plan, controls=True)
     assert benchmark.FOREIGN not in {key[0] for key in result}
@@ -175,7 +175,7 @@ def test_the_foreign_memory_may_be_of_other_videos(everything):
     assert not np.array_equal(result[key].counts, everything[key].counts)
 
 
-def test_a_network_without_memory_is_the_single_frame(everything):
+def test_network_without_memory_equals_the_single_frame(everything):
     result = run_all(Alone(), controls=True)
     assert {key[0] for key in result} == {
         benchmark.NETWORK,
@@ -191,7 +191,7 @@ def test_a_network_without_memory_is_the_single_frame(everything):
             np.testing.assert_array_equal(scored.counts, single.counts)
 
 
-def test_shuffling_moves_places_and_keeps_the_rest():
+def test_shuffling_permutes_positions_only():
     key = jax.random.key(0)
     maps = jnp.arange(2 * 3 * 4 * 5.0).reshape(1, 2, 3, 4, 5)
     memory = {
@@ -216,7 +216,7 @@ def test_shuffling_moves_places_and_keeps_the_rest():
     assert is_empty({}) and not is_empty(memory)
 
 
-def test_what_cannot_be_scored_is_refused():
+def test_invalid_requests_are_refused():
     with pytest.raises(ValueError, match="no burst fits into videos of at most 26"):
         run_all(plan=[[(), ()]])
     unlabeled = Videos((12, 9), frozenset(range(8, 12)))
@@ -225,7 +225,7 @@ def test_what_cannot_be_scored_is_refused():
         run_all(source=unlabeled, plan=plan)
 
 
-def test_the_clean_run_is_that_of_an_evaluation(everything):
+def test_clean_run_equals_an_evaluation(everything):
     variables = {"params": {"none": np.ones(1)}}
     expected = evaluate(
         Fading(), variables, SOURCE, scoring=Scoring(tolerance_px=1)
@@ -234,7 +234,7 @@ def test_the_clean_run_is_that_of_an_evaluation(everything):
     assert np.abs(np.array(clean) - expected).max() <= 3
 
 
-def test_dmnets_memories_go_through_at_once():
+def test_several_memories_of_dmnet_are_traced_together():
     """Traced, not compiled: rings, keys and counters of several memories."""
     source = Videos((10,))
     model, variables = network()

@@ -1,4 +1,4 @@
-"""What is made of scored frames: groups, recovery, tables, files."""
+"""Summaries of scored frames: groups, recovery, tables and files."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ def one(iou, frame, *, row=NETWORK, run=1, burst=0, kind="", severity=0, positio
 
 
 def video():
-    """Ten frames: a burst of two that leaves traces, and one of one at the end."""
+    """Ten frames: a burst of two with an after-effect, and one of one at the end."""
     clean = [one(0.9, frame, run=0) for frame in range(10)]
     pass_ = [
         one(0.9, 0),
@@ -40,7 +40,7 @@ def video():
     return clean + pass_
 
 
-def test_frames_are_pooled_by_what_they_are():
+def test_frames_are_pooled_by_group():
     row = summarized(video())[NETWORK]
     assert row["corrupted"] == pytest.approx((0.2 + 0.4 + 0.6) / 3)
     assert row["corrupted_if_clean"] == pytest.approx(0.9)
@@ -61,7 +61,7 @@ def test_frames_are_pooled_by_what_they_are():
 
 def test_recovery_counts_frames_until_two_points_below_the_clean_run():
     row = summarized(video())[NETWORK]
-    # Two frames after the first burst; both that there are after the second.
+    # Two frames after the first burst; all (two) frames after the second.
     assert row["recovery_frames"] == pytest.approx(2)
     assert row["bursts_not_recovered"] == 1
     at_once = [s for s in video() if s.run == 0 or s.frame <= 2]
@@ -70,7 +70,7 @@ def test_recovery_counts_frames_until_two_points_below_the_clean_run():
     assert row["recovery_frames"] == row["bursts_not_recovered"] == 0
 
 
-def test_an_empty_frame_left_empty_is_right():
+def test_empty_frame_predicted_empty_is_correct():
     assert frame_iou(np.array([[9, 9, 9], [0, 0, 0]])) == 1
     assert frame_iou(np.array([[8, 8, 9], [0, 1, 0]])) == 0
     assert frame_iou(counts(0.3)) == pytest.approx(0.3)
@@ -86,7 +86,7 @@ def rows():
     return [*video(), *wrong, *averages]
 
 
-def test_the_best_average_is_named_and_wrong_memories_have_corrupted_frames_alone():
+def test_best_average_is_named_and_wrong_memories_score_corrupted_frames_only():
     result = summarized(rows())
     assert list(result)[0] == NETWORK
     best = result["exponential average"]
