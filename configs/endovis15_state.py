@@ -12,11 +12,10 @@ of augmentation. Smoke, blood and low light are never used in training.
 
 `--data.train clip1 clip3 --data.val clip2` tests on another clip.
 
-Measured with an earlier version of the state and of this recipe (commit 9474bce), over
-three folds and three seeds: the state raises the mean IoU of corrupted frames from
-0.504 to 0.633; that of clean frames between bursts changes from 0.800 to 0.796. The
-present version was measured only on clip 3: 0.448 to 0.620 on corrupted frames
-(docs/memory.md has all rows and the conditions; 2026-11-26).
+Measured over three folds and three seeds of the second stage, on 2 cores of an Intel
+Xeon: the state raises the mean IoU of corrupted frames from 0.504 to 0.651; that of
+clean frames between bursts changes from 0.800 to 0.799 (docs/memory.md has all rows
+and the conditions; 2026-11-27).
 """
 
 from dataclasses import replace
