@@ -39,13 +39,15 @@ def initial_variables(
     Raises:
         ValueError: the pretrained file is missing, damaged, or for another network.
     """
+    pretrained = config.model.pretrained
+    if pretrained == "rendered":
+        _check_rendered(config)
     key = jax.random.key(config.train.seed)
     memory = model.init_memory(1, (64, 64), key)
     frames = jnp.zeros((1, 1, 64, 64, 3), jnp.uint8)
     init = jax.jit(model.clone(axis_name=None).init, compiler_options=RUNS_ONCE)
     variables = init(key, memory, frames)
     variables = {"batch_stats": {}, **variables}  # VGG has no batch norm
-    pretrained = config.model.pretrained
     if pretrained == "imagenet" and not model.mobilenet:
         _log.warning(
             "%s STARTS FROM RANDOM WEIGHTS: ImageNet weights of its encoder are not "
@@ -55,7 +57,7 @@ def initial_variables(
         )
         pretrained = "none"
     if pretrained == "rendered":
-        variables = _from_rendered(variables, config)
+        variables = _copy_matching(variables, read_rendered()[0])
     else:
         variables = initialize(variables, pretrained, encoder=model.encoder)
     if teacher is not None:
@@ -87,26 +89,21 @@ def _merge(initial: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _from_rendered(initial: dict[str, Any], config: Config) -> dict[str, Any]:
-    """Replaces arrays by those of the shipped network with the same name and shape.
-
-    Memories keep their initial values, and so does a classifier for other classes. The
-    shipped prediction state is not used: on EndoVis 2015, a state that started from it
-    ended two points lower (docs/memory.md, What was measured).
-
-    Raises:
-        ValueError: the network is not a DMNet with the Keras encoder.
-    """
+def _check_rendered(config: Config) -> None:
+    """Raises ValueError for a network that cannot start from the shipped one."""
     if config.model.name != "dmnet" or config.model.encoder != "keras":
         raise ValueError(
             'model.pretrained "rendered" needs model.name "dmnet" and model.encoder '
             f'"keras", not {config.model.name!r} and {config.model.encoder!r}'
         )
-    return _copy_matching(initial, read_rendered()[0])
 
 
 def _copy_matching(initial: dict[str, Any], saved: Any) -> dict[str, Any]:
-    """Replaces arrays by saved ones of the same name and shape, except the state's."""
+    """Replaces arrays by saved ones of the same name and shape.
+
+    The prediction state keeps its initial values: on EndoVis 2015, a state that started
+    from the shipped one ended two points lower (docs/memory.md, What was measured).
+    """
     arrays = flatten(saved)
     merged: dict[str, Any] = {}
     for name, array in flatten(initial).items():

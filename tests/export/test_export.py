@@ -84,7 +84,7 @@ def test_gate_counts_scores_and_allows_bfloat16_rounding():
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        (["--format", "jax", "--dtype", "bf16"], "for --format openvino alone"),
+        (["--format", "jax", "--dtype", "bf16"], "needs --format openvino"),
         (["--format", "onnx", "--labeled", "nowhere"], "nowhere: no such folder"),
     ],
 )

@@ -277,8 +277,8 @@ def test_the_gate_counts_labels_scores_and_decisions():
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        (["--format", "onnx", "--dtype", "int8"], "for --format openvino alone"),
-        (["--calibrate", "x", "--format", "openvino"], "for --dtype int8 alone"),
+        (["--format", "onnx", "--dtype", "int8"], "needs --format openvino"),
+        (["--calibrate", "x", "--format", "openvino"], "needs --dtype int8"),
         (["--dtype", "int8", "--calibrate", "nowhere"], "nowhere: no such file"),
         (["--dtype", "int8", "--max-drop", "nan"], "--max-drop nan: must be a number"),
     ],

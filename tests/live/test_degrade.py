@@ -120,7 +120,7 @@ def pixels(address):
 
 def test_the_session_gets_and_the_page_shows_what_is_degraded(still):
     with still.engine() as engine:
-        plain = until(engine, lambda event: event["index"] >= 2)
+        plain = until(engine, lambda event: event["status"] == "ok")
         assert plain["degraded"] == "" and plain["point"][5] is False
         assert plain["degrade"] == {"kind": "none", "severity": 3}
         engine.order({"degrade": "low_light", "severity": 5})

@@ -107,11 +107,11 @@ def test_an_error_of_a_step_is_shown_too(network, monkeypatch):
 
 
 def test_the_command_ends_with_an_error_when_the_engine_does(
-    trained, monkeypatch, capsys
+    network, monkeypatch, capsys
 ):
     monkeypatch.setattr(prediction, "load_network", lambda *_: network)
     monkeypatch.setattr(sources, "open_source", lambda _: Unexpected(2, live=True))
-    monkeypatch.setattr(command, "LAST_WORDS", 0.0)
+    monkeypatch.setattr(command, "SHUTDOWN_DELAY", 0.0)
     assert command.main(["--checkpoint", "RUN", "--source", "0", "--port", "0"]) == 1
     assert "error: 0: " in (err := capsys.readouterr().err) and "driver" in err
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from dmnet_jax.config import Config, ModelConfig
-from dmnet_jax.training.initial import _from_rendered
+from dmnet_jax.training.initial import _copy_matching
 from dmnet_jax.weights.rendered import read_rendered
 
 
@@ -18,8 +17,7 @@ def test_the_shipped_networks_state_and_classifier_are_not_copied():
             "decoder": {"classifier": {"kernel": np.zeros((*kernel.shape[:3], 9))}},
         }
     }
-    config = Config(model=ModelConfig(pretrained="rendered"))
-    params = _from_rendered(initial, config)["params"]
+    params = _copy_matching(initial, read_rendered()[0])["params"]
     assert (params["lateral7"]["kernel"] == saved["lateral7"]["kernel"]).all()
     assert params["prediction_state"]["gain"] == 0
     assert not np.any(params["decoder"]["classifier"]["kernel"])

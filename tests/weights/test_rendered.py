@@ -78,5 +78,7 @@ def test_training_starts_from_all_matching_arrays() -> None:
 
 
 def test_another_encoder_cannot_start_from_it() -> None:
-    with pytest.raises(ValueError, match='is a DMNet with model.encoder "keras"'):
+    with pytest.raises(
+        ValueError, match='needs model.name "dmnet" and model.encoder "keras"'
+    ):
         start(encoder="torch")

@@ -125,5 +125,5 @@ def test_encoder_without_weights_is_logged(caplog):
         small = LinkNet(2, blocks=(1, 1, 1, 1), width=8)
         named = Config(model=ModelConfig(name="linknet34"))
         variables = initial_variables(small, named)
-    assert "linknet34 STARTS AT RANDOM" in caplog.text
+    assert "linknet34 STARTS FROM RANDOM WEIGHTS" in caplog.text
     assert variables.keys() == {"params", "batch_stats"}
