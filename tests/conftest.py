@@ -7,8 +7,8 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Several tests compile the same programs, in both processes of `-n 2`, which inherit
-    # the variable.
+    # Several tests compile the same programs, in both processes of `-n 2`, which
+    # inherit the variable.
     programs = tempfile.mkdtemp(prefix="dmnet-tests-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
     atexit.register(shutil.rmtree, programs, ignore_errors=True)
