@@ -21,7 +21,7 @@ from data_pipelines.synthetic import endless
 from dmnet_jax.streaming import PRETRAINED, load_run
 from dmnet_jax.video.overlay import overlay
 
-SEVERITY, MILLISECONDS = 3, 80
+SEVERITY = 3
 
 
 def disturbed(
@@ -66,7 +66,7 @@ def main(
         pictures.append(np.concatenate(sides, axis=1))
     first_picture, *others = map(Image.fromarray, pictures)
     first_picture.save(
-        out, save_all=True, append_images=others, duration=MILLISECONDS, loop=0
+        out, save_all=True, append_images=others, duration=80, loop=0, quality=60
     )
     print(f"{out}: {len(pictures)} frames; left without memory, right with memory")
     return pictures
