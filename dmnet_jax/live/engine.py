@@ -92,7 +92,7 @@ class Engine:
         self._frames = self._used = 0
         self._degrade = Degrade()
         self._first, self._playback = source, Playback(source)
-        self._notice, self._source_name = "", FIRST
+        self._notice, self._source_name, self._upload = "", FIRST, ""
         self._sessions = Sessions(lambda: network)
         self._session: Session | None = None
         self._single = Sessions(single) if single else None
@@ -142,7 +142,7 @@ class Engine:
             self._playback.open(open_source(str(path)))
         except SourceError as error:
             raise SourceError(str(error).replace(str(path), name)) from error
-        self._source_name, self._notice = name, ""
+        self._source_name, self._notice, self._upload = name, "", str(path)
 
     def _open(self, name: str) -> None:
         if name == FIRST:
@@ -152,7 +152,7 @@ class Engine:
         else:
             raise ValueError(f"there is no source {name!r}")
         self._playback.open(source)
-        self._source_name, self._notice = name, ""
+        self._source_name, self._notice, self._upload = name, "", ""
 
     def join(self) -> None:
         """Waits until the engine stops."""
@@ -185,7 +185,10 @@ class Engine:
             except ValueError as error:  # of which a SourceError is one
                 if self._playback.source is self._first:
                     raise
-                notice = f"{self._source_name}: {error}"
+                text = str(error)
+                if self._upload:  # the viewer does not know where it is stored
+                    text = text.replace(f"{self._upload}: ", "")
+                notice = f"{self._source_name}: {text}"
                 self._open(FIRST)
                 self._notice = notice
 

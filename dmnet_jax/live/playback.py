@@ -42,23 +42,20 @@ class Playback:
 
     Args:
         source: the first source.
+
+    Attributes:
+        source: the present source.
+        duration: its length in seconds. None: no known end, and no seeking in it.
+        paused: whether to hold the frame.
     """
 
     def __init__(self, source: Source) -> None:
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._source, self._start, self._version = source, 0.0, 0
-        self._duration = _duration(source)
+        self._start, self._version = 0.0, 0
+        self.source = source
+        self.duration: float | None = getattr(source, "duration", None)
         self.paused = False
-
-    @property
-    def source(self) -> Source:
-        return self._source
-
-    @property
-    def duration(self) -> float | None:
-        """Seconds of the source. None: it has no known end, and no seeking in it."""
-        return self._duration
 
     def seek(self, seconds: float) -> None:
         """Continues at a time of the source.
@@ -67,7 +64,7 @@ class Playback:
             ValueError: the source has no such time.
         """
         with self._lock:
-            if self._duration is None or not 0 <= seconds <= self._duration:
+            if self.duration is None or not 0 <= seconds <= self.duration:
                 raise ValueError(f"there is no second {seconds} in this source")
             self._start, self._version = float(seconds), self._version + 1
 
@@ -77,10 +74,10 @@ class Playback:
         Raises:
             SourceError: it cannot be opened.
         """
-        duration = _duration(source)
+        duration = getattr(source, "duration", None)
         with self._lock:
-            self._source, self._start, self._duration = source, 0.0, duration
-            self._version += 1
+            self.source, self.duration = source, duration
+            self._start, self._version = 0.0, self._version + 1
 
     def stop(self) -> None:
         """Ends `shots`."""
@@ -101,7 +98,7 @@ class Playback:
         """
         while not self.stopped:
             with self._lock:
-                source, start, version = self._source, self._start, self._version
+                source, start, version = self.source, self._start, self._version
             begins, origin = True, 0.0
             frames = self._read(source, start)
             for timed, dropped in frames:
@@ -147,7 +144,3 @@ class Playback:
                     self._stop.wait(max(0.0, due - time.monotonic()))
                     due = max(due + period, time.monotonic())
                 yield timed, frames.dropped
-
-
-def _duration(source: Any) -> float | None:
-    return getattr(source, "duration", None)

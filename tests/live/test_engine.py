@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -212,6 +213,20 @@ def test_a_file_that_cannot_be_played_is_named_as_the_viewer_knows_it(
     engine = Engine(network, Film(), ABOUT)
     with pytest.raises(SourceError, match="^mine.mp4: cannot be opened"):
         engine.open_file(tmp_path / "video.mp4", "mine.mp4")
+
+
+def test_a_file_that_breaks_off_is_named_as_the_viewer_knows_it(network, monkeypatch):
+    class Broken(Film):
+        def __iter__(self):
+            yield from super().__iter__()
+            raise SourceError("/tmp/x/video.mp4: ends after frame 3; it is truncated")
+
+    monkeypatch.setattr(engines, "open_source", lambda text: Broken(3))
+    with Engine(network, Film(1000), ABOUT) as engine:
+        engine.open_file(Path("/tmp/x/video.mp4"), "mine.mp4")
+        event = until(engine, lambda event: event["notice"])
+        assert event["notice"] == "mine.mp4: ends after frame 3; it is truncated"
+        assert event["source"] == FIRST and not engine.failure
 
 
 def test_the_network_without_memory_is_shown_beside_it(network):
