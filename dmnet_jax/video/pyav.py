@@ -70,20 +70,16 @@ class VideoFile:
         """About how many frames there are; None if the file does not tell."""
         with self._opened() as container:
             stream = stream_of(container)
-            if stream.frames or stream.duration is None:
+            seconds = _seconds(container)
+            if stream.frames or seconds is None:
                 return stream.frames or None
-            seconds = float(stream.duration * stream.time_base)
             return round(seconds * (rate_of(stream) or RATE))
 
     @property
     def duration(self) -> float | None:
         """Seconds of the video; None if the file does not tell."""
         with self._opened() as container:
-            stream = stream_of(container)
-            if stream.duration is not None:
-                return float(stream.duration * stream.time_base)
-            ticks = container.duration
-        return None if ticks is None else ticks / 1e6
+            return _seconds(container)
 
     def __iter__(self) -> Iterator[Captured]:
         self.faults.update(no_faults())
@@ -119,6 +115,14 @@ class VideoFile:
     def _opened(self) -> Any:
         # The scheme is explicit, since a name such as 10:30.mp4 looks like an address.
         return opened(f"file:{self.path}", str(self.path))
+
+
+def _seconds(container: Any) -> float | None:
+    """Returns the declared length of the video; None if there is none."""
+    stream = stream_of(container)
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return None if container.duration is None else container.duration / 1e6
 
 
 @dataclass

@@ -8,25 +8,17 @@ import pytest
 from PIL import Image
 
 from dmnet_jax.video.sources import RATE, Folder, open_source
+from tests.support import clips
 
 av = pytest.importorskip("av", reason='needs PyAV: pip install -e ".[video]"')
 
-from dmnet_jax.video.pyav import VideoFile, VideoWriter  # noqa: E402
-
-
-def scene(index):
-    image = np.full((48, 64, 3), 40, np.uint8)
-    image[8:24, 2 + index % 40 :][:, :12] = (250, 220, 30)
-    return image
+from dmnet_jax.video.pyav import VideoFile  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory):
     path = tmp_path_factory.mktemp("movie") / "a.mp4"
-    with VideoWriter(path, 25.0) as writer:
-        for index in range(60):
-            writer.add(scene(index), index / 25)
-    return path
+    return clips.write_video(path, "mpeg4", 60, gop_size=25)
 
 
 @pytest.mark.parametrize("start", [0.0, 0.02, 0.4, 1.3, 2.36, 9.0])
@@ -44,7 +36,7 @@ def test_a_video_starts_where_it_is_asked_to(movie, start):
 
 def test_a_folder_starts_where_it_is_asked_to(tmp_path):
     for index in range(4):
-        Image.fromarray(scene(index)).save(tmp_path / f"{index}.png")
+        Image.fromarray(clips.scene(index)).save(tmp_path / f"{index}.png")
     source = open_source(str(tmp_path))
     assert isinstance(source, Folder) and source.duration == 4 / RATE
     for start, names in ((0.0, "0123"), (2 / RATE, "23"), (9.0, "3")):
