@@ -77,8 +77,8 @@ class TrainConfig:
         start_from: Run directory whose newest weights to start from, for all modules
             that both networks have. Empty: only the pretrained weights.
         teacher: Run directory of a wider network from whose predictions this one learns
-            too, and from whose encoder it starts (`optim.distillation_weight`). Only in
-            stages that train the single-frame network.
+            too, in all stages but those of the memory alone, and from whose encoder it
+            starts (`optim.distillation_weight`).
     """
 
     epochs: int = 100
