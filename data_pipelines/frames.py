@@ -1,8 +1,8 @@
 """Videos as numbered frames: the `FrameSource` interface and views of sources.
 
 Every dataset is a `FrameSource`. The views defined here (`select_videos`,
-`resize_frames`, `cache_frames`) take a source and return a source, so they can be
-combined:
+`keep_labels`, `resize_frames`, `cache_frames`) take a source and return a source, so
+they can be combined:
 
     source = cache_frames(resize_frames(open_folder("videos"), size=(256, 320)))
 
@@ -12,7 +12,7 @@ computed; training resizes it to the size of the image.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -37,6 +37,7 @@ __all__ = [
     "Cached",
     "ClassInfo",
     "DataError",
+    "FewLabels",
     "FrameSource",
     "RawSource",
     "Resized",
@@ -44,6 +45,7 @@ __all__ = [
     "Video",
     "cache_frames",
     "check",
+    "keep_labels",
     "read_gray",
     "read_image",
     "read_label",
@@ -165,6 +167,31 @@ class Selected:
 
 
 @dataclass(frozen=True)
+class FewLabels:
+    """A view of `source` in which some frames have no label. Made by `keep_labels`.
+
+    Attributes:
+        source: the source.
+        videos: its videos; `Video.unlabeled` includes the frames without a label here.
+    """
+
+    source: FrameSource
+    videos: tuple[Video, ...]
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        return self.source.classes
+
+    def image(self, video: int, frame: int) -> np.ndarray:
+        return self.source.image(video, frame)
+
+    def label(self, video: int, frame: int) -> np.ndarray | None:
+        if frame in self.videos[video].unlabeled:
+            return None
+        return self.source.label(video, frame)
+
+
+@dataclass(frozen=True)
 class Resized:
     """A view of `source` with resized images. Made by `resize_frames`.
 
@@ -247,6 +274,40 @@ def select_videos(source: FrameSource, names: Sequence[str]) -> Selected:
     if faults:
         raise DataError(faults)
     return Selected(source, tuple(known.index(name) for name in names))
+
+
+def keep_labels(source: FrameSource, count: int) -> FewLabels:
+    """Returns a view in which `count` frames keep their label, spread evenly.
+
+    The frames are the middle ones of `count` equal parts of all labeled frames, video
+    after video. All frames remain, for methods that use unlabeled ones.
+
+    Raises:
+        DataError: there are fewer labels.
+    """
+    labeled = [
+        (number, frame)
+        for number, video in enumerate(source.videos)
+        for frame in range(len(video.frames))
+        if frame not in video.unlabeled
+    ]
+    if not 1 <= count <= len(labeled):
+        raise DataError(
+            [f"cannot keep {count} labels; the videos have {len(labeled)} of them"]
+        )
+    kept = {labeled[(2 * i + 1) * len(labeled) // (2 * count)] for i in range(count)}
+    videos = tuple(
+        replace(
+            video,
+            unlabeled=frozenset(
+                frame
+                for frame in range(len(video.frames))
+                if (number, frame) not in kept
+            ),
+        )
+        for number, video in enumerate(source.videos)
+    )
+    return FewLabels(source, videos)
 
 
 def resize_frames(source: FrameSource, size: tuple[int, int]) -> Resized:

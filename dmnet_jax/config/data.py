@@ -51,6 +51,8 @@ class DataConfig:
             of them once or twice, the others up to once per frame. From these, a memory
             learns to handle cuts.
         frame_step: Distance between training targets, in frames.
+        max_labels: Train with this many labels, spread evenly over the training videos;
+            0: all.
         threads: Number of reading threads, or of rendering processes ("rendered").
         synthetic: What to render ("synthetic" and "rendered").
     """
@@ -76,5 +78,6 @@ class DataConfig:
     corrupt_kinds: tuple[str, ...] = TRAINED
     cuts: float = 0.0
     frame_step: int = 1
+    max_labels: int = 0
     threads: int = 2
     synthetic: SyntheticConfig = field(default_factory=SyntheticConfig)

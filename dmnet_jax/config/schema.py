@@ -133,6 +133,7 @@ class Config:
 _MINIMUM = {
     "data.fold": 0,
     "data.frame_step": 1,
+    "data.max_labels": 0,
     "data.threads": 0,
     "data.synthetic.frames": 1,
     "data.synthetic.cached_scenes": 1,
@@ -211,6 +212,16 @@ def validate(config: Config) -> Config:
             "data.cuts",
             "0, or up to 1 with a train.batch_size above 1: a sequence is cut to "
             "another sequence of its batch",
+        ),
+        (
+            data.max_labels == 0 or data.frame_step == 1,
+            "data.frame_step",
+            "1 with data.max_labels",
+        ),
+        (
+            data.max_labels == 0 or data.dataset != "rendered",
+            "data.max_labels",
+            '0 with data.dataset "rendered", whose stream never ends',
         ),
         (
             not size_fault(*data.synthetic.size),

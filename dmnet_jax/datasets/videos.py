@@ -6,8 +6,8 @@ from pathlib import Path
 from data_pipelines.frames import (
     DataError,
     FrameSource,
-    Selected,
     cache_frames,
+    keep_labels,
     resize_frames,
     select_videos,
 )
@@ -138,6 +138,8 @@ def open_split(data: DataConfig) -> tuple[FrameSource, FrameSource]:
     )
     if not dataset.endless:  # rendered scenes are distinct by construction
         check_disjoint(train, val)
+    if data.max_labels:
+        train = keep_labels(train, data.max_labels)
     return _resize_and_cache(train, data), _resize_and_cache(val, data)
 
 
@@ -191,5 +193,5 @@ def _check_classes(source: FrameSource, data: DataConfig) -> None:
         )
 
 
-def _resize_and_cache(videos: Selected, data: DataConfig) -> FrameSource:
+def _resize_and_cache(videos: FrameSource, data: DataConfig) -> FrameSource:
     return cache_frames(resize_frames(videos, data.size))

@@ -9,11 +9,12 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from data_pipelines.io.files import make_folder, write_text
 from dmnet_jax.cli.arguments import exit_with_error, parse_command, program_name
 from dmnet_jax.config import Config, ConfigError, StageConfig, load_config, validate
+from dmnet_jax.experiments.cells import Divisions, divisions, train_cell
 from dmnet_jax.experiments.memory_table import SINGLE_FRAME, Cell, page, summary, tables
 
 HELP = """Measures the value of a recipe's memory on disturbed video.
@@ -47,7 +48,7 @@ class Flags:
         out: Folder of the runs and the table. Empty: WORKDIR/memory_value/NAME.
     """
 
-    divisions: Literal["recipe", "folds", "leave-one-out"] = "recipe"
+    divisions: Divisions = "recipe"
     seeds: int = 3
     also: tuple[str, ...] = ()
     equal_steps: bool = True
@@ -138,30 +139,6 @@ def plan(config: Config, flags: Flags, folder: Path) -> Iterator[CellPlan]:
                 yield CellPlan(division, name, seed, validate(cell))
 
 
-def divisions(
-    config: Config, kind: Literal["recipe", "folds", "leave-one-out"]
-) -> Iterator[tuple[str, Any]]:
-    """Yields the name and data configuration of each division of the videos."""
-    data = config.data
-    if kind == "recipe":
-        yield f"fold{data.fold}", data
-    elif kind == "folds":
-        from dmnet_jax.training.cross_validation import select_folds
-
-        for fold in select_folds(config, "all"):
-            yield f"fold{fold}", dataclasses.replace(data, fold=fold)
-    else:
-        videos = [*data.train, *data.val]
-        if len(videos) < 2 or not (data.train and data.val):
-            raise ConfigError(
-                "--divisions leave-one-out needs the names of the videos in data.train "
-                "and data.val; name them, or use --divisions folds"
-            )
-        for video in videos:
-            rest = tuple(name for name in videos if name != video)
-            yield video, dataclasses.replace(data, train=rest, val=(video,))
-
-
 def single_frame(config: Config) -> Config:
     """Returns a recipe without a memory that trains for the same number of epochs.
 
@@ -184,15 +161,12 @@ def single_frame(config: Config) -> Config:
 
 def compute_cell(cell: CellPlan, passes: int, stop: Any) -> Cell | None:
     """Trains and scores a cell, unless that is done; None if a stop was requested."""
-    from dmnet_jax.cli import evaluate, train
-    from dmnet_jax.training.cross_validation import is_finished
+    from dmnet_jax.cli import evaluate
 
     run = cell.config.run_directory
     print(f"\n{cell.division}, {cell.recipe}, seed {cell.seed}: {run}")
-    if not is_finished(cell.config):
-        train.train(cell.config, run, stop)
-        if stop.requested:
-            return None
+    if not train_cell(cell.config, stop):
+        return None
     report = run / "bursts" / "bursts.json"
     if not _is_current(report, run, passes):
         evaluate.evaluate(

@@ -143,6 +143,7 @@ def test_invalid_json_gives_a_one_line_error(text, message):
         ("data.scale", (math.nan, 1.0)),
         ("data.photometric", 1.5),
         ("data.frame_step", 0),
+        ("data.max_labels", -1),
         ("data.threads", -1),
         ("data.synthetic.sequences", ()),
         ("data.synthetic.frames", 0),

@@ -18,6 +18,7 @@ from data_pipelines.frames import (
     Video,
     cache_frames,
     check,
+    keep_labels,
     read_gray,
     read_image,
     read_label,
@@ -278,6 +279,37 @@ def test_select_orders_videos_and_names_unknown_ones():
         select_videos(source, ["a", "c", "a", "d"])
     assert len(error.value.faults) == 3
     assert "'c'" in error.value.faults[0] and "a, b" in error.value.faults[0]
+
+
+@pytest.mark.parametrize(
+    "count, kept", [(1, {("a", 2)}), (2, {("a", 1), ("b", 0)}), (4, None)]
+)
+def test_labels_are_kept_evenly_over_all_videos(count, kept):
+    source = Memory()  # three labels in a, one in b
+    few = keep_labels(source, count)
+    expected = {(v, f) for v, f in labels_of(source) if kept is None or (v, f) in kept}
+    assert labels_of(few) == expected and len(expected) == count
+    assert [video.frames for video in few.videos] == [v.frames for v in source.videos]
+    for number, video in enumerate(few.videos):
+        for frame in range(len(video.frames)):
+            assert (frame in video.unlabeled) == (few.label(number, frame) is None)
+            assert np.array_equal(few.image(number, frame), source.image(number, frame))
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_labels_that_do_not_exist_cannot_be_kept(count):
+    with pytest.raises(DataError, match=f"keep {count} labels; the videos have 4"):
+        keep_labels(Memory(), count)
+
+
+def labels_of(source):
+    """Returns the names of video and frame of all labels."""
+    return {
+        (video.name, int(frame))
+        for number, video in enumerate(source.videos)
+        for frame in video.frames
+        if source.label(number, int(frame)) is not None
+    }
 
 
 def test_cached_reads_once_and_returns_labels_at_both_sizes():

@@ -223,6 +223,15 @@ def test_a_task_with_another_number_of_classes_is_rejected(endovis17):
     assert "data.num_classes is 4, but the dataset has 2: background" in message
 
 
+def test_training_uses_as_many_labels_as_the_config_says(folder):
+    train, val = open_split(replace(folder, max_labels=3))
+    (stage,) = build_stages(train, Config(data=replace(folder, max_labels=3)))
+    assert len(stage.loader.samples) == 3
+    labels = [len(v.frames) - len(v.unlabeled) for v in (*train.videos, *val.videos)]
+    assert labels[:2] in ([1, 2], [2, 1])
+    assert labels[2] == len(val.videos[0].frames)  # validation keeps all labels
+
+
 def test_stages_are_consecutive_and_have_their_own_clips(folder):
     train, _ = open_split(folder)
     config = Config(
