@@ -3,20 +3,24 @@
 python -m dmnet_jax.benchmark
 python -m dmnet_jax.benchmark training
 python -m dmnet_jax.benchmark gpu
+python -m dmnet_jax.benchmark networks
+python -m dmnet_jax.benchmark profile
 """
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from dmnet_jax.benchmark import gpu, live, training
+from dmnet_jax.benchmark import live
+
+SUBCOMMANDS = ("training", "gpu", "networks", "profile")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["training"]:
-        return training.main(arguments[1:])
-    if arguments[:1] == ["gpu"]:
-        return gpu.main(arguments[1:])
+    if arguments and arguments[0] in SUBCOMMANDS:
+        module = import_module(f"dmnet_jax.benchmark.{arguments[0]}")
+        return module.main(arguments[1:])
     return live.main(arguments)
 
 
