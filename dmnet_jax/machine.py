@@ -15,6 +15,8 @@ from typing import Any
 from dmnet_jax.process import cores
 
 SYSTEM = "the system's"
+"""Name in reports of the C library's allocator."""
+
 _TCMALLOC = "/usr/lib/*/libtcmalloc*.so.[0-9]"
 
 

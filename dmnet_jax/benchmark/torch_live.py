@@ -243,6 +243,7 @@ def prepare(
     expected = load_file(folder / "outputs.safetensors")
     next_frame = frame_source(case)
     package = kind if kind in ("onnxruntime", "openvino") else "torch"
+
     def turn() -> dict[str, list[float]]:
         times = time_steps(lambda: stream.step(next_frame()), case.seconds)
         return {"end_to_end": times}
