@@ -304,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv,
         Flags(),
         prog=program_name("python -m dmnet_jax.complexity"),
-        description="Parameters and multiply-adds beside the paper's Table 2.",
+        description="Compares parameters and multiply-adds with the paper's Table 2.",
     )
     if any(side < 32 or side % 32 for side in flags.size) or flags.classes < 2:
         exit_with_error("--size must be multiples of 32, --classes at least 2")

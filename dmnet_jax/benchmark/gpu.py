@@ -104,9 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parts(flags: Flags) -> dict[str, Callable[[Path], Any]]:
-    """Returns the parts, most important first; each measures with a given folder.
+    """Returns a function per part, which takes a temporary folder and measures.
 
-    Compilation dominates the time, so the last parts may not fit into --minutes.
+    The most important part is first: compilation dominates the time, so the last parts
+    may not fit into --minutes.
     """
     peers = PEERS if flags.peers and find_spec("torch") else ()
 

@@ -60,7 +60,7 @@ PEERS: dict[str, tuple[str, ...]] = {
 """Packages that each peer needs."""
 
 REDUCED_PRECISION = ("export-bf16", "export-int8")
-"""Peers that are timed whatever their differences are; these are only reported."""
+"""Peers that are timed even if their outputs differ; the differences are reported."""
 
 # Labels may differ where two classes have nearly equal scores.
 TOLERANCE = {"labels": 1e-3, "confidence": 1e-4, "distance": 1e-4, "admitted": 0.0}
