@@ -1,4 +1,4 @@
-"""Numbers of parameters and multiply-adds for every row of the paper's Table 2.
+"""Counts parameters and multiply-adds for every row of the paper's Table 2.
 
     python -m dmnet_jax.complexity
     python -m dmnet_jax.complexity --size 256 320 --classes 4
@@ -120,8 +120,8 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
 
     sums = {name: 0 for name in Complexity._fields}
 
-    def intercept(following: Any, inputs: Any, keywords: Any, context: Any) -> Any:
-        output = following(*inputs, **keywords)
+    def intercept(next_fun: Any, inputs: Any, kwargs: Any, context: Any) -> Any:
+        output = next_fun(*inputs, **kwargs)
         module = context.module
         if isinstance(module, JoinedConv) and context.method_name.startswith("of_"):
             sums["convolution"] += output.size * inputs[0].shape[-1] * module.size**2
@@ -136,8 +136,8 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
         elif isinstance(module, Conv):
             sums["convolution"] += output.size * inputs[0].shape[-1] * module.size**2
         elif isinstance(module, Deconv):
-            each = module.features * module.size**2
-            sums["transposed"] += inputs[0].size * each
+            per_input = module.features * module.size**2
+            sums["transposed"] += inputs[0].size * per_input
         elif isinstance(module, Attention):
             query, _, value = inputs
             sums["attention"] += query.size * value.shape[1]
@@ -147,9 +147,10 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
         elif isinstance(module, NonLocal):
             query, memory = inputs[:2]
             positions = query.key.size // query.key.shape[-1]
-            read = memory.key.size // memory.key.shape[-1] // query.key.shape[0]
+            batch = query.key.shape[0]
+            memory_positions = memory.key.size // memory.key.shape[-1] // batch
             widths = memory.key.shape[-1] + memory.value.shape[-1]
-            sums["attention"] += positions * read * widths
+            sums["attention"] += positions * memory_positions * widths
         return output
 
     with nn.intercept_methods(intercept):
@@ -263,25 +264,26 @@ def table(size: tuple[int, int], classes: int) -> str:
     rows = []
     for row in ROWS:
         model: Any = DMNet(num_classes=classes, **row.switches)
-        million = parameters(model) / 1e6
+        millions = parameters(model) / 1e6
         operations = paper_operations(model, size) / 1e9
         rows.append(
             [
                 row.name,
-                f"{million:.3f}",
-                _difference(million, row.parameters),
+                f"{millions:.3f}",
+                _difference(millions, row.parameters),
                 f"{operations:.3f}",
                 _difference(operations, row.operations),
                 f"{sum(step_complexity(model, size)) / 1e9:.3f}",
                 f"{sum(stream_complexity(model, size)) / 1e9:.3f}",
             ]
         )
-    headers = ["network", "M", "paper M (ours - it)", "G", "paper G (ours - it)"]
+    headers = ["network", "M", "paper M (difference)", "G", "paper G (difference)"]
     return format_table(rows, [*headers, "step G", "live G"])
 
 
-def _difference(ours: float, paper: float | None) -> str:
-    return "" if paper is None else f"{paper:.2f} ({ours - paper:+.3f})"
+def _difference(count: float, paper: float | None) -> str:
+    """Formats the paper's number and the difference of this project's from it."""
+    return "" if paper is None else f"{paper:.2f} ({count - paper:+.3f})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +304,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv,
         Flags(),
         prog=program_name("python -m dmnet_jax.complexity"),
-        description="Parameters and multiply-adds beside the paper's Table 2.",
+        description="Compares parameters and multiply-adds with the paper's Table 2.",
     )
     if any(side < 32 or side % 32 for side in flags.size) or flags.classes < 2:
         exit_with_error("--size must be multiples of 32, --classes at least 2")

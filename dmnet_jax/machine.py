@@ -15,6 +15,8 @@ from typing import Any
 from dmnet_jax.process import cores
 
 SYSTEM = "the system's"
+"""Name in reports of the C library's allocator."""
+
 _TCMALLOC = "/usr/lib/*/libtcmalloc*.so.[0-9]"
 
 
@@ -32,15 +34,15 @@ def environment() -> dict[str, str]:
     """
     library = os.environ.get("LD_PRELOAD") or find_tcmalloc()
     preload = {"LD_PRELOAD": library} if library else {}
-    fixed = {
+    settings = {
         # OpenVINO's TBB resolves malloc in its own library and not in the preloaded
-        # one, and then frees memory with the wrong allocator. It does not do so if it
-        # takes the process for an instrumented one.
+        # one, and then frees memory with the wrong allocator. With this variable it
+        # assumes a sanitizer and does not do so.
         "TBB_ENABLE_SANITIZERS": "1",
         # Processes share the GPU, so none may reserve most of its memory.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    return {**os.environ, **preload, **fixed}
+    return {**os.environ, **preload, **settings}
 
 
 def allocator() -> str:

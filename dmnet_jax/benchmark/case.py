@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-# Rows and columns of the matrices whose product measures the machine's peak.
-PRODUCT = 2048
+MATMUL_SIZE = 2048
+"""Side of the square matrices whose product measures the machine's peak."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Case:
 
 
 def random_batch(case: Case, classes: int) -> dict[str, np.ndarray]:
-    """Returns a clip batch of smooth random images and blocky labels."""
+    """Returns a clip batch of images and labels that consist of random blocks."""
     rng = np.random.default_rng(0)
     height, width = case.size
 
-    def pictures(count: int) -> np.ndarray:
+    def images(count: int) -> np.ndarray:
         shape = (case.batch, count, height // 8, width // 8, 3)
         coarse = rng.integers(0, 256, shape, np.uint8)
         return coarse.repeat(8, axis=2).repeat(8, axis=3)
 
-    frames = pictures(5 if case.memory else 1)
-    past = pictures(4 if case.memory else 0)
+    frames = images(5 if case.memory else 1)
+    past = images(4 if case.memory else 0)
     shape = (case.batch, height // 16, width // 16)
     label = rng.integers(0, classes, shape, np.uint8).repeat(16, 1).repeat(16, 2)
     return {
@@ -54,10 +54,15 @@ def random_batch(case: Case, classes: int) -> dict[str, np.ndarray]:
 
 
 def differences(actual: dict[str, np.ndarray], reference: Path) -> dict[str, float]:
-    """Returns relative differences of loss, logits and all gradients together."""
+    """Returns relative differences of the loss, the logits, and all gradients together.
+
+    Args:
+        actual: arrays named "loss", "logits" and "gradient/NAME".
+        reference: safetensors file with arrays of these names.
+    """
     expected = load_file(reference)
-    names = [name for name in expected if name.startswith("gradient/")]
-    missing = [name for name in names if name not in actual]
+    gradients = [name for name in expected if name.startswith("gradient/")]
+    missing = [name for name in gradients if name not in actual]
     assert not missing, f"no gradient for {missing}"
 
     def norm(arrays: list[np.ndarray]) -> float:
@@ -70,5 +75,5 @@ def differences(actual: dict[str, np.ndarray], reference: Path) -> dict[str, flo
     return {
         "loss": relative(["loss"]),
         "logits": relative(["logits"]),
-        "gradient": relative(names),
+        "gradient": relative(gradients),
     }

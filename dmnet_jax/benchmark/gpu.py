@@ -1,20 +1,22 @@
-"""All that is to be known of a GPU, by one command.
+"""Runs all benchmarks and numerical checks on a GPU.
 
     python -m dmnet_jax.benchmark gpu --out DIR
     python -m dmnet_jax.benchmark gpu --out DIR --size 64x96 --batch 2 --no-peers
     python -m dmnet_jax.benchmark gpu --wheels DIR
 
-The live step in float32 and bfloat16 with one and three frames in flight, 1 to 64
-streams together; training steps by the paper's clip; then checks (the streamed step
-against the network's own, the authors' outputs, bfloat16). PyTorch takes turns where it
-is installed. Each part is written to DIR/gpu.json and gpu.md when it is
-done, and what is there is not measured again, so a stopped run goes on; a part is not
-begun once --minutes have passed. It runs on a CPU as well.
+There are three parts: "live" times the live step in float32 and bfloat16, with one and
+three frames in flight and with 1 to 64 streams; "training" times training steps on
+clips as in the paper; "checks" compares the streaming step with the network's own step,
+bfloat16 with float32, and the network with the authors' outputs. PyTorch takes turns if
+it is installed. Each part is saved to DIR/gpu.json and gpu.md when it is complete.
+Saved parts are not measured again, so a stopped run can be resumed. After --minutes no
+further part is started. A CPU works as well.
 
-`--wheels` collects the pure-Python packages that a machine with jax, flax, optax and
-orbax-checkpoint, but without a network, still lacks; there, `pip install --no-index
---no-deps --target SITE DIR/*.whl` and PYTHONPATH=SITE. For research use; not a medical
-device.
+--wheels downloads the pure-Python packages that are missing on a machine without
+network access that has jax, flax, optax and orbax-checkpoint. Install them there with
+`pip install --no-index --no-deps --target SITE DIR/*.whl` and set PYTHONPATH=SITE.
+
+For research use; not a medical device.
 """
 
 import dataclasses
@@ -38,7 +40,6 @@ from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.benchmark.process import Worker
 from dmnet_jax.metrics import format_table
 
-# What the project needs beside the packages of a machine for JAX.
 WHEELS = (
     "docstring-parser",
     "immutabledict",
@@ -51,6 +52,8 @@ WHEELS = (
     "typeguard",
     "tyro",
 )
+"""Packages needed in addition to jax, flax, optax and orbax-checkpoint."""
+
 PEERS = ("torch", "torch.compile", "authors")
 
 
@@ -60,13 +63,13 @@ class Flags:
 
     Attributes:
         out: Folder for gpu.md and gpu.json.
-        wheels: Only collect wheels, in this folder.
+        wheels: Only download packages, to this folder.
         size: Height and width of a frame.
-        batch: Clips of a training step.
-        rounds: Turns of each.
-        seconds: Length of a turn.
-        minutes: Begin no part after.
-        peers: Measure PyTorch as well, if it is installed.
+        batch: Number of clips per training step.
+        rounds: Number of turns of each network.
+        seconds: Minimum duration of a turn of live steps.
+        minutes: Start no further part after this time.
+        peers: Also measure PyTorch if it is installed.
     """
 
     out: Path | None = None
@@ -87,55 +90,60 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__ or "",
     )
     if flags.wheels:
-        return collect_wheels(flags.wheels)
+        return download_wheels(flags.wheels)
     if not flags.out:
-        exit_with_error("--out DIR says where the report goes")
+        exit_with_error("--out DIR is required: the folder for the report")
     if fault := live.size_fault(flags.size):
         exit_with_error(f"--size {fault}")
-    times = (flags.seconds, flags.minutes)
-    if min(flags.batch, flags.rounds) < 1 or not all(0 < t < math.inf for t in times):
+    durations = (flags.seconds, flags.minutes)
+    positive = all(0 < duration < math.inf for duration in durations)
+    if min(flags.batch, flags.rounds) < 1 or not positive:
         exit_with_error("--batch, --rounds, --seconds and --minutes must be positive")
+    command = " ".join(["python -m dmnet_jax.benchmark gpu", *(argv or [])])
+    return 0 if _run(_parts(flags), flags.out, flags.minutes, command) else 1
+
+
+def _parts(flags: Flags) -> dict[str, Callable[[Path], Any]]:
+    """Returns a function per part, which takes a temporary folder and measures.
+
+    The most important part is first: compilation dominates the time, so the last parts
+    may not fit into --minutes.
+    """
     peers = PEERS if flags.peers and find_spec("torch") else ()
-    # The most telling part first: compilation is most of the time, and it may run out.
-    parts: dict[str, Callable[[Path], Any]] = {
-        "live": lambda folder: live.measure(
-            _live_cases(flags.size, flags.seconds),
-            peers,
-            folder,
-            flags.rounds,
-            at_once=True,
-        ),
-        "training": lambda folder: [
-            row
-            for memory in (True, False)
-            for row in training.measure(
-                Case(memory, flags.size, flags.batch, loader_steps=2),
-                folder,
-                flags.rounds,
-                bool(peers),
-            )
-        ],
+
+    def measure_live(folder: Path) -> list[dict[str, Any]]:
+        cases = _live_cases(flags.size, flags.seconds)
+        return live.measure(cases, peers, folder, flags.rounds, concurrent=True)
+
+    def measure_training(folder: Path) -> list[dict[str, Any]]:
+        rows = []
+        for memory in (True, False):
+            case = Case(memory, flags.size, flags.batch, loader_steps=2)
+            rows += training.measure(case, folder, flags.rounds, bool(peers))
+        return rows
+
+    return {
+        "live": measure_live,
+        "training": measure_training,
         "checks": lambda folder: checks(flags.size, folder),
     }
-    command = " ".join(["python -m dmnet_jax.benchmark gpu", *(argv or [])])
-    return 0 if _run(parts, flags.out, flags.minutes, command) else 1
 
 
 def _live_cases(size: tuple[int, int], seconds: float) -> list[LiveCase]:
-    one = [
+    single = [
         LiveCase(size, 1, dtype, in_flight, seconds)
         for dtype in ("float32", "bfloat16")
         for in_flight in (1, 3)
     ]
     many = [LiveCase(size, streams, "float32", 1, seconds) for streams in (4, 16, 64)]
-    return [*one, *many, LiveCase(size, 16, "bfloat16", 1, seconds)]
+    return [*single, *many, LiveCase(size, 16, "bfloat16", 1, seconds)]
 
 
 def checks(size: tuple[int, int], folder: Path) -> dict[str, Any]:
-    """What `gpu_checks` reports, run in a separate process."""
-    # Nothing is timed, and trying kernels out takes most of the compilation there.
-    quick = "--xla_gpu_autotune_level=0"
-    worker = Worker("jax checks", LiveCase(size), folder, xla_flags=quick)
+    """Returns the report of `gpu_checks`, run in a separate process."""
+    # Nothing is timed, and kernel autotuning is most of the compile time.
+    no_autotuning = "--xla_gpu_autotune_level=0"
+    worker = Worker("jax checks", LiveCase(size), folder, xla_flags=no_autotuning)
     worker.close()
     return worker.report
 
@@ -143,89 +151,96 @@ def checks(size: tuple[int, int], folder: Path) -> dict[str, Any]:
 def _run(
     parts: dict[str, Callable[[Path], Any]], out: Path, minutes: float, command: str
 ) -> bool:
-    """Measures what is missing in DIR/gpu.json; False if something failed."""
+    """Measures the parts missing in gpu.json; returns whether everything succeeded."""
     out.mkdir(parents=True, exist_ok=True)
     path, start = out / "gpu.json", time.monotonic()
     result: dict[str, Any] = {"command": command, "machine": machine.describe()}
     if path.is_file():
-        try:
-            known = dict(json.loads(path.read_bytes()))
-            cpu = known["machine"]["cpu"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise SystemExit(
-                f"error: {path} is damaged; remove it or choose another DIR"
-            ) from None
-        if cpu != result["machine"]["cpu"]:
-            raise SystemExit(f"error: {path} is of another machine; choose another DIR")
-        result = known
-    good = True
+        result = _saved_result(path, result["machine"]["cpu"])
+    success = True
     for name, measure in parts.items():
-        minutes_gone = (time.monotonic() - start) / 60
         if name in result:
             continue
-        if minutes_gone > minutes:
-            print(f"{name}: not begun, {minutes_gone:.1f} minutes have passed")
-            good = False
+        part_start = time.monotonic()
+        elapsed = (part_start - start) / 60
+        if elapsed > minutes:
+            print(f"{name}: not started, {elapsed:.1f} minutes have passed")
+            success = False
             continue
-        begun = time.monotonic()
         try:
             with tempfile.TemporaryDirectory() as folder:
                 result[name] = measure(Path(folder))
         except RuntimeError as error:
             print(f"error: {name}: {error}", file=sys.stderr)
-            good = False
+            success = False
             continue
-        result.setdefault("seconds", {})[name] = time.monotonic() - begun
+        result.setdefault("seconds", {})[name] = time.monotonic() - part_start
         write_text(path, json.dumps(result, indent=1) + "\n")
         write_text(out / "gpu.md", report(result) + "\n")
     print(report(result))
     rows = [*result.get("live", []), *result.get("training", [])]
-    return good and not any("failed" in row for row in rows)
+    return success and not any("failed" in row for row in rows)
+
+
+def _saved_result(path: Path, cpu: str) -> dict[str, Any]:
+    """Reads gpu.json and checks that it was measured on a machine with this CPU."""
+    try:
+        result = dict(json.loads(path.read_bytes()))
+        saved_cpu = result["machine"]["cpu"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise SystemExit(
+            f"error: {path} is damaged; remove it or choose another DIR"
+        ) from None
+    if saved_cpu != cpu:
+        raise SystemExit(
+            f"error: {path} was measured on another machine; choose another DIR"
+        )
+    return result
 
 
 def report(result: dict[str, Any]) -> str:
-    """Markdown of the parts that are there."""
-    about, lines = result["machine"], []
-    checks = result.get("checks", {})
-    where = checks.get("device", about["cpu"])
+    """Formats the measured parts as Markdown."""
+    about, checks = result["machine"], result.get("checks", {})
+    device = checks.get("device", about["cpu"])
     jax = checks.get("versions", {}).get("jax", "")
-    lines += [f"# {where}", "", f"{about['cores']} cores, jax {jax}, {about['date']}"]
-    spent = result.get("seconds", {})
-    lines += ["", ", ".join(f"{k} {v:.0f} s" for k, v in spent.items())]
+    seconds = result.get("seconds", {})
+    lines = [
+        f"# {device}",
+        "",
+        f"{about['cores']} cores, jax {jax}, {about['date']}",
+        "",
+        ", ".join(f"{name} {duration:.0f} s" for name, duration in seconds.items()),
+    ]
     if checks:
         cells = [
             [name, f"{checks[name]['labels']:.1e}", f"{checks[name]['admitted']:.1e}"]
             for name in ("stream", "rounded", "bfloat16")
         ]
-        headers = ["against the network in full float32", "labels differ", "decisions"]
+        headers = ["against full float32", "labels differ", "admissions differ"]
         lines += ["", "## Checks", "", format_table(cells, headers)]
         for name, relative in checks.get("golden", {}).items():
             lines += [
                 "",
-                f"authors' {name}: largest relative difference {relative:.1e}",
+                f"authors' {name}: maximum relative difference {relative:.1e}",
             ]
     if "live" in result:
         rows = result["live"]
         lines += ["", live_report.report({**result, "rows": rows})]
-        held = [
+        gpu_memory = [
             f"{row['contestant']} {row['dtype']} x{row['streams']}: "
             f"{row['gpu_bytes'] / 2**20:.0f} MiB"
             for row in rows
             if row.get("gpu_bytes") and row["in_flight"] == 1
         ]
-        lines += ["", "Peak GPU memory: " + ", ".join(held)]
+        lines += ["", "Peak GPU memory: " + ", ".join(gpu_memory)]
     if "training" in result:
         section = training.report({"machine": about, "rows": result["training"]})
         lines += ["", "## Training", "", section]
     return "\n".join(lines)
 
 
-def collect_wheels(folder: Path) -> int:
-    """Downloads `WHEELS` for Python 3.12 on Linux; builds those without a wheel."""
+def download_wheels(folder: Path) -> int:
+    """Downloads `WHEELS`, or builds those without a wheel; returns pip's exit code."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w"]
     return subprocess.run([*command, str(folder), *WHEELS]).returncode
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Whether the network computes on this device what it computes elsewhere."""
+"""Benchmark worker that checks the network's outputs on the default device."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from jax import Array
 
 from dmnet_jax import models
 from dmnet_jax.benchmark.live_case import (
-    CHECKED,
+    CHECKED_FRAMES,
     CLASSES,
     MAX_SIMILARITY,
     LiveCase,
@@ -30,50 +30,60 @@ GOLDEN = Path(__file__).parents[2] / "tests" / "golden"
 def prepare(
     case: LiveCase, folder: Path, kind: str
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """Reports differences on the default device; there is nothing to time.
+    """Measures differences between computations; there is nothing to time.
 
-    stream: the folded streaming step against `DMNet.step`, frame after frame with
-        both memories in use, both in full float32: share of labels that differ.
-    rounded: the same step with the device's default products (TF32 on a GPU).
-    bfloat16: labels of the bfloat16 step against float32.
-    golden: largest relative difference of the authors' outputs, if tests/golden is
-        beside this checkout; the files are made with PyTorch on a CPU. In float64 on
-        a CPU; in full float32 on a GPU, whose libraries lack products of float64.
+    The report has these entries:
+
+    stream: the folded streaming step compared with `DMNet.step`, over consecutive
+        frames that fill both memories, both in full float32: shares of labels and of
+        admission decisions that differ.
+    rounded: the same for a step with the device's default matrix products (TF32 on a
+        GPU).
+    bfloat16: the same for a bfloat16 step.
+    golden: maximum relative differences from the authors' outputs, if there is a
+        folder tests/golden in this checkout. These files were computed by PyTorch on a
+        CPU. The comparison is in float64 on a CPU, and in full float32 on a GPU, whose
+        libraries do not support float64 products.
     """
     config = Config(data=DataConfig(num_classes=CLASSES))
     model = models.build_dmnet(config)
     variables = initial_variables(model, config)
     thresholds = {"min_confidence": -np.inf, "max_similarity": MAX_SIMILARITY}
     variables["thresholds"] = jax.tree.map(np.float32, thresholds)
-    pictures = scenes(case)
-    frames = [pictures[checked_scene(k)] for k in range(CHECKED)]
+    images = scenes(case)
+    frames = [images[checked_scene(k)] for k in range(CHECKED_FRAMES)]
 
-    def streamed(dtype: str, precision: str) -> tuple[np.ndarray, np.ndarray]:
+    def run_program(dtype: str, precision: str) -> tuple[np.ndarray, np.ndarray]:
+        """Returns labels and admissions of the streaming step."""
         with jax.default_matmul_precision(precision):
             network = model.clone(dtype=jnp.dtype(dtype))
             program = compile(network, variables, size=case.size)
         memory = program.init_memory(jax.random.key(0))
-        found = []
+        labels, admitted = [], []
         for frame in frames:
             memory, out = program.step(memory, frame)
-            found.append((np.asarray(out.labels), np.asarray(out.admitted)))
-        labels, admitted = zip(*found, strict=True)
+            labels.append(np.asarray(out.labels))
+            admitted.append(np.asarray(out.admitted))
         return np.stack(labels), np.stack(admitted)
 
     @jax.jit
-    def plain(variables: Any, memory: Any, frame: Array) -> Any:
+    def model_step(variables: Any, memory: Any, frame: Array) -> Any:
         apply: Any = model.apply
         memory, output = apply(variables, memory, frame, method="step")
         return memory, resized_argmax(output.logits, case.size), output.admitted
 
-    labels, admitted = [], []
-    with jax.default_matmul_precision("highest"):
+    def run_model() -> tuple[np.ndarray, np.ndarray]:
+        """Returns labels and admissions of `DMNet.step`."""
         memory = model.init_memory(1, case.size, jax.random.key(0))
+        labels, admitted = [], []
         for frame in frames:
-            memory, label, entered = plain(variables, memory, frame)
+            memory, label, admission = model_step(variables, memory, frame)
             labels.append(np.asarray(label))
-            admitted.append(np.asarray(entered))
-    truth, decisions = np.stack(labels), np.stack(admitted)
+            admitted.append(np.asarray(admission))
+        return np.stack(labels), np.stack(admitted)
+
+    with jax.default_matmul_precision("highest"):
+        expected_labels, expected_admitted = run_model()
     report: dict[str, Any] = {
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
@@ -84,10 +94,10 @@ def prepare(
         ("rounded", "float32", "default"),
         ("bfloat16", "bfloat16", "default"),
     ):
-        found, entered = streamed(dtype, precision)
+        labels, admitted = run_program(dtype, precision)
         report[name] = {
-            "labels": float((found != truth).mean()),
-            "admitted": float((entered != decisions).mean()),
+            "labels": float((labels != expected_labels).mean()),
+            "admitted": float((admitted != expected_admitted).mean()),
         }
     if (GOLDEN / "index.json").is_file():
         dtype = "float64" if jax.default_backend() == "cpu" else "float32"

@@ -11,34 +11,36 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from dmnet_jax import complexity, machine, models
-from dmnet_jax.benchmark.case import PRODUCT
+from dmnet_jax.benchmark.case import MATMUL_SIZE
 from dmnet_jax.benchmark.live_case import (
-    CHECKED,
+    CHECKED_FRAMES,
     CLASSES,
     MAX_SIMILARITY,
-    WARM,
+    WARMUP_STEPS,
     LiveCase,
     checked_scene,
-    compared,
-    pipelined,
+    comparable_outputs,
+    frame_source,
+    pipeline,
     scenes,
-    stacked,
-    timed,
-    timed_frames,
+    stack_outputs,
+    time_steps,
 )
 from dmnet_jax.config import Config, DataConfig
 from dmnet_jax.streaming import compile
 from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.layout import flatten
 
-# Number of floats copied to measure the bandwidth; larger than any cache.
-COPIED = 1 << 26
+BANDWIDTH_FLOATS = 1 << 26
+"""Number of floats copied to measure the bandwidth; larger than any cache."""
 
 
 def prepare(
     case: LiveCase, folder: Path, kind: str
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
-    """Prepares the case and writes variables and outputs for `torch_live.prepare`.
+    """Prepares the case; the reference case also writes its variables and outputs.
+
+    The files are read by `torch_live.prepare` and `openvino_live.prepare`.
 
     Returns:
         A report, and a function that runs one turn and returns the times of its steps.
@@ -58,37 +60,44 @@ def prepare(
         memory, labeled = program.step(memory, frames)
         return labeled
 
-    pictures = scenes(case)
+    def check(frames: Any) -> dict[str, Any]:
+        return comparable_outputs(step(frames))
+
+    images = scenes(case)
     start = time.perf_counter()
-    outputs = [jax.device_get(compared(step(pictures[0])))]
+    outputs = [jax.device_get(check(images[0]))]
     report["first_s"] = time.perf_counter() - start
-    outputs += [compared(step(pictures[checked_scene(k)])) for k in range(1, CHECKED)]
+    outputs += [check(images[checked_scene(k)]) for k in range(1, CHECKED_FRAMES)]
     if case == LiveCase(case.size, seconds=case.seconds):
         save_file(flatten(jax.device_get(variables)), folder / "variables.safetensors")
-        save_file(stacked(outputs), folder / "outputs.safetensors")
+        save_file(stack_outputs(outputs), folder / "outputs.safetensors")
 
-    following = timed_frames(case)
-    resident = jax.device_put(pictures)
+    next_frame = frame_source(case)
+    device_images = jax.device_put(images)
 
     def send() -> Any:
-        labels = step(following()).labels
+        labels = step(next_frame()).labels
         labels.copy_to_host_async()
         return labels
 
-    def turn() -> dict[str, list[float]]:
-        call = pipelined(send, np.asarray, case.in_flight)
-        end_to_end = timed(call, case.seconds, max(WARM, case.in_flight))
-        device = timed(
-            lambda: step(resident[0]).labels.block_until_ready(), case.seconds
-        )
-        return {"end_to_end": end_to_end, "device": device}
+    def device_step() -> None:
+        step(device_images[0]).labels.block_until_ready()
 
-    touched = [variables["params"], memory, pictures[0], outputs[0]["labels"]]
+    def turn() -> dict[str, list[float]]:
+        call = pipeline(send, np.asarray, case.in_flight)
+        warmup = max(WARMUP_STEPS, case.in_flight)
+        end_to_end = time_steps(call, case.seconds, warmup)
+        return {
+            "end_to_end": end_to_end,
+            "device": time_steps(device_step, case.seconds),
+        }
+
+    traffic = [variables["params"], memory, images[0], outputs[0]["labels"]]
     return {
         **report,
-        **_limits(case.dtype),
+        **_peaks(case.dtype),
         **_work(model, case),
-        "bytes": sum(x.nbytes for x in jax.tree.leaves(touched)),
+        "bytes": sum(x.nbytes for x in jax.tree.leaves(traffic)),
         "allocator": machine.allocator(),
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
@@ -105,18 +114,18 @@ def _work(model: Any, case: LiveCase) -> dict[str, int]:
     }
 
 
-def _limits(dtype: str) -> dict[str, float]:
-    """Measures the multiply-adds and bytes per second that XLA reaches here."""
-    matrix = jnp.ones((PRODUCT, PRODUCT), dtype)
+def _peaks(dtype: str) -> dict[str, float]:
+    """Measures the multiply-adds and bytes per second that XLA reaches."""
+    matrix = jnp.ones((MATMUL_SIZE, MATMUL_SIZE), dtype)
     multiply = jax.jit(jnp.matmul)
-    numbers = jnp.ones(COPIED)
+    array = jnp.ones(BANDWIDTH_FLOATS)
     add = jax.jit(lambda x: x + 1)
-    fastest = min(
-        machine.time_call(lambda: add(numbers).block_until_ready()) for _ in range(6)
+    seconds = min(
+        machine.time_call(lambda: add(array).block_until_ready()) for _ in range(6)
     )
     return {
         "peak": machine.peak_matmul_rate(
-            lambda: multiply(matrix, matrix).block_until_ready(), PRODUCT
+            lambda: multiply(matrix, matrix).block_until_ready(), MATMUL_SIZE
         ),
-        "bandwidth": 2 * numbers.nbytes / fastest,
+        "bandwidth": 2 * array.nbytes / seconds,
     }

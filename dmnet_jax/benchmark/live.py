@@ -1,4 +1,4 @@
-"""How long a frame of live video takes, and what bounds it.
+"""Times the live step and compares it with other runtimes and the machine's limits.
 
     python -m dmnet_jax.benchmark
     python -m dmnet_jax.benchmark --streams 1 2 4 8 --dtypes float32 bfloat16 --out DIR
@@ -7,13 +7,15 @@
     python -m dmnet_jax.benchmark --peers export export-bf16 export-int8
     python -m dmnet_jax.benchmark training --help
 
-The streaming step of DMNet from a frame in host memory to its labels there. With
---peers, which needs the extra of that name, other runtimes take turns with it on the
-same frames, after their labels, scores and decisions have been seen to be the same; and
-our own export in OpenVINO, also in bfloat16 and int8, with what those cost in mIoU.
-Everything runs in a separate process, with as many threads as this one has cores
-(`taskset` sets them) and the same allocator; where CUDA is, JAX and PyTorch use it.
-`training` measures training steps. For research use; not a medical device.
+A step of DMNet takes uint8 frames in host memory to label maps in host memory. With
+--peers, which needs the extra of that name, other runtimes take turns on the same
+frames, after their labels, scores and admissions have been verified to be the same. The
+peers named "export" run this project's export in OpenVINO, also in bfloat16 and int8,
+and report the mIoU that is lost. Each contestant runs in a separate process, with one
+thread per available core (`taskset` limits them) and the same allocator; JAX and
+PyTorch use CUDA if it is available. `training` measures training steps.
+
+For research use; not a medical device.
 """
 
 import dataclasses
@@ -44,7 +46,7 @@ Peer = Literal[
     "export-bf16",
     "export-int8",
 ]
-# kind of contestant: the packages it needs
+
 PEERS: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "torch.compile": ("torch",),
@@ -55,12 +57,20 @@ PEERS: dict[str, tuple[str, ...]] = {
     "export-bf16": ("onnx", "openvino"),
     "export-int8": ("onnx", "openvino", "nncf"),
 }
-# Contestants that round: their differences are reported, and none is refused.
-ROUNDING = ("export-bf16", "export-int8")
-# Labels may differ where two classes are as likely as each other.
+"""Packages that each peer needs."""
+
+REDUCED_PRECISION = ("export-bf16", "export-int8")
+"""Peers that are timed even if their outputs differ; the differences are reported."""
+
+# Labels may differ where two classes have nearly equal scores.
 TOLERANCE = {"labels": 1e-3, "confidence": 1e-4, "distance": 1e-4, "admitted": 0.0}
-# A GPU rounds factors to 10 bits (TF32), in XLA and, as we set it, in PyTorch.
-ROUNDED = {"labels": 1e-2, "confidence": 1e-2, "distance": 1e-2, "admitted": 0.0}
+# On a GPU, XLA and PyTorch (as set here) use TF32, with a 10-bit mantissa.
+TF32_TOLERANCE = {
+    "labels": 1e-2,
+    "confidence": 1e-2,
+    "distance": 1e-2,
+    "admitted": 0.0,
+}
 
 
 def measure(
@@ -68,36 +78,50 @@ def measure(
     peers: Sequence[str],
     folder: Path,
     rounds: int,
-    at_once: bool = False,
+    concurrent: bool = False,
 ) -> list[dict[str, Any]]:
-    """One row a contestant of one size; all take a turn in every round.
+    """Times all contestants of one frame size.
 
-    The first case is the reference: float32, one stream. `at_once` prepares all others
-    together: faster where there are many cores, but their compile times mean less.
+    A contestant is this project with one of the cases, or a peer with the first case.
+    All take a turn in every round, and every second round is in reverse order.
+
+    Args:
+        cases: cases of this project. The first is the reference of the comparison:
+            float32 and one stream.
+        peers: keys of `PEERS`.
+        folder: folder for the files that contestants share.
+        rounds: number of rounds.
+        concurrent: whether to prepare all contestants except the first at the same
+            time. This is faster with many cores, but makes compile times less
+            meaningful.
+
+    Returns:
+        One row per contestant: the case, "contestant", "turns" and the worker's report,
+        or "failed" with the reason.
     """
     contestants = [("jax", case) for case in cases]
     contestants += [(kind, cases[0]) for kind in peers]
     rows: list[dict[str, Any]] = []
     workers: list[Worker | None] = []
-    # The first one leaves the files that the others are made of.
+    # The others read files that the first contestant writes.
     batches = [contestants[:1], contestants[1:]]
-    if not at_once:
+    if not concurrent:
         batches = [[contestant] for contestant in contestants]
     try:
         for batch in batches:
-            _progress(f"preparing {', '.join(kind for kind, _ in batch)}")
+            _print_progress(f"preparing {', '.join(kind for kind, _ in batch)}")
             on_cpu = not rows or rows[0].get("platform", "cpu") == "cpu"
-            tolerance = TOLERANCE if on_cpu else ROUNDED
+            tolerance = TOLERANCE if on_cpu else TF32_TOLERANCE
             with ThreadPoolExecutor(max(1, len(batch))) as pool:
                 start = partial(_start, folder=folder, tolerance=tolerance)
                 started = list(pool.map(start, *zip(*batch, strict=True)))
-            for (kind, case), (worker, failed) in zip(batch, started, strict=True):
+            for (kind, case), (worker, failure) in zip(batch, started, strict=True):
                 row = {**vars(case), "contestant": kind, "turns": []}
-                report = worker.report if worker else {"failed": failed}
+                report = worker.report if worker else {"failed": failure}
                 rows.append({**row, **report})
                 workers.append(worker)
         for turn in range(rounds):
-            _progress(f"round {turn + 1} of {rounds}")
+            _print_progress(f"round {turn + 1} of {rounds}")
             order = range(len(rows)) if turn % 2 == 0 else reversed(range(len(rows)))
             for k in order:
                 if worker := workers[k]:
@@ -113,15 +137,19 @@ def measure(
     return rows
 
 
-def _progress(what: str) -> None:
-    """Preparing takes minutes; standard output is the report's."""
-    print(what, file=sys.stderr, flush=True)
+def _print_progress(text: str) -> None:
+    """Prints to standard error, because standard output is for the report."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _start(
     kind: str, case: LiveCase, folder: Path, tolerance: Mapping[str, float]
 ) -> tuple[Worker | None, str]:
-    """A contestant that is ready, or why there is none."""
+    """Prepares a contestant and checks its outputs.
+
+    Returns:
+        The worker and "", or None and the reason why it cannot be timed.
+    """
     missing = [name for name in PEERS.get(kind, ()) if find_spec(name) is None]
     if missing:
         return None, f"{' and '.join(missing)} not installed"
@@ -129,18 +157,20 @@ def _start(
         worker = Worker(kind, case, folder)
     except RuntimeError as error:
         return None, str(error)
-    if left_out := worker.report.get("left_out"):
+    if reason := worker.report.get("skipped"):
         worker.stop()
-        return None, left_out
-    differences = worker.report.get("differences", {}) if kind not in ROUNDING else {}
-    wrong = [
+        return None, f"skipped: {reason}"
+    if kind in REDUCED_PRECISION:
+        return worker, ""
+    differences = worker.report.get("differences", {})
+    excessive = [
         name for name, value in differences.items() if not value <= tolerance[name]
     ]
-    if not wrong:
+    if not excessive:
         return worker, ""
     worker.stop()
-    details = ", ".join(f"{name} by {differences[name]:.1e}" for name in wrong)
-    return None, f"refused: its outputs differ ({details})"
+    details = ", ".join(f"{name} by {differences[name]:.1e}" for name in excessive)
+    return None, f"not timed: its outputs differ ({details})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +178,12 @@ class Flags:
     """What to measure.
 
     Attributes:
-        sizes: Heights and widths of a frame.
-        streams: Numbers of streams in a step.
-        dtypes: Types of the network's features.
-        in_flight: Numbers of frames that are under way at once.
-        rounds: Turns of each contestant.
-        peers: Measure others as well; without names, all of them.
+        sizes: Heights and widths of the frames.
+        streams: Numbers of streams per step.
+        dtypes: Dtypes of the network's features.
+        in_flight: Numbers of frames sent before the labels of the first are read.
+        rounds: Number of turns of each contestant.
+        peers: Other runtimes to measure; all of them if no names follow.
         out: Folder for live.md and live.json.
     """
 
@@ -182,37 +212,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         "machine": machine.describe(),
         "rows": [],
     }
-    for shape in flags.sizes:
-        cases = [LiveCase(shape)] + [
-            LiveCase(shape, streams, dtype, in_flight)
-            for dtype in flags.dtypes
-            for streams in flags.streams
-            for in_flight in flags.in_flight
-        ]
-        cases = list(dict.fromkeys(cases))  # the reference is measured once
-        peers = PEERS if flags.peers == () else flags.peers or ()
-        with tempfile.TemporaryDirectory() as name:
-            result["rows"] += measure(cases, [*peers], Path(name), flags.rounds)
+    peers = PEERS if flags.peers == () else flags.peers or ()
+    for size in flags.sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            result["rows"] += measure(
+                _cases(size, flags), [*peers], Path(folder), flags.rounds
+            )
     text = live_report.report(result)
     print(text)
     if flags.out:
         flags.out.mkdir(parents=True, exist_ok=True)
         (flags.out / "live.md").write_text(text + "\n")
         (flags.out / "live.json").write_text(json.dumps(result, indent=1) + "\n")
-    failed = [row["failed"] for row in result["rows"] if "failed" in row]
-    # What is not installed or not computed here is no mistake; what breaks is.
-    wrong = [
-        why
-        for why in failed
-        if not why.endswith("not installed") and not why.startswith("left out")
+    # A missing package or an unsupported precision is not an error.
+    errors = [
+        row["failed"]
+        for row in result["rows"]
+        if "failed" in row
+        and not row["failed"].endswith("not installed")
+        and not row["failed"].startswith("skipped")
     ]
-    if wrong:
-        print(f"error: {'; '.join(wrong)}", file=sys.stderr)
-    return 1 if wrong else 0
+    if errors:
+        print(f"error: {'; '.join(errors)}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _cases(size: tuple[int, int], flags: Flags) -> list[LiveCase]:
+    """Returns the cases of one frame size without repetitions, the reference first."""
+    cases = [LiveCase(size)] + [
+        LiveCase(size, streams, dtype, in_flight)
+        for dtype in flags.dtypes
+        for streams in flags.streams
+        for in_flight in flags.in_flight
+    ]
+    return list(dict.fromkeys(cases))
 
 
 def size_fault(*sizes: tuple[int, int]) -> str:
-    """Why a network cannot take frames of these sizes; empty if it can."""
+    """Returns why a network does not support one of the frame sizes, or ""."""
     for height, width in sizes:
         if min(height, width) < 64 or height % 32 or width % 32:
             return f"{height}x{width}: must be multiples of 32, at least 64"

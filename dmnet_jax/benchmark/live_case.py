@@ -1,4 +1,11 @@
-"""What the contestants of the live benchmark share: case, video, comparison."""
+"""Shared code of the live benchmark's workers: cases, video, timing, comparison.
+
+Every worker first runs `CHECKED_FRAMES` frames whose outputs are compared with the
+reference. They fill the memories: two frames of each of the first three scenes, then
+frames of the fourth. From frame `FILL_FRAMES` on, the global memory contains one frame
+of each scene and every read returns all four, so that the outputs do not depend on the
+random selection. Then the steps are timed.
+"""
 
 import time
 from collections import deque
@@ -9,26 +16,31 @@ from typing import Any
 import numpy as np
 
 CLASSES = 8
-# Admitted is what differs: frames of one scene are equal, those of others are far off.
+
 MAX_SIMILARITY = -1e-3
-# Frames of a scene while time is taken: one in so many is admitted.
-SCENE = 16
-# Before time is taken the memories are filled, four scenes of two frames each and then
-# the fourth: from its second frame on, whoever reads, reads all four.
-FILLED, CHECKED = 7, 12
-WARM, SHORTEST = 2, 3
+"""Admission threshold (the paper's beta).
+
+Frames of one scene are equal, so their similarity is 0 and only the first is admitted.
+The similarity of frames of different scenes is far below the threshold.
+"""
+
+FRAMES_PER_SCENE = 16
+"""Length of a scene in the timed video; one of these frames is admitted."""
+
+FILL_FRAMES, CHECKED_FRAMES = 7, 12
+WARMUP_STEPS, MIN_STEPS = 2, 3
 
 
 @dataclass(frozen=True)
 class LiveCase:
-    """What is measured.
+    """A case to measure.
 
     Attributes:
-        size: height and width of frames.
-        streams: videos stepped together.
+        size: (height, width) of the frames.
+        streams: number of videos stepped together.
         dtype: "float32" or "bfloat16".
-        in_flight: frames under way: the next is sent before labels are read.
-        seconds: least time that a turn's steps take together.
+        in_flight: number of frames sent before the labels of the first are read.
+        seconds: minimum total duration of the steps in a turn.
     """
 
     size: tuple[int, int]
@@ -39,7 +51,7 @@ class LiveCase:
 
 
 def scenes(case: LiveCase) -> np.ndarray:
-    """Four smooth random pictures for every stream: uint8 [4, B, H, W, 3]."""
+    """Returns four images of random blocks per stream: uint8 [4, B, H, W, 3]."""
     height, width = case.size
     rng = np.random.default_rng(0)
     shape = (4, case.streams, height // 16, width // 16, 3)
@@ -47,62 +59,74 @@ def scenes(case: LiveCase) -> np.ndarray:
 
 
 def checked_scene(index: int) -> int:
-    """Of a frame before time is taken."""
+    """Returns the index of the scene that the checked frame `index` shows."""
     return min(index // 2, 3)
 
 
-def timed_frames(case: LiveCase) -> Callable[[], np.ndarray]:
-    """The frames after those; each call gives the next."""
-    pictures, index = scenes(case), -1
+def frame_source(case: LiveCase) -> Callable[[], np.ndarray]:
+    """Returns a function whose calls return the timed frames, one after the other.
 
-    def following() -> np.ndarray:
+    Each call returns uint8 [B, H, W, 3]. The scenes are repeated endlessly.
+    """
+    images, index = scenes(case), -1
+
+    def next_frame() -> np.ndarray:
         nonlocal index
         index += 1
-        return pictures[index // SCENE % 4]
+        return images[index // FRAMES_PER_SCENE % 4]
 
-    return following
+    return next_frame
 
 
-def pipelined(
+def pipeline(
     send: Callable[[], Any], read: Callable[[Any], Any], in_flight: int
 ) -> Callable[[], Any]:
-    """A call that sends one more and reads the oldest, once `in_flight` are under way.
+    """Returns a function that sends one item per call and reads items in order.
 
-    Until then it gives None.
+    The first `in_flight - 1` calls only send and return None. Each further call sends
+    an item, then reads the oldest one and returns the result.
     """
-    waiting: deque[Any] = deque()
+    pending: deque[Any] = deque()
 
     def call() -> Any:
-        waiting.append(send())
-        return read(waiting.popleft()) if len(waiting) == in_flight else None
+        pending.append(send())
+        return read(pending.popleft()) if len(pending) == in_flight else None
 
     return call
 
 
-def timed(step: Callable[[], Any], least: float, warm: int = WARM) -> list[float]:
-    """Seconds of each step of a turn, `least` in all, after `warm` not counted."""
-    for _ in range(warm):
+def time_steps(
+    step: Callable[[], Any], min_seconds: float, warmup: int = WARMUP_STEPS
+) -> list[float]:
+    """Returns the duration in seconds of each step of a turn.
+
+    Args:
+        step: runs one step.
+        min_seconds: minimum total duration; at least `MIN_STEPS` steps are timed.
+        warmup: number of steps to run before, without timing.
+    """
+    for _ in range(warmup):
         step()
     seconds: list[float] = []
-    while len(seconds) < SHORTEST or sum(seconds) < least:
+    while len(seconds) < MIN_STEPS or sum(seconds) < min_seconds:
         start = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - start)
     return seconds
 
 
-def compared(out: Any) -> dict[str, Any]:
-    """What is compared of a step's outcome, a `streaming.Labeled`, by name."""
+def comparable_outputs(labeled: Any) -> dict[str, Any]:
+    """Returns the outputs of a step (`streaming.Labeled`) to compare, by name."""
     return {
-        "labels": out.labels,
-        "confidence": out.confidence,
-        "distance": -out.similarity,
-        "admitted": out.admitted,
+        "labels": labeled.labels,
+        "confidence": labeled.confidence,
+        "distance": -labeled.similarity,
+        "admitted": labeled.admitted,
     }
 
 
-def stacked(outputs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Of the frames of the comparison, by name."""
+def stack_outputs(outputs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Stacks the outputs of the checked frames, by name."""
     return {
         name: np.stack([np.asarray(output[name]) for output in outputs])
         for name in outputs[0]
@@ -112,15 +136,22 @@ def stacked(outputs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 def differences(
     actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """Share of pixels and decisions that differ, and relative errors of the scores."""
+    """Compares stacked outputs of the checked frames.
+
+    Returns:
+        "labels" and "admitted", the share of pixels and of admission decisions that
+        differ; "confidence" and "distance", the maximum errors relative to the maximum
+        magnitudes.
+    """
 
     def relative(name: str, first: int) -> float:
         error = np.abs(actual[name][first:] - expected[name][first:]).max()
         return float(error / np.abs(expected[name][first:]).max())
 
     return {
-        "labels": float((actual["labels"] != expected["labels"])[FILLED:].mean()),
-        "confidence": relative("confidence", FILLED),
-        "distance": relative("distance", 1),  # the first has nothing to differ from
+        "labels": float((actual["labels"] != expected["labels"])[FILL_FRAMES:].mean()),
+        "confidence": relative("confidence", FILL_FRAMES),
+        # The first frame has no admitted frame to be compared with.
+        "distance": relative("distance", 1),
         "admitted": float((actual["admitted"] != expected["admitted"]).mean()),
     }

@@ -1,4 +1,4 @@
-"""Markdown of what the live benchmark found."""
+"""Formats the results of the live benchmark as Markdown."""
 
 import statistics
 from collections.abc import Sequence
@@ -20,39 +20,49 @@ NAMES = {
     "export-bf16": "OpenVINO, our export, bfloat16",
     "export-int8": "OpenVINO, our export, int8",
 }
+"""Displayed names of the contestants."""
 
 NOTES = """\
-ms: a step from uint8 frames in host memory to label maps in host memory; `device`
-p50: frames and labels stay with the device. With more frames in flight it is the time
-from one result to the next, and a result is so many steps late. One frame in 16 shows a
-new scene and is admitted to the global memory. `compile`: tracing and compiling, or
-export and loading; `first`: the first step; neither is in the times. GiB: the most that
-the process held, compilation included.
-`ours / it`: median over rounds of our median by its median in the same round
-[smallest..largest]; under 1 we are faster. The others run our PyTorch version of the
-network with norms folded, features of the last frames, and keys and values of admitted
-frames cached; maps are channels-last; ONNX Runtime and OpenVINO run its ONNX export.
-The authors' way encodes four recent and four remembered frames again for each frame.
-"Our export" is what `python -m dmnet_jax.export` writes. bfloat16 and int8 round, and
-the benchmark's random weights exaggerate it; `trained` is the shipped network in that
-type against float32, on rendered scenes: labels that differ and mIoU that is lost."""
+p50, p95, p99, max: milliseconds of a step, from uint8 frames in host memory to label
+maps in host memory; `device p50`: frames and labels stay on the device. With several
+frames in flight it is the time from one result to the next, and a result is that many
+steps late. One frame in 16 shows a new scene and is admitted to the global memory.
+`compile s`: tracing and compiling, or export and loading; `first s`: the first step;
+both are excluded from the times. `GiB`: peak memory of the process, including
+compilation.
+`this project's time / its time`: median over rounds of the ratio of median step times
+in the same round [minimum..maximum]; below 1, this project is faster. The other
+runtimes run this project's PyTorch version of the network with folded norms and cached
+features of the last frames, keys and values of admitted frames; maps are channels-last.
+ONNX Runtime and OpenVINO run its ONNX export. The authors' way encodes four recent and
+four remembered frames again for each frame. "Our export" is the output of
+`python -m dmnet_jax.export`. bfloat16 and int8 round, which the benchmark's random
+weights exaggerate; the columns `shipped network` compare the shipped network in that
+precision with float32 on rendered scenes."""
 
 
-def times(row: dict[str, Any], what: str = "end_to_end") -> np.ndarray:
-    """Milliseconds of all steps of a contestant."""
-    return 1e3 * np.concatenate([turn[what] for turn in row["turns"]])
+def step_times(row: dict[str, Any], kind: str = "end_to_end") -> np.ndarray:
+    """Returns the milliseconds of all steps of a contestant.
+
+    Args:
+        row: row of the contestant.
+        kind: "end_to_end", or "device" if frames and labels stay on the device.
+    """
+    return 1e3 * np.concatenate([turn[kind] for turn in row["turns"]])
 
 
-def ratios(ours: dict[str, Any], row: dict[str, Any]) -> list[float]:
-    """Our median step by the other's, round by round."""
-    return [
-        statistics.median(mine["end_to_end"]) / statistics.median(its["end_to_end"])
-        for mine, its in zip(ours["turns"], row["turns"], strict=True)
-    ]
+def time_ratios(reference: dict[str, Any], row: dict[str, Any]) -> list[float]:
+    """Returns the reference's median step time divided by the row's, for each round."""
+
+    def medians(turns: list[dict[str, Any]]) -> list[float]:
+        return [statistics.median(turn["end_to_end"]) for turn in turns]
+
+    pairs = zip(medians(reference["turns"]), medians(row["turns"]), strict=True)
+    return [numerator / denominator for numerator, denominator in pairs]
 
 
 def report(result: dict[str, Any]) -> str:
-    """All of it: what was run and where, then the tables of each size."""
+    """Returns the report: command and machine, then the tables of each frame size."""
     about, rows = result["machine"], result["rows"]
     versions: dict[str, str] = {}
     for row in rows:
@@ -69,21 +79,23 @@ def report(result: dict[str, Any]) -> str:
     if SYSTEM in allocators:
         lines += [
             "**The system's allocator**: install tcmalloc (libtcmalloc-minimal4) or "
-            "preload jemalloc; without, every step asks the system for its memory.",
+            "preload jemalloc; without them, every step requests its memory from the "
+            "operating system.",
             "",
         ]
     for size in dict.fromkeys(tuple(row["size"]) for row in rows):
-        here = [row for row in rows if tuple(row["size"]) == size]
-        lines += [f"## {size[0]}x{size[1]}", "", _steps(here), ""]
-        own = [row for row in here if row["contestant"] == "jax"]
-        lines += [_limits(row) for row in own if "failed" not in row]
-        if len(here) > len(own) and "failed" not in own[0]:
-            lines += ["", _peers(own[0], here[len(own) :])]
+        size_rows = [row for row in rows if tuple(row["size"]) == size]
+        lines += [f"## {size[0]}x{size[1]}", "", _steps_table(size_rows), ""]
+        project_rows = [row for row in size_rows if row["contestant"] == "jax"]
+        peer_rows = size_rows[len(project_rows) :]
+        lines += [_lower_bound(row) for row in project_rows if "failed" not in row]
+        if peer_rows and "failed" not in project_rows[0]:
+            lines += ["", _peers_table(project_rows[0], peer_rows)]
         lines += [""]
     return "\n".join([*lines, NOTES])
 
 
-def _steps(rows: Sequence[dict[str, Any]]) -> str:
+def _steps_table(rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         name = NAMES[row["contestant"]]
@@ -91,17 +103,19 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
         if "failed" in row:
             cells.append([*case, row["failed"], *[""] * 9])
             continue
-        own, spent = row["contestant"] == "jax", times(row)
-        p50, p95, p99 = np.percentile(spent, (50, 95, 99))
-        device = f"{np.median(times(row, 'device')):.1f}" if own else ""
+        times = step_times(row)
+        p50, p95, p99 = np.percentile(times, (50, 95, 99))
+        device = ""
+        if row["contestant"] == "jax":
+            device = f"{np.median(step_times(row, 'device')):.1f}"
         cells.append(
             [
                 *case,
                 f"{p50:.1f}",
                 f"{p95:.1f}",
                 f"{p99:.1f}",
-                f"{spent.max():.1f}",
-                str(len(spent)),
+                f"{times.max():.1f}",
+                str(len(times)),
                 f"{1e3 * row['streams'] / p50:.1f}",
                 device,
                 f"{row['compile_s']:.1f}",
@@ -114,43 +128,47 @@ def _steps(rows: Sequence[dict[str, Any]]) -> str:
     return format_table(cells, headers)
 
 
-def _limits(row: dict[str, Any]) -> str:
-    """The least time that work and bytes take at the machine's measured best."""
+def _lower_bound(row: dict[str, Any]) -> str:
+    """Compares a step with the time of its arithmetic and memory traffic alone.
+
+    Both are computed from the machine's measured peaks.
+    """
     arithmetic = 1e3 * row["operations"] / row["peak"]
     traffic = 1e3 * row["bytes"] / row["bandwidth"]
-    floor, p50 = max(arithmetic, traffic), float(np.median(times(row)))
+    bound, p50 = max(arithmetic, traffic), float(np.median(step_times(row)))
     return (
         f"- {row['dtype']}, {row['streams']} streams, "
         f"{row['in_flight']} in flight: "
         f"{row['parameters'] / 1e6:.2f} M parameters, "
         f"{row['operations'] / 1e9:.2f} G multiply-adds at "
-        f"{row['peak'] / 1e9:.1f} G/s (XLA's 2048x2048 product) "
+        f"{row['peak'] / 1e9:.1f} G/s (XLA's product of 2048x2048 matrices) take "
         f"{arithmetic:.0f} ms; {row['bytes'] / 1e6:.0f} MB of "
-        f"weights, memory, frames and labels at {row['bandwidth'] / 1e9:.1f} GB/s "
-        f"{traffic:.1f} ms; the step is {p50 / floor:.2f}x the larger"
+        f"weights, memory, frames and labels at {row['bandwidth'] / 1e9:.1f} GB/s take "
+        f"{traffic:.1f} ms; the step takes {p50 / bound:.2f}x the larger"
     )
 
 
-def _peers(ours: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+def _peers_table(reference: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     cells = []
     for row in rows:
         name = NAMES[row["contestant"]]
         if "failed" in row:
             cells.append([name, row["failed"], *[""] * 4])
             continue
-        cost = row.get("rounded")
-        found, differ = ratios(ours, row), row["differences"]
+        ratios, errors = time_ratios(reference, row), row["differences"]
+        rounding = row.get("rounded")
         cells.append(
             [
                 name,
-                f"{statistics.median(found):.2f} [{min(found):.2f}..{max(found):.2f}]",
-                f"{differ['labels']:.1e}",
-                f"{max(differ['confidence'], differ['distance']):.1e}",
-                f"{cost['labels']:.1e}" if cost else "",
-                f"{cost['miou']:+.4f}" if cost else "",
+                f"{statistics.median(ratios):.2f} "
+                f"[{min(ratios):.2f}..{max(ratios):.2f}]",
+                f"{errors['labels']:.1e}",
+                f"{max(errors['confidence'], errors['distance']):.1e}",
+                f"{rounding['labels']:.1e}" if rounding else "",
+                f"{rounding['miou']:+.4f}" if rounding else "",
             ]
         )
-    headers = ["", "ours / it", "labels differ", "scores differ"]
-    table = format_table(cells, [*headers, "trained: labels", "trained: mIoU lost"])
+    headers = ["", "this project's time / its time", "labels differ", "scores differ"]
+    headers += ["shipped network: labels differ", "shipped network: mIoU lost"]
     notes = [row["note"] for row in rows if "note" in row]
-    return "\n".join([table, *(f"\nNote: {note}." for note in notes)])
+    return "\n".join([format_table(cells, headers), *(f"\nNote: {n}." for n in notes)])

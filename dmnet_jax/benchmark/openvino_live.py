@@ -17,16 +17,16 @@ from safetensors.numpy import load_file
 
 from dmnet_jax import machine, models
 from dmnet_jax.benchmark.live_case import (
-    CHECKED,
+    CHECKED_FRAMES,
     CLASSES,
     LiveCase,
     checked_scene,
-    compared,
+    comparable_outputs,
     differences,
+    frame_source,
     scenes,
-    stacked,
-    timed,
-    timed_frames,
+    stack_outputs,
+    time_steps,
 )
 from dmnet_jax.checkpoint.runs import PRETRAINED
 from dmnet_jax.config import Config, DataConfig
@@ -41,11 +41,12 @@ from dmnet_jax.streaming.program import Interface, Program
 from dmnet_jax.streaming.runtimes import has_bf16
 from dmnet_jax.weights.layout import unflatten
 
-_NAMES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
-DTYPES = {"export": "fp32", "export-bf16": "bf16", "export-int8": "int8"}
+PRECISIONS = {"export": "fp32", "export-bf16": "bf16", "export-int8": "int8"}
 """Compute precision of each kind of worker."""
 
-SCORED = 6
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+
+SCORED_VIDEOS = 6
 """Number of rendered scenes to score, of `calibration.RENDERED_FRAMES` frames each."""
 
 
@@ -54,46 +55,54 @@ def prepare(
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
     """Like `jax_live.prepare`, from the files that it wrote.
 
-    If the processor does not support the precision, the report has a "left_out" entry.
+    If the processor does not support the precision, the report is {"skipped": reason}.
     """
-    dtype = DTYPES[kind]
-    if dtype == "bf16" and not has_bf16():
-        return {"left_out": "left out: this processor has no bfloat16"}, dict
+    precision = PRECISIONS[kind]
+    if precision == "bf16" and not has_bf16():
+        return {"skipped": "this processor has no bfloat16"}, dict
     model = models.build_dmnet(Config(data=DataConfig(num_classes=CLASSES)))
     variables = unflatten(load_file(folder / "variables.safetensors"))
     interface = Interface(case.size, 1, CLASSES, case.size)
-    pictures = scenes(case)
+    images = scenes(case)
     start = time.perf_counter()
-    place = folder / dtype
-    place.mkdir()
-    seen = calibration.Calibration([_clip(pictures)], "the benchmark's scenes")
-    program = _program(place, model, variables, interface, dtype, seen)
+    program_folder = folder / precision
+    program_folder.mkdir()
+    data = calibration.Calibration([_clip(images)], "the benchmark's scenes")
+    program = _program(program_folder, model, variables, interface, precision, data)
     report: dict[str, Any] = {"compile_s": time.perf_counter() - start}
     memory = program.init_memory(jax.random.key(0))
 
     def step(frames: np.ndarray) -> Any:
         nonlocal memory
-        memory, out = program.step(memory, frames)
-        return out
+        memory, labeled = program.step(memory, frames)
+        return labeled
+
+    def check(frames: np.ndarray) -> dict[str, Any]:
+        return comparable_outputs(step(frames))
 
     start = time.perf_counter()
-    outputs = [compared(step(pictures[0]))]
+    outputs = [check(images[0])]
     report["first_s"] = time.perf_counter() - start
-    outputs += [compared(step(pictures[checked_scene(k)])) for k in range(1, CHECKED)]
+    outputs += [check(images[checked_scene(k)]) for k in range(1, CHECKED_FRAMES)]
     expected = load_file(folder / "outputs.safetensors")
-    following = timed_frames(case)
-    if dtype != "fp32":
-        report["rounded"] = _cost(place, case.size, dtype)
-    if dtype == "int8" and not computes_int8():
+    next_frame = frame_source(case)
+    if precision != "fp32":
+        report["rounded"] = _rounding_cost(program_folder, case.size, precision)
+    if precision == "int8" and not computes_int8():
         report["note"] = INT8_IS_SLOW
+
+    def turn() -> dict[str, list[float]]:
+        times = time_steps(lambda: step(next_frame()).labels, case.seconds)
+        return {"end_to_end": times}
+
     return {
         **report,
-        "dtype": _NAMES[dtype],
-        "differences": differences(stacked(outputs), expected),
+        "dtype": _DTYPES[precision],
+        "differences": differences(stack_outputs(outputs), expected),
         "allocator": machine.allocator(),
         "device": "cpu",
         "versions": {"openvino": version("openvino")},
-    }, lambda: {"end_to_end": timed(lambda: step(following()).labels, case.seconds)}
+    }, turn
 
 
 def _program(
@@ -101,44 +110,47 @@ def _program(
     model: Any,
     variables: Any,
     interface: Interface,
-    dtype: str,
-    seen: calibration.Calibration,
+    precision: str,
+    data: calibration.Calibration,
 ) -> Program:
-    """Exports the step and loads it as a user would."""
+    """Exports the step and loads the file, as the export command and a user do."""
     content, notes = onnx_graph.export_step(model, variables, interface)
     xml, weights = openvino_ir.convert(content)
     contents = {".xml": xml, ".bin": weights}
-    if dtype == "int8":
+    if precision == "int8":
         path = write_artifact(folder, "float32", contents, interface, notes)
         body = path.with_name(f"{path.name}.json").read_bytes()
-        described = read_description(body, ".xml")
-        inputs = calibration.Rolled(load_artifact(path), described, seen)
+        description = read_description(body, ".xml")
+        inputs = calibration.Rolled(load_artifact(path), description, data)
         _, contents = quantization.quantized(contents, inputs)
-    notes["dtype"] = dtype
-    return load_artifact(write_artifact(folder, dtype, contents, interface, notes))
+    notes["dtype"] = precision
+    return load_artifact(write_artifact(folder, precision, contents, interface, notes))
 
 
-def _cost(folder: Path, size: tuple[int, int], dtype: str) -> dict[str, float]:
-    """Measures the share of differing labels and the loss of mIoU."""
+def _rounding_cost(
+    folder: Path, size: tuple[int, int], precision: str
+) -> dict[str, float]:
+    """Measures the share of labels that differ from float32, and the loss of mIoU."""
     trained = load_run(PRETRAINED)
     data = calibration.with_size(trained.config.data, size)
-    videos = open_videos(data, trained.about["val_videos"][:SCORED])
-    seen = calibration.of_training(data, trained.about["train_videos"], size)
+    videos = open_videos(data, trained.about["val_videos"][:SCORED_VIDEOS])
+    clips = calibration.of_training(data, trained.about["train_videos"], size)
     interface = Interface(size, 1, trained.model.num_classes, size)
-    both = []
-    for kind in ("fp32", dtype):
-        place = folder / f"trained-{kind}"
-        place.mkdir()
-        network = trained.model, trained.variables
-        both.append(_program(place, *network, interface, kind, seen))
-    found = gate(both[0], both[1], videos)
-    return {"labels": found.label_mismatch, "miou": found.drop}
+    network = trained.model, trained.variables
+
+    def export(precision: str) -> Program:
+        program_folder = folder / f"trained-{precision}"
+        program_folder.mkdir()
+        return _program(program_folder, *network, interface, precision, clips)
+
+    result = gate(export("fp32"), export(precision), videos)
+    return {"labels": result.label_mismatch, "miou": result.drop}
 
 
-def _clip(pictures: np.ndarray) -> calibration.Clip:
-    """Returns a clip that repeats each scene for a few frames."""
+def _clip(images: np.ndarray) -> calibration.Clip:
+    """Returns a clip of 16 frames with each scene repeated for four."""
 
     def frames() -> Iterator[np.ndarray]:
-        return (pictures[k // 4 % 4, 0] for k in range(16))
+        return (images[k // 4 % 4, 0] for k in range(16))
 
     return calibration.Clip(16, frames)

@@ -1,4 +1,4 @@
-"""A measuring process: started, asked, ended."""
+"""Starts and controls the processes of benchmark workers."""
 
 import json
 import os
@@ -13,23 +13,28 @@ from dmnet_jax import machine
 
 
 class Worker:
-    """One contestant in a separate process; see `worker` for its replies.
+    """A contestant in a separate process; see the module `worker` for its replies.
+
+    The constructor waits until the contestant is prepared.
 
     Args:
         kind: a key of `worker.KINDS`.
-        case: a dataclass; what is measured.
-        folder: where contestants leave files for each other.
-        xla_flags: of this process, beside those of the environment.
+        case: the case to measure, a dataclass.
+        folder: folder for the files that contestants share.
+        xla_flags: XLA flags of this process, in addition to those of the environment.
 
     Attributes:
-        report: its report of the preparation.
-        gpu_memory: peak bytes on the GPU, known once it is closed; 0 without one.
+        report: the worker's report of its preparation.
+        gpu_memory: peak GPU memory in bytes, set by `close`; 0 without a GPU.
+
+    Raises:
+        RuntimeError: the process ended before it was prepared.
     """
 
     def __init__(
         self, kind: str, case: Any, folder: Path, *, xla_flags: str = ""
     ) -> None:
-        # A separate file: several workers may start at once.
+        # The file name is unique, because several workers may start at once.
         descriptor, name = tempfile.mkstemp(".json", "case", folder)
         path = Path(name)
         with os.fdopen(descriptor, "w") as file:
@@ -50,7 +55,7 @@ class Worker:
         self.report = self._read()
 
     def turn(self) -> dict[str, Any]:
-        """Lets it measure once.
+        """Runs one turn and returns its measurements.
 
         Raises:
             RuntimeError: the process has ended.
@@ -61,7 +66,11 @@ class Worker:
         return self._read()
 
     def close(self) -> int:
-        """Ends the process; its peak memory in bytes."""
+        """Ends the process and returns its peak memory in bytes.
+
+        Raises:
+            RuntimeError: the process had ended before.
+        """
         with self._process as process:
             assert process.stdin
             process.stdin.close()
@@ -70,7 +79,7 @@ class Worker:
         return memory["memory"]
 
     def stop(self) -> None:
-        """Ends the process whatever it is doing."""
+        """Kills the process; has no effect after `close`."""
         with self._process as process:
             process.kill()
 
@@ -81,7 +90,9 @@ class Worker:
             with self._process as process:
                 code = process.wait()
             reason = (
-                "the system ended it, likely for memory" if code < 0 else "see above"
+                "killed by a signal, probably out of memory"
+                if code < 0
+                else "see its output above"
             )
             raise RuntimeError(f"{self._name} failed ({reason})")
         return json.loads(line)

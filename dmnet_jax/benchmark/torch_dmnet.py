@@ -3,9 +3,9 @@
 
 Written for these benchmarks in the form that PyTorch runs fastest on a CPU: maps are
 NCHW in shape and channels-last in memory, and all operations are calls of
-`torch.nn.functional`. Parameters have our names and values, so that outputs and
-gradients can be compared leaf by leaf. Supports the single-frame network and DMNet (ELA
-and AGA).
+`torch.nn.functional`. Parameters have the names and values of the Flax network, so that
+outputs and gradients can be compared leaf by leaf. Supports the single-frame network
+and DMNet (ELA and AGA).
 """
 
 import math
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors.numpy import load_file
 from torch import Tensor
 
-from dmnet_jax.benchmark.case import PRODUCT, Case, differences
+from dmnet_jax.benchmark.case import MATMUL_SIZE, Case, differences
 from dmnet_jax.machine import peak_matmul_rate, time_call
 from dmnet_jax.nn.mobilenet import STAGES
 from dmnet_jax.weights.layout import flatten, unflatten
@@ -32,10 +32,10 @@ if DEVICE == "cuda":
 
 
 class TorchDMNet:
-    """DMNet with our variables and the Keras encoder.
+    """DMNet with the variables of the Flax network and the Keras encoder.
 
     Attributes:
-        params: leaf tensors by our names without the collection, such as
+        params: leaf tensors by Flax names without the collection, such as
             "backbone/stem/kernel"; kernels are OIHW.
         memory: whether ELA and AGA are enabled.
     """
@@ -92,7 +92,7 @@ class TorchDMNet:
         top = F.relu6(self._conv(deep320, "lateral8") + self._conv(deep160, "lateral7"))
         return quarter, eighth, sixteenth_64, sixteenth_96, top
 
-    def remember(self, top: Tensor) -> KeyValue:
+    def global_key_value(self, top: Tensor) -> KeyValue:
         """Returns key and value of a top [N, 256, h, w] for the global memory."""
         return self._key_value(top, "global_key_value")
 
@@ -113,13 +113,12 @@ class TorchDMNet:
         quarter, eighth, sixteenth_64, sixteenth_96, x = features
         if self.memory:
             assert older is not None and stored is not None
-            own = self._key_value(
-                self._recurrent([*older, x], "recurrent"), "local_key_value"
-            )
-            x = _attend(own, (own[0][:, None], own[1][:, None]))
-            x = _attend(self.remember(x), stored)
-        x = self._enlarged(self._pool(x, "crp4"), "adapt4")
-        fine = [
+            window = self._recurrent([*older, x], "recurrent")
+            key, value = self._key_value(window, "local_key_value")
+            x = _attend((key, value), (key[:, None], value[:, None]))
+            x = _attend(self.global_key_value(x), stored)
+        x = self._upsample(self._pool(x, "crp4"), "adapt4")
+        stages = [
             (
                 "crp3",
                 "adapt3",
@@ -127,15 +126,15 @@ class TorchDMNet:
             ),
             ("crp2", "adapt2", [("lateral4", eighth)]),
         ]
-        for pool, adapt, laterals in fine:
+        for pool, adapt, laterals in stages:
             for name, lateral in laterals:
                 x = x + self._conv(lateral, f"decoder/{name}")
-            x = self._enlarged(self._pool(F.relu6(x), pool), adapt)
+            x = self._upsample(self._pool(F.relu6(x), pool), adapt)
         x = F.relu6(self._conv(quarter, "decoder/lateral3") + x)
         return self._conv(self._pool(x, "crp1"), "decoder/classifier")
 
     def clip(self, frames: Tensor, past: Tensor) -> Tensor:
-        """Training forward pass; returns logits of the last frame.
+        """Runs the forward pass of training; returns logits of the last frame.
 
         The earlier frames and `past` are encoded without gradient.
 
@@ -151,14 +150,14 @@ class TorchDMNet:
             remembered = torch.cat([frames[:, :-1], past], 1)
             tops = self.encode(remembered.flatten(0, 1), train=True)[-1]
             tops = tops.unflatten(0, (batch, length + count))
-        key, value = self.remember(
+        key, value = self.global_key_value(
             tops[:, length:].reshape(batch * count, *tops.shape[2:])
         )
         stored = key.unflatten(0, (batch, count)), value.unflatten(0, (batch, count))
         return self.decode(features, [tops[:, t] for t in range(length)], stored)
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """Returns gradients by our names, with kernels in HWIO."""
+        """Returns gradients by Flax names, with kernels in HWIO."""
         return {
             name: (p.grad.permute(2, 3, 1, 0) if p.ndim == 4 else p.grad).cpu().numpy()
             for name, p in self.params.items()
@@ -170,8 +169,8 @@ class TorchDMNet:
         padding = kernel.shape[-1] // 2
         if stride == 2 and padding:
             # Keras pads even sizes only at the end.
-            after = [int(n % 2) for n in (x.shape[3], x.shape[2])]
-            x = F.pad(x, (after[0], 1, after[1], 1))
+            left, top = (int(n % 2) for n in (x.shape[3], x.shape[2]))
+            x = F.pad(x, (left, 1, top, 1))
             padding = 0
         groups = x.shape[1] // kernel.shape[1]
         bias = self.params.get(f"{name}/bias")
@@ -206,7 +205,8 @@ class TorchDMNet:
             x = x + top
         return x
 
-    def _enlarged(self, x: Tensor, name: str) -> Tensor:
+    def _upsample(self, x: Tensor, name: str) -> Tensor:
+        """Applies a convolution and doubles the resolution."""
         x = self._conv(x, f"decoder/{name}")
         return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
@@ -227,7 +227,15 @@ class TorchDMNet:
 
 
 def _attend(query: KeyValue, memory: KeyValue) -> Tensor:
-    """Attention of query [B, C, h, w] over memory [B, M, C, h, w] -> [B, 2V, h, w]."""
+    """Reads the memory and appends the query's own value.
+
+    Args:
+        query: key [B, C, h, w] and value [B, V, h, w].
+        memory: keys [B, M, C, h, w] and values [B, M, V, h, w].
+
+    Returns:
+        Readout and value of the query: [B, 2V, h, w].
+    """
     key, value = (
         x.permute(0, 1, 3, 4, 2).reshape(len(x), -1, x.shape[2]) for x in memory
     )
@@ -237,20 +245,25 @@ def _attend(query: KeyValue, memory: KeyValue) -> Tensor:
     return torch.cat([readout, query[1]], 1)
 
 
-def enlarge(logits: Tensor, labels: Tensor) -> Tensor:
+def resize_logits(logits: Tensor, labels: Tensor) -> Tensor:
     """Resizes logits [B, C, h, w] bilinearly to the size of labels [B, H, W]."""
     size = labels.shape[1:]
     return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """See `training.losses.dice_loss`; logits [B, C, H, W], labels uint8 [B, H, W]."""
-    scored = (labels != 255)[:, None]
+    """Like `training.losses.dice_loss`.
+
+    Args:
+        logits: [B, C, H, W].
+        labels: uint8 [B, H, W].
+    """
+    valid = (labels != 255)[:, None]
     classes = torch.arange(logits.shape[1], device=labels.device).view(1, -1, 1, 1)
-    actual = (labels[:, None] == classes).to(logits.dtype)
-    probability = logits.softmax(1) * scored
-    overlap = 2 * (probability * actual).sum((2, 3))
-    total = probability.sum((2, 3)) + actual.sum((2, 3))
+    target = (labels[:, None] == classes).to(logits.dtype)
+    probability = logits.softmax(1) * valid
+    overlap = 2 * (probability * target).sum((2, 3))
+    total = probability.sum((2, 3)) + target.sum((2, 3))
     return (1 - (overlap + 1) / (total + 1)).mean()
 
 
@@ -259,8 +272,8 @@ def prepare(
 ) -> tuple[dict[str, Any], Callable[[], Any]]:
     """Like `jax_training.prepare`, from the files that it wrote."""
     variables = unflatten(load_file(folder / "variables.safetensors"))
-    stored = load_file(folder / "batch.safetensors")
-    batch = {name: torch.tensor(x, device=DEVICE) for name, x in stored.items()}
+    arrays = load_file(folder / "batch.safetensors")
+    batch = {name: torch.tensor(x, device=DEVICE) for name, x in arrays.items()}
     dtype = torch.float64 if case.exact else torch.float32
     model = TorchDMNet(variables, memory=case.memory, dtype=dtype, device=DEVICE)
     kernels = [p for n, p in model.params.items() if n.endswith("kernel")]
@@ -269,31 +282,32 @@ def prepare(
         [{"params": kernels, "weight_decay": 1e-4}, {"params": others}], lr=1e-4
     )
 
-    def gradient() -> tuple[Any, Any]:
+    def compute_gradient() -> tuple[Tensor, Tensor]:
+        """Returns the loss and the logits."""
         adam.zero_grad()
         logits = model.clip(batch["frames"], batch["past"])
-        logits = enlarge(logits, batch["label"])
+        logits = resize_logits(logits, batch["label"])
         loss = dice_loss(logits, batch["label"])
         loss.backward()
         return loss, logits
 
-    def take() -> None:
-        gradient()
+    def run_step() -> None:
+        compute_gradient()
         adam.step()
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
     if case.exact:
-        loss, logits = gradient()
-        found = {
+        loss, logits = compute_gradient()
+        result = {
             "loss": loss.detach().cpu().numpy(),
             "logits": logits.detach().permute(0, 2, 3, 1).cpu().numpy(),
             **{f"gradient/{name}": g for name, g in model.gradients().items()},
         }
         return {
-            "differences": differences(found, folder / "reference.safetensors")
+            "differences": differences(result, folder / "reference.safetensors")
         }, dict
-    take()
-    matrix = torch.ones(PRODUCT, PRODUCT, device=DEVICE)
-    peak = peak_matmul_rate(lambda: (matrix @ matrix)[0, 0].item(), PRODUCT)
-    return {"peak": peak}, lambda: {"seconds": time_call(take)}
+    run_step()
+    matrix = torch.ones(MATMUL_SIZE, MATMUL_SIZE, device=DEVICE)
+    peak = peak_matmul_rate(lambda: (matrix @ matrix)[0, 0].item(), MATMUL_SIZE)
+    return {"peak": peak}, lambda: {"seconds": time_call(run_step)}

@@ -1,11 +1,11 @@
 # pyright: reportMissingImports=false
 """Streaming steps of the PyTorch version, for speed comparison only (extra `peers`).
 
-Compared are PyTorch eager, PyTorch compiled, and the authors' method, which encodes all
-nine frames again. ONNX Runtime and OpenVINO run PyTorch's export on the CPU. All have
-the same memories: features of the last frames, keys and values of admitted frames. They
-are on the host, or on the GPU for PyTorch with CUDA. Norms are folded, and maps are
-channels-last if the runtime allows it.
+The runtimes are PyTorch eager, PyTorch compiled, and the authors' method, which encodes
+all nine frames again. ONNX Runtime and OpenVINO run PyTorch's export on the CPU. All
+have the same memories: features of the last frames, keys and values of admitted frames.
+The memories are on the host, or on the GPU for PyTorch with CUDA. Norms are folded, and
+maps are channels-last if the runtime allows it.
 """
 
 import tempfile
@@ -23,15 +23,15 @@ from torch import Tensor, nn
 
 from dmnet_jax import machine
 from dmnet_jax.benchmark.live_case import (
-    CHECKED,
+    CHECKED_FRAMES,
     MAX_SIMILARITY,
     LiveCase,
     checked_scene,
     differences,
+    frame_source,
     scenes,
-    stacked,
-    timed,
-    timed_frames,
+    stack_outputs,
+    time_steps,
 )
 from dmnet_jax.benchmark.torch_dmnet import DEVICE, TorchDMNet
 from dmnet_jax.streaming.runtimes import import_openvino
@@ -46,7 +46,7 @@ Call: TypeAlias = Callable[..., Any]
 Arrays: TypeAlias = Sequence[Any]  # NumPy arrays, or tensors for `PYTORCH`
 
 
-class Cached(nn.Module):
+class CachedStep(nn.Module):
     """A step that caches features of earlier frames.
 
     Takes a frame uint8 [1, H, W, 3], the older tops [4, 256, h, w], the keys
@@ -58,15 +58,15 @@ class Cached(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, frame: Tensor, *read: Tensor) -> tuple[Tensor, ...]:
-        older, keys, values, reference = read
+    def forward(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        older, keys, values, reference = memories
         features = self.network.encode(frame, train=False)
         stored = keys[None], values[None]
         logits = self.network.decode(features, list(older.split(1)), stored)
         return _outputs(logits, features[-1], reference)
 
 
-class Key(nn.Module):
+class KeyValueStep(nn.Module):
     """Computes key and value from the top of an admitted frame."""
 
     def __init__(self, network: TorchDMNet) -> None:
@@ -74,24 +74,28 @@ class Key(nn.Module):
         self.network = network
 
     def forward(self, top: Tensor) -> tuple[Tensor, Tensor]:
-        return self.network.remember(top)
+        return self.network.global_key_value(top)
 
 
-class Again(nn.Module):
-    """The authors' method: remembered frames uint8 [4, H, W, 3] are encoded again."""
+class ReencodingStep(nn.Module):
+    """The authors' method: earlier frames are encoded again in every step.
+
+    Like `CachedStep`, but takes the older frames and the frames read from the global
+    memory, uint8 [4, H, W, 3] each, instead of tops, keys and values.
+    """
 
     def __init__(self, network: TorchDMNet) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, frame: Tensor, *read: Tensor) -> tuple[Tensor, ...]:
-        older, remembered, reference = read
+    def forward(self, frame: Tensor, *memories: Tensor) -> tuple[Tensor, ...]:
+        older, remembered, reference = memories
         features = self.network.encode(frame, train=False)
         tops = [
             self.network.encode(x, train=False)[-1]
             for x in (*older.split(1), *remembered.split(1))
         ]
-        keys, values = self.network.remember(torch.cat(tops[LOCAL:]))
+        keys, values = self.network.global_key_value(torch.cat(tops[LOCAL:]))
         stored = keys[None], values[None]
         logits = self.network.decode(features, tops[:LOCAL], stored)
         return _outputs(logits, features[-1], reference)
@@ -106,15 +110,15 @@ def _outputs(logits: Tensor, top: Tensor, reference: Tensor) -> tuple[Tensor, ..
     return logits.argmax(1).to(torch.uint8), top, confidence, distance
 
 
-def eager(module: nn.Module, example: Arrays) -> Call:
+def _eager(module: nn.Module, example: Arrays) -> Call:
     return torch.inference_mode()(module)
 
 
-def compiled(module: nn.Module, example: Arrays) -> Call:
+def _compiled(module: nn.Module, example: Arrays) -> Call:
     return torch.inference_mode()(torch.compile(module, dynamic=False))
 
 
-def onnxruntime(module: nn.Module, example: Arrays) -> Call:
+def _onnxruntime(module: nn.Module, example: Arrays) -> Call:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -126,7 +130,7 @@ def onnxruntime(module: nn.Module, example: Arrays) -> Call:
     return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
-def openvino(module: nn.Module, example: Arrays) -> Call:
+def _openvino(module: nn.Module, example: Arrays) -> Call:
     # Through ONNX, because OpenVINO's PyTorch converter requires its telemetry.
     core = import_openvino().Core()
     settings = {
@@ -147,48 +151,55 @@ def _onnx(module: nn.Module, example: Arrays) -> bytes:
 
 
 RUNTIMES: dict[str, Callable[[nn.Module, Arrays], Call]] = {
-    "torch": eager,
-    "torch.compile": compiled,
-    "authors": eager,
-    "onnxruntime": onnxruntime,
-    "openvino": openvino,
+    "torch": _eager,
+    "torch.compile": _compiled,
+    "authors": _eager,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
 }
+"""Functions that make a module callable in a runtime, from an example of its inputs."""
 
 
 class Stream:
-    """A network in one of the runtimes, with the memories of one video."""
+    """A network in one of the runtimes, with the memories of one video.
+
+    Args:
+        kind: a key of `RUNTIMES`.
+        network: the network, with folded norms.
+        size: (H, W) of the frames.
+    """
 
     def __init__(self, kind: str, network: TorchDMNet, size: tuple[int, int]) -> None:
         h, w = size[0] // 32, size[1] // 32
-        self._again, runtime = kind == "authors", RUNTIMES[kind]
+        self._reencodes, runtime = kind == "authors", RUNTIMES[kind]
         self._torch = kind in PYTORCH
-        frame = self._given(np.zeros((1, *size, 3), np.uint8))
+        frame = self._to_runtime(np.zeros((1, *size, 3), np.uint8))
         top, *key_value = (
-            self._given(np.zeros((1, c, h, w), np.float32)) for c in (256, 64, 128)
+            self._to_runtime(np.zeros((1, c, h, w), np.float32)) for c in (256, 64, 128)
         )
         self._reference = top
         # Zeros until there are frames; the first output is not compared.
-        self._older = [frame if self._again else top]
-        self._stored = [(frame,) if self._again else tuple(key_value)]
+        self._older = [frame if self._reencodes else top]
+        self._stored = [(frame,) if self._reencodes else tuple(key_value)]
         self._frames, self._rng = 0, np.random.default_rng(0)
-        module = Again(network) if self._again else Cached(network)
+        module = ReencodingStep(network) if self._reencodes else CachedStep(network)
         self._step = runtime(module, (frame, *self._read(), top))
-        self._key = runtime(Key(network), (top,))
+        self._key_value = runtime(KeyValueStep(network), (top,))
 
     def step(self, frame: np.ndarray) -> dict[str, Any]:
         """Returns labels, scores and admission of a frame uint8 [1, H, W, 3]."""
-        given = self._given(frame)
+        x = self._to_runtime(frame)
         labels, top, confidence, distance = self._step(
-            given, *self._read(), self._reference
+            x, *self._read(), self._reference
         )
         first = self._frames == 0
         admitted = first or -float(distance) < MAX_SIMILARITY
-        self._older = ([] if first else self._older) + [given if self._again else top]
-        self._older = self._older[-LOCAL:]
+        if first:
+            self._older, self._stored = [], []  # drops the zeros
+        self._older = [*self._older, x if self._reencodes else top][-LOCAL:]
         if admitted:
-            stored = (given,) if self._again else tuple(self._key(top))
-            self._stored = ([] if first else self._stored) + [stored]
-            self._stored = self._stored[-GLOBAL:]
+            item = (x,) if self._reencodes else tuple(self._key_value(top))
+            self._stored = [*self._stored, item][-GLOBAL:]
             self._reference = top
         self._frames += 1
         return {
@@ -198,17 +209,18 @@ class Stream:
             "admitted": np.array([admitted]),
         }
 
-    def _given(self, array: np.ndarray) -> Any:
+    def _to_runtime(self, array: np.ndarray) -> Any:
+        """Returns a tensor on the device for PyTorch, else the array."""
         return torch.from_numpy(array).to(DEVICE) if self._torch else array
 
     def _read(self) -> list[Any]:
         """Returns the window and the selected frames; missing ones repeat the first."""
         window = [self._older[0]] * (LOCAL - len(self._older)) + self._older
-        chosen = self._rng.permutation(len(self._stored))[:READS].tolist()
-        chosen += [0] * (READS - len(chosen))
-        kept = zip(*(self._stored[k] for k in chosen), strict=True)
-        join: Any = torch.cat if self._torch else np.concatenate
-        return [join(arrays) for arrays in (window, *kept)]
+        indices = self._rng.permutation(len(self._stored))[:READS].tolist()
+        indices += [0] * (READS - len(indices))
+        stored = zip(*(self._stored[k] for k in indices), strict=True)
+        concatenate: Any = torch.cat if self._torch else np.concatenate
+        return [concatenate(arrays) for arrays in (window, *stored)]
 
 
 def prepare(
@@ -223,18 +235,23 @@ def prepare(
     start = time.perf_counter()
     stream = Stream(kind, network, case.size)
     report: dict[str, Any] = {"compile_s": time.perf_counter() - start}
-    pictures = scenes(case)
+    images = scenes(case)
     start = time.perf_counter()
-    outputs = [stream.step(pictures[0])]
+    outputs = [stream.step(images[0])]
     report["first_s"] = time.perf_counter() - start
-    outputs += [stream.step(pictures[checked_scene(k)]) for k in range(1, CHECKED)]
+    outputs += [stream.step(images[checked_scene(k)]) for k in range(1, CHECKED_FRAMES)]
     expected = load_file(folder / "outputs.safetensors")
-    following = timed_frames(case)
+    next_frame = frame_source(case)
     package = kind if kind in ("onnxruntime", "openvino") else "torch"
+
+    def turn() -> dict[str, list[float]]:
+        times = time_steps(lambda: stream.step(next_frame()), case.seconds)
+        return {"end_to_end": times}
+
     return {
         **report,
-        "differences": differences(stacked(outputs), expected),
+        "differences": differences(stack_outputs(outputs), expected),
         "allocator": machine.allocator(),
         "device": device,
         "versions": {package: version(package)},
-    }, lambda: {"end_to_end": timed(lambda: stream.step(following()), case.seconds)}
+    }, turn

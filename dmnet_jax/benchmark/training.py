@@ -1,13 +1,13 @@
-"""Training steps a second, and what bounds them.
+"""Times training steps and compares them with PyTorch and the machine's peak.
 
     python -m dmnet_jax.benchmark training
     python -m dmnet_jax.benchmark training --size 256 320 --batch 4 --peers
 
-Without --size and --batch two cases are measured: the paper's (16 clips of 512x640)
-and a laptop's (4 of 256x320). With --peers, which needs the extra of that name, a
-PyTorch version of the same network takes turns with ours, after both have been seen
-to give the same loss, logits and gradients. Every network runs in a process of its
-own; where CUDA is, JAX and PyTorch use it. For research use; not a medical device.
+Without --size and --batch there are two settings: the paper's (16 clips of 512x640) and
+one for a laptop (4 clips of 256x320). With --peers, which needs the extra of that name,
+a PyTorch version of the same network takes turns, after its loss, logits and gradients
+have been verified to be the same. Every network runs in a separate process; JAX and
+PyTorch use CUDA if it is available. For research use; not a medical device.
 """
 
 import dataclasses
@@ -30,22 +30,24 @@ from dmnet_jax.benchmark.process import Worker
 from dmnet_jax.metrics import format_table
 
 PAPER, LAPTOP = ((512, 640), 16), ((256, 320), 4)
-# Where gradients are compared: any size does, in float64 no rounding hides a mistake.
-CHECKED = Case(memory=True, size=(64, 96), batch=2, exact=True)
+# A small case for comparing gradients is enough: in float64, rounding hides no error.
+EXACT_CASE = Case(memory=True, size=(64, 96), batch=2, exact=True)
 TOLERANCE = 1e-4
+"""Maximum relative difference of PyTorch in `EXACT_CASE`."""
 
 NOTES = """\
-A step is forward pass, Dice loss at the labels' size, gradient and Adam, in float32,
-without dropout; frames that are remembered are encoded without gradient. `wait` is the
-share of time that a loop over rendered clips waits for the loader. `G/s` counts 10^9
-multiply-adds of convolutions and attention: forward once, and twice that for the
-gradient where there is one; `of peak` is its part of what the same framework reaches
-in a product of two 2048x2048 matrices. `ratio` is the median over rounds of the step's
-time by that of JAX in the same round: above 1, JAX is faster."""
+A step consists of the forward pass, Dice loss at the labels' size, gradient and Adam,
+in float32, without dropout; remembered frames are encoded without gradient.
+`time / JAX time` is the median over rounds of the ratio of step times in the same
+round: above 1, JAX is faster. `loader wait` is the share of time that a loop over
+rendered clips waits for the data loader. `G/s` counts 10^9 multiply-adds of
+convolutions and attention: the forward pass once, and twice that for the gradient
+where there is one; `of peak` is its share of the rate that the same framework reaches
+in a product of two 2048x2048 matrices."""
 
 
 def step_operations(case: Case) -> int:
-    """Multiply-adds of one step, by the rule of `NOTES`."""
+    """Returns the multiply-adds of one step, counted as described in `NOTES`."""
     import jax
     import jax.numpy as jnp
 
@@ -87,33 +89,43 @@ def step_operations(case: Case) -> int:
 
 
 def check(folder: Path) -> dict[str, dict[str, float]]:
-    """Differences of PyTorch from JAX, for both networks.
+    """Returns PyTorch's differences from JAX, for both networks.
 
     Raises:
-        RuntimeError: one is above `TOLERANCE`.
+        RuntimeError: a difference is above `TOLERANCE`, or a worker failed.
     """
-    found = {}
+    result = {}
     for memory in (False, True):
-        case = replace(CHECKED, memory=memory)
+        case = replace(EXACT_CASE, memory=memory)
         for kind in ("jax", "torch"):
             worker = Worker(f"{kind} training", case, folder)
             worker.close()
-        name = network(case)
-        found[name] = worker.report["differences"]
-        if max(found[name].values()) > TOLERANCE:
-            raise RuntimeError(f"{name}: PyTorch differs, {found[name]}")
-    return found
+        name = network_name(case)
+        result[name] = worker.report["differences"]
+        if max(result[name].values()) > TOLERANCE:
+            raise RuntimeError(f"{name}: PyTorch differs by {result[name]}")
+    return result
 
 
-def network(case: Case) -> str:
+def network_name(case: Case) -> str:
     return "DMNet" if case.memory else "single-frame"
 
 
 def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str, Any]]:
-    """One row a framework; rounds are taken in turns."""
+    """Times one case; JAX and PyTorch take a turn in every round.
+
+    Args:
+        case: the case.
+        folder: folder for the files that the workers share.
+        rounds: number of rounds.
+        peers: whether to time PyTorch too.
+
+    Returns:
+        One row per framework; a single row with "failed" if a worker failed.
+    """
     workers: dict[str, Worker] = {}
     try:
-        # One after the other: the second is made of the first one's files.
+        # PyTorch reads the files that JAX writes.
         for kind in ("jax", "torch") if peers else ("jax",):
             workers[kind] = Worker(f"{kind} training", case, folder)
         times: dict[str, list[float]] = {kind: [] for kind in workers}
@@ -123,7 +135,7 @@ def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str
                 times[kind].append(workers[kind].turn()["seconds"])
         memory = {kind: worker.close() for kind, worker in workers.items()}
     except RuntimeError as error:
-        return [{**asdict(case), "network": network(case), "failed": str(error)}]
+        return [{**asdict(case), "network": network_name(case), "failed": str(error)}]
     finally:
         for worker in workers.values():
             worker.stop()
@@ -135,7 +147,7 @@ def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str
         rows.append(
             {
                 **asdict(case),
-                "network": network(case),
+                "network": network_name(case),
                 "framework": kind,
                 "step_s": times[kind],
                 "samples_per_s": case.batch / median,
@@ -151,7 +163,7 @@ def measure(case: Case, folder: Path, rounds: int, peers: bool) -> list[dict[str
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown of `measure`'s rows."""
+    """Formats the rows of `measure` as a Markdown table."""
     cells = []
     for row in rows:
         height, width = row["size"]
@@ -159,23 +171,24 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         if "failed" in row:
             cells.append([*case, row["failed"], *[""] * 8])
             continue
-        own = row["framework"] == "jax"
+        is_jax = row["framework"] == "jax"
         cells.append(
             [
                 *case,
-                "JAX" if own else "PyTorch",
+                "JAX" if is_jax else "PyTorch",
                 f"{statistics.median(row['step_s']):.3f}",
                 f"{row['samples_per_s']:.2f}",
                 f"{row['ratio']:.2f}",
-                f"{row['waiting']:.1%}" if own else "",
+                f"{row['waiting']:.1%}" if is_jax else "",
                 f"{row['memory_bytes'] / 2**30:.2f}",
-                f"{row['compile_s']:.0f}" if own else "",
+                f"{row['compile_s']:.0f}" if is_jax else "",
                 f"{row['operations_per_s'] / 1e9:.1f}",
                 f"{row['share_of_peak']:.0%}",
             ]
         )
-    headers = ["network", "batch", "", "s/step", "samples/s", "ratio", "wait", "GiB"]
-    return format_table(cells, [*headers, "compile s", "G/s", "of peak"])
+    headers = ["network", "batch", "", "s/step", "samples/s", "time / JAX time"]
+    headers += ["loader wait", "GiB", "compile s", "G/s", "of peak"]
+    return format_table(cells, headers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,10 +197,10 @@ class Flags:
 
     Attributes:
         size: Height and width of a frame.
-        batch: Clips of a step.
-        rounds: Steps timed of each.
-        peers: Measure PyTorch as well.
-        json: File to write the numbers to.
+        batch: Number of clips per step.
+        rounds: Number of steps to time for each network.
+        peers: Also measure PyTorch.
+        json: File to write the results to.
     """
 
     size: tuple[int, int] | None = None
@@ -215,17 +228,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         height, width = flags.size or PAPER[0]
         settings = [((height, width), flags.batch or PAPER[1])]
     result: dict[str, Any] = {"machine": machine.describe(), "rows": []}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as directory:
         if flags.peers:
             try:
-                result["differences"] = check(Path(name))
+                result["differences"] = check(Path(directory))
             except RuntimeError as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 1
         for size, batch in settings:
             for memory in (False, True):
                 case = Case(memory, size, batch, loader_steps=flags.rounds)
-                folder = Path(name) / f"{size[0]}x{size[1]}"
+                folder = Path(directory) / f"{size[0]}x{size[1]}"
                 folder.mkdir(exist_ok=True)
                 result["rows"] += measure(case, folder, flags.rounds, flags.peers)
     print(report(result))
@@ -235,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(result: dict[str, Any]) -> str:
-    """Markdown of all that was found."""
+    """Formats machine, differences and times as Markdown."""
     about = result["machine"]
     lines = [
         f"{about['cpu']}, {about['cores']} cores; allocator {about['allocator']}; "
@@ -243,6 +256,6 @@ def report(result: dict[str, Any]) -> str:
         "",
     ]
     for name, values in result.get("differences", {}).items():
-        details = ", ".join(f"{what} {value:.1e}" for what, value in values.items())
-        lines += [f"{name}: PyTorch from JAX, relative, in float64: {details}", ""]
+        details = ", ".join(f"{key} {value:.1e}" for key, value in values.items())
+        lines += [f"{name}: relative difference of PyTorch, float64: {details}", ""]
     return "\n".join([*lines, table(result["rows"]), "", NOTES])

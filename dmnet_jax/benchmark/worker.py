@@ -18,7 +18,7 @@ from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.machine import peak_gpu_memory, peak_memory
 
-# kind: (type of the case, module with `prepare`)
+# Kind of worker -> (type of its case, module with its `prepare`).
 KINDS = {
     "jax training": (Case, "jax_training"),
     "torch training": (Case, "torch_dmnet"),
@@ -37,19 +37,19 @@ KINDS = {
 
 def main() -> int:
     kind, path = sys.argv[1], Path(sys.argv[2])
-    # Compilers and runtimes print to standard output, which is reserved for answers.
-    answers = os.fdopen(os.dup(1), "w")
+    # Compilers and runtimes print to standard output, which is reserved for replies.
+    replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    described, module = KINDS[kind]
+    case_type, module = KINDS[kind]
     fields = json.loads(path.read_text())
-    case = described(**{**fields, "size": tuple(fields["size"])})
+    case = case_type(**{**fields, "size": tuple(fields["size"])})
     prepare = import_module(f"dmnet_jax.benchmark.{module}").prepare
     report, turn = prepare(case, path.parent, kind)
-    print(json.dumps(report), file=answers, flush=True)
+    print(json.dumps(report), file=replies, flush=True)
     for _ in sys.stdin:
-        print(json.dumps(turn()), file=answers, flush=True)
+        print(json.dumps(turn()), file=replies, flush=True)
     memory = {"memory": peak_memory(), "gpu_memory": peak_gpu_memory()}
-    print(json.dumps(memory), file=answers, flush=True)
+    print(json.dumps(memory), file=replies, flush=True)
     return 0
 
 

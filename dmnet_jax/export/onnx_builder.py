@@ -23,7 +23,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
-        self._known: dict[Any, list[str]] = {}
+        self._node_outputs: dict[Any, list[str]] = {}
         self._sources: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._constants: dict[tuple[Any, ...], onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -50,27 +50,27 @@ class Graph:
         self, op: str, inputs: Sequence[Operand], outputs: int, **attributes: Any
     ) -> list[str]:
         """Adds a node with several outputs."""
-        given = [self._name(x) for x in inputs]
-        key = op, tuple(given), outputs, repr(sorted(attributes.items()))
-        if key not in self._known:
+        operands = [self._name(x) for x in inputs]
+        key = op, tuple(operands), outputs, repr(sorted(attributes.items()))
+        if key not in self._node_outputs:
             place = f"{op}_{len(self._nodes)}"
             names = [f"{place}_{i}" for i in range(outputs)] if outputs > 1 else [place]
-            node = helper.make_node(op, given, names, place, **attributes)
+            node = helper.make_node(op, operands, names, place, **attributes)
             self._nodes.append(node)
-            self._known[key] = names
-        return self._known[key]
+            self._node_outputs[key] = names
+        return self._node_outputs[key]
 
     def cast(self, x: Operand, dtype: Any) -> str:
         return self.add("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-    def reshape(self, x: str, now: Sequence[int], shape: Sequence[int]) -> str:
-        """Reshapes a tensor of shape `now`; chained reshapes are merged."""
-        source, now = self._sources.get(x, (x, tuple(now)))
-        if now == tuple(shape):
+    def reshape(self, x: str, current: Sequence[int], shape: Sequence[int]) -> str:
+        """Reshapes a tensor of shape `current`; chained reshapes are merged."""
+        source, current = self._sources.get(x, (x, tuple(current)))
+        if current == tuple(shape):
             return source
-        made = self.add("Reshape", source, integers(shape))
-        self._sources[made] = source, now
-        return made
+        result = self.add("Reshape", source, integers(shape))
+        self._sources[result] = source, current
+        return result
 
     def serialize(self, name: str) -> bytes:
         """Checks the model and returns it in serialized form."""

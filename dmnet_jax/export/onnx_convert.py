@@ -79,14 +79,14 @@ def convert(
     for v, name in zip(closed.jaxpr.invars, arguments, strict=True):
         if name not in unused:
             values[v] = writer.whole(name, v.aval)
-    drawn = None if draw is None else writer.whole(draw, inputs[draw])
+    random = None if draw is None else writer.whole(draw, inputs[draw])
     for equation in _needed(closed.jaxpr):
         if _is_drawn(equation):
-            made = [_drawn(writer, drawn, equation.outvars[0].aval)]
+            results = [_drawn(writer, random, equation.outvars[0].aval)]
         else:
-            given = [_read(values, x) for x in equation.invars]
-            made = write(writer, equation, given)
-        values |= dict(zip(equation.outvars, made, strict=True))
+            operands = [_read(values, x) for x in equation.invars]
+            results = write(writer, equation, operands)
+        values |= dict(zip(equation.outvars, results, strict=True))
     for name, x in zip(outputs, closed.jaxpr.outvars, strict=True):
         value = _read(values, x)
         writer.g.output(name, writer.full(value), value.shape, value.dtype)
@@ -132,8 +132,8 @@ def write(w: Writer, equation: Any, xs: list[Value]) -> list[Value]:
         return [onnx_named.NAMED[params["name"]](w, xs, outs[0])]
     for table in _TABLES:
         if name in table:
-            made = table[name](w, xs, outs[0] if len(outs) == 1 else outs, params)
-            return made if isinstance(made, list) else [made]
+            results = table[name](w, xs, outs[0] if len(outs) == 1 else outs, params)
+            return results if isinstance(results, list) else [results]
     if name == "and" and outs[0].dtype == bool:
         xs = [x for x in xs if x.constant is None or not x.constant.all()] or xs[:1]
         if len(xs) == 1:
@@ -150,13 +150,13 @@ def write(w: Writer, equation: Any, xs: list[Value]) -> list[Value]:
     )
 
 
-def _drawn(w: Writer, drawn: Value | None, out: Any) -> Value:
-    if drawn is None or np.prod(drawn.shape) != np.prod(out.shape):
+def _drawn(w: Writer, random: Value | None, out: Any) -> Value:
+    if random is None or np.prod(random.shape) != np.prod(out.shape):
         raise ValueError(
             f"random numbers of shape {list(out.shape)} are drawn, but the "
             "graph has no input of that size for them"
         )
-    return w.whole(w.reshaped(drawn, out.shape), out)
+    return w.whole(w.reshaped(random, out.shape), out)
 
 
 def _reduced(w: Writer, op: str, v: Value, out: Any, axes: Sequence[int]) -> Value:
@@ -170,8 +170,8 @@ def _reduced(w: Writer, op: str, v: Value, out: Any, axes: Sequence[int]) -> Val
 def _for_reduction(w: Writer, v: Value, axes: Sequence[int]) -> Any:
     """Returns the tensor and its axes; the remaining axes must be in JAX's order."""
     if v.is_map:
-        left = [axis for axis in TO_FIRST if axis not in axes and v.shape[axis] > 1]
-        if left == sorted(left):
+        remaining = [i for i in TO_FIRST if i not in axes and v.shape[i] > 1]
+        if remaining == sorted(remaining):
             return w.full_first(v), [TO_FIRST.index(axis) for axis in axes]
     return w.full(v), list(axes)
 
@@ -204,9 +204,9 @@ def _select(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
         raise ValueError(
             f"select_n of {len(xs) - 1} cases cannot be written as ONNX; use jnp.where"
         )
-    which = w.g.cast if xs[0].dtype != bool else lambda x, _: x
+    as_bool = w.g.cast if xs[0].dtype != bool else lambda x, _: x
     return w.elementwise(
-        lambda s, no, yes: w.g.add("Where", which(s, bool), yes, no), xs, out
+        lambda s, no, yes: w.g.add("Where", as_bool(s, bool), yes, no), xs, out
     )
 
 

@@ -57,64 +57,64 @@ def _run(
         return x.val if isinstance(x, Literal) else values[x]
 
     for equation in jaxpr.eqns:
-        given = [read(x) for x in equation.invars]
-        if any(isinstance(x, Tracer) for x in given):
-            results = _apply(equation, given, names)
+        operands = [read(x) for x in equation.invars]
+        if any(isinstance(x, Tracer) for x in operands):
+            results = _apply(equation, operands, names)
         else:
             with jax.ensure_compile_time_eval():
-                results = _apply(equation, given, names)
+                results = _apply(equation, operands, names)
         values |= dict(zip(equation.outvars, results, strict=True))
     return [read(x) for x in jaxpr.outvars]
 
 
-def _apply(equation: Any, given: list[Any], names: Any) -> Sequence[Any]:
+def _apply(equation: Any, operands: list[Any], names: Any) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     if name in _CALLS and params.get("name") not in names:
-        return _call(params[_CALLS[name]], given, names)
+        return _call(params[_CALLS[name]], operands, names)
     if name in _SAME:
-        return given
+        return operands
     if name == "platform_index":
         return [jnp.int32(len(params["platforms"]) - 1)]  # the last is the default
     if name == "cond":
-        return _cond(params["branches"], *given, names=names)
+        return _cond(params["branches"], *operands, names=names)
     if name == "scan" and params["length"] <= MAX_UNROLLED:
-        return _unrolled(params, given, names)
-    results = equation.primitive.bind(*given, **params)
+        return _unrolled(params, operands, names)
+    results = equation.primitive.bind(*operands, **params)
     return results if equation.primitive.multiple_results else [results]
 
 
-def _call(function: Any, given: Sequence[Any], names: Any) -> list[Any]:
+def _call(function: Any, operands: Sequence[Any], names: Any) -> list[Any]:
     if isinstance(function, Jaxpr):
-        return _run(function, [], given, names)
-    return _run(function.jaxpr, function.consts, given, names)
+        return _run(function, [], operands, names)
+    return _run(function.jaxpr, function.consts, operands, names)
 
 
-def _cond(branches: Any, index: Any, *given: Any, names: Any) -> Sequence[Any]:
+def _cond(branches: Any, index: Any, *operands: Any, names: Any) -> Sequence[Any]:
     if not isinstance(index, Tracer):
         place = min(max(int(index), 0), len(branches) - 1)
-        return _call(branches[place], given, names)
+        return _call(branches[place], operands, names)
     if len(branches) != 2:
         raise ValueError(
             f"lax.switch of {len(branches)} branches cannot be written as ONNX; "
             "select with jnp.where, or export with --format jax"
         )
-    no, yes = (_call(branch, given, names) for branch in branches)
-    which = lax.ne(index, jnp.zeros_like(index))
-    return [lax.select_n(which, x, y) for x, y in zip(no, yes, strict=True)]
+    no, yes = (_call(branch, operands, names) for branch in branches)
+    condition = lax.ne(index, jnp.zeros_like(index))
+    return [lax.select_n(condition, x, y) for x, y in zip(no, yes, strict=True)]
 
 
-def _unrolled(params: Any, given: list[Any], names: Any) -> list[Any]:
-    fixed, carried = params["num_consts"], params["num_carry"]
-    consts, carry = given[:fixed], given[fixed : fixed + carried]
-    rows = given[fixed + carried :]
+def _unrolled(params: Any, operands: list[Any], names: Any) -> list[Any]:
+    num_consts, num_carry = params["num_consts"], params["num_carry"]
+    consts, carry = operands[:num_consts], operands[num_consts:][:num_carry]
+    rows = operands[num_consts + num_carry :]
     steps = range(params["length"])
-    made: dict[int, list[Any]] = {}
+    outputs: dict[int, list[Any]] = {}
     for step in reversed(steps) if params["reverse"] else steps:
-        now = [lax.index_in_dim(x, step, keepdims=False) for x in rows]
-        results = _call(params["jaxpr"], [*consts, *carry, *now], names)
-        carry, made[step] = results[:carried], results[carried:]
+        slices = [lax.index_in_dim(x, step, keepdims=False) for x in rows]
+        results = _call(params["jaxpr"], [*consts, *carry, *slices], names)
+        carry, outputs[step] = results[:num_carry], results[num_carry:]
     stacked = [
-        lax.concatenate([lax.expand_dims(made[step][i], (0,)) for step in steps], 0)
-        for i in range(len(params["jaxpr"].out_avals) - carried)
+        lax.concatenate([lax.expand_dims(outputs[step][i], (0,)) for step in steps], 0)
+        for i in range(len(params["jaxpr"].out_avals) - num_carry)
     ]
     return [*carry, *stacked]

@@ -47,32 +47,32 @@ def export_step(
     shapes, structure = jax.tree.flatten(memory)
     names = leaf_names(memory)
     leaves = dict(zip(names, shapes, strict=True))
-    held = {name: x for name, x in leaves.items() if name != _KEY}
-    rest = {"frames": frames, "active": active, "reset": reset}
-    inputs = {f"memory{name}": x for name, x in held.items()} | rest
+    state = {name: x for name, x in leaves.items() if name != _KEY}
+    step_inputs = {"frames": frames, "active": active, "reset": reset}
+    inputs = {f"memory{name}": x for name, x in state.items()} | step_inputs
     draw = None
     if model.memories.global_:
         draw = "draw"
         inputs[draw] = jax.ShapeDtypeStruct((1, model.global_size), jnp.float32)
     unused = {name: x for name, x in leaves.items() if name == _KEY}
-    outputs = [*(f"next_memory{name}" for name in held), *OUTPUTS]
+    outputs = [*(f"next_memory{name}" for name in state), *OUTPUTS]
 
     def step(*arguments: Array) -> list[Array]:
-        given = dict(zip([*held, *rest, *unused], arguments, strict=True))
-        memory = jax.tree.unflatten(structure, [given[name] for name in names])
+        values = dict(zip([*state, *step_inputs, *unused], arguments, strict=True))
+        memory = jax.tree.unflatten(structure, [values[name] for name in names])
         memory, labeled = labeled_step(
             *(model, variables, interface, False, memory),
-            *(given[name] for name in rest),
+            *(values[name] for name in step_inputs),
         )
-        after = dict(zip(names, jax.tree.leaves(memory), strict=True))
-        kept = [after[name] for name in held]
-        return [*kept, *(getattr(labeled, name) for name in OUTPUTS)]
+        new_leaves = dict(zip(names, jax.tree.leaves(memory), strict=True))
+        next_state = [new_leaves[name] for name in state]
+        return [*next_state, *(getattr(labeled, name) for name in OUTPUTS)]
 
-    given = [*held.values(), *rest.values(), *unused.values()]
-    made = dict(zip(outputs, jax.eval_shape(step, *given), strict=True))
+    arguments = [*state.values(), *step_inputs.values(), *unused.values()]
+    results = dict(zip(outputs, jax.eval_shape(step, *arguments), strict=True))
     content = convert(step, inputs, outputs, unused=unused, draw=draw)
     return content, {
         "memory": typed(leaves, leaves.values()),
         "inputs": typed(inputs, inputs.values()),
-        "outputs": typed(made, made.values()),
+        "outputs": typed(results, results.values()),
     }

@@ -19,10 +19,10 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     """Gathers rows along one axis; the other axes must be taken whole."""
     (v, index), d, sizes = xs, p["dimension_numbers"], p["slice_sizes"]
     column, axis = _place(v, index, sizes, d.start_index_map, d.operand_batching_dims)
-    known = index.constant
+    constant = index.constant
     last = v.shape[axis or 0] - 1
     if p["mode"] == GatherScatterMode.FILL_OR_DROP and not (
-        known is not None and known.min() >= 0 and known.max() <= last
+        constant is not None and constant.min() >= 0 and constant.max() <= last
     ):
         raise ValueError(
             "a gather that fills out-of-bounds values cannot be written as ONNX; read "
@@ -38,21 +38,21 @@ def _gather(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
         place = _clipped(w, place, last, index.dtype)
     x = w.g.add("Gather", w.full(v), place, axis=axis)
 
-    # The current order of the index axis and the other axes, and the wanted order.
-    taken = [i for i in range(len(v.shape)) if i != axis]
-    kept = (*d.collapsed_slice_dims, *d.operand_batching_dims)
-    offsets = iter([i for i in range(len(v.shape)) if i not in kept])
-    wanted: list[int] = []
+    # `order` is the order of the operand's axes in the result; absent axes come last.
+    other_axes = [i for i in range(len(v.shape)) if i != axis]
+    collapsed = (*d.collapsed_slice_dims, *d.operand_batching_dims)
+    offsets = iter([i for i in range(len(v.shape)) if i not in collapsed])
+    order: list[int] = []
     for place_out, n in enumerate(out.shape):
         source = next(offsets) if place_out in d.offset_dims else axis
-        if (n > 1 or source == axis) and source not in wanted:
-            wanted.append(source)
-        elif n > 1 and wanted[-1] != source:
+        if (n > 1 or source == axis) and source not in order:
+            order.append(source)
+        elif n > 1 and order[-1] != source:
             raise ValueError("a gather whose index is split cannot be written as ONNX")
-    wanted += [i for i in (*taken, axis) if i not in wanted]
+    order += [i for i in (*other_axes, axis) if i not in order]
     shape = [count if i == axis else n for i, n in enumerate(v.shape)]
-    x = w.moved(x, shape, wanted)
-    return w.whole(w.reshape(x, [shape[i] for i in wanted], out.shape), out)
+    x = w.moved(x, shape, order)
+    return w.whole(w.reshape(x, [shape[i] for i in order], out.shape), out)
 
 
 def _scatter(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
@@ -107,15 +107,15 @@ def _place(
     """
     if any(v.shape[i] != 1 for i in batching):
         raise ValueError("a batched gather or scatter cannot be written as ONNX")
-    counting = [i for i, axis in enumerate(axes) if sizes[axis] != v.shape[axis]]
-    if not counting:
+    varying = [i for i, axis in enumerate(axes) if sizes[axis] != v.shape[axis]]
+    if not varying:
         return 0, None
-    if len(counting) > 1 or sizes[axes[counting[0]]] != 1:
+    if len(varying) > 1 or sizes[axes[varying[0]]] != 1:
         raise ValueError(
             "a gather or scatter at several axes, or of several rows together, cannot "
             "be written as ONNX"
         )
-    return counting[0], axes[counting[0]]
+    return varying[0], axes[varying[0]]
 
 
 def _column(w: Writer, index: Value, column: int, shape: list[int]) -> Operand:
@@ -161,8 +161,8 @@ def _top_k(w: Writer, xs: list[Value], outs: Any, p: Any) -> list[Value]:
 
 def _stack(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     axes = integers([p["axis"]])
-    given = [w.g.add("Unsqueeze", w.full(x), axes) for x in xs]
-    return w.whole(w.g.add("Concat", *given, axis=p["axis"]), out)
+    tensors = [w.g.add("Unsqueeze", w.full(x), axes) for x in xs]
+    return w.whole(w.g.add("Concat", *tensors, axis=p["axis"]), out)
 
 
 TABLE: dict[str, Any] = {

@@ -43,8 +43,8 @@ class Pool(NamedTuple):
 
 def _convolution(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
     (x, kernel), (lhs, rhs, result) = xs, p["dimension_numbers"]
-    known = lhs == result == TO_FIRST and tuple(rhs) == (3, 2, 0, 1)
-    if not known or set(p["lhs_dilation"]) != {1} or p["batch_group_count"] != 1:
+    is_nhwc = lhs == result == TO_FIRST and tuple(rhs) == (3, 2, 0, 1)
+    if not is_nhwc or set(p["lhs_dilation"]) != {1} or p["batch_group_count"] != 1:
         raise ValueError(
             "a convolution that is not NHWC with an HWIO kernel, or is transposed, "
             "cannot be written as ONNX"
@@ -62,16 +62,16 @@ def _conv(
     w: Writer, x: Operand, kernel: Value, order: Any, out: Any, attributes: Any
 ) -> Value:
     if kernel.constant is None:
-        made = w.moved(w.full(kernel), kernel.shape, order)
-        return w.map(w.g.add("Conv", x, made, **attributes), out)
+        weights = w.moved(w.full(kernel), kernel.shape, order)
+        return w.map(w.g.add("Conv", x, weights, **attributes), out)
     weights = np.broadcast_to(kernel.constant, kernel.shape).transpose(order)
     return _layer(w, Layer(x, weights, None, attributes), out)
 
 
 def _layer(w: Writer, layer: Layer, out: Any) -> Value:
     x, kernel, bias, attributes = layer
-    given = [x, kernel] if bias is None else [x, kernel, bias]
-    return w.map(w.g.add("Conv", *given, **attributes), out, made_by=layer)
+    operands = [x, kernel] if bias is None else [x, kernel, bias]
+    return w.map(w.g.add("Conv", *operands, **attributes), out, made_by=layer)
 
 
 def _affine(op: str) -> Any:
@@ -82,10 +82,10 @@ def _affine(op: str) -> Any:
 
     def write(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
         pairs = [xs] if op == "Sub" else [xs, xs[::-1]]
-        for x, by in pairs:
-            layer, number = x.made_by, by.constant
-            one = number is not None and set(spread(by.real, 4)[:-1]) <= {1}
-            if isinstance(layer, Layer) and number is not None and one:
+        for x, operand in pairs:
+            layer, number = x.made_by, operand.constant
+            per_channel = set(spread(operand.real, 4)[:-1]) <= {1}
+            if isinstance(layer, Layer) and number is not None and per_channel:
                 value = np.broadcast_to(number.reshape(-1), x.shape[-1:])
                 bias = layer.bias
                 if op == "Mul":
@@ -110,12 +110,12 @@ def _maximum(w: Writer, xs: list[Value], out: Any, p: Any) -> Value:
         tuple(_pads(p["padding"][1:3])),
         p["window_strides"][1:3],
     )
-    before = x.made_by
-    if isinstance(before, Pool) and before.window[1] == pool.window[0] == 1:
-        pads = tuple(map(sum, zip(before.pads, pool.pads, strict=True)))
-        strides = before.strides[0] * pool.strides[0], pool.strides[1]
-        if pool.strides[0] == before.strides[1] == 1:
-            pool = Pool(before.x, (before.window[0], pool.window[1]), pads, strides)
+    previous = x.made_by
+    if isinstance(previous, Pool) and previous.window[1] == pool.window[0] == 1:
+        pads = tuple(map(sum, zip(previous.pads, pool.pads, strict=True)))
+        strides = previous.strides[0] * pool.strides[0], pool.strides[1]
+        if pool.strides[0] == previous.strides[1] == 1:
+            pool = Pool(previous.x, (previous.window[0], pool.window[1]), pads, strides)
     node = w.g.add(
         "MaxPool",
         pool.x,
@@ -195,10 +195,11 @@ def _transposed(v: Value) -> Value:
 
 def _quotient(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     """Writes division by a constant as a product with its inverse, as XLA may do."""
-    by = xs[1].constant
-    if by is None or out.dtype.kind != "f" or not by.all():
+    divisor = xs[1].constant
+    if divisor is None or out.dtype.kind != "f" or not divisor.all():
         return w.elementwise(lambda *x: w.g.add("Div", *x), xs, out)
-    inverse = Value(xs[1].shape, out.dtype, xs[1].real, np.asarray(1 / by, out.dtype))
+    reciprocal = np.asarray(1 / divisor, out.dtype)
+    inverse = Value(xs[1].shape, out.dtype, xs[1].real, reciprocal)
     return TABLE["mul"](w, [xs[0], inverse], out, params)
 
 

@@ -13,12 +13,12 @@ from dmnet_jax.export.onnx_values import TO_FIRST, TO_LAST, Value, Writer, sprea
 def _broadcast(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     """Adds axes of size 1; the tensor is broadcast where it is used."""
     v, real = xs[0], [1] * len(out.shape)
-    given = spread(v.real, len(v.shape))
-    for place, n in zip(params["broadcast_dimensions"], given, strict=True):
+    sizes = spread(v.real, len(v.shape))
+    for place, n in zip(params["broadcast_dimensions"], sizes, strict=True):
         real[place] = n
-    if v.is_map and tuple(real) == given and len(real) == 4:
+    if v.is_map and tuple(real) == sizes and len(real) == 4:
         return Value(out.shape, out.dtype, v.real, v.last, v.first)
-    if _is_one(v, out) or tuple(real) == given:
+    if _is_one(v, out) or tuple(real) == sizes:
         return Value(out.shape, out.dtype, v.real, w.last(v))
     return Value(out.shape, out.dtype, tuple(real), w.reshape(w.last(v), v.real, real))
 
@@ -49,8 +49,8 @@ def _transpose(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
 def _concatenate(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     axis = params["dimension"]
     if any(x.is_map for x in xs):
-        given = [w.full_first(x) for x in xs]
-        return w.map(w.g.add("Concat", *given, axis=TO_FIRST.index(axis)), out)
+        tensors = [w.full_first(x) for x in xs]
+        return w.map(w.g.add("Concat", *tensors, axis=TO_FIRST.index(axis)), out)
     return w.whole(w.g.add("Concat", *map(w.full, xs), axis=axis), out)
 
 
@@ -66,14 +66,15 @@ def _split(w: Writer, xs: list[Value], outs: Any, params: Any) -> list[Value]:
 def _slice(w: Writer, xs: list[Value], out: Any, params: Any) -> Value:
     v, starts, ends = xs[0], params["start_indices"], params["limit_indices"]
     steps = params["strides"] or [1] * len(starts)
-    cut = [
+    sliced_axes = [
         i for i, n in enumerate(v.shape) if (starts[i], ends[i], steps[i]) != (0, n, 1)
     ]
-    if not cut:
+    if not sliced_axes:
         return v
-    x, axes = w.axes(v, cut)
-    given = ([p[i] for i in cut] for p in (starts, ends))
-    x = w.g.add("Slice", x, *map(integers, (*given, axes, [steps[i] for i in cut])))
+    x, axes = w.axes(v, sliced_axes)
+    bounds = ([p[i] for i in sliced_axes] for p in (starts, ends))
+    sliced_steps = [steps[i] for i in sliced_axes]
+    x = w.g.add("Slice", x, *map(integers, (*bounds, axes, sliced_steps)))
     return w.like(x, v, out)
 
 

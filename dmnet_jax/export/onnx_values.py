@@ -102,11 +102,13 @@ class Writer:
         real = v.real if x is v.last else real
         return self._expanded(x, real, tuple(v.shape[i] for i in TO_FIRST))
 
-    def reshape(self, x: Operand, now: Sequence[int], shape: Sequence[int]) -> Operand:
-        """Reshapes a tensor of shape `now`."""
+    def reshape(
+        self, x: Operand, current: Sequence[int], shape: Sequence[int]
+    ) -> Operand:
+        """Reshapes a tensor of shape `current`."""
         if isinstance(x, (np.ndarray, np.generic)):
             return np.reshape(x, shape)
-        return self.g.reshape(x, now, shape)
+        return self.g.reshape(x, current, shape)
 
     def reshaped(self, v: Value, shape: Sequence[int]) -> Operand:
         """Returns the full tensor in another shape."""
@@ -146,12 +148,12 @@ class Writer:
         """Applies `op` to broadcastable tensors, channels-first if one of them is."""
         rank = len(aval.shape)
         if rank == 4 and any(x.is_map for x in xs):
-            given = [self.first(x) for x in xs]
+            tensors = [self.first(x) for x in xs]
             real = np.broadcast_shapes(*(spread(x.real, 4) for x in xs))
-            return Value(aval.shape, aval.dtype, real, None, op(*given))
-        given = [self.last(x) for x in xs]
+            return Value(aval.shape, aval.dtype, real, None, op(*tensors))
+        tensors = [self.last(x) for x in xs]
         real = np.broadcast_shapes(*(x.real for x in xs))
-        return Value(aval.shape, aval.dtype, real, op(*given))
+        return Value(aval.shape, aval.dtype, real, op(*tensors))
 
     def axes(self, v: Value, axes: Sequence[int]) -> tuple[Operand, list[int]]:
         """Returns the full tensor in its current layout, and the axes there."""

@@ -182,10 +182,10 @@ def _shapes(model: DMNet) -> dict[str, tuple[int, ...]]:
     """Returns the shapes of the model's parameters and statistics by flat name."""
     frames = jnp.zeros((1, model.local_size + 1, 32, 32, 3))
     past = jnp.zeros((1, 1, 32, 32, 3))
-    seen = [jnp.ones(x.shape[:2], bool) for x in (frames, past)]
+    masks = [jnp.ones(x.shape[:2], bool) for x in (frames, past)]
     variables = jax.eval_shape(
         lambda key: model.init(
-            *(key, ClipBatch(frames, seen[0], past, seen[1]), key), method="clip"
+            *(key, ClipBatch(frames, masks[0], past, masks[1]), key), method="clip"
         ),
         jax.random.key(0),
     )

@@ -115,14 +115,14 @@ def read_index(folder: Path) -> dict[str, dict[str, Any]]:
             raise ValueError("a record is not a JSON object")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: not an index of models: {error}") from error
-    if strange := [name for name in names if name not in VARIANTS]:
+    if unknown := [name for name in names if name not in VARIANTS]:
         raise WeightsError(
-            f"{path}: unknown model {strange[0]}; known models are {[*VARIANTS]}"
+            f"{path}: unknown model {unknown[0]}; known models are {[*VARIANTS]}"
         )
     fields = {"seed", "classes", "batch", "frames", "height", "width", "state_dict"}
     for name, record in index.items():
-        if lacking := fields - set(record):
-            raise WeightsError(f"{path}: {name} lacks {sorted(lacking)}")
+        if missing := fields - set(record):
+            raise WeightsError(f"{path}: {name} lacks {sorted(missing)}")
     return index
 
 
@@ -192,13 +192,13 @@ def _maps_of(
     variables = from_authors(draw_state(record), model=model)
     frames = draw_frames(record).transpose(0, 1, 3, 4, 2)
     past, window = map(jnp.asarray, np.split(frames, [variant.past], axis=1))
-    everything = [jnp.ones(x.shape[:2], bool) for x in (window, past)]
+    masks = [jnp.ones(x.shape[:2], bool) for x in (window, past)]
 
     @jax.jit
     def run(variables: dict[str, Any]) -> tuple[Array, dict[str, Any]]:
         output, state = model.apply(
             variables,
-            ClipBatch(window, everything[0], past, everything[1]),
+            ClipBatch(window, masks[0], past, masks[1]),
             jax.random.key(0),
             method="clip",
             capture_intermediates=lambda module, method: (
@@ -208,8 +208,9 @@ def _maps_of(
         )
         return output.logits, dict(state["intermediates"])
 
-    logits, seen = run(jax.tree.map(lambda x: np.asarray(x, model.dtype), variables))
-    current = seen["encode"][0]
+    variables = jax.tree.map(lambda x: np.asarray(x, model.dtype), variables)
+    logits, intermediates = run(variables)
+    current = intermediates["encode"][0]
     maps = {
         "logits": logits,
         "enc_l3": current.quarter,
@@ -219,8 +220,8 @@ def _maps_of(
         "enc_l7": current.top,
     }
     for ours, theirs in (("recurrent", "lstm"), ("attend", "memory")):
-        if ours in seen:
-            maps[theirs] = seen[ours]["__call__"][0]
+        if ours in intermediates:
+            maps[theirs] = intermediates[ours]["__call__"][0]
     return {name: np.asarray(x).transpose(0, 3, 1, 2) for name, x in maps.items()}
 
 
@@ -310,8 +311,8 @@ def check_imagenet(
         probabilities /= probabilities.sum()
         order = np.argsort(-probabilities)
         guesses += [
-            Guess(photo, labels[k], labels[wanted], float(probabilities[k]), p)
-            for k, (wanted, _, p) in zip(order[: len(best)], best, strict=True)
+            Guess(photo, labels[k], labels[expected_class], float(probabilities[k]), p)
+            for k, (expected_class, _, p) in zip(order[: len(best)], best, strict=True)
         ]
         differences += [
             _difference(photo, name, features[name][i], expected[f"{photo}/{name}"])

@@ -87,10 +87,10 @@ def _fault_of(name: str, array: np.ndarray) -> str:
         return f"has dtype {array.dtype}, which is not numeric"
     with np.errstate(over="ignore"):
         values = np.asarray(array, np.float32)
-    wrong = ~np.isfinite(values)
-    if wrong.any():
+    nonfinite = ~np.isfinite(values)
+    if nonfinite.any():
         return (
-            f"contains {values[wrong].flat[0]} ({np.count_nonzero(wrong)} of "
+            f"contains {values[nonfinite].flat[0]} ({np.count_nonzero(nonfinite)} of "
             f"{values.size} values are not finite); its training diverged"
         )
     last = name.replace(".", "/").rpartition("/")[2]
@@ -100,8 +100,8 @@ def _fault_of(name: str, array: np.ndarray) -> str:
 
 
 def _damaged(path: Path, kind: str, error: BaseException) -> WeightsError:
-    what = " ".join(ascii(str(error))[1:-1].split())[:200] or type(error).__name__
-    return WeightsError(f"{path}: damaged {kind} file: {what}")
+    details = " ".join(ascii(str(error))[1:-1].split())[:200] or type(error).__name__
+    return WeightsError(f"{path}: damaged {kind} file: {details}")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

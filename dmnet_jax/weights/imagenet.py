@@ -115,13 +115,16 @@ def initialize(
     return replaced
 
 
-def _with_backbone(own: Any, arrays: dict[str, Any], source: str) -> Any:
+def _with_backbone(collection: Any, arrays: dict[str, Any], source: str) -> Any:
     """Returns a collection with the encoder's arrays at each "backbone" in it."""
-    if not isinstance(own, Mapping):
-        return own
-    if "backbone" not in own:
-        return {n: _with_backbone(part, arrays, source) for n, part in own.items()}
-    old = own["backbone"]
+    if not isinstance(collection, Mapping):
+        return collection
+    if "backbone" not in collection:
+        return {
+            name: _with_backbone(part, arrays, source)
+            for name, part in collection.items()
+        }
+    old = collection["backbone"]
     if "expand_norm" not in old.get("block0", {"expand_norm": None}):
         first = arrays.get("block0", {})
         first = {n: a for n, a in first.items() if not n.startswith("expand")}
@@ -129,7 +132,7 @@ def _with_backbone(own: Any, arrays: dict[str, Any], source: str) -> Any:
     shapes = {n: a.shape for n, a in flatten(old).items()}
     check_shapes(flatten(arrays), shapes, {}, source=source)
     new = jax.tree.map(lambda a, like: jnp.asarray(a, like.dtype), arrays, old)
-    return {**own, "backbone": new}
+    return {**collection, "backbone": new}
 
 
 def read_backbone(path: Path) -> tuple[dict[str, Any], str]:

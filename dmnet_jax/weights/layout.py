@@ -89,10 +89,10 @@ def rearrange(
     missing = [name for name in table if name not in arrays]
     if missing:
         raise WeightsError(f"{source} lacks {_some(missing)}")
-    strange = [n for n in arrays if n not in table and n not in unneeded]
-    if strange:
+    unknown = [n for n in arrays if n not in table and n not in unneeded]
+    if unknown:
         raise WeightsError(
-            f"{source} has {_some(strange)}, which this network does not have"
+            f"{source} has {_some(unknown)}, which this network does not have"
         )
     assert len(set(table.values())) == len(table)
     return {
@@ -102,7 +102,7 @@ def rearrange(
 
 
 def check_shapes(
-    ours: Mapping[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
     expected: Mapping[str, tuple[int, ...]],
     names: Mapping[str, str],
     *,
@@ -111,7 +111,7 @@ def check_shapes(
     """Checks flat arrays against the shapes that the network expects.
 
     Args:
-        ours: arrays by our flat name.
+        arrays: arrays by our flat name.
         expected: shapes by our flat name.
         names: {our name: the name to use in messages}.
         source: description of the arrays for messages.
@@ -119,16 +119,16 @@ def check_shapes(
     Raises:
         WeightsError: names or shapes differ.
     """
-    if missing := [name for name in expected if name not in ours]:
+    if missing := [name for name in expected if name not in arrays]:
         raise WeightsError(f"{source} lacks {_some(missing)}")
-    if strange := [names.get(name, name) for name in ours if name not in expected]:
+    if unknown := [names.get(name, name) for name in arrays if name not in expected]:
         raise WeightsError(
-            f"{source} has {_some(strange)}, which the network does not have"
+            f"{source} has {_some(unknown)}, which the network does not have"
         )
     for name, shape in expected.items():
-        if ours[name].shape != shape:
+        if arrays[name].shape != shape:
             raise WeightsError(
-                f"{names.get(name, name)} in {source} has shape {ours[name].shape} "
+                f"{names.get(name, name)} in {source} has shape {arrays[name].shape} "
                 f"after conversion to HWIO; the network expects {shape}"
             )
 

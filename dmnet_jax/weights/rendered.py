@@ -59,5 +59,5 @@ def write_rendered(
             halves[name] = np.asarray(array).astype(np.float16)
         if not np.isfinite(halves[name]).all():
             raise WeightsError(f"{name}: has values out of range for float16")
-    kept = {name: about[name] for name in _KEPT}
-    return write_safetensors(path, halves, {"about": json.dumps(kept), "card": card})
+    fields = {name: about[name] for name in _KEPT}
+    return write_safetensors(path, halves, {"about": json.dumps(fields), "card": card})

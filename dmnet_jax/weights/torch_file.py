@@ -201,8 +201,8 @@ def run(program: bytes, storage: Storage) -> Any:
             elif name == "MARK":
                 stack.append(_MARK)
             elif name in _TUPLES:
-                taken = [pop() for _ in range(_TUPLES[name])]
-                stack.append(tuple(taken[::-1]))
+                items = [pop() for _ in range(_TUPLES[name])]
+                stack.append(tuple(items[::-1]))
             elif name == "TUPLE":
                 stack.append(tuple(pop_to_mark()))
             elif name == "EMPTY_DICT":
@@ -285,8 +285,8 @@ def _call(function: Any, arguments: Any) -> Any:
         return _tensor(*arguments[:4])
     if function == _PARAMETER and arguments and isinstance(arguments[0], np.ndarray):
         return arguments[0]
-    called = f"{function.module}.{function.name}"
-    raise WeightsError(f"this call of {called} is not allowed")
+    name = f"{function.module}.{function.name}"
+    raise WeightsError(f"this call of {name} is not allowed")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any) -> np.ndarray:

@@ -39,9 +39,9 @@ def from_torchvision_classifier(
     ]
     tables = [vgg_table(layers) for layers in vgg.STAGES]
     tables += [resnet_table(blocks) for blocks in (resnet.RESNET18, resnet.RESNET34)]
-    used = state.keys() - set(unneeded)
+    names = state.keys() - set(unneeded)
     for table in tables:
-        if used == table.keys():
+        if names == table.keys():
             return unflatten(rearrange(state, table, unneeded, source=source))
     raise WeightsError(
         f"{source}: not a supported torchvision network; use vgg11, vgg16 (without "
@@ -75,9 +75,9 @@ def resnet_table(blocks: tuple[int, ...]) -> dict[str, str]:
             if block == 0 and stage > 1:
                 shortcut = "downsample.0", "downsample.1", "project", "project_norm"
                 layers += [shortcut]
-            for conv, norm, own_conv, own_norm in layers:
-                table[f"{theirs}.{conv}.weight"] = f"params/{ours}/{own_conv}/kernel"
+            for conv, norm, flax_conv, flax_norm in layers:
+                table[f"{theirs}.{conv}.weight"] = f"params/{ours}/{flax_conv}/kernel"
                 table |= norm_table(
-                    f"{theirs}.{norm}.", f"{ours}/{own_norm}", TORCH_NORM
+                    f"{theirs}.{norm}.", f"{ours}/{flax_norm}", TORCH_NORM
                 )
     return table

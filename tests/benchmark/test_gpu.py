@@ -46,9 +46,9 @@ def live_row(case, contestant: str) -> dict:
 def measured(monkeypatch) -> list[str]:
     calls: list[str] = []
 
-    def measure_live(cases, peers, folder, rounds, at_once):
+    def measure_live(cases, peers, folder, rounds, concurrent):
         calls.append("live")
-        assert at_once and cases[0].in_flight == 1
+        assert concurrent and cases[0].in_flight == 1
         rows = [live_row(case, "jax") for case in cases]
         return rows + [live_row(cases[0], kind) for kind in peers]
 
@@ -84,7 +84,7 @@ def test_stopped_run_resumes_with_the_missing_parts(measured, tmp_path, capsys):
     flags = ["gpu", "--out", str(tmp_path), "--size", "64x96"]
     command.main([*flags, "--minutes", "1e-9"])
     assert measured == []
-    assert "live: not begun" in capsys.readouterr().out
+    assert "live: not started" in capsys.readouterr().out
     command.main([*flags, "--no-peers"])
     rows = json.loads((tmp_path / "gpu.json").read_text())["live"]
     assert {row["contestant"] for row in rows} == {"jax"}
@@ -97,18 +97,18 @@ def test_damaged_report_is_one_error_line(measured, tmp_path, content):
         command.main(["gpu", "--out", str(tmp_path)])
 
 
-def test_numbers_of_two_machines_are_not_mixed(measured, tmp_path):
-    other = {"machine": {"cpu": "another"}}
-    (tmp_path / "gpu.json").write_text(json.dumps(other))
-    with pytest.raises(SystemExit, match="of another machine"):
+def test_results_of_two_machines_are_not_mixed(measured, tmp_path):
+    saved = {"machine": {"cpu": "another"}}
+    (tmp_path / "gpu.json").write_text(json.dumps(saved))
+    with pytest.raises(SystemExit, match="on another machine"):
         command.main(["gpu", "--out", str(tmp_path)])
 
 
-def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
+def test_checks_pass_on_this_device(tmp_path, monkeypatch):
     # The authors' outputs are tested elsewhere; here they would cost a minute.
     monkeypatch.setattr(gpu_checks, "GOLDEN", tmp_path)
-    random = partial(Config, model=ModelConfig(pretrained="none"))
-    monkeypatch.setattr(gpu_checks, "Config", random)
+    random_config = partial(Config, model=ModelConfig(pretrained="none"))
+    monkeypatch.setattr(gpu_checks, "Config", random_config)
     with tiny_run.shallow():
         result, _ = gpu_checks.prepare(LiveCase((64, 96)), tmp_path, "jax checks")
     assert result["stream"] == {"labels": 0.0, "admitted": 0.0}
@@ -121,6 +121,6 @@ def test_the_checks_hold_on_this_device(tmp_path, monkeypatch):
 @pytest.mark.parametrize("flag", ["--seconds", "--minutes"])
 @pytest.mark.parametrize("value", ["nan", "inf", "0"])
 def test_invalid_times_are_refused(tmp_path, capsys, flag, value):
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as error:
         gpu.main(["--out", str(tmp_path), flag, value])
-    assert ended.value.code == 2 and "must be positive" in capsys.readouterr().err
+    assert error.value.code == 2 and "must be positive" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The training benchmark: what it counts, prints and refuses; nothing is timed."""
+"""The training benchmark: operation counts, batches and report; nothing is timed."""
 
 import json
 
@@ -30,12 +30,12 @@ ROW = {
 
 
 def test_a_step_is_three_forward_passes_where_there_is_a_gradient():
-    alone = Case(memory=False, size=(64, 96), batch=2)
+    single = Case(memory=False, size=(64, 96), batch=2)
     step = complexity.step_complexity(DMNet(8).single_frame(), (64, 96))
-    assert training.step_operations(alone) == 3 * 2 * step.convolution
+    assert training.step_operations(single) == 3 * 2 * step.convolution
     # Eight more frames are encoded once, which is far less than nine times the work.
-    both = Case(memory=True, size=(64, 96), batch=2)
-    ratio = training.step_operations(both) / training.step_operations(alone)
+    dmnet = Case(memory=True, size=(64, 96), batch=2)
+    ratio = training.step_operations(dmnet) / training.step_operations(single)
     assert 1.3 < ratio < 2.5
 
 
@@ -44,11 +44,11 @@ def test_batches_have_the_shape_of_clips():
     assert batch["frames"].shape == (2, 5, 64, 96, 3)
     assert batch["past"].shape == (2, 4, 64, 96, 3)
     assert batch["label"].shape == (2, 64, 96) and batch["label"].max() < 8
-    alone = random_batch(Case(memory=False, size=(64, 96), batch=2), 8)
-    assert alone["frames"].shape[1] == 1 and alone["past"].shape[1] == 0
+    single = random_batch(Case(memory=False, size=(64, 96), batch=2), 8)
+    assert single["frames"].shape[1] == 1 and single["past"].shape[1] == 0
 
 
-def test_differences_are_relative_and_miss_nothing(tmp_path):
+def test_differences_are_relative_and_need_all_gradients(tmp_path):
     reference = tmp_path / "reference.safetensors"
     arrays = {
         "loss": np.float64(2),
@@ -56,8 +56,8 @@ def test_differences_are_relative_and_miss_nothing(tmp_path):
         "gradient/a": np.full(4, 3.0),
     }
     save_file({name: np.asarray(a) for name, a in arrays.items()}, reference)
-    moved = {**arrays, "loss": np.float64(2.2), "gradient/b": np.ones(1)}
-    result = differences(moved, reference)
+    actual = {**arrays, "loss": np.float64(2.2), "gradient/b": np.ones(1)}
+    result = differences(actual, reference)
     assert result == {"loss": pytest.approx(0.1), "logits": 0, "gradient": 0}
     with pytest.raises(AssertionError, match="gradient/a"):
         differences({"loss": arrays["loss"], "logits": arrays["logits"]}, reference)
@@ -91,9 +91,9 @@ def test_peak_is_products_divided_by_time():
         (["--peers"], 'pip install -e ".[peers]"'),
     ],
 )
-def test_mistakes_are_one_error_line(flags, message, capsys, monkeypatch):
+def test_invalid_flags_are_one_error_line(flags, message, capsys, monkeypatch):
     monkeypatch.setattr(training, "find_spec", lambda name: None)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as error:
         command.main(["training", *flags])
-    assert stopped.value.code == 2
+    assert error.value.code == 2
     assert message in capsys.readouterr().err
