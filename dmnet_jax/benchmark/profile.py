@@ -25,7 +25,7 @@ from flax import linen as nn
 from data_pipelines.command_line import exit_with_error, parse_flags
 from data_pipelines.io.files import make_folder, write_text
 from dmnet_jax import complexity, machine
-from dmnet_jax.benchmark.case import PRODUCT
+from dmnet_jax.benchmark.case import MATMUL_SIZE
 from dmnet_jax.benchmark.live import size_fault
 from dmnet_jax.checkpoint.runs import TrainedRun, load_run
 from dmnet_jax.metrics import format_table
@@ -118,10 +118,10 @@ def measure(trained: TrainedRun, size: tuple[int, int], rounds: int) -> dict[str
         "step_ms"; "peak", multiply-adds per second; "rows": for each group of parts
         "name", "calls", "ms" and "multiply_adds".
     """
-    matrix = jnp.ones((PRODUCT, PRODUCT))
+    matrix = jnp.ones((MATMUL_SIZE, MATMUL_SIZE))
     multiply = jax.jit(jnp.matmul)
     peak = machine.peak_matmul_rate(
-        lambda: multiply(matrix, matrix).block_until_ready(), PRODUCT
+        lambda: multiply(matrix, matrix).block_until_ready(), MATMUL_SIZE
     )
     found = parts(trained.model, trained.variables, size)
     calls = [_step(trained, size), *(_compiled(part) for part in found)]
@@ -285,6 +285,6 @@ def report(result: dict[str, Any]) -> str:
     return (
         f"`{result['command']}`\n\n{about['cpu']}, {about['cores']} cores; {height}x"
         f"{width}; peak {result['peak'] / 1e9:.0f} G multiply-adds per second "
-        f"({PRODUCT}x{PRODUCT} product); {about['date']}\n\n"
+        f"({MATMUL_SIZE}x{MATMUL_SIZE} product); {about['date']}\n\n"
         + format_table(cells, heads)
     )
