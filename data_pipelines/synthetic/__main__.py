@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 from data_pipelines.command_line import fail, parse_flags, program_name
 from data_pipelines.synthetic.endovis17 import ENDOVIS17_FOLDERS, write_endovis17
 from data_pipelines.synthetic.endovis18 import ENDOVIS18_SEQUENCES, write_endovis18
+from data_pipelines.synthetic.hidden_tips import write_hidden_tips
+
+
+class Layout(NamedTuple):
+    """The function that writes a layout, and its default arguments."""
+
+    write: Callable[..., None]
+    sequences: tuple[int, ...]
+    frames: int
+    rate: float
+    size: tuple[int, int]
+
+
+LAYOUTS = {
+    "endovis17": Layout(
+        write_endovis17, tuple(ENDOVIS17_FOLDERS), 225, 2.0, (1024, 1280)
+    ),
+    "endovis18": Layout(write_endovis18, ENDOVIS18_SEQUENCES, 149, 1.0, (1024, 1280)),
+    "hidden-tips": Layout(write_hidden_tips, tuple(range(140)), 48, 8.0, (128, 160)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,20 +38,21 @@ class Flags:
 
     Attributes:
         out: Folder to create, or to resume.
-        layout: Dataset whose layout is written.
-        sequences: Numbers, such as 1,2,3. Default: all.
+        layout: Dataset whose layout is written; hidden-tips is a folder of videos in
+            which only the past tells an instrument's type.
+        sequences: Numbers, such as 1,2,3. Default: all, or 140 of hidden-tips.
         frames: Frames per sequence. Default: as in the dataset.
-        size: Height and width in pixels.
+        size: Height and width in pixels. Default: 1024x1280, or 128x160.
         rate: Frames per second. Default: as in the dataset.
         seed: Seed; every seed gives different videos.
         threads: Number of rendering threads.
     """
 
     out: str
-    layout: Literal["endovis17", "endovis18"] = "endovis17"
+    layout: Literal["endovis17", "endovis18", "hidden-tips"] = "endovis17"
     sequences: str | None = None
     frames: int | None = None
-    size: tuple[int, int] = (1024, 1280)
+    size: tuple[int, int] | None = None
     rate: float | None = None
     seed: int = 0
     threads: int = 2
@@ -45,18 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog=program_name("python -m data_pipelines.synthetic"),
         description="Write synthetic surgical video in the layout of a public dataset.",
     )
-    if args.layout == "endovis17":
-        write, known, frames, rate = write_endovis17, tuple(ENDOVIS17_FOLDERS), 225, 2.0
-    else:
-        write, known, frames, rate = write_endovis18, ENDOVIS18_SEQUENCES, 149, 1.0
+    layout = LAYOUTS[args.layout]
+    numbers = layout.sequences
     try:
-        write(
+        layout.write(
             args.out,
             seed=args.seed,
-            sequences=known if args.sequences is None else _numbers(args.sequences),
-            frames=frames if args.frames is None else args.frames,
-            size=args.size,
-            rate=rate if args.rate is None else args.rate,
+            sequences=numbers if args.sequences is None else _numbers(args.sequences),
+            frames=layout.frames if args.frames is None else args.frames,
+            size=args.size or layout.size,
+            rate=layout.rate if args.rate is None else args.rate,
             threads=args.threads,
             log=lambda line: print(line, flush=True),
         )

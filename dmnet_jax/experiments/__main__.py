@@ -6,7 +6,7 @@ from importlib import import_module
 
 from dmnet_jax.cli.arguments import exit_with_error, program_name
 
-EXPERIMENTS = ("few-labels", "memory-value", "zero-shot")
+EXPERIMENTS = ("few-labels", "hidden-tips", "memory-value", "zero-shot")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -85,7 +85,7 @@ def test_disturbed_frames_are_pooled_over_kinds() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "must be an experiment: few-labels, memory-value"),
+        ([], "must be an experiment: few-labels, hidden-tips"),
         (["zero-shot"], "--root DIR is missing"),
         (
             ["zero-shot", "--checkpoint", "x", "--root", "y"],

@@ -1,0 +1,56 @@
+"""Instrument types that only the past tells: rendered video with hidden claspers.
+
+Four types look the same except for their claspers, which dip into the tissue for
+seconds (`data_pipelines.synthetic.hidden_tips`). A single-frame network is trained
+first, then the prediction state alone, on sequences.
+
+    python -m data_pipelines.synthetic --layout hidden-tips --out datasets/hidden_tips
+    python train.py --config configs/hidden_tips.py
+    python -m dmnet_jax.experiments hidden-tips \\
+        --checkpoints runs/hidden_tips/fold0-seed0
+
+`--model.local ela --model.global-memory` adds the memories of the paper.
+"""
+
+from dataclasses import replace
+
+from dmnet_jax.config import Config, DataConfig, StageConfig, load_config
+
+VIDEOS = tuple(f"video{number:03d}" for number in range(140))
+
+
+def get_config() -> Config:
+    config = load_config("endovis15_state")
+    return replace(
+        config,
+        name="hidden_tips",
+        data=DataConfig(
+            dataset="folder",
+            root="datasets/hidden_tips",
+            train=VIDEOS[:120],
+            val=VIDEOS[120:],
+            num_classes=5,
+            size=(128, 160),
+            scale=(0.8, 1.25),
+            photometric=0.3,
+            frame_step=4,
+        ),
+        optim=replace(config.optim, drop_epochs=(5,)),
+        train=replace(
+            config.train,
+            batch_size=8,
+            stages=(
+                StageConfig("single frame", 6, train="single_frame"),
+                replace(
+                    config.train.stages[1],
+                    epochs=3,
+                    cached_views=2,
+                    corrupted_views=0,
+                ),
+            ),
+            eval_every_epochs=6,
+            rollout_frames=16,
+            rollout_truncate=16,
+            rollout_stride=2,
+        ),
+    )
