@@ -8,9 +8,9 @@ and also learns the teacher's predictions (`training.distillation`).
     python train.py --config configs/endovis15_fast.py --data.root DIR \
         --train.teacher runs/endovis15_state/fold0-seed0
 
-Single-frame network, clips 2 and 3, one seed: 0.838 and 0.785 mean IoU, where the
-teachers have 0.844 and 0.806, with 43% of the multiply-adds (docs/speed.md;
-2026-11-27).
+Single-frame network, one seed: 0.702, 0.838 and 0.785 mean IoU on clips 1, 2 and 3,
+where the teachers have 0.746, 0.844 and 0.806, with 43% of the multiply-adds
+(docs/speed.md; 2026-11-27).
 """
 
 from dataclasses import replace

@@ -10,6 +10,11 @@ first, then the prediction state alone, on sequences.
         --checkpoints runs/hidden_tips/fold0-seed0
 
 `--model.local ela --model.global-memory` adds the memories of the paper.
+
+Measured, seed 0: this recipe does not learn the types. Of the pixels of instruments,
+0.30 have the correct type while the claspers are visible, and 0.30 while they are
+hidden, with and without the state (one core of an Intel Xeon, 28 minutes, 2026-11-27).
+Until a single frame recognizes visible claspers, the score says nothing about memory.
 """
 
 from dataclasses import replace

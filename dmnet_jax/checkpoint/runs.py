@@ -10,10 +10,12 @@ from dmnet_jax import models
 from dmnet_jax.checkpoint.checkpoints import Which, load_variables
 from dmnet_jax.checkpoint.provenance import validated_config
 from dmnet_jax.config import Config
-from dmnet_jax.weights.rendered import read_rendered
+from dmnet_jax.weights.rendered import SHIPPED, read_rendered
 
 PRETRAINED = "rendered"
 """The shipped network, trained on rendered surgery; used like a run directory."""
+PRETRAINED_FAST = "rendered-fast"
+"""The shipped network with half of the channels, for real time on a CPU."""
 
 
 class TrainedRun(NamedTuple):
@@ -38,9 +40,9 @@ def load_run(
     """Loads the network of a run. Nothing is changed on disk.
 
     Args:
-        run: run directory, or `PRETRAINED`.
+        run: run directory, `PRETRAINED` or `PRETRAINED_FAST`.
         which: "newest", "best" (largest metric on the validation videos) or a step;
-            ignored for the shipped network.
+            ignored for the shipped networks.
         memory: whether to use the network's memory. False gives the single-frame
             network, for images that are not consecutive frames.
 
@@ -49,8 +51,9 @@ def load_run(
         ValueError: the metadata is invalid, the weights do not match the config, or
             the network needs an extra that is not installed.
     """
-    if os.fspath(run) == PRETRAINED:
-        variables, about = read_rendered()
+    shipped = SHIPPED.get(os.fspath(run))
+    if shipped is not None:
+        variables, about = read_rendered(shipped)
     else:
         variables, about = load_variables(run, which)
     config = validated_config(about, run)

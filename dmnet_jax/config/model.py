@@ -34,6 +34,9 @@ NETWORKS: dict[str, Network] = {
 }
 """Networks by `model.name`."""
 
+SHIPPED_WIDTHS = {"rendered": 256, "rendered-fast": 128}
+"""`width` of the shipped networks, by their value of `pretrained`."""
+
 if TYPE_CHECKING:
     NetworkName = str
 else:
@@ -67,7 +70,8 @@ class ModelConfig:
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
-            "rendered" (shipped, all of DMNet except its memories), "none", or a file.
+            "rendered" or "rendered-fast" (shipped, all of DMNet except its memories),
+            "none", or a file.
         encoder: Framework whose MobileNetV2 is reproduced (padding, epsilon, input
             range); must match the pretrained weights.
         min_confidence: Lower bound of the confidence for admission to the global memory

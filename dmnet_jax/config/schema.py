@@ -19,6 +19,7 @@ from data_pipelines.io.names import name_fault
 from data_pipelines.sources import DATASETS
 from dmnet_jax.config.data import DataConfig as DataConfig
 from dmnet_jax.config.data import SyntheticConfig as SyntheticConfig
+from dmnet_jax.config.model import SHIPPED_WIDTHS
 from dmnet_jax.config.model import ModelConfig as ModelConfig
 from dmnet_jax.config.optim import OptimConfig as OptimConfig
 from dmnet_jax.config.serialization import ConfigError, from_plain
@@ -245,15 +246,16 @@ def validate(config: Config) -> Config:
             f"twice model.value_channels, {2 * model.value_channels}",
         ),
         (
-            model.pretrained != "rendered" or model.width == 256,
+            model.width == SHIPPED_WIDTHS.get(model.pretrained, model.width),
             "model.width",
-            '256, the shipped network\'s, with model.pretrained "rendered"',
+            f"{SHIPPED_WIDTHS.get(model.pretrained)}, the shipped network's, with "
+            f'model.pretrained "{model.pretrained}"',
         ),
         (0 <= model.attention_dropout < 1, "model.attention_dropout", "in [0, 1)"),
         (
             model.pretrained,
             "model.pretrained",
-            '"imagenet", "rendered", "none" or a file',
+            '"imagenet", "rendered", "rendered-fast", "none" or a file',
         ),
         (
             model.min_confidence is None or model.min_confidence <= 0,

@@ -41,7 +41,7 @@ class Flags:
 
     Attributes:
         checkpoint: Run directory of a network that was trained on parts, or "rendered"
-            for the shipped network.
+            or "rendered-fast" for the shipped networks.
         root: Folder of the labeled videos.
         masks: Name of the mask folders.
         shaft: Mask values of shafts.

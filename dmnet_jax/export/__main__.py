@@ -39,7 +39,8 @@ class Flags:
     """What to export.
 
     Attributes:
-        checkpoint: Run directory, or "rendered" for the shipped network.
+        checkpoint: Run directory, or "rendered" or "rendered-fast" for the shipped
+            networks.
         format: File format.
         out: Folder to write to. Empty: RUN/export.
         which: Checkpoint: newest (the finished network), or best on the validation

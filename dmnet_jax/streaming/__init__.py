@@ -6,7 +6,7 @@ size. `dmnet_jax.video` reads video files and cameras.
 For several cameras, compile with `streams=B` and call `Program.step` with masks.
 """
 
-from dmnet_jax.checkpoint.runs import PRETRAINED, TrainedRun, load_run
+from dmnet_jax.checkpoint.runs import PRETRAINED, PRETRAINED_FAST, TrainedRun, load_run
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.streaming.artifact import ArtifactError, load_artifact
 from dmnet_jax.streaming.frames import Policy
@@ -19,6 +19,7 @@ __all__ = [
     "Labeled",
     "NO_LABEL",
     "PRETRAINED",
+    "PRETRAINED_FAST",
     "Policy",
     "Program",
     "RESET_ALL",

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from dmnet_jax.checkpoint import Which
-from dmnet_jax.checkpoint.runs import PRETRAINED, load_run
+from dmnet_jax.checkpoint.runs import PRETRAINED, PRETRAINED_FAST, load_run
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL, DualMemory
 from dmnet_jax.streaming.artifact import load_artifact
 from dmnet_jax.streaming.frames import (
@@ -158,7 +158,7 @@ class Session:
         """Creates a session from a trained network.
 
         Args:
-            run: run directory, or `PRETRAINED`.
+            run: run directory, `PRETRAINED` or `PRETRAINED_FAST`.
             which: "newest", "best" (on the validation videos) or a step.
             size: (H, W) of the frames. None: the training size.
             label_size: (h, w) of the label maps. None: the size of the frames.
@@ -184,22 +184,28 @@ class Session:
     def pretrained(
         cls,
         *,
+        fast: bool = False,
         size: tuple[int, int] | None = None,
         label_size: tuple[int, int] | None = None,
         **options: Any,
     ) -> "Session":
-        """Creates a session from the pretrained network that ships with the package.
+        """Creates a session from a pretrained network that ships with the package.
 
         It segments an instrument's shaft, wrist and claspers and was trained on
         rendered scenes only; see docs/model_card.md for its scores.
 
         Args:
+            fast: whether to use the network with half of the channels, which is less
+                accurate.
             size: (H, W) of the frames. None: the training size.
             label_size: (h, w) of the label maps. None: the size of the frames.
             **options: arguments of `from_checkpoint`.
         """
         return cls.from_checkpoint(
-            PRETRAINED, size=size, label_size=label_size, **options
+            PRETRAINED_FAST if fast else PRETRAINED,
+            size=size,
+            label_size=label_size,
+            **options,
         )
 
     @classmethod

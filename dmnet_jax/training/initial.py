@@ -12,7 +12,7 @@ from dmnet_jax.models import VideoSegmenter
 from dmnet_jax.models.dmnet import PAPER_MAX_SIMILARITY, PAPER_MIN_CONFIDENCE
 from dmnet_jax.weights.imagenet import initialize
 from dmnet_jax.weights.layout import flatten, unflatten
-from dmnet_jax.weights.rendered import read_rendered
+from dmnet_jax.weights.rendered import SHIPPED, read_rendered
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def initial_variables(
         ValueError: the pretrained file is missing, damaged, or for another network.
     """
     pretrained = config.model.pretrained
-    if pretrained == "rendered":
+    if pretrained in SHIPPED:
         _check_rendered(config)
     key = jax.random.key(config.train.seed)
     memory = model.init_memory(1, (64, 64), key)
@@ -56,8 +56,8 @@ def initial_variables(
             config.model.name,
         )
         pretrained = "none"
-    if pretrained == "rendered":
-        variables = _copy_matching(variables, read_rendered()[0])
+    if pretrained in SHIPPED:
+        variables = _copy_matching(variables, read_rendered(SHIPPED[pretrained])[0])
     else:
         variables = initialize(variables, pretrained, encoder=model.encoder)
     if teacher is not None:
@@ -90,11 +90,12 @@ def _merge(initial: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_rendered(config: Config) -> None:
-    """Raises ValueError for a network that cannot start from the shipped one."""
+    """Raises ValueError for a network that cannot start from a shipped one."""
     if config.model.name != "dmnet" or config.model.encoder != "keras":
         raise ValueError(
-            'model.pretrained "rendered" needs model.name "dmnet" and model.encoder '
-            f'"keras", not {config.model.name!r} and {config.model.encoder!r}'
+            f'model.pretrained "{config.model.pretrained}" needs model.name "dmnet" '
+            f'and model.encoder "keras", not {config.model.name!r} and '
+            f"{config.model.encoder!r}"
         )
 
 

@@ -1,8 +1,8 @@
-"""The shipped network: a DMNet trained on rendered surgery only.
+"""The shipped networks: DMNets trained on rendered surgery only.
 
-`rendered.safetensors` contains its variables in float16 and, in its header, the run's
-config, classes and a model card. No real images were used, so the weights can be
-redistributed. See `docs/model_card.md` for the scores on real video.
+A file contains a network's variables in float16 and, in its header, the run's config,
+classes and a model card. No real images were used, so the weights can be redistributed.
+See `docs/model_card.md` for the scores on real video.
 """
 
 import json
@@ -15,14 +15,21 @@ import numpy as np
 from dmnet_jax.weights.files import read_metadata, read_weights, write_safetensors
 from dmnet_jax.weights.layout import WeightsError, flatten, unflatten
 
-RENDERED = Path(__file__).with_name("rendered.safetensors")
+SHIPPED = {
+    "rendered": Path(__file__).with_name("rendered.safetensors"),
+    "rendered-fast": Path(__file__).with_name("rendered_fast.safetensors"),
+}
+"""Files of the shipped networks by name; the fast one has half of the channels."""
 
 # Fields of a checkpoint's metadata that are stored.
 _KEPT = ("config", "classes", "train_videos", "val_videos", "fold", "versions")
 
 
-def read_rendered(path: Path = RENDERED) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_rendered(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads the variables as float32, and the metadata, like `load_variables`.
+
+    Args:
+        path: one of `SHIPPED`, or a file of `write_rendered`.
 
     Raises:
         FileNotFoundError: this build of the package does not include the file.

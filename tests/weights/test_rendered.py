@@ -1,4 +1,4 @@
-"""The shipped network exists, opens like a run, and finds instruments."""
+"""The shipped networks exist, open like runs, and find instruments."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,19 @@ import pytest
 from data_pipelines.sources.rendered import RenderedVideos
 from dmnet_jax import evaluation, models
 from dmnet_jax.config import Config, DataConfig, ModelConfig
-from dmnet_jax.streaming import PRETRAINED, load_run
+from dmnet_jax.config.model import SHIPPED_WIDTHS
+from dmnet_jax.streaming import load_run
 from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.files import WeightsError, write_safetensors
 from dmnet_jax.weights.layout import flatten
-from dmnet_jax.weights.rendered import RENDERED, read_rendered, write_rendered
+from dmnet_jax.weights.rendered import SHIPPED, read_rendered, write_rendered
+
+RENDERED = SHIPPED["rendered"]
 
 
-def test_finds_instruments_in_unseen_scenes() -> None:
-    trained = load_run(PRETRAINED)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_finds_instruments_in_unseen_scenes(name) -> None:
+    trained = load_run(name)
     videos = RenderedVideos(99, 6, 1, (128, 160))
     result = evaluation.evaluate(trained.model, trained.variables, videos)
     instrument = result.confusion[1:, 1:].sum() / result.confusion[1:].sum()
@@ -23,16 +27,18 @@ def test_finds_instruments_in_unseen_scenes() -> None:
     assert background > 0.95
 
 
-def test_file_is_small_and_describes_its_training() -> None:
-    assert RENDERED.stat().st_size < 12e6
-    _, about = read_rendered()
+@pytest.mark.parametrize("name", SHIPPED)
+def test_file_is_small_and_describes_its_training(name) -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.values()) < 12e6
+    _, about = read_rendered(SHIPPED[name])
     assert about["config"]["data"]["dataset"] == "rendered"
+    assert about["config"]["model"]["width"] == SHIPPED_WIDTHS[name]
     names = [info["name"] for info in about["classes"]]
     assert names == ["background", "shaft", "wrist", "claspers"]
 
 
 def test_round_trip_is_exact_up_to_rounding(tmp_path) -> None:
-    variables, about = read_rendered()
+    variables, about = read_rendered(RENDERED)
     write_rendered(tmp_path / "again.safetensors", variables, about, "a card")
     again, description = read_rendered(tmp_path / "again.safetensors")
     assert description == about
@@ -41,7 +47,7 @@ def test_round_trip_is_exact_up_to_rounding(tmp_path) -> None:
 
 
 def test_values_beyond_float16_are_refused(tmp_path) -> None:
-    variables, about = read_rendered()
+    variables, about = read_rendered(RENDERED)
     variables["params"]["decoder"]["classifier"]["bias"][0] = 1e6
     with pytest.raises(WeightsError, match="classifier/bias.*out of range for float16"):
         write_rendered(tmp_path / "x.safetensors", variables, about)
@@ -64,7 +70,7 @@ def start(**model) -> dict:
 
 
 def test_training_starts_from_all_matching_arrays() -> None:
-    shipped = flatten(read_rendered()[0])
+    shipped = flatten(read_rendered(RENDERED)[0])
     begun = start(classes=8)
     for name, array in shipped.items():
         if name.startswith(("thresholds", "params/prediction_state")):
