@@ -4,7 +4,8 @@ Four types look the same except for their claspers, which dip into the tissue fo
 seconds (`data_pipelines.synthetic.hidden_tips`). A single-frame network is trained
 first, then the prediction state alone, on sequences.
 
-    python -m data_pipelines.synthetic --layout hidden-tips --out datasets/hidden_tips
+    python -m data_pipelines.synthetic --layout hidden-tips --size 128x160 \\
+        --out datasets/hidden_tips
     python train.py --config configs/hidden_tips.py
     python -m dmnet_jax.experiments hidden-tips \\
         --checkpoints runs/hidden_tips/fold0-seed0

@@ -20,15 +20,12 @@ class Layout(NamedTuple):
     sequences: tuple[int, ...]
     frames: int
     rate: float
-    size: tuple[int, int]
 
 
 LAYOUTS = {
-    "endovis17": Layout(
-        write_endovis17, tuple(ENDOVIS17_FOLDERS), 225, 2.0, (1024, 1280)
-    ),
-    "endovis18": Layout(write_endovis18, ENDOVIS18_SEQUENCES, 149, 1.0, (1024, 1280)),
-    "hidden-tips": Layout(write_hidden_tips, tuple(range(140)), 48, 8.0, (128, 160)),
+    "endovis17": Layout(write_endovis17, tuple(ENDOVIS17_FOLDERS), 225, 2.0),
+    "endovis18": Layout(write_endovis18, ENDOVIS18_SEQUENCES, 149, 1.0),
+    "hidden-tips": Layout(write_hidden_tips, tuple(range(140)), 48, 8.0),
 }
 
 
@@ -42,7 +39,7 @@ class Flags:
             which only the past tells an instrument's type.
         sequences: Numbers, such as 1,2,3. Default: all, or 140 of hidden-tips.
         frames: Frames per sequence. Default: as in the dataset.
-        size: Height and width in pixels. Default: 1024x1280, or 128x160.
+        size: Height and width in pixels.
         rate: Frames per second. Default: as in the dataset.
         seed: Seed; every seed gives different videos.
         threads: Number of rendering threads.
@@ -52,7 +49,7 @@ class Flags:
     layout: Literal["endovis17", "endovis18", "hidden-tips"] = "endovis17"
     sequences: str | None = None
     frames: int | None = None
-    size: tuple[int, int] | None = None
+    size: tuple[int, int] = (1024, 1280)
     rate: float | None = None
     seed: int = 0
     threads: int = 2
@@ -74,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=args.seed,
             sequences=numbers if args.sequences is None else _numbers(args.sequences),
             frames=layout.frames if args.frames is None else args.frames,
-            size=args.size or layout.size,
+            size=args.size,
             rate=layout.rate if args.rate is None else args.rate,
             threads=args.threads,
             log=lambda line: print(line, flush=True),

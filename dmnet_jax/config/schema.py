@@ -220,9 +220,9 @@ def validate(config: Config) -> Config:
             "1 with data.max_labels",
         ),
         (
-            data.max_labels == 0 or data.dataset != "rendered",
+            data.max_labels == 0 or not DATASETS[data.dataset].endless,
             "data.max_labels",
-            '0 with data.dataset "rendered", whose stream never ends',
+            f"0 with data.dataset {data.dataset}, whose stream never ends",
         ),
         (
             not size_fault(*data.synthetic.size),

@@ -20,7 +20,7 @@ from dmnet_jax.report.charts import Line, chart, document
 
 HELP = """Scores runs on instruments whose type only the past tells.
 
-    python -m data_pipelines.synthetic --layout hidden-tips --out DIR
+    python -m data_pipelines.synthetic --layout hidden-tips --size 128x160 --out DIR
     python train.py --config configs/hidden_tips.py --data.root DIR
     python -m dmnet_jax.experiments hidden-tips \\
         --checkpoints runs/hidden_tips/fold0-seed0
