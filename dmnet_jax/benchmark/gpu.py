@@ -32,12 +32,12 @@ from pathlib import Path
 from typing import Any
 
 from data_pipelines.command_line import exit_with_error, parse_flags
-from data_pipelines.io.files import write_text
 from dmnet_jax import machine
 from dmnet_jax.benchmark import live, live_report, training
 from dmnet_jax.benchmark.case import Case
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.benchmark.process import Worker
+from dmnet_jax.benchmark.saving import save_report
 from dmnet_jax.metrics import format_table
 
 WHEELS = (
@@ -175,8 +175,7 @@ def _run(
             success = False
             continue
         result.setdefault("seconds", {})[name] = time.monotonic() - part_start
-        write_text(path, json.dumps(result, indent=1) + "\n")
-        write_text(out / "gpu.md", report(result) + "\n")
+        save_report(out, "gpu", result, report(result))
     print(report(result))
     rows = [*result.get("live", []), *result.get("training", [])]
     return success and not any("failed" in row for row in rows)

@@ -19,7 +19,6 @@ For research use; not a medical device.
 """
 
 import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,6 +34,7 @@ from dmnet_jax import machine
 from dmnet_jax.benchmark import live_report
 from dmnet_jax.benchmark.live_case import LiveCase
 from dmnet_jax.benchmark.process import Worker
+from dmnet_jax.benchmark.saving import save_report
 
 Peer = Literal[
     "torch",
@@ -221,9 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = live_report.report(result)
     print(text)
     if flags.out:
-        flags.out.mkdir(parents=True, exist_ok=True)
-        (flags.out / "live.md").write_text(text + "\n")
-        (flags.out / "live.json").write_text(json.dumps(result, indent=1) + "\n")
+        save_report(flags.out, "live", result, text)
     # A missing package or an unsupported precision is not an error.
     errors = [
         row["failed"]

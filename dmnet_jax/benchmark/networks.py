@@ -11,7 +11,6 @@ research use; not a medical device.
 
 import dataclasses
 import itertools
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -21,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.command_line import exit_with_error, parse_flags
-from data_pipelines.io.files import make_folder, write_text
+from data_pipelines.io.files import make_folder
 from dmnet_jax import machine
 from dmnet_jax.benchmark.live import size_fault
+from dmnet_jax.benchmark.saving import save_report
 from dmnet_jax.metrics import format_table
 from dmnet_jax.predict.network import EXPORTED
 from dmnet_jax.streaming import Session
@@ -99,9 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         text = report(result)
         if flags.out:
-            body = json.dumps(result, indent=1) + "\n"
-            write_text(flags.out / "networks.json", body)
-            write_text(flags.out / "networks.md", text + "\n")
+            save_report(flags.out, "networks", result, text)
     except (ValueError, OSError) as error:
         exit_with_error(error)
     print(text)

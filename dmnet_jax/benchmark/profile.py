@@ -11,7 +11,6 @@ compiling all parts together. For research use; not a medical device.
 """
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,10 +22,11 @@ import numpy as np
 from flax import linen as nn
 
 from data_pipelines.command_line import exit_with_error, parse_flags
-from data_pipelines.io.files import make_folder, write_text
+from data_pipelines.io.files import make_folder
 from dmnet_jax import complexity, machine
 from dmnet_jax.benchmark.case import MATMUL_SIZE
 from dmnet_jax.benchmark.live import size_fault
+from dmnet_jax.benchmark.saving import save_report
 from dmnet_jax.checkpoint.runs import TrainedRun, load_run
 from dmnet_jax.metrics import format_table
 from dmnet_jax.nn.mobilenet import Stages
@@ -102,9 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         text = report(result)
         if flags.out:
-            body = json.dumps(result, indent=1) + "\n"
-            write_text(flags.out / "profile.json", body)
-            write_text(flags.out / "profile.md", text + "\n")
+            save_report(flags.out, "profile", result, text)
     except (ValueError, OSError) as error:
         exit_with_error(error)
     print(text)

@@ -1,9 +1,11 @@
-"""Divisions of a dataset's videos, and the training of one cell of a table."""
+"""Shared code of the experiments: divisions of videos, cells of a table, reports."""
 
 import dataclasses
-from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
+from data_pipelines.io.files import make_folder, write_text
 from dmnet_jax.config import Config, ConfigError, DataConfig
 from dmnet_jax.process import StopRequest
 
@@ -50,3 +52,19 @@ def train_cell(config: Config, stop: StopRequest) -> bool:
     if not is_finished(config):
         train.train(config, config.run_directory, stop)
     return not stop.requested
+
+
+def write_report(
+    folder: Path, name: str, result: Mapping[str, Any], markdown: str, html: str
+) -> None:
+    """Writes `NAME.json`, `NAME.md` and `NAME.html`, and prints where they are.
+
+    Undefined scores (NaN) are null in JSON.
+    """
+    from dmnet_jax.evaluation.results import write_json
+
+    make_folder(folder)
+    write_json(folder / f"{name}.json", result)
+    write_text(folder / f"{name}.md", markdown + "\n")
+    write_text(folder / f"{name}.html", html)
+    print(f"\n{name}.json, {name}.md, {name}.html: {folder}")

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.io.files import make_folder, write_text
 from dmnet_jax.cli.arguments import exit_with_error, parse_command, program_name
 from dmnet_jax.config import Config, ConfigError, StageConfig, validate
 from dmnet_jax.datasets import open_dataset, split_names
-from dmnet_jax.experiments.cells import Divisions, divisions, train_cell
+from dmnet_jax.experiments.cells import Divisions, divisions, train_cell, write_report
 from dmnet_jax.metrics import deviation, format_table, mean_known
 from dmnet_jax.process import StopRequest
 from dmnet_jax.report.charts import bars, document
@@ -27,7 +26,6 @@ for the same number of steps, with several seeds on every division of the videos
 training and validation videos. Writes few_labels.md, .json and .html. Run the same
 command again to resume. For research use; not a medical device."""
 
-NAMES = "few_labels.json", "few_labels.md", "few_labels.html"
 _POINTS = 100.0
 
 
@@ -76,16 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with StopRequest() as stop:
             for cell in plan(config, flags, folder):
                 run = cell.config.run_directory
-                print(f"\n{cell.division}, {cell.start}, {cell.labels} labels: {run}")
+                print(f"\n{cell.division}, {cell.start}, {_title(cell.labels)}: {run}")
                 if not train_cell(cell.config, stop):
                     return stop.exit_code
                 scores[cell] = read_score(run)
         result = summary(scores)
-        write(folder, result)
+        print("\n" + tables(result))
+        write_report(folder, "few_labels", result, tables(result), page(result))
     except (ValueError, OSError) as error:
         exit_with_error(error)
-    print("\n" + tables(result))
-    print(f"\n{', '.join(NAMES)}: {folder}")
     return 0
 
 
@@ -103,7 +100,14 @@ def plan(config: Config, flags: Flags, folder: Path) -> Iterator[Cell]:
     all_divisions = []
     for name, data in divisions(single, flags.divisions):
         with_division = dataclasses.replace(single, data=data)
-        all_divisions.append((name, with_division, count_targets(with_division)))
+        available = count_targets(with_division, frame_step=1)
+        if max(flags.labels) > available:
+            raise ConfigError(
+                f"--labels {max(flags.labels)}: the training videos have only "
+                f"{available} labels"
+            )
+        targets = count_targets(with_division, data.frame_step)
+        all_divisions.append((name, with_division, targets))
     for seed in range(config.train.seed, config.train.seed + flags.seeds):
         for division, recipe, targets in all_divisions:
             for labels in flags.labels:
@@ -141,13 +145,13 @@ def single_frame(config: Config) -> Config:
     )
 
 
-def count_targets(config: Config) -> int:
-    """Returns the number of labeled frames that a recipe trains on."""
+def count_targets(config: Config, frame_step: int) -> int:
+    """Returns the number of labels at every `frame_step`-th frame of a video."""
     data = config.data
     source = open_dataset(data, [*data.train, *data.val] or None)
     names, _ = split_names(data, source)
     return sum(
-        frame % data.frame_step == 0 and frame not in video.unlabeled
+        frame % frame_step == 0 and frame not in video.unlabeled
         for video in source.videos
         if video.name in names
         for frame in range(len(video.frames))
@@ -239,16 +243,6 @@ def summary(scores: Mapping[Cell, float]) -> dict[str, Any]:
             for cell, score in scores.items()
         ],
     }
-
-
-def write(folder: Path, result: Mapping[str, Any]) -> None:
-    """Writes the result of `summary` as JSON, Markdown and HTML."""
-    from dmnet_jax.evaluation.results import write_json
-
-    make_folder(folder)
-    write_json(folder / NAMES[0], result)
-    write_text(folder / NAMES[1], tables(result) + "\n")
-    write_text(folder / NAMES[2], page(result))
 
 
 def tables(result: Mapping[str, Any]) -> str:

@@ -1,20 +1,19 @@
 """The share of hidden instruments whose type a network remembers."""
 
 import dataclasses
-import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from data_pipelines.frames import DataError, FrameSource, read_gray
-from data_pipelines.io.files import make_folder, write_text
 from data_pipelines.synthetic.hidden_tips import EVIDENCE, NOT_SCORED, VISIBLE
 from dmnet_jax.cli.arguments import exit_with_error, parse_flags, program_name
+from dmnet_jax.experiments.cells import write_report
 from dmnet_jax.metrics import format_table
 from dmnet_jax.report.charts import Line, chart, document
 
@@ -29,8 +28,6 @@ The score is the share of an instrument's pixels with the correct type: while th
 claspers are visible, and after they were hidden, by the number of frames since they
 were last visible. The controls are the single frame and wrong memories. For research
 use; not a medical device."""
-
-NAMES = "hidden_tips.json", "hidden_tips.md", "hidden_tips.html"
 
 NETWORK, SINGLE = "network", "single frame"
 CURRENT, SHUFFLED, FOREIGN = (
@@ -64,7 +61,7 @@ class Flags:
 
     checkpoints: tuple[str, ...] = ()
     root: str = ""
-    which: str = "newest"
+    which: Literal["newest", "best"] = "newest"
     out: str = ""
 
 
@@ -81,15 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = {
             run: score_run(run, flags.root, flags.which) for run in flags.checkpoints
         }
+        print(tables(result))
         if flags.out:
-            folder = Path(flags.out)
-            make_folder(folder)
-            write_text(folder / NAMES[0], json.dumps(result, indent=1) + "\n")
-            write_text(folder / NAMES[1], tables(result) + "\n")
-            write_text(folder / NAMES[2], page(result))
+            out = Path(flags.out)
+            write_report(out, "hidden_tips", result, tables(result), page(result))
     except (ValueError, OSError) as error:
         exit_with_error(error)
-    print(tables(result))
     return 0
 
 

@@ -7,14 +7,13 @@ are not repeated.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_pipelines.io.files import make_folder, write_text
 from dmnet_jax.cli.arguments import exit_with_error, parse_command, program_name
 from dmnet_jax.config import Config, ConfigError, StageConfig, load_config, validate
-from dmnet_jax.experiments.cells import Divisions, divisions, train_cell
+from dmnet_jax.experiments.cells import Divisions, divisions, train_cell, write_report
 from dmnet_jax.experiments.memory_table import SINGLE_FRAME, Cell, page, summary, tables
 
 HELP = """Measures the value of a recipe's memory on disturbed video.
@@ -28,8 +27,6 @@ into training and validation videos. Scores all of them on the same disturbed fr
 with all controls, and writes memory_value.md, .json and .html. Run the same command
 again to resume. docs/bursts.md explains the columns. For research use; not a medical
 device."""
-
-NAMES = "memory_value.json", "memory_value.md", "memory_value.html"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,23 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     return stop.exit_code
                 cells.append(cell)
         result = summary(cells, config.name)
-        write(folder, result)
+        print("\n" + tables(result))
+        write_report(folder, "memory_value", result, tables(result), page(result))
     except (ValueError, OSError) as error:
         exit_with_error(error)
-    print("\n" + tables(result))
-    print(f"\n{', '.join(NAMES)}: {folder}")
     return 0
-
-
-def write(folder: Path, result: Mapping[str, Any]) -> None:
-    """Writes the result of `memory_table.summary` as JSON, Markdown and HTML."""
-    # Imported here, so that --help is fast.
-    from dmnet_jax.evaluation.results import write_json
-
-    make_folder(folder)
-    write_json(folder / NAMES[0], result)
-    write_text(folder / NAMES[1], tables(result) + "\n")
-    write_text(folder / NAMES[2], page(result))
 
 
 def plan(config: Config, flags: Flags, folder: Path) -> Iterator[CellPlan]:

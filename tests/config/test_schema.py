@@ -309,6 +309,18 @@ def test_sizes_that_images_cannot_have_are_rejected(size):
         validate(dataclasses.replace(Config(), data=data))
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"frame_step": 2}, "data.frame_step is 2; it must be 1 with data.max_labels"),
+        ({"dataset": "rendered"}, "data.max_labels is 3; .*whose stream never ends"),
+    ],
+)
+def test_a_number_of_labels_needs_a_fixed_set_of_frames(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(Config(data=DataConfig(max_labels=3, **changes)))
+
+
 def test_width_must_be_twice_value_channels():
     narrow = ModelConfig(width=64, value_channels=32)
     assert validate(Config(model=narrow)).model.width == 64

@@ -47,7 +47,7 @@ def test_cells_differ_in_labels_start_division_and_seed(config, tmp_path):
 def test_the_number_of_steps_does_not_depend_on_the_labels(config, labels):
     # Eight epochs of 6 targets (every other frame) in batches of 4: 16 steps.
     recipe = few_labels.single_frame(config)
-    assert few_labels.count_targets(recipe) == 6
+    assert few_labels.count_targets(recipe, frame_step=2) == 6
     limited = few_labels.with_labels(recipe, labels, 6)
     (stage,) = limited.resolved_stages
     per_epoch = -(-labels // 4)
@@ -101,6 +101,12 @@ def test_finished_cells_are_not_repeated(config, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "few_labels.html").is_file()
     assert main(command) == 0 and len(trained) == 4
     capsys.readouterr()
+
+
+def test_too_many_labels_are_refused_before_training(config, tmp_path):
+    flags = few_labels.Flags(labels=(1, 13))
+    with pytest.raises(ValueError, match="--labels 13: .* have only 12 labels"):
+        next(few_labels.plan(config, flags, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from dmnet_jax.streaming import Policy, Session
+from dmnet_jax.streaming import PRETRAINED, PRETRAINED_FAST, Policy, Session
 from dmnet_jax.streaming.latency import KEPT, Latency
 from dmnet_jax.streaming.program import Interface, Labeled, Program
 
@@ -279,6 +279,18 @@ def test_latency_covers_the_last_steps_and_the_overall_maximum():
     summary = latency.summary()
     assert summary["p99_ms"] == pytest.approx(1.0)
     assert summary["max_ms"] == pytest.approx(9000) and summary["steps"] == KEPT + 1
+
+
+@pytest.mark.parametrize("fast, name", [(False, PRETRAINED), (True, PRETRAINED_FAST)])
+def test_pretrained_loads_the_shipped_network(monkeypatch, fast, name):
+    requested = {}
+    monkeypatch.setattr(
+        Session,
+        "from_checkpoint",
+        classmethod(lambda cls, run, **options: requested.update(options, run=run)),
+    )
+    Session.pretrained(fast=fast, size=(64, 96))
+    assert requested == {"run": name, "size": (64, 96), "label_size": None}
 
 
 def test_from_artefact_is_a_deprecated_alias(monkeypatch):
