@@ -62,16 +62,19 @@ class Contestant:
     Attributes:
         name: as given on the command line.
         session: the session.
-        size: (H, W) of its frames.
         compile_s: seconds to load and compile it.
         turns: seconds of each step, by turn.
     """
 
     name: str
     session: Session
-    size: tuple[int, int]
     compile_s: float
     turns: list[list[float]] = dataclasses.field(default_factory=list)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of its frames."""
+        return self.session.program.interface.size
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,8 +126,7 @@ def load(name: str, size: tuple[int, int]) -> Contestant:
             raise ValueError(f"{name}: exported for several streams; export it for one")
     else:
         session = Session.from_checkpoint(name, size=size)
-    size = session.program.interface.size
-    return Contestant(name, session, size, time.perf_counter() - start)
+    return Contestant(name, session, time.perf_counter() - start)
 
 
 def measure(contestants: Sequence[Contestant], rounds: int, steps: int) -> None:

@@ -12,7 +12,7 @@ from tests.support import tiny_run
 
 
 def contestant(name):
-    return Contestant(name, Session(tiny_run.program((64, 64))), (64, 64), 1.5)
+    return Contestant(name, Session(tiny_run.program((64, 64))), 1.5)
 
 
 def test_networks_take_turns_in_alternating_order(monkeypatch):
