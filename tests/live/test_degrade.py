@@ -2,7 +2,6 @@
 
 import base64
 import io
-import time
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from dmnet_jax.models.protocol import Memories
 from dmnet_jax.predict.network import Network
 from dmnet_jax.streaming.program import Interface, Labeled, Program
 from dmnet_jax.video.sources import Captured
+from tests.support.live import until
 from tests.support.tiny_run import CLASSES, picture
 
 SIZE = (64, 64)
@@ -102,15 +102,6 @@ class Still:
 @pytest.fixture
 def still():
     return Still()
-
-
-def until(engine, condition, seconds=30.0):
-    number, end = 0, time.monotonic() + seconds
-    while time.monotonic() < end:
-        number, event = engine.wait(number, 1.0)
-        if event and condition(event):
-            return event
-    pytest.fail("in vain")
 
 
 def pixels(address):

@@ -1,6 +1,5 @@
 """The engine of the live page, with a tiny network."""
 
-import itertools
 import threading
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from dmnet_jax.predict import network as prediction
 from dmnet_jax.video import sources
 from dmnet_jax.video.sources import SourceError
 from tests.support import live
-from tests.support.live import ABOUT, EVERYTHING, Film
+from tests.support.live import ABOUT, EVERYTHING, Film, until
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +35,6 @@ def events_of(engine, count, seconds=60.0):
             events.append(event)
     assert len(events) == count
     return events
-
-
-def until(engine, condition):
-    return next(
-        event
-        for event in (events_of(engine, 1)[0] for _ in itertools.count())
-        if condition(event)
-    )
 
 
 def test_events_hold_the_frame_its_labels_and_what_is_remembered(network):

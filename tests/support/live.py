@@ -1,5 +1,6 @@
 """A tiny network and an endless film for the tests of the live page."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,3 +51,14 @@ class Film:
             yield Captured(image, index / RATE, f"{index:06}")
         if self.fails:
             raise SourceError("the film is torn")
+
+
+def until(engine, condition, seconds=60.0):
+    """The next event that meets a condition; an engine that failed has no next one."""
+    number, end = engine._number, time.monotonic() + seconds
+    while time.monotonic() < end:
+        now, event = engine.wait(number, 1.0)
+        if (now > number or engine.failure) and condition(event):
+            return event
+        number = now
+    raise AssertionError("no event met the condition")
