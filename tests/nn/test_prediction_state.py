@@ -55,7 +55,9 @@ def test_an_untrained_state_changes_nothing(variables):
     fresh = with_fresh_state(variables)
     _, alone = roll(WITH.single_frame(), fresh)
     memory, output = roll(WITH, fresh)
-    np.testing.assert_array_equal(output.logits, alone.logits)
+    # Up to rounding: the compiler fuses the two programs differently.
+    scale = float(np.abs(alone.logits).max())
+    np.testing.assert_allclose(output.logits, alone.logits, rtol=0, atol=1e-6 * scale)
     for part in vars(memory.state).values():
         assert part.count.tolist() == [4, 4]
     # Each frame is trusted by 0.95, so the age is 0.05 (1 + 0.05 (1 + ...)).
