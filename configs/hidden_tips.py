@@ -41,12 +41,14 @@ def get_config() -> Config:
             photometric=0.3,
             frame_step=4,
         ),
-        optim=replace(config.optim, drop_epochs=(5,)),
+        optim=replace(
+            config.optim, drop_epochs=(3,), dice_weight=0.0, cross_entropy_weight=1.0
+        ),
         train=replace(
             config.train,
             batch_size=8,
             stages=(
-                StageConfig("single frame", 6, train="single_frame"),
+                StageConfig("single frame", 4, train="single_frame"),
                 replace(
                     config.train.stages[1],
                     epochs=3,
@@ -54,7 +56,7 @@ def get_config() -> Config:
                     corrupted_views=0,
                 ),
             ),
-            eval_every_epochs=6,
+            eval_every_epochs=4,
             rollout_frames=16,
             rollout_truncate=16,
             rollout_stride=2,

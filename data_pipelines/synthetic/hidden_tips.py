@@ -1,8 +1,9 @@
 """Rendered video in which only the past tells an instrument's type.
 
-All instruments look the same except for their claspers, which dip into the tissue again
-and again. A network that sees one frame cannot know the type of an instrument whose
-claspers are hidden; one that remembers can. Every video has random instruments, sides,
+All instruments look the same except for their tips: the shape of the claspers, and the
+paint of all parts beyond the shaft. They dip into the tissue again and again. A network
+that sees one frame cannot know the type of an instrument whose tip is hidden; one that
+remembers can. Every video has random instruments, sides,
 tissue and camera, so the type cannot be guessed from anything else.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from data_pipelines.synthetic.disk import (
     Log,
@@ -26,20 +28,23 @@ from data_pipelines.synthetic.disk import (
     write_png,
 )
 from data_pipelines.synthetic.fields import generator, make_episodes
-from data_pipelines.synthetic.instruments import JAWS, Instrument, Tool
+from data_pipelines.synthetic.instruments import SHAFT, Instrument, Tool
 from data_pipelines.synthetic.motion import SIDES
 from data_pipelines.synthetic.render import Frame, Scene, make_scene, render_frame
-from data_pipelines.synthetic.sprites import TYPES
+from data_pipelines.synthetic.sprites import TYPES, Sprite
 
 KINDS = (3, 4, 5, 7)
 """Types that are used, with clearly different claspers; class k is `KINDS[k - 1]`."""
+
+PAINTS = ((0.15, 0.35, 0.95), (0.15, 0.7, 0.25), (0.95, 0.8, 0.1), (0.65, 0.25, 0.8))
+"""RGB of the tips by class. Types are easy to tell, so that scores show memory."""
 
 EVIDENCE = "evidence"
 """Name of the folders with what can be known of each pixel; see `evidence`."""
 
 NOT_SCORED, VISIBLE = 0, 1
 
-# Claspers count as visible from this share of their usual area, as hidden up to that.
+# Tips count as visible from this share of their usual area, as hidden up to that.
 _SEEN, _HIDDEN = 0.5, 0.05
 _COLORS = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (204, 121, 167))
 
@@ -64,31 +69,43 @@ def make_hidden_tips_scene(
     sides = rng.permutation(SIDES)[:count]
     tools = tuple(Tool(int(k), str(s)) for k, s in zip(kinds, sides, strict=True))
     scene = make_scene(seed, number, tools, size, rate)
-    instruments = tuple(_dipping(tool, rng) for tool in scene.instruments)
+    instruments = tuple(hide_tip(tool, rng) for tool in scene.instruments)
     return replace(scene, instruments=instruments)
 
 
-def _dipping(instrument: Instrument, rng: np.random.Generator) -> Instrument:
-    """Returns the instrument close to the tissue, hiding its claspers for seconds."""
+def hide_tip(instrument: Instrument, rng: np.random.Generator) -> Instrument:
+    """Returns the instrument with a painted tip, which the tissue hides for seconds."""
     arm = replace(
         instrument.arm,
         clearance=float(rng.uniform(0.06, 0.08)),
         away=make_episodes(rng, 1e6, 0.0, 1.0),
         buried=make_episodes(rng, rng.uniform(4.0, 6.0), 0.4, 0.5),
     )
-    return replace(instrument, arm=arm)
+    paint = PAINTS[KINDS.index(instrument.tool.kind)]
+    shaft, *tip = instrument.parts
+    painted = (_painted(part, paint) for part in tip)
+    return replace(instrument, arm=arm, parts=(shaft, *painted))
+
+
+def _painted(part: Sprite, paint: tuple[float, float, float]) -> Sprite:
+    """Returns the part with a dull coat of paint, through which its shape shows."""
+    color, relief = np.array(part.color), np.array(part.relief)
+    tone = color[..., :3].mean(-1, keepdims=True) / 255
+    color[..., :3] = 255 * (0.4 + 0.6 * tone) * np.array(paint)
+    relief[..., 2] //= 4
+    return replace(part, color=Image.fromarray(color), relief=Image.fromarray(relief))
 
 
 def evidence(areas: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Returns what is known of each instrument in each frame from its claspers.
+    """Returns what is known of each instrument in each frame from its tip.
 
     Args:
-        areas: int [frames, instruments], visible pixels of the claspers.
+        areas: int [frames, instruments], visible pixels of the tip.
 
     Returns:
-        uint8 [frames, instruments]: `VISIBLE` where the claspers are visible; 1 + n
-        where they are hidden and were last visible n frames before, at most 254;
-        `NOT_SCORED` where they are half hidden or were never visible.
+        uint8 [frames, instruments]: `VISIBLE` where the tip is visible; 1 + n where it
+        is hidden and was last visible n frames before, at most 254; `NOT_SCORED` where
+        it is half hidden or was never visible.
     """
     usual = np.percentile(areas, 90, axis=0)
     seen = (areas >= _SEEN * usual) & (areas > 0)
@@ -175,7 +192,7 @@ def _is_complete(folder: Path, frames: int) -> bool:
 def _write_video(scene: Scene, folder: Path, frames: int, threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         rendered = list(pool.map(lambda k: render_frame(scene, k), range(frames)))
-    areas = np.array([(frame.parts == JAWS).sum((1, 2)) for frame in rendered])
+    areas = np.array([(frame.parts > SHAFT).sum((1, 2)) for frame in rendered])
     known = evidence(areas)
     for name in ("frames", "masks", EVIDENCE):
         (folder / name).mkdir(parents=True, exist_ok=True)

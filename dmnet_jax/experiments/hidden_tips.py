@@ -25,8 +25,8 @@ HELP = """Scores runs on instruments whose type only the past tells.
         --checkpoints runs/hidden_tips/fold0-seed0
 
 The score is the share of an instrument's pixels with the correct type: while the
-claspers are visible, and after they were hidden, by the number of frames since they
-were last visible. The controls are the single frame and wrong memories. For research
+tip is visible, and while it is hidden, by the number of frames since it was last
+visible. The controls are the single frame and wrong memories. For research
 use; not a medical device."""
 
 NETWORK, SINGLE = "network", "single frame"
@@ -44,7 +44,7 @@ GROUPS = {
     "9-16": (9, 16),
     "17+": (17, 254),
 }
-"""First and last number of frames since the claspers were visible."""
+"""First and last number of frames since the tip was visible."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def score_run(run: str, root: str = "", which: Any = "newest") -> dict[str, Any]
         which: "newest", "best" or a step.
 
     Returns:
-        For each row, by number of frames since the claspers were visible (0: visible),
+        For each row, by number of frames since the tip was visible (0: visible),
         as text: [correct pixels, pixels].
 
     Raises:
@@ -220,8 +220,8 @@ def tables(result: Mapping[str, Any]) -> str:
         body.append([row, *cells])
     runs = len(result)
     return (
-        "Share of an instrument's pixels with the correct type, while its claspers are "
-        "visible and by the number of frames since they were; mean over "
+        "Share of an instrument's pixels with the correct type, while its tip is "
+        "visible and by the number of frames since it was; mean over "
         f"{runs} run{'s' * (runs != 1)}.\n\n" + format_table(body, ["row", *GROUPS])
     )
 
@@ -237,7 +237,7 @@ def page(result: Mapping[str, Any]) -> str:
                 chart(
                     [Line(ages, values)],
                     title=f"{Path(run).parent.name}, {row}: correct type",
-                    x_title="frames since the claspers were visible",
+                    x_title="frames since the tip was visible",
                     limits={"all hidden": accuracy(rows[row], *GROUPS["hidden"])},
                     least=0.5,
                 )

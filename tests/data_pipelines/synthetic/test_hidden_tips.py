@@ -1,4 +1,4 @@
-"""Video with hidden claspers: what the labels say, and what a frame can show."""
+"""Video with hidden tips: what the labels say, and what a frame can show."""
 
 from dataclasses import replace
 
@@ -17,18 +17,18 @@ from data_pipelines.synthetic.hidden_tips import (
     evidence,
     make_hidden_tips_scene,
 )
-from data_pipelines.synthetic.instruments import JAWS, Tool, make_instrument
+from data_pipelines.synthetic.instruments import SHAFT, Tool, make_instrument
 from data_pipelines.synthetic.render import render_frame
 
 
-def test_evidence_counts_frames_since_the_claspers_were_visible():
+def test_evidence_counts_frames_since_the_tip_was_visible():
     # Usual area 100; one instrument that is first half hidden.
     areas = np.array([30, 100, 60, 40, 5, 0, 0, 100, 4])[:, None]
     expected = [0, 1, 1, 0, 1 + 2, 1 + 3, 1 + 4, 1, 1 + 1]
     assert evidence(areas)[:, 0].tolist() == expected
 
 
-def test_claspers_that_were_never_visible_are_not_scored():
+def test_tips_that_were_never_visible_are_not_scored():
     areas = np.array([[0, 0], [0, 50], [0, 0]])
     assert evidence(areas).tolist() == [
         [NOT_SCORED, NOT_SCORED],
@@ -44,16 +44,18 @@ def test_a_long_time_does_not_overflow():
 
 
 def test_a_bare_shaft_does_not_tell_the_type():
-    """With its claspers hidden, an instrument looks the same whatever its type."""
+    """With its tip hidden, an instrument looks the same whatever its type."""
     size = (64, 80)
-    scene = make_hidden_tips_scene(3, 1, size)
+    scene = make_hidden_tips_scene(3, 7, size)
     frames = []
     for kind in KINDS:
         tools = tuple(Tool(kind, tool.tool.side) for tool in scene.instruments)
         instruments = tuple(
             replace(
-                make_instrument(3, 1, index, tools, size),
-                arm=replace(scene.instruments[index].arm),
+                hidden_tips.hide_tip(
+                    make_instrument(3, 7, index, tools, size), np.random.default_rng(0)
+                ),
+                arm=scene.instruments[index].arm,
             )
             for index in range(len(tools))
         )
@@ -61,18 +63,30 @@ def test_a_bare_shaft_does_not_tell_the_type():
         frames.append([render_frame(changed, k) for k in range(0, 48, 4)])
     compared = 0
     for same in zip(*frames, strict=True):
-        claspers = np.any([(f.parts == JAWS).any(0) for f in same], axis=0)
-        if claspers.any():
+        if any((f.parts > SHAFT).any() or not f.parts.any() for f in same):
             continue
         compared += 1
         for frame in same[1:]:
             assert np.array_equal(frame.parts, same[0].parts)
-            # Not exactly equal, because covered claspers still cast a shadow.
+            # Not exactly equal, because a covered tip still casts a shadow.
             assert (
                 np.abs(frame.rgb.astype(int) - same[0].rgb)[frame.parts.any(0)].max()
                 < 40
             )
     assert compared
+
+
+def test_the_paint_of_a_tip_tells_the_type():
+    for kind, paint in zip(KINDS, hidden_tips.PAINTS, strict=True):
+        plain = make_instrument(0, 0, 0, (Tool(kind),), (64, 80))
+        painted = hidden_tips.hide_tip(plain, np.random.default_rng(0))
+        assert painted.parts[0] is plain.parts[0]
+        for part in painted.parts[1:]:
+            color = np.asarray(part.color)
+            mean = color[color[..., 3] > 128, :3].mean(0)
+            np.testing.assert_allclose(
+                mean / mean.max(), np.array(paint) / max(paint), atol=0.02
+            )
 
 
 def test_types_sides_and_counts_vary_between_videos():
