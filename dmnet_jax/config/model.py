@@ -66,7 +66,8 @@ class ModelConfig:
             of the current frame (beyond the paper).
         state_parts: Inputs of the trust besides the frame and both predictions: "jump",
             the change of features since the position was last trusted, and "age", the
-            time since then.
+            time since then. "prior": the state also decides between classes that a
+            frame leaves open, such as the types of bare shafts.
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
@@ -91,7 +92,7 @@ class ModelConfig:
     value_channels: int = 128
     width: int = 256
     state: bool = False
-    state_parts: tuple[Literal["jump", "age"], ...] = ("jump", "age")
+    state_parts: tuple[Literal["jump", "age", "prior"], ...] = ("jump", "age")
     share_key_value: bool = False
     attention_dropout: float = 0.1
     pretrained: str = "imagenet"

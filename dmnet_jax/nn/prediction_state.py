@@ -24,9 +24,16 @@ HORIZON = 8.0
 # Probabilities are clipped to this before the logarithm.
 MIN_PROBABILITY = 1e-4
 
+# Width of the window over which the prior spreads, at 1/4 of the frame size: things
+# that move by up to 8 pixels from frame to frame stay within it.
+WINDOW = 5
+# Share of pixels that change their class from frame to frame for any reason. It bounds
+# how strongly the prior contradicts a frame.
+CHANGE = 0.02
+
 ZEROS = nn.initializers.zeros
 
-Part = Literal["jump", "age"]
+Part = Literal["jump", "age", "prior"]
 PARTS: tuple[Part, ...] = ("jump", "age")
 
 
@@ -61,7 +68,9 @@ class PredictionState(nn.Module):
         width: number of channels of the decoder.
         channels: number of channels of the hidden layer from which trust is computed.
         parts: inputs of trust: with "jump", the distance of the deepest features from
-            those last trusted; with "age", the time since then.
+            those last trusted; with "age", the time since then. With "prior", the
+            state also decides between classes that a frame leaves open: spread over
+            a small window, it is the prior of a Bayes filter, whose weight is learned.
         dtype: dtype of the layers.
     """
 
@@ -80,6 +89,8 @@ class PredictionState(nn.Module):
         self.gain = self.param("gain", ZEROS, ())
         if "jump" in self.parts:
             self.trust_change = dense(self.channels)
+        if "prior" in self.parts:
+            self.prior = self.param("prior", ZEROS, ())
 
     @nn.nowrap
     def init_carry(self, size: tuple[int, int], classes: int) -> PredictionCarry:
@@ -121,8 +132,12 @@ class PredictionState(nn.Module):
             The corrected logits, the updated state, and the trust in each pixel of the
             frame, float32 [B, h, w] in 0..1; 1 in the first frame of a video.
         """
-        new, old = jax.nn.softmax(logits), state.probabilities.value
+        old = state.probabilities.value
         has_state = (state.probabilities.count > 0)[:, None, None, None]
+        if "prior" in self.parts:
+            weight = jnp.tanh(GAIN_SCALE * self.prior)
+            logits += jnp.where(has_state, weight * _log(_spread(old)), 0)
+        new = jax.nn.softmax(logits)
         trust = jnp.where(has_state, self._trust(state, new, fine, top), 1)
         change = (1 - trust) * (_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
@@ -178,6 +193,17 @@ class PredictionState(nn.Module):
 
 def _log(probabilities: Array) -> Array:
     return jnp.log(jnp.maximum(probabilities, MIN_PROBABILITY))
+
+
+def _spread(probabilities: Array) -> Array:
+    """Returns where classes may be in the next frame, float32 [B, h, w, C]."""
+    window, ones = (1, WINDOW, WINDOW, 1), (1, 1, 1, 1)
+    spread = jax.lax.reduce_window(
+        probabilities, 0.0, jax.lax.add, window, ones, "SAME"
+    )
+    # At the border, fewer positions are within the window. An empty state is uniform.
+    spread = (spread + 1e-6) / (spread + 1e-6).sum(-1, keepdims=True)
+    return (1 - CHANGE) * spread + CHANGE / spread.shape[-1]
 
 
 def _mean_2x2(x: Array) -> Array:

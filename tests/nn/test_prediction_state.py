@@ -10,6 +10,7 @@ import pytest
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
+from dmnet_jax.nn import prediction_state as nn
 from dmnet_jax.nn.prediction_state import (
     GAIN_SCALE,
     HORIZON,
@@ -20,7 +21,8 @@ from tests.support.random_variables import quick_jit, random_variables
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
 WITH = DMNet.tiny(CLASSES, local="none", global_memory=False, state=True)
-PARTS = [(), ("jump",), ("age",), ("jump", "age")]
+ALL_PARTS = ("jump", "age", "prior")
+PARTS = [(), ("jump",), ("age",), ("jump", "age"), ("prior",), ALL_PARTS]
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3), np.uint8)
 
 
@@ -105,6 +107,7 @@ def test_each_part_can_be_left_out(variables):
         )
         names = set(shapes["params"]["prediction_state"])
         assert ("trust_change" in names) == ("jump" in parts)
+        assert ("prior" in names) == ("prior" in parts)
 
 
 def test_a_trained_state_follows_its_equations(variables):
@@ -144,6 +147,57 @@ def test_a_trained_state_follows_its_equations(variables):
     np.testing.assert_allclose(memory.state.age.value, age, atol=1e-4)
 
 
+def spread(state):
+    """The prior in plain Python: mean over 5x5 positions, and any class may appear."""
+    result = np.empty_like(state)
+    for b, y, x in np.ndindex(state.shape[:3]):
+        near = state[b, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
+        result[b, y, x] = 0.98 * near.mean((0, 1)) + 0.02 / CLASSES
+    return result
+
+
+def test_the_prior_is_that_of_a_bayes_filter(variables):
+    """With full trust, the state is the normalized product of prior and frame."""
+    model = WITH.clone(state_parts=("jump", "prior"))
+    _, alone = roll(WITH.single_frame(), variables)
+    part = dict(variables["params"]["prediction_state"])
+    part["trust_score"] = jax.tree.map(jnp.zeros_like, part["trust_score"])
+    for weight in (0.0, 0.8):
+        prior = jnp.float32(np.arctanh(weight) / GAIN_SCALE)
+        params = {
+            **variables["params"],
+            "prediction_state": {**part, "gain": jnp.float32(0), "prior": prior},
+        }
+        memory, output = roll(model, {**variables, "params": params})
+        state = np.array(jax.nn.softmax(alone.logits[:, 0]))
+        trust = float(jax.nn.sigmoid(TRUST_BIAS))
+        for t in range(1, 4):
+            expected = alone.logits[:, t] + weight * np.log(spread(state))
+            limit = 1e-4 * np.abs(expected).max()
+            np.testing.assert_allclose(output.logits[:, t], expected, atol=limit)
+            state = np.array(trust * jax.nn.softmax(expected) + (1 - trust) * state)
+        np.testing.assert_allclose(memory.state.probabilities.value, state, atol=1e-4)
+
+
+def test_the_prior_decides_what_a_frame_leaves_open():
+    """A moving object keeps its class where a frame cannot tell it."""
+    state = nn.PredictionState(8, parts=("prior",))
+    shapes = jnp.zeros((1, 8, 8, 3)), jnp.zeros((1, 4, 4, 8)), jnp.zeros((1, 1, 1, 8))
+    carry = jax.tree.map(lambda x: x[None], state.init_carry((32, 32), 3))
+    active = jnp.ones(1, bool)
+    variables = state.init(KEY, carry, *shapes, active)
+    params = {**variables["params"], "prior": jnp.float32(1)}
+    step = quick_jit(state.apply)
+    for t in range(5):
+        logits = np.zeros((1, 8, 8, 3), np.float32)
+        logits[..., 0] = 8
+        # Class 2 is visible in the first frame; afterwards it could be 1 or 2.
+        logits[:, 2:5, t : t + 3] = [0, 0, 8] if t == 0 else [0, 8, 8]
+        result, carry, _ = step({"params": params}, carry, logits, *shapes[1:], active)
+        label = np.asarray(result.argmax(-1))
+        assert (label[:, 2:5, t : t + 3] == 2).all() and (label > 0).sum() == 9
+
+
 def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
     step = quick_jit(partial(WITH.apply, method="step"))
     memory, _ = step(variables, WITH.init_memory(2, SIZE, KEY), FRAMES[:, 0])
@@ -158,17 +212,21 @@ def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
         assert part.count.tolist() == [1, 0]
 
 
-def test_gradients_reach_all_parameters_through_time(variables):
+@pytest.mark.parametrize("parts", [PARTS[3], ALL_PARTS])
+def test_gradients_reach_all_parameters_through_time(variables, parts):
+    model = WITH.clone(state_parts=parts)
     fresh = with_fresh_state(variables)
+    if "prior" in parts:
+        fresh["params"]["prediction_state"]["prior"] = jnp.float32(0)
     target = np.random.default_rng(1).integers(0, CLASSES, (2, 8, 16))
     maps = features(fresh)
 
     def loss(state_params):
         params = {**fresh["params"], "prediction_state": state_params}
-        memory, total = WITH.init_memory(2, SIZE, KEY), 0.0
+        memory, total = model.init_memory(2, SIZE, KEY), 0.0
         for t in range(3):
             frame = jax.tree.map(lambda x, t=t: x[:, t], maps)
-            memory, output = WITH.apply(
+            memory, output = model.apply(
                 {**fresh, "params": params}, memory, frame, method="update"
             )
             log_p = jax.nn.log_softmax(output.logits)
