@@ -1,8 +1,8 @@
-"""Instrument types that only the past tells: rendered video with hidden claspers.
+"""Instrument types that only the past tells: rendered video with hidden tips.
 
-Four types look the same except for their claspers, which dip into the tissue for
-seconds (`data_pipelines.synthetic.hidden_tips`). A single-frame network is trained
-first, then the prediction state alone, on sequences.
+Four types look the same except for their tips, which dip into the tissue for seconds
+(`data_pipelines.synthetic.hidden_tips`). A single-frame network is trained first, then
+the prediction state alone, on sequences.
 
     python -m data_pipelines.synthetic --layout hidden-tips --size 128x160 \\
         --out datasets/hidden_tips
@@ -10,12 +10,8 @@ first, then the prediction state alone, on sequences.
     python -m dmnet_jax.experiments hidden-tips \\
         --checkpoints runs/hidden_tips/fold0-seed0
 
-`--model.local ela --model.global-memory` adds the memories of the paper.
-
-Measured, seed 0: this recipe does not learn the types. Of the pixels of instruments,
-0.30 have the correct type while the claspers are visible, and 0.30 while they are
-hidden, with and without the state (one core of an Intel Xeon, 28 minutes, 2026-11-27).
-Until a single frame recognizes visible claspers, the score says nothing about memory.
+`--model.local ela --model.global-memory` adds the memories of the paper. Scores are in
+docs/memory.md.
 """
 
 from dataclasses import replace
@@ -41,6 +37,7 @@ def get_config() -> Config:
             photometric=0.3,
             frame_step=4,
         ),
+        model=replace(config.model, state_parts=("jump", "age", "prior")),
         optim=replace(
             config.optim, drop_epochs=(3,), dice_weight=0.0, cross_entropy_weight=1.0
         ),
