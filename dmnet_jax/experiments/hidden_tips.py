@@ -26,8 +26,8 @@ HELP = """Scores runs on instruments whose type only the past tells.
 
 The score is the share of an instrument's pixels with the correct type: while the
 tip is visible, and while it is hidden, by the number of frames since it was last
-visible. The controls are the single frame and wrong memories. For research
-use; not a medical device."""
+visible. The controls are the single frame, averages of it, and wrong memories. For
+research use; not a medical device."""
 
 NETWORK, SINGLE = "network", "single frame"
 CURRENT, SHUFFLED, FOREIGN = (
@@ -132,10 +132,11 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
     """Yields (row, label uint8 [h, w], frame) for all rows and frames of a video.
 
     Wrong memories are those after the previous frame: the network's own with shuffled
-    positions, and that of the next video.
+    positions, and that of the next video. Averages are of the single frame.
     """
     import jax
 
+    from dmnet_jax.evaluation.bursts.averages import Seen, rules
     from dmnet_jax.evaluation.bursts.benchmark import Roll
     from dmnet_jax.evaluation.bursts.controls import shuffled
     from dmnet_jax.evaluation.videos import Scoring
@@ -144,6 +145,9 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
     roll = Roll(model, variables, source, video, Scoring(), False)
     other = (video + 1) % len(source.videos)
     memory = foreign = roll.fresh
+    # No frame is corrupted, so the oracle's row would be that of the single frame.
+    combining = [rule for rule in rules(False) if "told" not in rule.name]
+    states: dict[str, Any] = {}
     length = min(len(source.videos[v].frames) for v in (video, other))
     for frame in range(len(source.videos[video].frames)):
         memories = {NETWORK: memory, SINGLE: roll.fresh}
@@ -158,6 +162,9 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
         logits = dict(zip(memories, result.logits, strict=True))
         if result.repeated is not None:
             logits[CURRENT] = result.repeated
+        for name, update in combining:
+            seen = Seen(logits[SINGLE], None, False)
+            states[name], logits[name] = update(states.get(name), seen)
         truth = source.label(video, frame)
         size = image.shape[:2] if truth is None else truth.shape
         for row, scores in logits.items():
@@ -211,7 +218,10 @@ def tables(result: Mapping[str, Any]) -> str:
             groups[row].append([accuracy(ages, *ends) for ends in GROUPS.values()])
     order = [NETWORK, SINGLE, CURRENT, SHUFFLED, FOREIGN]
     body = []
-    for row in sorted(groups, key=order.index):
+    # Averages follow, in the order in which they were scored.
+    for row in [r for r in order if r in groups] + [
+        r for r in groups if r not in order
+    ]:
         values = np.array(groups[row])
         cells = [f"{value:.3f}" for value in values.mean(0)]
         if len(values) > 1:

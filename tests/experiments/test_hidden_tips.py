@@ -86,6 +86,10 @@ def test_all_rows_are_scored_on_the_same_pixels(run, tmp_path, capsys):
         "current frame as memory",
         "shuffled memory",
         "another video's memory",
+        "last mask",
+        "average 0.4",
+        "average 0.6",
+        "average 0.8",
     }
     totals = {
         row: {age: counts[1] for age, counts in ages.items()}
