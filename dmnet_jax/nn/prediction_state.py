@@ -136,7 +136,7 @@ class PredictionState(nn.Module):
         has_state = (state.probabilities.count > 0)[:, None, None, None]
         if "prior" in self.parts:
             weight = jnp.tanh(GAIN_SCALE * self.prior)
-            logits += jnp.where(has_state, weight * _log(_spread(old)), 0)
+            logits += jnp.where(has_state, weight * jnp.log(_spread(old)), 0)
         new = jax.nn.softmax(logits)
         trust = jnp.where(has_state, self._trust(state, new, fine, top), 1)
         change = (1 - trust) * (_log(old) - jax.nn.log_softmax(logits))
@@ -197,12 +197,9 @@ def _log(probabilities: Array) -> Array:
 
 def _spread(probabilities: Array) -> Array:
     """Returns where classes may be in the next frame, float32 [B, h, w, C]."""
-    window, ones = (1, WINDOW, WINDOW, 1), (1, 1, 1, 1)
-    spread = jax.lax.reduce_window(
-        probabilities, 0.0, jax.lax.add, window, ones, "SAME"
+    spread = nn.avg_pool(
+        probabilities, (WINDOW, WINDOW), padding="SAME", count_include_pad=False
     )
-    # At the border, fewer positions are within the window. An empty state is uniform.
-    spread = (spread + 1e-6) / (spread + 1e-6).sum(-1, keepdims=True)
     return (1 - CHANGE) * spread + CHANGE / spread.shape[-1]
 
 
