@@ -3,8 +3,8 @@
 All instruments look the same except for their tips: the shape of the claspers, and the
 paint of all parts beyond the shaft. They dip into the tissue again and again. A network
 that sees one frame cannot know the type of an instrument whose tip is hidden; one that
-remembers can. Every video has random instruments, sides,
-tissue and camera, so the type cannot be guessed from anything else.
+remembers can. Every video has random instruments, sides, tissue and camera, so the type
+cannot be guessed from anything else.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ def write_hidden_tips(
         sequences = range(sequences)
     numbers, root = tuple(sequences), Path(out)
     run = parameters("hidden_tips", seed, numbers, frames, size, rate)
+    # A set with other paints is not resumed or taken for complete.
+    run["paints"] = [list(paint) for paint in PAINTS]
     if not all(0 <= number < 1000 for number in numbers):
         raise ValueError(f"sequences {numbers}: use numbers from 0 to 999")
     check_run(run, numbers, threads)

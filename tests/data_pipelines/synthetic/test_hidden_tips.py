@@ -1,6 +1,7 @@
 """Video with hidden tips: what the labels say, and what a frame can show."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -123,6 +124,22 @@ def test_the_command_writes_a_folder_that_trains(tmp_path, capsys):
     marker.write_text(marker.read_text().replace("true", "false"))
     assert main(flags) == 0 and last.read_bytes() == before
     capsys.readouterr()
+
+
+def test_a_set_with_other_paints_is_not_taken_for_complete(tmp_path, monkeypatch):
+    write = partial(
+        hidden_tips.write_hidden_tips,
+        tmp_path / "out",
+        seed=0,
+        sequences=[0],
+        frames=2,
+        size=(32, 40),
+    )
+    write()
+    write()
+    monkeypatch.setattr(hidden_tips, "PAINTS", hidden_tips.PAINTS[::-1])
+    with pytest.raises(ValueError, match="out"):
+        write()
 
 
 @pytest.mark.parametrize("sequences", ["1000", "0,0"])
