@@ -136,7 +136,7 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
     """
     import jax
 
-    from dmnet_jax.evaluation.bursts.averages import Seen, rules
+    from dmnet_jax.evaluation.bursts.averages import Seen, hold_clean, rules
     from dmnet_jax.evaluation.bursts.benchmark import Roll
     from dmnet_jax.evaluation.bursts.controls import shuffled
     from dmnet_jax.evaluation.videos import Scoring
@@ -146,7 +146,7 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
     other = (video + 1) % len(source.videos)
     memory = foreign = roll.fresh
     # No frame is corrupted, so the oracle's row would be that of the single frame.
-    combining = [rule for rule in rules(False) if "told" not in rule.name]
+    combining = [rule for rule in rules(False) if rule.update is not hold_clean]
     states: dict[str, Any] = {}
     length = min(len(source.videos[v].frames) for v in (video, other))
     for frame in range(len(source.videos[video].frames)):
@@ -162,8 +162,8 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
         logits = dict(zip(memories, result.logits, strict=True))
         if result.repeated is not None:
             logits[CURRENT] = result.repeated
+        seen = Seen(logits[SINGLE], features=None, corrupted=False)
         for name, update in combining:
-            seen = Seen(logits[SINGLE], None, False)
             states[name], logits[name] = update(states.get(name), seen)
         truth = source.label(video, frame)
         size = image.shape[:2] if truth is None else truth.shape
@@ -216,12 +216,10 @@ def tables(result: Mapping[str, Any]) -> str:
     for rows in result.values():
         for row, ages in rows.items():
             groups[row].append([accuracy(ages, *ends) for ends in GROUPS.values()])
-    order = [NETWORK, SINGLE, CURRENT, SHUFFLED, FOREIGN]
+    first = [NETWORK, SINGLE, CURRENT, SHUFFLED, FOREIGN]
+    averages = [row for row in groups if row not in first]
     body = []
-    # Averages follow, in the order in which they were scored.
-    for row in [r for r in order if r in groups] + [
-        r for r in groups if r not in order
-    ]:
+    for row in sorted(groups, key=(first + averages).index):
         values = np.array(groups[row])
         cells = [f"{value:.3f}" for value in values.mean(0)]
         if len(values) > 1:
