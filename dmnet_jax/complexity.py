@@ -212,12 +212,17 @@ def _step(model: Any, variables: Any, size: tuple[int, int]) -> Complexity:
         return model.apply(*inputs, **{"method": "step", **one_path})
 
     cost = count(step, variables, _memory(model, size), frame)
-    if not model.memories.global_:
+    if not _stores_features(model):
         return cost
     # Two conditional projections are traced but not computed: the stand-in for an empty
     # memory, and an admission.
     skipped = 2 * _projection(model, "stored", size)
     return cost._replace(convolution=cost.convolution - skipped)
+
+
+def _stores_features(model: Any) -> bool:
+    """Returns whether a network has the paper's global memory."""
+    return model.memories.global_ and model.stores_features
 
 
 def _projection(model: Any, method: str, size: tuple[int, int]) -> int:
@@ -244,7 +249,7 @@ def paper_operations(model: Any, size: tuple[int, int]) -> int:
     """Returns the operations of one frame by the paper's rule, see `NOTES`."""
     step = step_complexity(model, size)
     total = step.inflated + step.norm
-    if model.memories.global_:
+    if _stores_features(model):
         # The step projects only the query; the paper also projects each frame read.
         total += model.num_reads * _projection(model, "stored", size)
     if model.memories.local:

@@ -55,6 +55,8 @@ class ModelConfig:
         local: Local memory: none, non-local attention, ConvLSTM, BottleneckLSTM, or
             the paper's ELA.
         global_memory: Use active global aggregation (AGA, section 2.3).
+        global_values: What the global memory stores of an admitted frame: "features"
+            (the paper), or "masks", the frame's own prediction (beyond the paper).
         local_size: Number of frames in the local memory (tau).
         num_reads: Number of frames read from the global memory (n).
         global_size: Slots of the global memory; when it is full, the oldest frame is
@@ -85,6 +87,7 @@ class ModelConfig:
     name: NetworkName = "dmnet"
     local: Literal["none", "nl", "clstm", "blstm", "ela"] = "ela"
     global_memory: bool = True
+    global_values: Literal["features", "masks"] = "features"
     local_size: int = 4
     num_reads: int = 4
     global_size: int = 225
@@ -116,7 +119,9 @@ class ModelConfig:
     @property
     def past(self) -> int:
         """Number of frames in the global memory of a training clip."""
-        return self.num_reads if self.name == "dmnet" and self.global_memory else 0
+        if self.name != "dmnet" or not self.global_memory:
+            return 0
+        return self.num_reads if self.global_values == "features" else 0
 
     @property
     def thresholds(self) -> dict[str, float]:

@@ -313,6 +313,14 @@ def _check_stages(config: Config) -> None:
             "train.stages does not train the network's memory; add a stage, or set "
             'model.local to "none" and model.global_memory to False'
         )
+    masks = model.global_memory and model.global_values == "masks"
+    for stage in stages:
+        if masks and stage.train != "single_frame" and stage.recipe == "clip":
+            raise ConfigError(
+                f'train.stages: the stage "{stage.name}" has recipe "clip"; '
+                'model.global_values "masks" needs "rollout", since a clip has no '
+                "predictions for past frames"
+            )
     for i, stage in enumerate(train.stages):
         if not stage.name or stage.epochs < 1 or stage.lr_scale <= 0:
             raise ConfigError(

@@ -152,17 +152,22 @@ def attend(
     key: Float[Array, "n *stored C"],
     value: Float[Array, "n *stored V"],
     mask: Bool[Array, "n"],
+    null: Float[Array, "*places"] | None = None,
 ) -> Float[Array, "*places V"]:
     """Softmax attention of queries over rows that were read.
 
     Affinities are exp(q . k / sqrt(C)), normalized over all positions of all valid
     rows, in float32. The result is zero if no row is valid.
 
+    With `null`, a query may also attend to nothing: exp(null) is added to the sum that
+    affinities are divided by, so the result is smaller, or zero.
+
     Args:
         query: queries at any number of positions.
         key: keys at the positions of n rows, such as leaves of a `Readout`.
         value: values at the same positions.
         mask: which rows are valid.
+        null: score of attending to nothing, per position. None: not possible.
 
     Returns:
         The attended values, in the dtype of `value`.
@@ -185,9 +190,13 @@ def attend(
     places = k.shape[0] // mask.shape[0]
     readable = jnp.repeat(mask, places, total_repeat_length=k.shape[0])
     logits = jnp.where(readable, logits / jnp.sqrt(jnp.float32(channels)), -jnp.inf)
-    # If all logits were -inf, the softmax and its gradient would be NaN.
-    logits = jnp.where(mask.any(), logits, 0.0)
-    affinity = jnp.where(readable, jax.nn.softmax(logits), 0.0)
+    if null is not None:
+        column = null.reshape(-1, 1).astype(jnp.float32)
+        affinity = jax.nn.softmax(jnp.concatenate([logits, column], axis=1))[:, :-1]
+    else:
+        # If all logits were -inf, the softmax and its gradient would be NaN.
+        logits = jnp.where(mask.any(), logits, 0.0)
+        affinity = jnp.where(readable, jax.nn.softmax(logits), 0.0)
     return (affinity.astype(v.dtype) @ v).reshape(*query.shape[:-1], v.shape[-1])
 
 

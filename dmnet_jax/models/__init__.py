@@ -55,6 +55,7 @@ def build_dmnet(config: Config, *, axis_name: str | None = None) -> DMNet:
         num_classes=config.data.num_classes,
         local=model.local,
         global_memory=model.global_memory,
+        global_values=model.global_values,
         local_size=model.local_size,
         num_reads=model.num_reads,
         global_size=model.global_size,

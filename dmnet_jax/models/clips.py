@@ -24,7 +24,7 @@ ROLLED: dict[str, Any] = {
 
 
 def decode_frames(model: Any, frames: Array) -> Decoded:
-    """Decodes frames [N, H, W, 3] without the state of a `DMNet.state_alone`."""
+    """Decodes frames [N, H, W, 3] without the memories of a `DMNet.only_corrects`."""
     features = model.encode(frames)
     logits, fine = model.decoder(features.top, *features.finer)
     return Decoded(logits, fine, features.top)
@@ -67,7 +67,7 @@ def clip(
     """
     videos, length = batch.frames.shape[:2]
     window = batch.frames[:, : length - 1 if model.local != "none" else 0]
-    past = batch.past if model.global_memory else batch.past[:, :0]
+    past = batch.past if model.stores_features else batch.past[:, :0]
     current, older = batch.frames[:, -1], jnp.concatenate([window, past], axis=1)
     if memory_gradient or older.shape[1] == 0:
         frames = jnp.concatenate([current, flat(older)])

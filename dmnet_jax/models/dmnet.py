@@ -23,17 +23,19 @@ from jax import Array
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
 from dmnet_jax.models import clips
-from dmnet_jax.models.features import Features
+from dmnet_jax.models.features import Decoded, Features
 from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
+from dmnet_jax.nn.mask_memory import MaskMemory
 from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalize
 from dmnet_jax.nn.prediction_state import PARTS, Part, PredictionState
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import RefineNetDecoder
 
 Local = Literal["none", "nl", "clstm", "blstm", "ela"]
+GlobalValues = Literal["features", "masks"]
 
 # The paper's alpha and beta (section 3): means of r and s over the authors' features.
 # They do not transfer to other features; calibration replaces them.
@@ -56,6 +58,9 @@ class DMNet(VideoSegmenter):
             BottleneckLSTM, then non-local attention), "blstm" or "clstm" (only a
             recurrent cell), "nl" (attention over the window, no recurrence), "none".
         global_memory: whether to use active global aggregation (AGA), section 2.3.
+        global_values: what the global memory stores of an admitted frame: keys and
+            values of its features, as in the paper, or "masks", what the network
+            predicted for it (`nn.mask_memory`). Not in the paper.
         local_size: the paper's tau, number of frames before the current one.
         num_reads: the paper's n, number of frames read from the global memory.
         global_size: slots of the global memory. The default of 225, the length of an
@@ -83,6 +88,7 @@ class DMNet(VideoSegmenter):
 
     local: Local = "ela"
     global_memory: bool = True
+    global_values: GlobalValues = "features"
     local_size: int = 4
     num_reads: int = 4
     global_size: int = 225
@@ -134,8 +140,10 @@ class DMNet(VideoSegmenter):
             self.recurrent = ConvLSTM(self.width, dtype=self.dtype)
         if self.local in ("ela", "nl"):
             self.local_key_value = self._projection()
-        if self.global_memory and not (self.share_key_value and self._local_attends):
+        if self.stores_features and not (self.share_key_value and self._local_attends):
             self.global_key_value = self._projection()
+        if self._stores_masks:
+            self.mask_memory = self._mask_memory()
         if self.state:
             self.prediction_state = self._prediction_state()
         self.attend = NonLocal(self.attention_dropout, dtype=self.dtype)
@@ -166,6 +174,15 @@ class DMNet(VideoSegmenter):
     def _local_attends(self) -> bool:
         return self.local in ("ela", "nl")
 
+    @property
+    def stores_features(self) -> bool:
+        """Whether there is a global memory of features, as in the paper."""
+        return self.global_memory and self.global_values == "features"
+
+    @property
+    def _stores_masks(self) -> bool:
+        return self.global_memory and self.global_values == "masks"
+
     def _projection(self) -> KeyValueProjection:
         return KeyValueProjection(
             self.key_channels, self.value_channels, dtype=self.dtype
@@ -174,6 +191,10 @@ class DMNet(VideoSegmenter):
     @nn.nowrap
     def _prediction_state(self) -> PredictionState:
         return PredictionState(self.width, parts=self.state_parts, dtype=self.dtype)
+
+    @nn.nowrap
+    def _mask_memory(self) -> MaskMemory:
+        return MaskMemory(self.key_channels, dtype=self.dtype)
 
     def encode(self, frames: Array, *, train: bool = False) -> Features:
         """Encodes frames [N, H, W, 3]: uint8 RGB, or normalized float."""
@@ -190,9 +211,9 @@ class DMNet(VideoSegmenter):
         return Features(quarter, eighth, sixteenth_64, sixteenth_96, top)
 
     @property
-    def state_alone(self) -> bool:
-        """Whether the prediction state is the only memory."""
-        return self.state and not (self.memories.local or self.memories.global_)
+    def only_corrects(self) -> bool:
+        """Whether no memory enters the decoder: all correct its predictions."""
+        return self.local == "none" and not self.stores_features
 
     def recent(self, top: Array) -> Any:
         """Computes what the local memory stores for features [N, h, w, width].
@@ -209,9 +230,9 @@ class DMNet(VideoSegmenter):
     def stored(self, top: Array) -> Any:
         """Computes what the global memory stores for features [N, h, w, width].
 
-        Keys and values, or an empty pytree without a global memory.
+        Keys and values, or an empty pytree without a global memory of features.
         """
-        if not self.global_memory:
+        if not self.stores_features:
             return {}
         if self.share_key_value and self._local_attends:
             return self.local_key_value(top)
@@ -237,6 +258,9 @@ class DMNet(VideoSegmenter):
             return jax.ShapeDtypeStruct(shape, self.dtype)
 
         key_value = KeyValue(map_of(self.key_channels), map_of(self.value_channels))
+        stored: Any = key_value if self.stores_features else {}
+        if self._stores_masks:
+            stored = self._mask_memory().shapes(size, self.num_classes)
         features = map_of((4 if self.local == "clstm" else 1) * self.width)
         recent: Any = {"none": {}, "nl": key_value}.get(self.local, features)
 
@@ -249,7 +273,7 @@ class DMNet(VideoSegmenter):
                 global_size=global_size or self.global_size,
                 key=jax.random.key_data(key),
                 recent=recent,
-                stored=key_value if self.global_memory else {},
+                stored=stored,
                 state=carry.init_carry(size, self.num_classes) if carry else {},
             )
 
@@ -282,10 +306,40 @@ class DMNet(VideoSegmenter):
         active = jnp.ones(len(top), bool) if active is None else active
         recent = self.recent(top)
         x = self._aggregate_local(memory, top, recent, train)
-        if self.global_memory:
+        if self.stores_features:
             x = self._aggregate_global(memory, top, x, active, train)
-        logits, state, trust = self._decode(memory.state, features, x, active)
-        memory, gates = self._remember(memory, top, recent, logits, active)
+        logits, fine = self.decoder(x, *features.finer)
+        frame = Decoded(logits.astype(jnp.float32), fine, top)
+        return self.correct(memory, frame, recent, active)
+
+    def correct(
+        self, memory: DualMemory, frame: Decoded, recent: Any, active: Array
+    ) -> tuple[DualMemory, Output]:
+        """The part of a time step after the decoder: corrects its logits, remembers.
+
+        Args:
+            memory: memory of the frames before, leaves [B, ...].
+            frame: decoder output for this frame.
+            recent: what the local memory stores for the frame, see `recent`.
+            active: bool [B], which videos have a frame.
+
+        Returns:
+            The updated memory and the frame's result.
+        """
+        logits, judged, stored = frame.logits, None, None
+        if self._stores_masks:
+            # Judged and stored is what the frame itself shows, so that no error is
+            # confirmed by what was read of it.
+            judged, stored = logits, self.mask_memory.store(frame.fine, logits)
+            logits = self.mask_memory(self._read(memory), frame.fine, logits)
+        state, trust = memory.state, None
+        if self.state:
+            maps = frame.fine, frame.top, active
+            logits, state, trust = self.prediction_state(state, logits, *maps)
+        judged = logits if judged is None else judged
+        memory, gates = self._remember(
+            memory, frame.top, recent, judged, stored, active
+        )
         return replace(memory, state=state), Output(logits, *gates, trust)
 
     def _aggregate_local(
@@ -313,29 +367,29 @@ class DMNet(VideoSegmenter):
     ) -> Array:
         """Active global aggregation (section 2.3): [B, h, w, width] -> same shape."""
 
-        def read(m: DualMemory) -> mem.Readout:
-            return mem.read_uniform(m.global_, self.num_reads, mem.read_key(m))
-
         query = self.stored(x)
-        readout = jax.vmap(read)(memory)
+        readout = self._read(memory)
         # Where the memory is empty, the current frame replaces the readout.
         empty = ~readout.mask.any(axis=1)
         current = self._stored_if(empty & active, top)
         readout = jax.vmap(mem.stand_in)(readout, current)
         return self.attend(query, readout.items, readout.mask, train=train)
 
-    def _decode(
-        self, state: Any, features: Features, x: Array, active: Array
-    ) -> tuple[Array, Any, Array | None]:
-        """Returns the logits, the updated prediction state and the frame's trust."""
-        logits, fine = self.decoder(x, *features.finer)
-        logits = logits.astype(jnp.float32)
-        if not self.state:
-            return logits, state, None
-        return self.prediction_state(state, logits, fine, features.top, active)
+    @nn.nowrap
+    def _read(self, memory: DualMemory) -> mem.Readout:
+        """Reads `num_reads` frames of the global memory, leaves [B, n, ...]."""
+        return jax.vmap(
+            lambda m: mem.read_uniform(m.global_, self.num_reads, mem.read_key(m))
+        )(memory)
 
     def _remember(
-        self, memory: DualMemory, top: Array, recent: Any, logits: Array, active: Array
+        self,
+        memory: DualMemory,
+        top: Array,
+        recent: Any,
+        logits: Array,
+        stored: Any,
+        active: Array,
     ) -> tuple[DualMemory, tuple[Array, Array, Array]]:
         """Returns the updated memory and (confidence, similarity, admitted)."""
         policy = mem.all_of(
@@ -350,7 +404,8 @@ class DMNet(VideoSegmenter):
             return confidence, similarity, mem.judge(m, top, confidence, policy=policy)
 
         confidence, similarity, admissible = jax.vmap(judge)(memory, top, logits)
-        stored = self._stored_if(admissible & active, top)
+        if stored is None:
+            stored = self._stored_if(admissible & active, top)
         memory, admitted = jax.vmap(
             lambda m, x, admitted, recent, stored, where: mem.remember(
                 m, x, admitted, recent=recent, stored=stored, where=where
@@ -360,7 +415,7 @@ class DMNet(VideoSegmenter):
 
     def _stored_if(self, condition: Array, top: Array) -> Any:
         """Returns `stored(top)` if any of `condition`, bool [B], is set, else zeros."""
-        if not self.global_memory or self.is_initializing():
+        if not self.stores_features or self.is_initializing():
             return self.stored(top)
 
         def zeros(module: DMNet, x: Array) -> KeyValue:

@@ -138,26 +138,29 @@ def sequences(
 
 
 def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) -> Output:
-    """Like `sequences`, for decoded frames of a `DMNet.state_alone`.
+    """Like `sequences`, for decoded frames of a `DMNet.only_corrects`.
 
-    Only the prediction state is trained. No frame is admitted to a memory.
+    Only the modules after the decoder are trained.
     """
-    decoded = Decoded(*(jnp.moveaxis(batch[n], 1, 0) for n in DECODED))
-    length, videos, h, w, _ = decoded.top.shape
-    memory = model.init_memory(videos, (32 * h, 32 * w), key)
+    frames = Decoded(*(jnp.moveaxis(batch[n], 1, 0) for n in DECODED))
+    length, videos, h, w, _ = frames.top.shape
+    slots = min(length, model.global_size)
+    memory = model.init_memory(videos, (32 * h, 32 * w), key, global_size=slots)
 
-    def one(module: DMNet, state: Any, seen: tuple[Decoded, Array]) -> tuple[Any, Any]:
-        frame, active = seen
-        maps = frame.fine.astype(model.dtype), frame.top.astype(model.dtype)
-        logits = frame.logits.astype(jnp.float32)
-        logits, state, trust = module.prediction_state(state, logits, *maps, active)
-        return state, (logits, trust)
+    def one(
+        module: DMNet, memory: DualMemory, inputs: tuple[Decoded, Array]
+    ) -> tuple[DualMemory, Output]:
+        frame, active = inputs
+        frame = Decoded(
+            frame.logits.astype(jnp.float32),
+            frame.fine.astype(model.dtype),
+            frame.top.astype(model.dtype),
+        )
+        return module.correct(memory, frame, {}, active)
 
-    seen = decoded, batch["frames_mask"].T
-    _, outputs = nn.scan(one, **ROLLED)(model, memory.state, seen)
-    logits, trust = (jnp.moveaxis(x, 0, 1) for x in outputs)
-    nothing = jnp.zeros((videos, length))
-    return Output(logits, nothing, nothing, nothing > 0, trust)
+    inputs = frames, batch["frames_mask"].T
+    _, outputs = nn.scan(one, **ROLLED)(model, memory, inputs)
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), outputs)
 
 
 def _update(

@@ -10,7 +10,7 @@ from jax import Array
 
 from dmnet_jax.memory import GatedState, blend, init_state
 from dmnet_jax.nn.layers import Dense1x1
-from dmnet_jax.nn.resizing import upsample_2x
+from dmnet_jax.nn.resizing import mean_2x2, upsample_2x
 
 # With zero weights, the trust in a frame is sigmoid(3) = 0.95: the state is nearly the
 # frame itself.
@@ -139,10 +139,10 @@ class PredictionState(nn.Module):
             logits += jnp.where(has_state, weight * jnp.log(_spread(old)), 0)
         new = jax.nn.softmax(logits)
         trust = jnp.where(has_state, self._trust(state, new, fine, top), 1)
-        change = (1 - trust) * (_log(old) - jax.nn.log_softmax(logits))
+        change = (1 - trust) * (safe_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
-        half = _mean_2x2(trust)
-        coarse = _mean_2x2(_mean_2x2(half)).astype(top.dtype)
+        half = mean_2x2(trust)
+        coarse = mean_2x2(mean_2x2(half)).astype(top.dtype)
         age = jax.tree.map(lambda age: (1 - half) * (age + 1), state.age.value)
 
         def carry(old: Any, new: Any, trust: Array) -> Any:
@@ -169,17 +169,17 @@ class PredictionState(nn.Module):
         """
         old = state.probabilities.value
         doubt = [
-            -(new * _log(new)).sum(-1, keepdims=True),
-            -(old * _log(old)).sum(-1, keepdims=True),
+            -(new * safe_log(new)).sum(-1, keepdims=True),
+            -(old * safe_log(old)).sum(-1, keepdims=True),
             1 - (new * old).sum(-1, keepdims=True),
         ]
-        doubt = _mean_2x2(jnp.concatenate(doubt, -1)).astype(self.dtype)
+        doubt = mean_2x2(jnp.concatenate(doubt, -1)).astype(self.dtype)
         hidden = self.trust_fine(fine) + self.trust_doubt(doubt)
         frame_inputs = [top]
         if "jump" in self.parts:
             jump = jnp.abs(top - state.features.value)
             if "age" in self.parts:
-                age = _mean_2x2(_mean_2x2(state.age.value))
+                age = mean_2x2(mean_2x2(state.age.value))
                 jump *= jax.lax.rsqrt(1 + age / HORIZON).astype(jump.dtype)
             frame_inputs.append(jump)
             hidden += upsample_2x(upsample_2x(self.trust_change(jump)))
@@ -191,7 +191,8 @@ class PredictionState(nn.Module):
         return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
 
 
-def _log(probabilities: Array) -> Array:
+def safe_log(probabilities: Array) -> Array:
+    """Returns the logarithm of probabilities, bounded below."""
     return jnp.log(jnp.maximum(probabilities, MIN_PROBABILITY))
 
 
@@ -201,9 +202,3 @@ def _spread(probabilities: Array) -> Array:
         probabilities, (WINDOW, WINDOW), padding="SAME", count_include_pad=False
     )
     return (1 - CHANGE) * spread + CHANGE / spread.shape[-1]
-
-
-def _mean_2x2(x: Array) -> Array:
-    """Averages blocks of 2x2: [B, H, W, C] -> [B, H/2, W/2, C]."""
-    batch, height, width, channels = x.shape
-    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))

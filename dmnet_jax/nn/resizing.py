@@ -35,6 +35,12 @@ def upsample_2x(x: Array) -> Array:
     return x
 
 
+def mean_2x2(x: Array) -> Array:
+    """Averages blocks of 2x2: [B, H, W, C] -> [B, H/2, W/2, C]."""
+    batch, height, width, channels = x.shape
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).mean((2, 4))
+
+
 def resize(logits: Array, size: tuple[int, int], method: str = "bilinear") -> Array:
     """Resizes logits [B, h, w, C] to [B, *size, C], with half-pixel centers.
 

@@ -101,7 +101,7 @@ def cached_form(recipe: str, model: Any) -> CachedForm:
     """
     if recipe == "clip":
         return CachedForm("features", FEATURES, "encode", None)
-    if model.state_alone:
+    if model.only_corrects:
         return CachedForm("decoded_sequences", DECODED, decode_frames, np.float16)
     return CachedForm("sequences", FEATURES, "encode", np.float16)
 

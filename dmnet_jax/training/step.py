@@ -31,6 +31,7 @@ MEMORY_MODULES = (
     "recurrent",
     "local_key_value",
     "global_key_value",
+    "mask_memory",
     "prediction_state",
 )
 

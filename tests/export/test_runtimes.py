@@ -125,6 +125,7 @@ def test_the_papers_network_passes_the_gate(artifact, paper):
             "state": True,
             "state_parts": ("jump", "age", "prior"),
         },
+        {"local": "none", "global_values": "masks", "num_reads": 7, "global_size": 8},
         pytest.param({"local": "none"}, marks=pytest.mark.soak),
         pytest.param({"local": "clstm"} | NARROW, marks=pytest.mark.soak),
         pytest.param(

@@ -268,3 +268,22 @@ def test_attention_over_no_valid_rows_is_zero_and_so_is_its_gradient():
     assert np.isfinite(gradient).all() and not gradient.any()
     with pytest.raises(ValueError, match="do not match"):
         mem.attend(query, jnp.ones((2, 5, 3)), jnp.ones((2, 5, 6)), jnp.ones(2, bool))
+
+
+def test_attention_with_a_null_slot_is_scaled_toward_nothing():
+    rng = np.random.default_rng(2)
+    query, key, value = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((3, 4), (2, 5, 4), (2, 5, 6))
+    )
+    null = np.array([-100.0, 0.5, 100.0], np.float32)
+    weights = np.exp(query @ key[0].T / 2)
+    expected = (
+        weights @ value[0] / (weights.sum(-1) + np.exp(null.astype(float)))[:, None]
+    )
+    actual = mem.attend(query, key, value, jnp.array([True, False]), null)
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+    gradient = jax.grad(
+        lambda q: mem.attend(q, key, value, jnp.zeros(2, bool), null).sum()
+    )(query)
+    assert np.isfinite(gradient).all() and not gradient.any()

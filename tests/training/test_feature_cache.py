@@ -177,13 +177,22 @@ def test_strides_of_sequences_vary_and_are_reproducible(tmp_path):
         np.testing.assert_array_equal(value, first.batch(3)[name])
 
 
-def test_frames_are_decoded_if_the_state_is_the_only_memory(tmp_path):
-    model = DMNet.tiny(
-        network()[0].num_classes, local="none", global_memory=False, state=True
-    )
+CORRECTING = {
+    "state": {"global_memory": False, "state": True},
+    "masks": {"global_values": "masks", "global_size": 4, "state": True},
+}
+
+
+@pytest.mark.parametrize("fields", CORRECTING.values(), ids=CORRECTING)
+def test_frames_are_decoded_if_no_memory_enters_the_decoder(tmp_path, fields):
+    model = DMNet.tiny(network()[0].num_classes, local="none", **fields)
     memory = model.init_memory(1, (64, 64), KEY)
     frames = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), np.uint8)
     variables = random_variables(jax.eval_shape(model.init, KEY, memory, frames))
+    variables["thresholds"] = {
+        "min_confidence": np.float32(-np.inf),
+        "max_similarity": np.float32(np.inf),
+    }
     cached, source = sequences(tmp_path, probability=0.0, trained=(model, variables))
     assert cached.recipe == "decoded_sequences"
     batch, clip = cached.batch(0), source.batch(0)
@@ -198,5 +207,6 @@ def test_frames_are_decoded_if_the_state_is_the_only_memory(tmp_path):
     for name, atol in (("logits", 4e-3 * scale), ("trust", 4e-3)):
         pair = (np.asarray(getattr(x, name))[mask] for x in (result, expected))
         np.testing.assert_allclose(*pair, atol=atol)
-    assert not result.admitted.any()
+    np.testing.assert_array_equal(result.admitted, expected.admitted)
+    assert (result.admitted == mask).all()
     assert (result.trust[:, 1:] < 1).any() and mask[:, 1:].any()
