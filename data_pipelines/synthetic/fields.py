@@ -17,6 +17,8 @@ Field = NDArray[np.floating]
 
 # Number of random values after which tracks and episodes repeat.
 _KNOTS = 512
+# Minimum number of samples per cell of noise; bicubic interpolation does the rest.
+_SAMPLES = 4
 
 
 def generator(seed: int, *path: int) -> np.random.Generator:
@@ -83,22 +85,25 @@ def fractal(
         float32 [round(extent[0] * density), round(extent[1] * density)].
     """
     height, width = (round(side * density) for side in extent)
-    total = np.zeros((height, width), np.float32)
+    # The sum of the octaves so far has one value per block of `step` x `step` pixels:
+    # an octave is smooth within its cells, so it needs no finer grid.
+    step = _grid_step(cell * density)
+    total = np.zeros((-(-height // step), -(-width // step)), np.float32)
     power, amplitude = 0.0, 1.0
     # A separate generator, so that omitted octaves do not affect later draws of `rng`.
     rng = np.random.Generator(np.random.SFC64(int(rng.integers(1 << 63))))
     for octave in range(octaves):
         if cell * density < 2 and power > 0:
             break
+        finer = _grid_step(cell * density)
+        total, step = _refined(total, step, finer, (height, width)), finer
         rows, cols = extent[0] / cell, extent[1] / (cell * stretch)
         side = math.ceil(math.hypot(rows, cols)) + 4
+        small = total.shape[1], total.shape[0]
         if stretch == 1.0:
             # Every octave is rotated, because aligned grids would be visible.
             lattice = rng.standard_normal((side, side), dtype=np.float32)
-            # With many pixels per cell, a coarser grid is sufficient.
-            step = 4 if cell * density >= 64 else 1
             turn, pitch = 0.4 + 0.9 * octave, step / (cell * density)
-            small = math.ceil(width / step), math.ceil(height / step)
             a, b = pitch * math.cos(turn), pitch * math.sin(turn)
             left = side / 2 - (a * width + b * height) / (2 * step)
             top = side / 2 + (b * width - a * height) / (2 * step)
@@ -108,17 +113,32 @@ def fractal(
                 (a, b, left, -b, a, top),
                 resample=Image.Resampling.BICUBIC,
             )
-            box = (0.0, 0.0, width / step, height / step)
-            layer = layer if step == 1 else resize(layer, height, width, box)
         else:
             shape = (math.ceil(rows) + 3, math.ceil(cols) + 3)
             lattice = rng.standard_normal(shape, dtype=np.float32)
-            box = (1.0, 1.0, 1.0 + cols, 1.0 + rows)
-            layer = resize(lattice, height, width, box)
-        total += np.float32(amplitude) * np.asarray(layer)
+            right, below = (
+                cols * small[0] * step / width,
+                rows * small[1] * step / height,
+            )
+            box = (1.0, 1.0, 1.0 + right, 1.0 + below)
+            layer = resize(lattice, small[1], small[0], box)
+        total = total + np.float32(amplitude) * np.asarray(layer)
         power += amplitude**2
         cell, amplitude = cell / 2, amplitude * gain
+    total = _refined(total, step, 1, (height, width))
     return total / np.float32(0.8 * math.sqrt(power))
+
+
+def _grid_step(pixels: float) -> int:
+    """Returns the spacing of the grid for noise with cells of so many pixels."""
+    return 2 ** max(0, math.floor(math.log2(pixels / _SAMPLES)))
+
+
+def _refined(field: Field, step: int, finer: int, size: tuple[int, int]) -> Field:
+    """Interpolates a field of one value per `step` pixels to one per `finer` pixels."""
+    height, width = (-(-side // finer) for side in size)
+    box = (0.0, 0.0, width * finer / step, height * finer / step)
+    return field if step == finer else resize(field, height, width, box)
 
 
 @dataclass(frozen=True)

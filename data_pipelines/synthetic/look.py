@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def develop(
 
     Args:
         look: look of the video.
-        rgb: float [H, W, 3], light at the lens, about 0..1.
+        rgb: float32 [3, H, W], light at the lens, about 0..1.
         key: (seed, sequence), for noise.
         frame: frame number, for noise.
         seconds: time of the frame, for haze.
@@ -129,24 +130,23 @@ def develop(
     Returns:
         The image uint8 [H, W, 3], and bool [H, W], where the scene is visible.
     """
-    height, width = rgb.shape[:2]
+    height, width = rgb.shape[1:]
     x, y = pixel_centers((height, width))
     far = (x - np.float32(look.center[0])) ** 2 + (y - np.float32(look.center[1])) ** 2
     lamp = np.float32(look.exposure) / (1 + np.float32(look.fall) * far)
     if look.dark > 0 and look.depth is not None:
         deep = resize(look.depth, height, width)
         lamp = lamp * (1 - np.float32(look.dark) * np.clip(1.6 * deep - 0.5, 0, 1))
-    rgb = rgb * lamp[..., None]
+    rgb = rgb * lamp
     if look.haze[1] > 0:
-        cover = _haze(look, key, (height, width), seconds)[..., None]
-        rgb = rgb + cover * (np.array(look.haze_color, np.float32) - rgb)
-    # Not a matrix product, because BLAS would start threads in every worker.
-    gray = (0.3 * rgb[..., 0] + 0.59 * rgb[..., 1] + 0.11 * rgb[..., 2])[..., None]
+        cover = _haze(look, key, (height, width), seconds)
+        rgb += cover * (np.array(look.haze_color, np.float32)[:, None, None] - rgb)
+    gray = 0.3 * rgb[0] + 0.59 * rgb[1] + 0.11 * rgb[2]
     rgb = gray + np.float32(look.saturation) * (rgb - gray)
-    rgb = np.clip(rgb * np.array(look.balance, np.float32), 0, 1)
-    rgb = rgb ** np.float32(look.gamma)
-    rgb = np.clip(0.45 + look.contrast * (rgb - 0.45), 0, 1).astype(np.float32)
-    image = Image.fromarray((rgb * 255).astype(np.uint8))
+    rgb *= np.array(look.balance, np.float32)[:, None, None]
+    rgb = np.clip(rgb, 0, 1, out=rgb) ** np.float32(look.gamma)
+    rgb = np.float32(0.45) + np.float32(look.contrast) * (rgb - np.float32(0.45))
+    image = to_image(255 * np.clip(rgb, 0, 1, out=rgb))
     if look.blur > 0:
         image = image.filter(ImageFilter.GaussianBlur(look.blur * height))
     if look.sharpen > 0:
@@ -167,6 +167,11 @@ def develop(
     if look.quality:
         picture = _compress(picture, look.quality)
     return np.ascontiguousarray(picture), visible
+
+
+def to_image(rgb: NDArray[Any]) -> Image.Image:
+    """Converts levels [3, H, W] in 0..255 to an image."""
+    return Image.merge("RGB", [Image.fromarray(c.astype(np.uint8)) for c in rgb])
 
 
 def _haze(
@@ -205,12 +210,26 @@ def _add_noise(
 ) -> NDArray[np.uint8]:
     """Adds noise, coarser in color than in brightness, as in a real sensor."""
     height, width = picture.shape[:2]
-    fine = rng.standard_normal((height, width, 1), dtype=np.float32)
-    half = (-(-height // 2), -(-width // 2), 3)
-    coarse = rng.standard_normal(half, dtype=np.float32)
-    coarse = coarse.repeat(2, 0).repeat(2, 1)[:height, :width]
-    noise = np.float32(deviation) * (0.8 * fine + 0.5 * coarse)
-    return np.clip(picture + noise + 0.5, 0, 255).astype(np.uint8)
+    fine = np.float32(0.8 * deviation) * _normal(rng, (height, width)) + np.float32(0.5)
+    half = (3, -(-height // 2), -(-width // 2))
+    coarse = np.float32(0.5 * deviation) * _normal(rng, half)
+    channels = []
+    for channel in range(3):
+        noise = coarse[channel].repeat(2, 0).repeat(2, 1)[:height, :width] + fine
+        noisy = np.clip(picture[..., channel] + noise, 0, 255)
+        channels.append(Image.fromarray(noisy.astype(np.uint8)))
+    return np.asarray(Image.merge("RGB", channels))
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Field:
+    """Draws about normal values of unit deviation: sums of four bytes.
+
+    A tenth of the time of `standard_normal`, and as good for the noise of a sensor.
+    """
+    count = math.prod(shape)
+    drawn = np.frombuffer(rng.bytes(4 * count), np.uint8).reshape(4, *shape)
+    total = drawn.sum(0, dtype=np.uint16).astype(np.float32)
+    return (total - np.float32(510)) / np.float32(math.sqrt((256**2 - 1) / 3))
 
 
 def _add_text(

@@ -27,7 +27,7 @@ from data_pipelines.synthetic.instruments import (
     reflections_of,
     shadow_of,
 )
-from data_pipelines.synthetic.look import Look, develop
+from data_pipelines.synthetic.look import Look, develop, to_image
 from data_pipelines.synthetic.motion import Camera, View, make_camera, pose, view
 from data_pipelines.synthetic.tissue import MARGIN, Tissue, bake
 
@@ -159,8 +159,9 @@ def render_frame(scene: Scene, frame: int) -> Frame:
         color, alpha = drag_along(layer.color, layer.alpha, drag)
         box = _bounds(alpha)
         front = np.clip((level[box] - depth[box]) / np.float32(0.012) + 0.5, 0, 1)
-        cover = (alpha[box] * front)[..., None]
-        rgb[box] = rgb[box] * (1 - cover) + color[box] * front[..., None]
+        below = rgb[:, *box]
+        below *= 1 - alpha[box] * front
+        below += color[box].transpose(2, 0, 1) * front
         visible = layer.alpha[box] * front > 0.5
         depth[box][visible] = level[box][visible]
         parts[:, *box][:, visible] = 0
@@ -193,7 +194,7 @@ def _bounds(alpha: Field) -> tuple[slice, slice]:
 
 
 def _warp(scene: Scene, view_: View) -> tuple[Field, Field, Field, NDArray[np.uint8]]:
-    """Samples the tissue in view: albedo, height, gloss (0..1) and regions."""
+    """Samples the tissue in view: albedo [3, H, W], height, gloss (0..1), regions."""
     height, width = scene.size
     aspect = width / height
     gx, gy = np.meshgrid(
@@ -222,11 +223,13 @@ def _warp(scene: Scene, view_: View) -> tuple[Field, Field, Field, NDArray[np.ui
         return np.asarray(out)
 
     bilinear = Image.Resampling.BILINEAR
+    surface = sample(scene.tissue.surface, bilinear).transpose(2, 0, 1)
+    surface = surface.astype(np.float32, order="C") / 255
     return (
-        sample(scene.tissue.albedo, bilinear).astype(np.float32) / 255,
+        surface[:3],
         # Bilinear sampling keeps slopes exact; cubic sampling would add ripples.
         sample(scene.tissue.height, bilinear),
-        sample(scene.tissue.gloss, bilinear).astype(np.float32) / 255,
+        surface[3],
         sample(scene.tissue.regions, Image.Resampling.NEAREST),
     )
 
@@ -240,7 +243,10 @@ def _light(
     x: Field,
     y: Field,
 ) -> Field:
-    """Lights the tissue from the endoscope: diffuse light, sheen and highlights."""
+    """Lights the tissue from the endoscope: diffuse light, sheen and highlights.
+
+    Colors are [3, H, W] until the image is complete: NumPy is slow on short last axes.
+    """
     height = scene.size[0]
     gy, gx = np.gradient(ground, np.float32(1 / height))
     lx, ly = scene.camera.light
@@ -251,12 +257,14 @@ def _light(
     diffuse = np.clip((1 - lx * gx - ly * gy) / slope, 0.3, 1.4)
     fall = 1.25 / (1 + 0.9 * ((x - 0.6 * lx) ** 2 + (y - 0.6 * ly) ** 2))
     lamp = fall * (0.82 + 1.2 * np.clip(ground, -0.1, 0.3)) * diffuse * shade
-    tone = np.stack([lamp**p for p in (0.85, 1.08, 1.05)], -1)
     gloss = np.float32(scene.wet) * gloss
     sheen = 0.09 * gloss * np.exp(-lean * np.float32(7.0))
     glint = np.clip(2.4 * gloss - 0.3, 0, 1.6) * np.exp(-lean * np.float32(140.0))
-    wet = ((sheen + glint) * fall * shade)[..., None]
-    return albedo * tone + wet * np.array([0.98, 0.98, 1.0], np.float32)
+    wet = (sheen + glint) * fall * shade
+    rgb = np.empty_like(albedo)
+    for channel, (power, gain) in enumerate(((0.85, 0.98), (1.08, 0.98), (1.05, 1.0))):
+        rgb[channel] = albedo[channel] * lamp**power + np.float32(gain) * wet
+    return rgb
 
 
 def _expose(
@@ -264,27 +272,34 @@ def _expose(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None]:
     """Adds smoke, bloom, vignette, blur, and the look or sensor noise.
 
+    Args:
+        scene: the scene.
+        rgb: light, float [3, H, W].
+        frame: frame number.
+        x: pixel centers [1, W].
+        y: pixel centers [H, 1].
+
     Returns:
         The image uint8 [H, W, 3], and bool [H, W], where the scene is visible; None if
         it is visible everywhere.
     """
     height, width = scene.size
     camera, seconds = scene.camera, frame / scene.rate
-    bright = np.clip(rgb.max(-1) - 0.9, 0, 1)
-    rgb = rgb + 0.35 * smooth(bright, height / 28)[..., None]
+    bright = np.clip(rgb.max(0) - np.float32(0.9), 0, 1)
+    rgb = rgb + np.float32(0.35) * smooth(bright, height / 28)
     smoke = camera.smoke.at(seconds)
     if smoke > 0:
         fog = _fog(scene, seconds)
-        cover = (0.55 * smoke * fog)[..., None]
-        rgb = rgb + cover * (np.array([0.74, 0.71, 0.72], np.float32) - rgb)
-    rgb = rgb * (1.06 - 0.55 * (x * x + y * y))[..., None]
+        gray = np.array([0.74, 0.71, 0.72], np.float32)[:, None, None]
+        rgb += np.float32(0.55 * smoke) * fog * (gray - rgb)
+    rgb *= 1.06 - 0.55 * (x * x + y * y)
     look, visible = scene.look, None
     if look is not None:
         key = (scene.seed, scene.sequence)
         picture, visible = develop(look, rgb, key, frame, seconds)
         image = Image.fromarray(picture)
     else:
-        image = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+        image = to_image(np.clip(rgb, 0, 1) * 255)
     jerk, defocus = camera.jerk.at(seconds), camera.defocus.at(seconds)
     if jerk > 0:
         angle = 2 * math.pi * float(camera.wind.at(seconds)[0])

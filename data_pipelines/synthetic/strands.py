@@ -32,18 +32,24 @@ def draw_vessels(
     def grow(x: float, y: float, angle: float, width: float, length: float) -> None:
         draw = draw_broad if width > 0.007 else draw_fine
         step, turn = 0.016, 0.0
+        line, style = [(x * scale, y * scale)], (0, 0)
         for _ in range(int(length / step)):
             turn = 0.75 * turn + rng.normal(0, 0.075)
             angle += turn
-            nx, ny = x + step * math.cos(angle), y + step * math.sin(angle)
-            line = [(x * scale, y * scale), (nx * scale, ny * scale)]
+            # Drawn in pieces of one width and tone, since each call takes time.
             pixels = width * scale
-            value = round(235 * min(1.0, 0.5 + 0.25 * pixels))
-            draw.line(line, fill=value, width=max(1, round(pixels)))
+            value = 8 * round(29 * min(1.0, 0.5 + 0.25 * pixels))
+            piece = value, max(1, round(pixels))
+            if piece != style:
+                draw.line(line, *style)
+                line, style = line[-1:], piece
+            x, y = x + step * math.cos(angle), y + step * math.sin(angle)
+            line.append((x * scale, y * scale))
             if width > 0.0013 and rng.uniform() < 0.16:
                 side = rng.choice((-1.0, 1.0)) * rng.uniform(0.3, 0.8)
-                grow(nx, ny, angle + side, 0.6 * width, 0.6 * length)
-            x, y, width = nx, ny, 0.985 * width
+                grow(x, y, angle + side, 0.6 * width, 0.6 * length)
+            width *= 0.985
+        draw.line(line, *style)
 
     for _ in range(round(9 * extent[0] * extent[1])):
         start = rng.uniform(0, extent[1]), rng.uniform(0, extent[0])

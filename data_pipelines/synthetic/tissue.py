@@ -90,13 +90,14 @@ class Bed:
 class Tissue:
     """Baked tissue, `density` pixels per frame height, as Pillow images for warping.
 
-    `albedo` is RGB, `height` mode F (frame heights), `gloss` L, `regions` L with
-    indices into `REGIONS`. `mean` is the mean color, float32 [3] in 0..1.
+    `surface` has the albedo and the gloss in its four channels (mode CMYK: Pillow would
+    blend RGBA by its last channel); `height` is mode F (frame heights), `regions` L
+    with indices into `REGIONS`. `mean` is the mean color, float32 [3] in
+    0..1.
     """
 
-    albedo: Image.Image
+    surface: Image.Image
     height: Image.Image
-    gloss: Image.Image
     regions: Image.Image
     density: float
     mean: NDArray[np.float32]
@@ -143,7 +144,8 @@ def bake(
             lobes += _lobules(rng, extent, kind)
         lobes += [_strip(rng, extent, kind) for kind in bed.strips]
     warp = 0.05 * noise(0, 0.35, 4), 0.05 * noise(1, 0.35, 4)
-    height, owner = _stack(lobes, x + warp[0], y + warp[1], density)
+    margin = max(float(np.abs(field).max()) for field in warp)
+    height, owner = _stack(lobes, x + warp[0], y + warp[1], density, margin)
     kinds = np.array([names.index(lobe.kind) for lobe in lobes])[owner]
     blend = 0.65 if bed is None or not bed.lobules else 0.35
     height = (1 - blend) * height + blend * smooth(height, 0.03 * density)
@@ -165,7 +167,7 @@ def bake(
     pools = rng.uniform(0.2, 0.9) if bed is None else bed.blood
     dry = 1.55 if bed is None else 1.9 - bed.blood
     blood = np.clip(noise(8, 0.3, 4) - dry, 0, 0.35) / 0.35 * pools
-    albedo += blood[..., None] * (np.array([0.42, 0.03, 0.04]) - albedo)
+    albedo += blood[..., None] * (np.array([0.42, 0.03, 0.04], np.float32) - albedo)
     height = height + 0.003 * veins + 0.002 * blood
     _darken_folds(albedo, height, density)
     gloss = np.clip(0.22 + 0.5 * noise(9, 0.3, 4) + 0.5 * blood, 0.02, 1.0)
@@ -176,15 +178,16 @@ def bake(
     if anatomy or (bed is not None and bed.stitches):
         stitch = draw_suture(generator(seed, sequence, 4), extent, density)
         for index, (cover, color) in enumerate(stitch):
-            albedo += cover[..., None] * (np.array(color) - albedo)
+            albedo += cover[..., None] * (np.array(color, np.float32) - albedo)
             height = height + 0.008 * cover
             regions[cover > 0.5] = REGIONS.index("thread") + index
     albedo *= rng.uniform(0.93, 1.07, 3)
     albedo = np.clip(albedo, 0.0, 1.0)
+    channels = [*np.moveaxis(albedo, -1, 0), gloss]
+    channels = [Image.fromarray((255 * c).astype(np.uint8)) for c in channels]
     return Tissue(
-        albedo=Image.fromarray((albedo * 255).astype(np.uint8)),
+        surface=Image.merge("CMYK", channels),
         height=Image.fromarray(height.astype(np.float32)),
-        gloss=Image.fromarray((gloss * 255).astype(np.uint8)),
         regions=Image.fromarray(regions),
         density=density,
         mean=albedo.mean((0, 1)).astype(np.float32),
@@ -273,18 +276,25 @@ def _lobules(
 
 
 def _stack(
-    lobes: list[_Lobe], x: Field, y: Field, density: float
+    lobes: list[_Lobe], x: Field, y: Field, density: float, margin: float
 ) -> tuple[Field, NDArray[np.uint16]]:
-    """Returns the height of the upper envelope of all lobes, and the topmost lobe."""
+    """Returns the height of the upper envelope of all lobes, and the topmost lobe.
+
+    Args:
+        lobes: the lobes.
+        x: horizontal position of each pixel, [H, W].
+        y: vertical position of each pixel, [H, W].
+        density: pixels per frame height.
+        margin: distance up to which x and y differ from those of a regular grid.
+    """
     height = np.full(x.shape, -9.0, np.float32)
     owner = np.zeros(x.shape, np.uint16)
     for index, lobe in enumerate(lobes):
-        # The warp of x and y moves outlines by less than this margin.
-        reach = max(lobe.radii) + 0.3
+        reach = max(lobe.radii) + margin
         row, column = (
             slice(
-                max(0, int((middle - reach) * density)),
-                max(0, int((middle + reach) * density)),
+                max(0, math.floor((middle - reach) * density)),
+                max(0, math.ceil((middle + reach) * density) + 1),
             )
             for middle in lobe.center
         )
@@ -322,23 +332,23 @@ def _color(
         cover: cover 0..1 of fine vessels and of veins, each [H, W].
         density: pixels per frame height.
     """
-    # Neighboring organs share fascia, so their colors blend at the boundary.
-    present = [k for k in range(len(rows)) if (kinds == k).any()]
-    weights = [
-        np.clip(smooth((kinds == k).astype(np.float32), 0.012 * density), 0, 1)
-        for k in present
-    ]
-    total = np.sum(weights, 0)
+    # Neighboring organs share fascia, so their colors blend at the boundary: averages
+    # over blocks of pixels are interpolated.
+    height, width = kinds.shape
+    step = max(1.0, 0.012 * density)
+    blocks = max(2, round(width / step)), max(2, round(height / step))
 
-    def mixed(column: int) -> Field:
-        parts = (
-            np.multiply.outer(weight / total, np.array(rows[k][column], np.float32))
-            for weight, k in zip(weights, present, strict=True)
-        )
-        return sum(parts, start=np.zeros(1, np.float32))
+    def blended(column: int) -> Field:
+        values = np.clip([row[column] for row in rows], 0, 255).astype(np.uint8)
+        picture = Image.fromarray(values[kinds])
+        coarse = picture.resize(blocks, Image.Resampling.BILINEAR)
+        picture = coarse.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(picture, np.float32) / 255
 
-    base, second, vessel = (mixed(column) / 255 for column in range(3))
-    share, (vessels, veins) = mixed(3), cover
+    base, second, vessel = (blended(column) for column in range(3))
+    share = np.array([row[3] for row in rows], np.float32)
+    share = smooth(share[kinds], 0.012 * density)
+    vessels, veins = cover
     blend = np.clip(0.4 + 0.3 * coarse + 0.28 * mottle, 0, 1)[..., None]
     color = base + blend * (second - base)
     color = color * (1 + 0.035 * fine + 0.03 * mottle)[..., None]

@@ -227,6 +227,17 @@ def test_stages_replace_the_default_stage():
     assert Config(train=TrainConfig(stages=stages)).resolved_stages == stages
 
 
+def test_a_memory_of_masks_is_trained_on_sequences():
+    masks = ModelConfig(local="none", global_values="masks")
+    assert masks.past == 0 and masks.has_memory
+    alone = StageConfig("single frame", 20, train="single_frame")
+    for stages in ((), (alone, StageConfig("memory", 5, train="memory"))):
+        with pytest.raises(ConfigError, match='"clip"; .* "masks" needs "rollout"'):
+            validate(Config(model=masks, train=TrainConfig(stages=stages)))
+    rollout = StageConfig("memory", 5, train="memory", recipe="rollout")
+    validate(Config(model=masks, train=TrainConfig(stages=(alone, rollout))))
+
+
 def test_memory_stages_are_left_out_for_a_network_without_memory():
     base = ModelConfig(local="none", global_memory=False)
     memory = StageConfig("memory", 5, train="memory")

@@ -72,14 +72,14 @@ def test_nothing_is_labeled_where_the_scene_is_not_visible() -> None:
 
 
 def test_a_neutral_look_does_not_change_the_image() -> None:
-    rgb = np.random.default_rng(0).uniform(0, 1, (*SIZE, 3)).astype(np.float32)
+    rgb = np.random.default_rng(0).uniform(0, 1, (3, *SIZE)).astype(np.float32)
     picture, seen = develop(Look(), rgb, (0, 0), 0, 0.0)
     assert seen.all()
-    np.testing.assert_allclose(picture, rgb * 255, atol=1.01)
+    np.testing.assert_allclose(picture, rgb.transpose(1, 2, 0) * 255, atol=1.01)
 
 
 def test_text_covers_the_scene() -> None:
-    rgb = np.full((*SIZE, 3), 0.3, np.float32)
+    rgb = np.full((3, *SIZE), 0.3, np.float32)
     look = Look(text=(("REC", 0.1, 0.1, 0.3),))
     picture, seen = develop(look, rgb, (0, 0), 0, 0.0)
     assert 0 < (~seen).mean() < 0.3
@@ -88,10 +88,22 @@ def test_text_covers_the_scene() -> None:
 
 def test_random_looks_are_finite_and_differ() -> None:
     rng = np.random.default_rng(0)
-    rgb = np.full((*SIZE, 3), 0.4, np.float32)
+    rgb = np.full((3, *SIZE), 0.4, np.float32)
     means = set()
     for _ in range(12):
         picture, _ = develop(random_look(rng), rgb, (0, 0), 1, 2.0)
         assert picture.shape == (*SIZE, 3) and picture.dtype == np.uint8
         means.add(float(picture.mean()))
     assert len(means) == 12
+
+
+def test_noise_has_the_deviation_of_its_look() -> None:
+    """Its fine and coarse parts add up, and channels share only the fine one."""
+    rgb = np.full((3, 128, 160), 0.5, np.float32)
+    picture, _ = develop(Look(noise=6.0), rgb, (0, 0), 3, 0.0)
+    error = picture.astype(float) - 127
+    assert abs(error.mean()) < 0.3
+    expected = 6 * (0.8**2 + 0.5**2) ** 0.5
+    np.testing.assert_allclose(error.std((0, 1)), expected, rtol=0.05)
+    shared = np.corrcoef(error[..., 0].ravel(), error[..., 1].ravel())[0, 1]
+    np.testing.assert_allclose(shared, 0.8**2 / (0.8**2 + 0.5**2), atol=0.05)
