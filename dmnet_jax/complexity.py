@@ -116,6 +116,7 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
     from dmnet_jax.nn.batch_norm import BatchNorm
     from dmnet_jax.nn.convolution import Conv, Deconv
     from dmnet_jax.nn.layers import Conv3x3, Dense1x1, Depthwise3x3
+    from dmnet_jax.nn.mask_memory import MaskMemory
     from dmnet_jax.nn.recurrent import JoinedConv
 
     sums = {name: 0 for name in Complexity._fields}
@@ -151,6 +152,12 @@ def count(call: Callable[..., Any], *arguments: Any) -> Complexity:
             memory_positions = memory.key.size // memory.key.shape[-1] // batch
             widths = memory.key.shape[-1] + memory.value.shape[-1]
             sums["attention"] += positions * memory_positions * widths
+        elif isinstance(module, MaskMemory):
+            read, frame = inputs[0].items, inputs[1]
+            positions = frame.key.size // frame.key.shape[-1] // frame.key.shape[0]
+            sums["attention"] += positions * (
+                read.key.size + read.value.size + frame.key.size + frame.value.size
+            )
         return output
 
     with nn.intercept_methods(intercept):

@@ -89,6 +89,13 @@ def test_keys_and_values_are_counted_once_per_evaluation():
     assert paper_operations(model("+ AGA"), SIZE) == sum(base) + 5 * once
 
 
+def test_attention_to_masks_is_counted():
+    fields = {"local": "none", "global_values": "masks", "key_channels": 32}
+    model = DMNet(num_classes=5, num_reads=3, global_size=3, **fields)
+    step = step_complexity(model, (256, 320))
+    assert step.attention == (3 + 1) * (16 * 20) ** 2 * (33 + 5)
+
+
 def test_help_does_not_import_jax():
     code = (
         "import sys; from dmnet_jax.complexity import main\n"

@@ -331,7 +331,7 @@ class DMNet(VideoSegmenter):
             # Judged and stored is what the frame itself shows, so that no error is
             # confirmed by what was read of it.
             judged, stored = logits, self.mask_memory.store(frame.fine, logits)
-            logits = self.mask_memory(self._read(memory), frame.fine, logits)
+            logits = self.mask_memory(self._read(memory), stored, frame.fine, logits)
         state, trust = memory.state, None
         if self.state:
             maps = frame.fine, frame.top, active

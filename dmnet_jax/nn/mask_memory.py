@@ -26,10 +26,10 @@ class MaskMemory(nn.Module):
 
     A stored frame has keys from its features, and values from its own prediction: the
     class probabilities, both at 1/16 of the frame size. Each position of a new frame
-    attends to all positions of the frames that are read, or to none of them (a learned
-    null slot). What it reads is the prior of its classes, like that of
-    `PredictionState`: logits + weight * log(prior). The weight is initialized to zero,
-    so an untrained memory does not change the network's output.
+    attends to all positions of the frames that are read and of the frame itself, or to
+    none of them (a learned null slot). What it reads is the prior of its classes, like
+    that of `PredictionState`: logits + weight * log(prior). The weight is initialized
+    to zero, so an untrained memory does not change the network's output.
 
     Attributes:
         key_channels: channels that queries and keys are compared by.
@@ -86,11 +86,14 @@ class MaskMemory(nn.Module):
         evidence = self.evidence(jnp.concatenate([coarse, seen], -1))
         return KeyValue(jnp.concatenate([key, evidence], -1), seen[..., :-1])
 
-    def __call__(self, readout: mem.Readout, fine: Array, logits: Array) -> Array:
+    def __call__(
+        self, readout: mem.Readout, stored: KeyValue, fine: Array, logits: Array
+    ) -> Array:
         """Returns the logits, corrected by what was read.
 
         Args:
             readout: M stored frames per video, leaves [B, M, ...].
+            stored: result of `store` for this frame, leaves [B, ...].
             fine: [B, h/2, w/2, width], as in `store`.
             logits: float32 [B, h, w, C], logits of this frame alone.
         """
@@ -100,8 +103,15 @@ class MaskMemory(nn.Module):
         scale = jnp.full((*query.shape[:-1], 1), np.sqrt(self.key_channels + 1))
         query = jnp.concatenate([query, scale.astype(query.dtype)], -1)
         null = jnp.broadcast_to(GAIN_SCALE * self.null, query.shape[:-1])
-        items = readout.items
-        read = jax.vmap(mem.attend)(query, items.key, items.value, readout.mask, null)
+        key, value = (
+            jnp.concatenate([old, new[:, None]], axis=1)
+            for old, new in (
+                (readout.items.key, stored.key),
+                (readout.items.value, stored.value),
+            )
+        )
+        mask = jnp.pad(readout.mask, ((0, 0), (0, 1)), constant_values=True)
+        read = jax.vmap(mem.attend)(query, key, value, mask, null)
         prior = upsample_2x(upsample_2x(read.astype(jnp.float32)))
         # The share of the null slot speaks for all classes alike.
         classes = prior.shape[-1]
