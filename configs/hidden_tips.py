@@ -2,7 +2,8 @@
 
 Four types look the same except for their tips, which dip into the tissue for seconds
 (`data_pipelines.synthetic.hidden_tips`). A single-frame network is trained first, then
-the prediction state alone, on sequences.
+its memories alone, on sequences: a global memory of masks (`nn.mask_memory`), and the
+prediction state with its prior (`nn.prediction_state`).
 
     python -m data_pipelines.synthetic --layout hidden-tips --size 128x160 \\
         --out datasets/hidden_tips
@@ -10,8 +11,9 @@ the prediction state alone, on sequences.
     python -m dmnet_jax.experiments hidden-tips \\
         --checkpoints runs/hidden_tips/fold0-seed0
 
-`--model.local ela --model.global-memory --model.no-state` trains the memories of the
-paper instead, at 6 s a step on one core of an Intel Xeon. Scores are in docs/memory.md.
+`--model.no-state` and `--model.no-global-memory` leave one of them out. `--model.local
+ela --model.global-values features --model.no-state` trains the memories of the paper
+instead, at 6 s a step on one core of an Intel Xeon. Scores are in docs/memory.md.
 """
 
 from dataclasses import replace
@@ -37,7 +39,15 @@ def get_config() -> Config:
             photometric=0.3,
             frame_step=4,
         ),
-        model=replace(config.model, state_parts=("jump", "age", "prior")),
+        model=replace(
+            config.model,
+            global_memory=True,
+            global_values="masks",
+            global_size=8,
+            num_reads=8,
+            key_channels=32,
+            state_parts=("jump", "age", "prior"),
+        ),
         optim=replace(
             config.optim, drop_epochs=(3,), dice_weight=0.0, cross_entropy_weight=1.0
         ),
@@ -48,7 +58,8 @@ def get_config() -> Config:
                 StageConfig("single frame", 4, train="single_frame"),
                 replace(
                     config.train.stages[1],
-                    epochs=3,
+                    name="memory",
+                    epochs=4,
                     cached_views=2,
                     corrupted_views=0,
                 ),

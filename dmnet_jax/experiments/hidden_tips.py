@@ -26,11 +26,12 @@ HELP = """Scores runs on instruments whose type only the past tells.
 
 The score is the share of an instrument's pixels with the correct type: while the
 tip is visible, and while it is hidden, by the number of frames since it was last
-visible. The controls are the single frame, averages of it, and wrong memories. For
-research use; not a medical device."""
+visible. The controls are the single frame (the network without its memory modules),
+averages of it, and wrong memories. For research use; not a medical device."""
 
 NETWORK, SINGLE = "network", "single frame"
-CURRENT, SHUFFLED, FOREIGN = (
+EMPTIED, CURRENT, SHUFFLED, FOREIGN = (
+    "emptied memory",
     "current frame as memory",
     "shuffled memory",
     "another video's memory",
@@ -131,8 +132,9 @@ def score_run(run: str, root: str = "", which: Any = "newest") -> dict[str, Any]
 def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> Any:
     """Yields (row, label uint8 [h, w], frame) for all rows and frames of a video.
 
-    Wrong memories are those after the previous frame: the network's own with shuffled
-    positions, and that of the next video. Averages are of the single frame.
+    Wrong memories are an empty one, and those after the previous frame: the network's
+    own with shuffled positions, and that of the next video. Averages are of the single
+    frame, the network without its memory modules.
     """
     import jax
 
@@ -143,6 +145,7 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
     from dmnet_jax.nn.resizing import resized_argmax
 
     roll = Roll(model, variables, source, video, Scoring(), False)
+    alone = Roll(model.single_frame(), variables, source, video, Scoring(), False)
     other = (video + 1) % len(source.videos)
     memory = foreign = roll.fresh
     # No frame is corrupted, so the oracle's row would be that of the single frame.
@@ -150,10 +153,11 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
     states: dict[str, Any] = {}
     length = min(len(source.videos[v].frames) for v in (video, other))
     for frame in range(len(source.videos[video].frames)):
-        memories = {NETWORK: memory, SINGLE: roll.fresh}
+        memories = {NETWORK: memory}
         if not roll.forgetful:
             key = jax.random.fold_in(roll.key, frame)
-            memories = {SHUFFLED: shuffled(memory, key), FOREIGN: foreign, **memories}
+            wrong = {SHUFFLED: shuffled(memory, key), FOREIGN: foreign}
+            memories = wrong | memories | {EMPTIED: roll.fresh}
         image = source.image(video, frame)
         result = roll.see(image, list(memories.values()), repeated=not roll.forgetful)
         memory = dict(zip(memories, result.memories, strict=True))[NETWORK]
@@ -162,6 +166,7 @@ def predictions(model: Any, variables: Any, source: FrameSource, video: int) -> 
         logits = dict(zip(memories, result.logits, strict=True))
         if result.repeated is not None:
             logits[CURRENT] = result.repeated
+        (logits[SINGLE],) = alone.see(image, [alone.fresh]).logits
         seen = Seen(logits[SINGLE], features=None, corrupted=False)
         for name, update in combining:
             states[name], logits[name] = update(states.get(name), seen)
@@ -216,7 +221,7 @@ def tables(result: Mapping[str, Any]) -> str:
     for rows in result.values():
         for row, ages in rows.items():
             groups[row].append([accuracy(ages, *ends) for ends in GROUPS.values()])
-    first = [NETWORK, SINGLE, CURRENT, SHUFFLED, FOREIGN]
+    first = [NETWORK, SINGLE, EMPTIED, CURRENT, SHUFFLED, FOREIGN]
     averages = [row for row in groups if row not in first]
     body = []
     for row in sorted(groups, key=(first + averages).index):

@@ -83,6 +83,7 @@ def test_all_rows_are_scored_on_the_same_pixels(run, tmp_path, capsys):
     assert {*rows} == {
         "network",
         "single frame",
+        "emptied memory",
         "current frame as memory",
         "shuffled memory",
         "another video's memory",
@@ -98,7 +99,7 @@ def test_all_rows_are_scored_on_the_same_pixels(run, tmp_path, capsys):
     assert len({json.dumps(total) for total in totals.values()}) == 1
     assert list(totals["network"]) == ["0", "1", "2"]
     # The first frame of a video has no memory.
-    assert rows["network"]["0"] == rows["single frame"]["0"]
+    assert rows["network"]["0"] == rows["emptied memory"]["0"]
     assert "single frame" in capsys.readouterr().out
 
 
