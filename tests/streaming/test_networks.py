@@ -8,6 +8,7 @@ from dmnet_jax.export.parity import compare
 from dmnet_jax.export.stablehlo import export_step, leaf_names
 from dmnet_jax.memory import KEEP, RESET_ALL, RESET_LOCAL
 from dmnet_jax.models.dmnet import DMNet
+from dmnet_jax.nn.resizing import resized_argmax
 from dmnet_jax.streaming import NO_LABEL, Session, compile
 from dmnet_jax.streaming.artifact import load_artifact, write_artifact
 from dmnet_jax.streaming.program import Interface
@@ -137,3 +138,31 @@ def test_session_reports_the_trust_of_each_part_of_a_frame():
     # The trust of a letterboxed frame covers only the frame, without the padding.
     assert trust_of(frames[0, 0, :, :40]).shape == (8, 10)
     assert session.step(np.zeros_like(frames[0, 0])).trust is None
+
+
+def test_session_with_a_memory_of_masks_equals_a_scan():
+    model = DMNet.tiny(
+        3, local="none", global_values="masks", global_size=2, num_reads=2, state=True
+    )
+    size, memory = (32, 64), model.init_memory(1, (32, 64), KEY)
+    frames = np.random.default_rng(0).integers(0, 256, (1, 4, *size, 3), np.uint8)
+    variables = random_variables(jax.eval_shape(model.init, KEY, memory, frames))
+    variables["thresholds"] = {
+        "min_confidence": np.float32(-np.inf),
+        "max_similarity": np.float32(np.inf),
+    }
+    _, scanned = jax.jit(model.apply)(variables, memory, frames)
+    expected = resized_argmax(scanned.logits[0], size)
+    with Session(compile(model, variables, size=size)) as session:
+        for index, frame_ in enumerate(frames[0]):
+            result = session.step(frame_)
+            assert result.labels is not None and result.admitted
+            assert (result.labels == np.asarray(expected[index])).mean() > 0.99
+        assert session.remembered() == ((), (2, 3))
+        first = session.step(frames[0, 0]).labels
+        session.reset()
+        again = session.step(frames[0, 0])
+        assert session.remembered() == ((), (0,))
+    assert first is not None and again.labels is not None
+    assert (first != again.labels).any(), "the memory has no effect"
+    assert (again.labels == np.asarray(expected[0])).mean() > 0.99
