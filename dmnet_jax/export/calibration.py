@@ -16,6 +16,7 @@ import numpy as np
 from data_pipelines.frames import FrameSource, resize_frames, select_videos
 from data_pipelines.io.pairs import PICTURES, list_files
 from data_pipelines.sources import DATASETS
+from data_pipelines.sources.rendered import RenderedVideos
 from dmnet_jax.config import DataConfig
 from dmnet_jax.datasets import open_dataset
 from dmnet_jax.streaming.described import Description
@@ -32,6 +33,11 @@ STEPS = 240
 
 RENDERED_FRAMES = 24
 """Minimum number of frames per rendered scene; validation alone needs fewer."""
+
+RENDERED_SCENES = 40
+"""Number of rendered scenes. With 2 scenes of more frames, twice as many labels differ:
+every scene has its own light and camera, and activation ranges depend on them. Scenes
+have 6 frames, and every fifth frame is an input, so inputs are of all ages."""
 
 Size = tuple[int, int]
 
@@ -57,7 +63,7 @@ class Calibration(NamedTuple):
 
 
 def of_training(data: DataConfig, names: Sequence[str], size: Size) -> Calibration:
-    """Opens the training videos of a run.
+    """Opens the training videos of a run; of an endless stream, its first scenes.
 
     Args:
         data: `data` of the run's config.
@@ -67,6 +73,13 @@ def of_training(data: DataConfig, names: Sequence[str], size: Size) -> Calibrati
     Raises:
         ValueError: the videos are not where the config says; names the alternative.
     """
+    if DATASETS[data.dataset].endless:
+        frames = STEPS // RENDERED_SCENES
+        scenes = RenderedVideos(
+            data.synthetic.seed, RENDERED_SCENES, frames, size, first=0
+        )
+        clips = [_of_video(scenes, k) for k in range(RENDERED_SCENES)]
+        return Calibration(clips, f"{RENDERED_SCENES} rendered scenes")
     try:
         source = open_dataset(with_size(data, size), names)
         videos = resize_frames(select_videos(source, names), size)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dmnet_jax.config import DataConfig
 from dmnet_jax.export import calibration
 from dmnet_jax.streaming import processor
 from dmnet_jax.streaming.described import Description, Tensor
@@ -58,6 +59,30 @@ def test_calibrates_on_a_folder_of_images_or_videos(tmp_path):
     assert [clip.length for clip in one.clips] == [3]
     with pytest.raises(ValueError, match="contains no .jpg, .jpeg, .png"):
         calibration.of_folder(str(tmp_path / "videos" / "empty"), size)
+
+
+def test_rendered_networks_are_calibrated_on_many_scenes():
+    """Inputs are from every scene, at all numbers of frames since its start."""
+    data = DataConfig(dataset="rendered", size=SIZE)
+    result = calibration.of_training(data, ["scene0", "scene1"], SIZE)
+    firsts = [next(clip.frames()) for clip in result.clips[:4]]
+    assert all(frame.shape == (*SIZE, 3) for frame in firsts)
+    assert len({frame.tobytes() for frame in firsts}) == 4
+    assert result.about == "40 rendered scenes"
+    about = plain_description()
+    program = Program(
+        about.interface,
+        lambda key: (np.zeros(1),),
+        lambda memory, *inputs: ((memory[0] + 1,), None),
+    )
+    blank = np.zeros((*SIZE, 3), np.uint8)
+    clips = [
+        calibration.Clip(clip.length, lambda n=clip.length: iter([blank] * n))
+        for clip in result.clips
+    ]
+    inputs = calibration.Rolled(program, about, calibration.Calibration(clips, ""))
+    ages = [int(x["memory.n"][0]) for x in inputs]
+    assert len(ages) == calibration.SAMPLES and {*ages} == set(range(6))
 
 
 def test_damaged_images_are_not_used_for_calibration(tmp_path):
