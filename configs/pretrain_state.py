@@ -7,7 +7,13 @@ frames. No real images are used; bursts of smoke, blood and low light are never 
     python train.py --config configs/pretrain_state.py
 
 The shipped state was trained for 300 steps, which took 29 minutes on 2 shared cores of
-an Intel Xeon, most of them to render and decode the cached scenes (2026-11-26).
+an Intel Xeon, most of them to render and decode the cached scenes (2026-11-26). The
+memory of masks was trained by the same recipe, with a state that is not shipped:
+
+    python train.py --config configs/pretrain_state.py --model.global-memory \\
+        --model.global-values masks --model.num-reads 4 --model.global-size 8 \\
+        --model.key-channels 32
+
 Measured: docs/model_card.md has the scores on real video.
 """
 

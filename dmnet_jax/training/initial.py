@@ -99,18 +99,22 @@ def _check_rendered(config: Config) -> None:
         )
 
 
+_CORRECTING = ("params/mask_memory/", "params/prediction_state/")
+
+
 def _copy_matching(initial: dict[str, Any], saved: Any) -> dict[str, Any]:
     """Replaces arrays by saved ones of the same name and shape.
 
-    The prediction state keeps its initial values: on EndoVis 2015, a state that started
-    from the shipped one ended two points lower (docs/memory.md, What was measured).
+    What corrects the network's predictions keeps its initial values: on EndoVis 2015, a
+    state that started from the shipped one ended two points lower (docs/memory.md, What
+    was measured).
     """
     arrays = flatten(saved)
     merged: dict[str, Any] = {}
     for name, array in flatten(initial).items():
         merged[name] = array
         usable = name in arrays and arrays[name].shape == array.shape
-        if usable and not name.startswith("params/prediction_state/"):
+        if usable and not name.startswith(_CORRECTING):
             merged[name] = jnp.asarray(arrays[name])
     return unflatten(merged)
 
