@@ -22,7 +22,7 @@ from jax import Array
 
 from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
-from dmnet_jax.models import clips
+from dmnet_jax.models import aggregation, clips
 from dmnet_jax.models.features import Decoded, Features
 from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
@@ -305,9 +305,9 @@ class DMNet(VideoSegmenter):
         top = features.top
         active = jnp.ones(len(top), bool) if active is None else active
         recent = self.recent(top)
-        x = self._aggregate_local(memory, top, recent, train)
+        x = aggregation.aggregate_local(self, memory, top, recent, train)
         if self.stores_features:
-            x = self._aggregate_global(memory, top, x, active, train)
+            x = aggregation.aggregate_global(self, memory, top, x, active, train)
         logits, fine = self.decoder(x, *features.finer)
         frame = Decoded(logits.astype(jnp.float32), fine, top)
         return self.correct(memory, frame, recent, active)
@@ -331,7 +331,8 @@ class DMNet(VideoSegmenter):
             # Judged and stored is what the frame itself shows, so that no error is
             # confirmed by what was read of it.
             judged, stored = logits, self.mask_memory.store(frame.fine, logits)
-            logits = self.mask_memory(self._read(memory), stored, frame.fine, logits)
+            readout = aggregation.read_global(self, memory)
+            logits = self.mask_memory(readout, stored, frame.fine, logits)
         state, trust = memory.state, None
         if self.state:
             maps = frame.fine, frame.top, active
@@ -341,46 +342,6 @@ class DMNet(VideoSegmenter):
             memory, frame.top, recent, judged, stored, active
         )
         return replace(memory, state=state), Output(logits, *gates, trust)
-
-    def _aggregate_local(
-        self, memory: DualMemory, top: Array, recent: Any, train: bool
-    ) -> Array:
-        """Local aggregation (section 2.2): [B, h, w, width] -> same shape."""
-        if self.local == "none":
-            return top
-        window = jax.vmap(  # [B, tau + 1, h, w, ...], oldest first
-            lambda m, x: mem.read_window(m.local, self.local_size, x)
-        )(memory, recent)
-        if self.local == "nl":
-            mask = jnp.ones((len(top), self.local_size + 1), bool)
-            return self.attend(recent, window, mask, train=train)
-        temporal = self.recurrent(window)
-        if self.local != "ela":
-            return temporal
-        query = self.local_key_value(temporal)
-        frame = jax.tree.map(lambda x: x[:, None], query)  # a memory of one frame
-        mask = jnp.ones((len(top), 1), bool)
-        return self.attend(query, frame, mask, train=train)
-
-    def _aggregate_global(
-        self, memory: DualMemory, top: Array, x: Array, active: Array, train: bool
-    ) -> Array:
-        """Active global aggregation (section 2.3): [B, h, w, width] -> same shape."""
-
-        query = self.stored(x)
-        readout = self._read(memory)
-        # Where the memory is empty, the current frame replaces the readout.
-        empty = ~readout.mask.any(axis=1)
-        current = self._stored_if(empty & active, top)
-        readout = jax.vmap(mem.stand_in)(readout, current)
-        return self.attend(query, readout.items, readout.mask, train=train)
-
-    @nn.nowrap
-    def _read(self, memory: DualMemory) -> mem.Readout:
-        """Reads `num_reads` frames of the global memory, leaves [B, n, ...]."""
-        return jax.vmap(
-            lambda m: mem.read_uniform(m.global_, self.num_reads, mem.read_key(m))
-        )(memory)
 
     def _remember(
         self,
@@ -405,27 +366,13 @@ class DMNet(VideoSegmenter):
 
         confidence, similarity, admissible = jax.vmap(judge)(memory, top, logits)
         if stored is None:
-            stored = self._stored_if(admissible & active, top)
+            stored = aggregation.stored_if(self, admissible & active, top)
         memory, admitted = jax.vmap(
             lambda m, x, admitted, recent, stored, where: mem.remember(
                 m, x, admitted, recent=recent, stored=stored, where=where
             )
         )(memory, top, admissible, recent, stored, active)
         return memory, (confidence, similarity, admitted)
-
-    def _stored_if(self, condition: Array, top: Array) -> Any:
-        """Returns `stored(top)` if any of `condition`, bool [B], is set, else zeros."""
-        if not self.stores_features or self.is_initializing():
-            return self.stored(top)
-
-        def zeros(module: DMNet, x: Array) -> KeyValue:
-            shape = x.shape[:-1]
-            return KeyValue(
-                jnp.zeros((*shape, module.key_channels), x.dtype),
-                jnp.zeros((*shape, module.value_channels), x.dtype),
-            )
-
-        return nn.cond(condition.any(), DMNet.stored, zeros, self, top)
 
     def step(
         self,
