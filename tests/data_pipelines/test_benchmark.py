@@ -18,6 +18,16 @@ def test_both_rates_are_printed(tmp_path, capsys):
     assert memory.startswith("in memory: ") and float(memory.split()[2]) > 0
 
 
+def test_frames_are_rendered(capsys):
+    flags = ["--data", "rendered", "--size", "32", "40", "--threads", "1"]
+    assert main([*flags, "--seconds", "0.05", "--batch-size", "2"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("rendered: ") and line.endswith("of 32x40, 1 process")
+    assert float(line.split()[1]) > 0
+    assert main([*flags, "--size", "8", "40"]) == 2
+    assert "at least 32 pixels per side" in capsys.readouterr().err
+
+
 def test_a_folder_that_was_not_prepared_is_one_line(tmp_path, capsys):
     assert main(["--data", str(tmp_path)]) == 2
     report = capsys.readouterr().err
