@@ -103,15 +103,12 @@ class MaskMemory(nn.Module):
         scale = jnp.full((*query.shape[:-1], 1), np.sqrt(self.key_channels + 1))
         query = jnp.concatenate([query, scale.astype(query.dtype)], -1)
         null = jnp.broadcast_to(GAIN_SCALE * self.null, query.shape[:-1])
-        key, value = (
-            jnp.concatenate([old, new[:, None]], axis=1)
-            for old, new in (
-                (readout.items.key, stored.key),
-                (readout.items.value, stored.value),
-            )
+        items = jax.tree.map(
+            lambda old, new: jnp.concatenate([old, new[:, None]], axis=1),
+            *(readout.items, stored),
         )
         mask = jnp.pad(readout.mask, ((0, 0), (0, 1)), constant_values=True)
-        read = jax.vmap(mem.attend)(query, key, value, mask, null)
+        read = jax.vmap(mem.attend)(query, items.key, items.value, mask, null)
         prior = upsample_2x(upsample_2x(read.astype(jnp.float32)))
         # The share of the null slot speaks for all classes alike.
         classes = prior.shape[-1]
