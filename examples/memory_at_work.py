@@ -4,7 +4,8 @@
 
 A rendered scene is disturbed three times: by glare, black frames and low light, or by
 the kinds of `data_pipelines.corruption.KINDS` that are given. Left, each frame alone;
-right, with the prediction state. For research use; not a medical device.
+right, with the memories of the shipped network. For research use; not a medical
+device.
 """
 
 import sys
