@@ -7,6 +7,7 @@ import pytest
 
 from dmnet_jax.config import OptimConfig
 from dmnet_jax.metrics import frame_counts
+from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.training import (
     MEMORY_MODULES,
     create_state,
@@ -18,7 +19,8 @@ from dmnet_jax.training import (
 from tests.support.tiny_run import clips, linear, network, plain_step, shallow, stage
 
 # The memory modules of the tiny network: all of the paper's.
-PAPER_MODULES = set(MEMORY_MODULES) - {"prediction_state"}
+CORRECTING_MODULES = {"mask_memory", "prediction_state"}
+PAPER_MODULES = set(MEMORY_MODULES) - CORRECTING_MODULES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,6 +91,18 @@ def test_split_params_covers_and_never_overlaps():
         assert not trained.keys() & frozen.keys()
         expected = {"all": set(), "memory": params.keys() - PAPER_MODULES}
         assert frozen.keys() == expected.get(part, PAPER_MODULES)
+
+
+def test_memory_modules_are_those_that_a_single_frame_does_not_have():
+    model = DMNet.tiny(3, local="none", global_values="masks", state=True)
+
+    def names(model):
+        memory = model.init_memory(1, (32, 32), jax.random.key(0))
+        frames = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), np.uint8)
+        shapes = jax.eval_shape(model.init, jax.random.key(0), memory, frames)
+        return shapes["params"].keys()
+
+    assert names(model) - names(model.single_frame()) == CORRECTING_MODULES
 
 
 def test_a_loss_that_is_not_finite_changes_only_counters():
