@@ -31,15 +31,7 @@ def get_config() -> Config:
             photometric=state.data.photometric,
             corrupt=state.data.corrupt,
         ),
-        model=replace(
-            state.model,
-            global_memory=True,
-            global_values="masks",
-            global_size=4,
-            num_reads=4,
-            key_channels=32,
-            state_parts=("jump", "age", "prior"),
-        ),
+        model=replace(load_config("hidden_tips").model, global_size=4, num_reads=4),
         optim=replace(state.optim, drop_epochs=(30,)),
         train=replace(
             state.train,

@@ -11,9 +11,8 @@ prediction state with its prior (`nn.prediction_state`).
     python -m dmnet_jax.experiments hidden-tips \\
         --checkpoints runs/hidden_tips/fold0-seed0
 
-`--model.no-state` and `--model.no-global-memory` leave one of them out. `--model.local
-ela --model.global-values features --model.no-state` trains the memories of the paper
-instead, at 6 s a step on one core of an Intel Xeon. Scores are in docs/memory.md.
+`--model.no-state` and `--model.no-global-memory` leave one of them out. Scores are in
+docs/memory.md.
 """
 
 from dataclasses import replace

@@ -326,18 +326,18 @@ class DMNet(VideoSegmenter):
         Returns:
             The updated memory and the frame's result.
         """
-        logits, judged, stored = frame.logits, None, None
+        logits, stored = frame.logits, None
         if self._stores_masks:
-            # Judged and stored is what the frame itself shows, so that no error is
-            # confirmed by what was read of it.
-            judged, stored = logits, self.mask_memory.store(frame.fine, logits)
+            stored = self.mask_memory.store(frame.fine, logits)
             readout = aggregation.read_global(self, memory)
             logits = self.mask_memory(readout, stored, frame.fine, logits)
         state, trust = memory.state, None
         if self.state:
             maps = frame.fine, frame.top, active
             logits, state, trust = self.prediction_state(state, logits, *maps)
-        judged = logits if judged is None else judged
+        # Masks are judged and stored as the frame itself shows them, so that no error
+        # is confirmed by what was read of it.
+        judged = frame.logits if self._stores_masks else logits
         memory, gates = self._remember(
             memory, frame.top, recent, judged, stored, active
         )

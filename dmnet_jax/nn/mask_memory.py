@@ -17,7 +17,7 @@ from dmnet_jax.nn.resizing import mean_2x2, upsample_2x
 ZEROS = nn.initializers.zeros
 
 # Frequencies of the positional term, in half waves per side: they tell halves of a
-# frame apart, down to sixteenths.
+# frame apart, down to eighths.
 FREQUENCIES = (1, 2, 4, 8)
 
 
