@@ -14,6 +14,7 @@ from data_pipelines.frames import (
     IGNORE,
     ClassInfo,
     FrameSource,
+    Video,
     resize_frames,
     select_videos,
 )
@@ -33,6 +34,14 @@ against the background; if the labels distinguish parts, those are scored as wel
 Frames keep their aspect ratio. --bursts 2 also scores disturbed frames, see
 docs/bursts.md; --no-memory scores the network without its memory. For research use; not
 a medical device."""
+
+_CLASSES = (
+    ClassInfo("background", (0, 0, 0)),
+    ClassInfo("shaft", (230, 159, 0)),
+    ClassInfo("manipulator", (0, 158, 115)),
+    ClassInfo("instrument", (86, 180, 233)),
+)
+_SHAFT, _MANIPULATOR, _INSTRUMENT = 1, 2, 3
 
 
 @dataclass(frozen=True)
@@ -134,13 +143,14 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         flags.root,
         masks=flags.masks,
         videos=flags.videos or None,
-        # Values are mapped by `_values` below, so the reader must accept all of them.
+        # `_Merged` maps the values, so the reader must accept all of them.
         classes=[ClassInfo(f"value {value}", (0, 0, 0)) for value in range(255)],
         ignore=flags.ignore,
         allow_missing=True,
     )
     for info in dataset.videos:
-        source = _resize(select_videos(dataset, [info.name]), flags.height)
+        selected = select_videos(dataset, [info.name])
+        source = _Merged(_resize(selected, flags.height), flags)
         overlays = None
         if flags.out:
             overlays = results.Overlays(Path(flags.out) / info.name, source)
@@ -156,13 +166,15 @@ def score(flags: Flags) -> list[dict[str, Any]]:
             video = Corrupted(source, schedules)
             for result in evaluation.predict_video(network, variables, video, 0):
                 burst = video.burst(0, result.frame)
+                parts = _predicted_parts(result.label, names.index("shaft"))
                 if result.truth is not None and (burst or clean_pass):
                     kind = burst.kind if burst else "clean"
-                    truth = _values(result.truth, flags)
-                    frame = _pixel_counts(result.label, truth, names.index("shaft"))
+                    frame = _pixel_counts(parts, result.truth)
                     counts[kind] = counts.get(kind, 0) + frame
                 if overlays is not None and clean_pass:
-                    overlays(0, result)
+                    if not (flags.shaft and flags.manipulator):
+                        parts = np.where(parts > 0, np.uint8(_INSTRUMENT), parts)
+                    overlays(0, result._replace(label=parts))
         if overlays is not None:
             overlays.finish()
         row = {"video": info.name, **_ious(counts.pop("clean"), flags)}
@@ -179,21 +191,51 @@ def _resize(source: FrameSource, height: int) -> FrameSource:
     return resize_frames(source, (height, width))
 
 
+@dataclass(frozen=True)
+class _Merged:
+    """A view of `source` whose labels have the classes that are scored (`_CLASSES`)."""
+
+    source: FrameSource
+    flags: Flags
+
+    @property
+    def classes(self) -> tuple[ClassInfo, ...]:
+        return _CLASSES
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        return self.source.videos
+
+    def image(self, video: int, frame: int) -> np.ndarray:
+        return self.source.image(video, frame)
+
+    def label(self, video: int, frame: int) -> np.ndarray | None:
+        label = self.source.label(video, frame)
+        return None if label is None else _values(label, self.flags)
+
+
 def _values(label: np.ndarray, flags: Flags) -> np.ndarray:
-    """Maps to 0 background, 1 shaft, 2 manipulator, 3 instrument, or `IGNORE`."""
+    """Maps mask values to `_CLASSES` or `IGNORE`."""
     truth = np.zeros(label.shape, np.uint8)
-    truth[np.isin(label, flags.shaft)] = 1
-    truth[np.isin(label, flags.manipulator)] = 2
-    truth[np.isin(label, flags.instrument)] = 3
+    truth[np.isin(label, flags.shaft)] = _SHAFT
+    truth[np.isin(label, flags.manipulator)] = _MANIPULATOR
+    truth[np.isin(label, flags.instrument)] = _INSTRUMENT
     truth[label == IGNORE] = IGNORE
     return truth
 
 
-def _pixel_counts(label: np.ndarray, truth: np.ndarray, shaft: int) -> np.ndarray:
+def _predicted_parts(label: np.ndarray, shaft: int) -> np.ndarray:
+    """Maps predicted classes to shaft and manipulator (all other instrument parts)."""
+    parts = np.where(label > 0, np.uint8(_MANIPULATOR), np.uint8(0))
+    parts[label == shaft] = _SHAFT
+    return parts
+
+
+def _pixel_counts(parts: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Counts |P and G|, |P|, |G| of instrument, shaft, manipulator: int64 [3, 3]."""
     scored = truth != IGNORE
-    predicted = [label > 0, label == shaft, (label > 0) & (label != shaft)]
-    actual = [(truth > 0) & scored, truth == 1, truth == 2]
+    predicted = [parts > 0, parts == _SHAFT, parts == _MANIPULATOR]
+    actual = [(truth > 0) & scored, truth == _SHAFT, truth == _MANIPULATOR]
     return np.array(
         [
             [(p & a).sum(), (p & scored).sum(), a.sum()]

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipelines.frames import IGNORE
 from dmnet_jax.experiments import __main__ as command
@@ -12,6 +13,7 @@ from dmnet_jax.experiments.zero_shot import (
     _disturbed_ious,
     _ious,
     _pixel_counts,
+    _predicted_parts,
     _values,
 )
 from tests.support import tiny_run
@@ -29,7 +31,7 @@ def test_values_become_parts() -> None:
 def test_scores_equal_those_computed_by_hand() -> None:
     truth = np.array([[0, 1, 1, 2, IGNORE, 0]], np.uint8)
     label = np.array([[1, 1, 0, 3, 2, 0]], np.uint8)  # 2 and 3: wrist and claspers
-    scores = _ious(_pixel_counts(label, truth, shaft=1), FLAGS)
+    scores = _ious(_pixel_counts(_predicted_parts(label, shaft=1), truth), FLAGS)
     assert scores["instrument"] == pytest.approx(2 / 4)
     assert scores["shaft"] == pytest.approx(1 / 3)
     assert scores["manipulator"] == pytest.approx(1 / 1)
@@ -49,7 +51,16 @@ def test_the_command_scores_a_run(tmp_path_factory, tmp_path, capsys) -> None:
     ]
     report = json.loads((tmp_path / "zero_shot.json").read_text())
     assert {row["video"] for row in report["videos"]} == {"one", "two"}
+    _check_legend(tmp_path / "one" / "best.png")
     assert all(0 <= row["instrument"] <= 1 for row in report["videos"])
+
+
+def _check_legend(path) -> None:
+    """The legend has a swatch of each part, and none of the 254 mask values."""
+    with Image.open(path) as file:
+        picture = np.asarray(file.convert("RGB"))
+    for color in ((230, 159, 0), (0, 158, 115), (86, 180, 233)):
+        assert (picture == color).all(-1).sum() > 50
 
 
 def test_disturbed_frames_and_the_single_frame(tmp_path_factory, tmp_path, capsys):
