@@ -24,6 +24,14 @@ from dmnet_jax.config.model import ModelConfig as ModelConfig
 from dmnet_jax.config.optim import OptimConfig as OptimConfig
 from dmnet_jax.config.serialization import ConfigError, from_plain
 
+Part = Literal["all", "single_frame", "memory", "state", "masks"]
+"""The part of a network that a stage trains; see `StageConfig.train`."""
+
+
+def is_memory(part: Part) -> bool:
+    """Returns whether a part consists of memory modules only."""
+    return part not in ("all", "single_frame")
+
 
 @dataclass(frozen=True)
 class StageConfig:
@@ -33,8 +41,9 @@ class StageConfig:
         name: Name in the log.
         epochs: Length of the stage.
         lr_scale: Factor on `optim.lr`.
-        train: Weights to train: all, those of the memory modules, or all others (as a
-            single-frame network).
+        train: Weights to train: all; those of the memory modules; of these, only the
+            prediction state or the global memory of masks; or those of the
+            single-frame network, which is all others.
         recipe: "clip": the paper's clips of past frames and a local window, with the
             last frame scored. "rollout": sequences with admission active and every
             labeled frame scored.
@@ -49,7 +58,7 @@ class StageConfig:
     name: str
     epochs: int
     lr_scale: float = 1.0
-    train: Literal["all", "memory", "single_frame"] = "all"
+    train: Part = "all"
     recipe: Literal["clip", "rollout"] = "clip"
     cached_views: int = 0
     corrupted_views: int = 0
@@ -125,9 +134,15 @@ class Config:
 
     @property
     def resolved_stages(self) -> tuple[StageConfig, ...]:
-        """The stages to run. Memory stages are left out for networks without memory."""
+        """The stages to run, without those of memory modules that the network lacks."""
         stages = self.train.stages or (StageConfig("all", self.train.epochs),)
-        return tuple(s for s in stages if self.model.has_memory or s.train != "memory")
+        model = self.model
+        has = {
+            "memory": model.has_memory,
+            "state": model.state,
+            "masks": model.global_memory and model.global_values == "masks",
+        }
+        return tuple(stage for stage in stages if has.get(stage.train, True))
 
 
 # Minimum values of plain numbers; other rules are in `validate`.
@@ -327,11 +342,11 @@ def _check_stages(config: Config) -> None:
                 f"train.stages.{i} is {stage}; it must have a name, at least 1 epoch "
                 "and an lr_scale greater than 0"
             )
-        cacheable = stage.train == "memory"
+        cacheable = is_memory(stage.train)
         if stage.cached_views < 0 or (stage.cached_views and not cacheable):
             raise ConfigError(
                 f"train.stages.{i}.cached_views is {stage.cached_views}; it must be 0, "
-                'or positive in a stage with train "memory"'
+                "or positive in a stage that trains only memory modules"
             )
         bursts = stage.cached_views and stage.recipe == "rollout" and data.corrupt
         if stage.corrupted_views < 0 or (stage.corrupted_views and not bursts):

@@ -71,7 +71,7 @@ def train_stage(
     """
     config, forward = run.config.train, FORWARD[stage.recipe]
     learned = None
-    if teacher is not None and stage.part != "memory":
+    if teacher is not None and not stage.only_memory:
         learned = teacher_of(*teacher, forward, truncate=config.rollout_truncate)
     step_fn = parallel.data_parallel(
         partial(

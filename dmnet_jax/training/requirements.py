@@ -80,8 +80,8 @@ def stage_requirements(
                 model=model,
                 forward=FORWARD[form.recipe if form else stage.recipe],
                 truncate=config.train.rollout_truncate,
-                batch_statistics=stage.part != "memory",
-                memory_gradient=config.train.memory_gradient and stage.part != "memory",
+                batch_statistics=not stage.only_memory,
+                memory_gradient=config.train.memory_gradient and not stage.only_memory,
                 optim=config.optim,
             )
 

@@ -13,6 +13,7 @@ from data_pipelines.loading.rendered import SceneStream
 from data_pipelines.sources import DATASETS
 from data_pipelines.sources.rendered import STREAM_RATE, RenderedVideos
 from dmnet_jax.config import Config, DataConfig
+from dmnet_jax.config.schema import Part, is_memory
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Stage:
     """
 
     name: str
-    part: Literal["all", "memory", "single_frame"]
+    part: Part
     recipe: Literal["clip", "features", "rollout", "sequences", "decoded_sequences"]
     cached_views: int
     corrupted_views: int
@@ -40,6 +41,11 @@ class Stage:
     loader: Batches
     begin: int
     end: int
+
+    @property
+    def only_memory(self) -> bool:
+        """Whether the single-frame network is frozen."""
+        return is_memory(self.part)
 
 
 def build_stages(

@@ -6,7 +6,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from flax import struct
 from jax import Array
 
 from dmnet_jax.config import OptimConfig
+from dmnet_jax.config.schema import Part, is_memory
 from dmnet_jax.models.forward import Batch, Forward, clip
 from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.resizing import resize
@@ -23,8 +24,6 @@ from dmnet_jax.parallel import device_key
 from dmnet_jax.training.distillation import Teacher, distillation_loss
 from dmnet_jax.training.losses import combined_loss
 from dmnet_jax.training.stages import Stage
-
-Part = Literal["all", "memory", "single_frame"]
 
 # Modules whose parameters a single-frame network does not have.
 MEMORY_MODULES = (
@@ -34,6 +33,11 @@ MEMORY_MODULES = (
     "mask_memory",
     "prediction_state",
 )
+_OF_PART = {
+    "memory": MEMORY_MODULES,
+    "state": ("prediction_state",),
+    "masks": ("mask_memory",),
+}
 
 
 class TrainState(struct.PyTreeNode):
@@ -62,14 +66,15 @@ def split_params(
     params: Mapping[str, Any], part: Part
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Splits parameters into those that a stage for `part` trains and freezes."""
-    in_memory = {name: name in MEMORY_MODULES for name in params}
-    trained = {
-        name: part == "all" or inside == (part == "memory")
-        for name, inside in in_memory.items()
-    }
+
+    def is_trained(name: str) -> bool:
+        if is_memory(part):
+            return name in _OF_PART[part]
+        return part == "all" or name not in MEMORY_MODULES
+
     return (
-        {name: value for name, value in params.items() if trained[name]},
-        {name: value for name, value in params.items() if not trained[name]},
+        {name: value for name, value in params.items() if is_trained(name)},
+        {name: value for name, value in params.items() if not is_trained(name)},
     )
 
 
@@ -246,8 +251,8 @@ def train_step(
             model=model,
             forward=forward,
             truncate=truncate,
-            batch_statistics=part != "memory",
-            memory_gradient=memory_gradient and part != "memory",
+            batch_statistics=not is_memory(part),
+            memory_gradient=memory_gradient and not is_memory(part),
             optim=optim,
             teacher=teacher,
         )

@@ -238,6 +238,22 @@ def test_a_memory_of_masks_is_trained_on_sequences():
     validate(Config(model=masks, train=TrainConfig(stages=(alone, rollout))))
 
 
+def test_stages_of_modules_that_the_network_lacks_are_left_out():
+    state, masks = (
+        StageConfig(part, 1, train=part, recipe="rollout")
+        for part in ("state", "masks")
+    )
+    train = TrainConfig(stages=(state, masks))
+    both = ModelConfig(local="none", global_values="masks", state=True)
+    for model, expected in (
+        (both, (state, masks)),
+        (dataclasses.replace(both, state=False), (masks,)),
+        (dataclasses.replace(both, global_memory=False), (state,)),
+        (dataclasses.replace(both, global_values="features"), (state,)),
+    ):
+        assert Config(model=model, train=train).resolved_stages == expected
+
+
 def test_memory_stages_are_left_out_for_a_network_without_memory():
     base = ModelConfig(local="none", global_memory=False)
     memory = StageConfig("memory", 5, train="memory")

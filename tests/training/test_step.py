@@ -93,6 +93,15 @@ def test_split_params_covers_and_never_overlaps():
         assert frozen.keys() == expected.get(part, PAPER_MODULES)
 
 
+def test_modules_of_the_memory_can_be_trained_alone():
+    names = ["backbone", "decoder", "mask_memory", "prediction_state"]
+    params = {name: {} for name in names}
+    for part, module in (("state", "prediction_state"), ("masks", "mask_memory")):
+        trained, frozen = split_params(params, part)
+        assert trained.keys() == {module}
+        assert frozen.keys() == params.keys() - {module}
+
+
 def test_memory_modules_are_those_that_a_single_frame_does_not_have():
     model = DMNet.tiny(3, local="none", global_values="masks", state=True)
 
