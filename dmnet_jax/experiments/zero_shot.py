@@ -29,11 +29,11 @@ HELP = """Scores trained weights on folders of labeled video, without training.
         --manipulator 2
     python -m dmnet_jax.experiments zero-shot --checkpoint RUN --root DIR --instrument 5
 
-DIR contains VIDEO/frames and VIDEO/MASKS. All instrument classes are merged and scored
-against the background; if the labels distinguish parts, those are scored as well.
-Frames keep their aspect ratio. --bursts 2 also scores disturbed frames, see
-docs/bursts.md; --no-memory scores the network without its memory. For research use; not
-a medical device."""
+DIR contains VIDEO/frames and VIDEO/MASKS, or is such a VIDEO. All instrument classes
+are merged and scored against the background; if the labels distinguish parts, those are
+scored as well. Frames keep their aspect ratio. --bursts 2 also scores disturbed frames,
+see docs/bursts.md; --no-memory scores the network without its memory. For research use;
+not a medical device."""
 
 _CLASSES = (
     ClassInfo("background", (0, 0, 0)),
@@ -51,12 +51,13 @@ class Flags:
     Attributes:
         checkpoint: Run directory of a network that was trained on parts, or "rendered"
             or "rendered-fast" for the shipped networks.
-        root: Folder of the labeled videos.
+        root: Folder of the labeled videos, or of one.
         masks: Name of the mask folders.
         shaft: Mask values of shafts.
         manipulator: Mask values of wrists and claspers.
         instrument: Mask values of instruments without distinct parts.
-        ignore: Mask values that are not scored.
+        ignore: Mask values that are not scored. For masks with 0 and 255, pass
+            `--instrument 255 --ignore`, without a value.
         videos: Names of videos. Default: all.
         height: Height of the network's input, a multiple of 32. The width follows from
             the aspect ratio.
@@ -129,6 +130,15 @@ def score(flags: Flags) -> list[dict[str, Any]]:
             "the mask values of instruments are missing; pass, for example, "
             "--instrument 1"
         )
+    instruments = flags.shaft + flags.manipulator + flags.instrument
+    if both := sorted(set(instruments) & set(flags.ignore)):
+        raise ValueError(
+            f"the mask value {both[0]} is both an instrument and ignored; pass "
+            "--ignore with the values that are not scored, or with none"
+        )
+    root, videos = Path(flags.root), flags.videos
+    if (root / "frames").is_dir():
+        root, videos = root.resolve().parent, (root.resolve().name,)
     network, variables, _, about = load_run(
         flags.checkpoint, flags.which, memory=flags.memory
     )
@@ -140,12 +150,11 @@ def score(flags: Flags) -> list[dict[str, Any]]:
         )
     rows = []
     dataset = open_folder(
-        flags.root,
+        root,
         masks=flags.masks,
-        videos=flags.videos or None,
-        # `_Merged` maps the values, so the reader must accept all of them.
+        videos=videos or None,
+        # `_Merged` maps the values, so the reader must return all of them.
         classes=[ClassInfo(f"value {value}", (0, 0, 0)) for value in range(255)],
-        ignore=flags.ignore,
         allow_missing=True,
     )
     for info in dataset.videos:
@@ -220,7 +229,7 @@ def _values(label: np.ndarray, flags: Flags) -> np.ndarray:
     truth[np.isin(label, flags.shaft)] = _SHAFT
     truth[np.isin(label, flags.manipulator)] = _MANIPULATOR
     truth[np.isin(label, flags.instrument)] = _INSTRUMENT
-    truth[label == IGNORE] = IGNORE
+    truth[np.isin(label, flags.ignore)] = IGNORE
     return truth
 
 

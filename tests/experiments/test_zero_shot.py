@@ -28,6 +28,29 @@ def test_values_become_parts() -> None:
     np.testing.assert_array_equal(_values(label, flags), [[0, 0, 0, 0, 3, IGNORE]])
 
 
+def test_white_can_be_an_instrument_or_ignored() -> None:
+    label = np.array([[0, 255, 7]], np.uint8)
+    white = Flags("RUN", "DIR", instrument=(255,), ignore=(7,))
+    np.testing.assert_array_equal(_values(label, white), [[0, 3, IGNORE]])
+
+
+def test_one_video_can_be_scored(tmp_path_factory, tmp_path, capsys) -> None:
+    folder, _ = tiny_run.trained(tmp_path_factory.getbasetemp())
+    flags = ["zero-shot", "--checkpoint", str(folder / "whole" / tiny_run.RUN)]
+    flags += ["--height", "64", "--root", str(folder / "videos" / "two")]
+    from tests.support import toy
+
+    with toy.use_toy_networks():
+        assert command.main([*flags, "--instrument", "1", "2"]) == 0
+        printed = capsys.readouterr().out
+        assert [line.split()[1] for line in printed.splitlines()][2:] == ["two", "mean"]
+        with pytest.raises(SystemExit):
+            command.main([*flags, "--instrument", "255"])
+        assert "255 is both an instrument and ignored" in capsys.readouterr().err
+        assert command.main([*flags, "--instrument", "255", "--ignore"]) == 0
+        assert "| two   | 0.000" in capsys.readouterr().out  # there is none
+
+
 def test_scores_equal_those_computed_by_hand() -> None:
     truth = np.array([[0, 1, 1, 2, IGNORE, 0]], np.uint8)
     label = np.array([[1, 1, 0, 3, 2, 0]], np.uint8)  # 2 and 3: wrist and claspers

@@ -123,6 +123,8 @@ def _hint(root: Path) -> str:
             "; python -m data_pipelines.annotations converts exports of annotation "
             "tools"
         )
+    if (root / "frames").is_dir():
+        return f"; it is itself a video, so use {root.resolve().parent}"
     child = next((path for path in entries if video_names(path)), None)
     return "" if child is None else f"; its folder {child.name} does, so use that"
 

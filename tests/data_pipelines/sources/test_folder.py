@@ -194,6 +194,11 @@ def test_no_folder_and_no_videos(tmp_path):
     assert "no videos" in fault
 
 
+def test_the_folder_of_a_video_is_not_the_folder_of_all(root):
+    (fault,) = faults_of(root / "v2")
+    assert f"it is itself a video, so use {root}" in fault
+
+
 def test_masks_may_add_an_ending_to_the_frames_names(root):
     for path in (root / "v2/masks").iterdir():
         path.rename(path.with_name(f"{path.stem}_mask.png"))
