@@ -84,11 +84,14 @@ class TrainConfig:
         rollout_stride: Largest distance between frames of a sequence (cached views).
         rollout_truncate: Frames through which gradients are propagated back; divides
             `rollout_frames`.
-        start_from: Run directory whose newest weights to start from, for all modules
-            that both networks have. Empty: only the pretrained weights.
-        teacher: Run directory of a wider network from whose predictions this one learns
-            too, in all stages but those of the memory alone, and from whose encoder it
-            starts (`optim.distillation_weight`).
+        start_from: Run directory whose newest weights to start from, or "rendered" or
+            "rendered-fast" for the shipped networks, for all modules that both networks
+            have. Empty: only the pretrained weights.
+        teacher: Run directory of a wider network, or "rendered", from whose predictions
+            this one learns too, in all stages but those of the memory alone, and from
+            whose encoder it starts (`optim.distillation_weight`).
+        quantization_aware: Round weights and activations to 8 bits in training, as an
+            int8 export does, so that it costs less accuracy.
     """
 
     epochs: int = 100
@@ -106,6 +109,7 @@ class TrainConfig:
     rollout_truncate: int = 4
     start_from: str = ""
     teacher: str = ""
+    quantization_aware: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dmnet_jax.checkpoint import load_variables
+from dmnet_jax.checkpoint.runs import load_run
 from dmnet_jax.config import Config
 from dmnet_jax.models import VideoSegmenter
 from dmnet_jax.models.dmnet import PAPER_MAX_SIMILARITY, PAPER_MIN_CONFIDENCE
@@ -63,7 +63,7 @@ def initial_variables(
     if teacher is not None:
         variables = _copy_matching(variables, teacher)
     if config.train.start_from:
-        saved, _ = load_variables(config.train.start_from)
+        saved = load_run(config.train.start_from).variables
         for collection in ("params", "batch_stats"):
             variables[collection] = _merge(variables[collection], saved[collection])
     if "thresholds" in variables:  # the network has a global memory

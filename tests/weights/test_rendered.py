@@ -5,7 +5,7 @@ import pytest
 
 from data_pipelines.sources.rendered import RenderedVideos
 from dmnet_jax import evaluation, models
-from dmnet_jax.config import Config, DataConfig, ModelConfig
+from dmnet_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from dmnet_jax.config.model import SHIPPED_WIDTHS
 from dmnet_jax.streaming import load_run
 from dmnet_jax.training.initial import initial_variables
@@ -61,10 +61,11 @@ def test_a_file_without_a_description_is_one_error(tmp_path, notes) -> None:
         read_rendered(path)
 
 
-def start(**model) -> dict:
+def start(start_from: str = "", **model) -> dict:
     config = Config(
         data=DataConfig(num_classes=model.pop("classes", 4)),
         model=ModelConfig(pretrained="rendered", **model),
+        train=TrainConfig(start_from=start_from),
     )
     return flatten(initial_variables(models.build(config), config))
 
@@ -82,6 +83,18 @@ def test_training_starts_from_all_matching_arrays() -> None:
             np.testing.assert_array_equal(begun[name], array)
     memory = [name for name in begun if name not in shipped]
     assert any("recurrent" in name for name in memory)
+
+
+def test_a_run_can_go_on_from_all_modules_of_a_shipped_network() -> None:
+    fast = flatten(read_rendered(SHIPPED["rendered-fast"])[0])
+    network = {"local": "none", "global_memory": False, "state": True}
+    begun = start("rendered-fast", width=128, value_channels=64, **network)
+    assert {name for name in begun if "thresholds" not in name} <= fast.keys()
+    for name, array in begun.items():
+        if not name.startswith("thresholds"):  # those are the config's
+            np.testing.assert_array_equal(array, fast[name])
+    with pytest.raises(ValueError, match="has a different shape"):
+        start("rendered-fast", **network)
 
 
 def test_another_encoder_cannot_start_from_it() -> None:
