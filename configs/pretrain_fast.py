@@ -11,7 +11,7 @@ The shipped weights took 45 minutes on 2 cores of an Intel Xeon with other work
 
     python train.py --config configs/pretrain_state.py --name pretrain_fast_state \\
         --model.width 128 --model.value-channels 64 --model.pretrained imagenet \\
-        --train.start-from runs/pretrain_fast/fold0-seed0
+        --model.no-global-memory --train.start-from runs/pretrain_fast/fold0-seed0
 
 docs/model_card.md has the scores on real video.
 """
