@@ -1,8 +1,9 @@
 """CamVid with a prediction state that bridges corrupted frames.
 
-The stages of configs/endovis15_state.py on the data of configs/camvid.py. Training
-frames are one second apart, validation frames 1/15 of a second, so the state is trained
-on faster motion than it is tested on.
+The stages of configs/endovis15_state.py on the data of configs/camvid.py. Labeled
+training frames are one second apart, in which a street changes too much for a memory to
+be of use, so three quarters of the sequences repeat one frame (`train.rollout_still`).
+Validation frames are 1/15 of a second apart.
 
     python train.py --config configs/camvid_state.py --data.root DIR
     python evaluate.py --checkpoint runs/camvid_state/fold0-seed0 --corrupt bursts
@@ -24,5 +25,7 @@ def get_config() -> Config:
             state.train,
             stages=(config.train.stages[0], state.train.stages[1]),
             eval_every_epochs=config.train.eval_every_epochs,
+            rollout_stride=1,
+            rollout_still=0.75,
         ),
     )

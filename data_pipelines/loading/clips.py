@@ -23,18 +23,22 @@ class ClipSpec:
         num_past: frames drawn from all previous ones (the paper's n).
         stride: distance between consecutive frames of the local window.
         score_all: whether every frame of the window is scored, or only the current one.
+        still: fraction of windows that repeat the current frame, as if nothing moved.
     """
 
     local_size: int = 4
     num_past: int = 4
     stride: int = 1
     score_all: bool = False
+    still: float = 0.0
 
     def __post_init__(self):
         if self.local_size < 0 or self.num_past < 0 or self.stride < 1:
             raise ValueError(
                 f"{self}: local_size and num_past must be >= 0 and stride >= 1"
             )
+        if not 0 <= self.still <= 1:
+            raise ValueError(f"still={self.still}: must be within 0..1")
 
     @property
     def length(self) -> int:
@@ -86,7 +90,8 @@ def sample_clip(
         raise IndexError(
             f"video {videos[video].name}: no frame {frame}, it has {length}"
         )
-    window = frame - spec.stride * np.arange(spec.local_size, -1, -1)
+    stride = 0 if spec.still and rng.uniform() < spec.still else spec.stride
+    window = frame - stride * np.arange(spec.local_size, -1, -1)
     sampled = rng.choice(frame, size=min(spec.num_past, frame), replace=False)
     past = np.zeros(spec.num_past, np.int64)
     past[: sampled.size] = np.sort(sampled)

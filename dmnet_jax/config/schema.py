@@ -82,6 +82,9 @@ class TrainConfig:
         memory_gradient: Also train the encoder through the memory frames (clips).
         rollout_frames: Frames of a sequence ("rollout").
         rollout_stride: Largest distance between frames of a sequence (cached views).
+        rollout_still: Fraction of sequences that repeat one frame ("rollout"). Where
+            labeled frames are a second apart, a memory learns from these that what it
+            saw is still there.
         rollout_truncate: Frames through which gradients are propagated back; divides
             `rollout_frames`.
         start_from: Run directory whose newest weights to start from, or "rendered" or
@@ -106,6 +109,7 @@ class TrainConfig:
     memory_gradient: bool = False
     rollout_frames: int = 12
     rollout_stride: int = 1
+    rollout_still: float = 0.0
     rollout_truncate: int = 4
     start_from: str = ""
     teacher: str = ""
@@ -300,6 +304,7 @@ def validate(config: Config) -> Config:
             "train.rollout_frames",
             f"a multiple of train.rollout_truncate, {train.rollout_truncate}",
         ),
+        (0 <= train.rollout_still <= 1, "train.rollout_still", "in [0, 1]"),
         (0 <= train.seed < 2**32, "train.seed", "in 0..2**32-1"),
         (config.workdir, "workdir", "a folder"),
         (

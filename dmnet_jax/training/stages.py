@@ -79,6 +79,7 @@ def build_stages(
                 num_past=0,
                 stride=train.rollout_stride if stage.cached_views else 1,
                 score_all=True,
+                still=train.rollout_still,
             )
         augment = Augment(
             flip_horizontal=data.flip_horizontal,

@@ -38,6 +38,17 @@ def test_clip_is_causal_and_follows_its_definition(frame, local, past, stride, s
     assert max(*clip.frames, *clip.past, 0) <= frame
 
 
+def test_a_fraction_of_the_windows_repeats_the_current_frame():
+    clips = [clip_of(50, ClipSpec(4, 0, still=0.25), seed) for seed in range(1000)]
+    windows = [tuple(clip.frames.tolist()) for clip in clips]
+    still, moving = (50,) * 5, (46, 47, 48, 49, 50)
+    assert set(windows) == {still, moving}
+    # 250 of 1000 draws, standard deviation 14.
+    assert abs(windows.count(still) - 250) < 5 * 14
+    early = clip_of(0, ClipSpec(4, 0, still=1.0))
+    assert early.frames.tolist() == [0] * 5 and early.frames_mask.all()
+
+
 def test_all_previous_frames_are_drawn_equally_often():
     counts = np.zeros(20)
     for seed in range(4000):
@@ -66,3 +77,5 @@ def test_unknown_frames_are_refused(frame):
 def test_impossible_specs_are_refused(values):
     with pytest.raises(ValueError, match="must be >="):
         ClipSpec(*values)
+    with pytest.raises(ValueError, match="still=2: must be within 0..1"):
+        ClipSpec(still=2)
