@@ -13,7 +13,7 @@ from data_pipelines.loading.rendered import SceneStream
 from data_pipelines.sources import DATASETS
 from data_pipelines.sources.rendered import STREAM_RATE, RenderedVideos
 from dmnet_jax.config import Config, DataConfig
-from dmnet_jax.config.schema import Part, is_memory
+from dmnet_jax.config.train import Part, is_memory
 
 
 @dataclass(frozen=True)

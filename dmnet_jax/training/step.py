@@ -17,7 +17,7 @@ from flax import struct
 from jax import Array
 
 from dmnet_jax.config import OptimConfig
-from dmnet_jax.config.schema import Part, is_memory
+from dmnet_jax.config.train import Part, is_memory
 from dmnet_jax.models.forward import Batch, Forward, clip
 from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.resizing import resize
