@@ -110,6 +110,11 @@ class ModelConfig:
         return self.local != "none" or self.global_memory or self.state
 
     @property
+    def has_masks(self) -> bool:
+        """Whether a DMNet has a global memory of masks."""
+        return self.global_memory and self.global_values == "masks"
+
+    @property
     def window(self) -> int:
         """Number of frames before the current one in a training clip."""
         if self.name == "dmnet":

@@ -59,7 +59,7 @@ class Config:
         has = {
             "memory": model.has_memory,
             "state": model.state,
-            "masks": model.global_memory and model.global_values == "masks",
+            "masks": model.has_masks,
         }
         return tuple(stage for stage in stages if has.get(stage.train, True))
 
@@ -248,9 +248,14 @@ def _check_stages(config: Config) -> None:
             "train.stages does not train the network's memory; add a stage, or set "
             'model.local to "none" and model.global_memory to False'
         )
-    masks = model.global_memory and model.global_values == "masks"
     for stage in stages:
-        if masks and stage.train != "single_frame" and stage.recipe == "clip":
+        live = DATASETS[data.dataset].endless and not stage.cached_views
+        if train.rollout_still and stage.recipe == "rollout" and live:
+            raise ConfigError(
+                f"train.rollout_still is {train.rollout_still}; with rendered scenes, "
+                f'the stage "{stage.name}" needs cached_views, or set it to 0'
+            )
+        if model.has_masks and stage.train != "single_frame" and stage.recipe == "clip":
             raise ConfigError(
                 f'train.stages: the stage "{stage.name}" has recipe "clip"; '
                 'model.global_values "masks" needs "rollout", since a clip has no '

@@ -73,7 +73,8 @@ class TrainConfig:
             this one learns too, in all stages but those of the memory alone, and from
             whose encoder it starts (`optim.distillation_weight`).
         quantization_aware: Round weights and activations to 8 bits in training, as an
-            int8 export does, so that it costs less accuracy.
+            int8 export does, so that it costs less accuracy. Stages that train only
+            memory modules ignore it.
     """
 
     epochs: int = 100

@@ -137,7 +137,7 @@ def score(flags: Flags) -> list[dict[str, Any]]:
             "--ignore with the values that are not scored, or with none"
         )
     root, videos = Path(flags.root), flags.videos
-    if (root / "frames").is_dir():
+    if not videos and (root / "frames").is_dir():
         root, videos = root.resolve().parent, (root.resolve().name,)
     network, variables, _, about = load_run(
         flags.checkpoint, flags.which, memory=flags.memory

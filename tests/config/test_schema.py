@@ -19,6 +19,7 @@ from dmnet_jax.config import (
     StageConfig,
     TrainConfig,
     from_json,
+    load_config,
     to_json,
     validate,
 )
@@ -252,6 +253,16 @@ def test_stages_of_modules_that_the_network_lacks_are_left_out():
         (dataclasses.replace(both, global_values="features"), (state,)),
     ):
         assert Config(model=model, train=train).resolved_stages == expected
+
+
+def test_sequences_of_live_scenes_cannot_repeat_a_frame():
+    config = load_config("pretrain_state")
+    still = dataclasses.replace(config.train, rollout_still=0.5)
+    validate(dataclasses.replace(config, train=still))  # its views are cached
+    stage = StageConfig("state", 1, train="state", recipe="rollout")
+    live = dataclasses.replace(still, stages=(stage,))
+    with pytest.raises(ConfigError, match='rollout_still is 0.5; .* "state" needs'):
+        validate(dataclasses.replace(config, train=live))
 
 
 def test_memory_stages_are_left_out_for_a_network_without_memory():

@@ -45,6 +45,9 @@ def test_one_video_can_be_scored(tmp_path_factory, tmp_path, capsys) -> None:
         printed = capsys.readouterr().out
         assert [line.split()[1] for line in printed.splitlines()][2:] == ["two", "mean"]
         with pytest.raises(SystemExit):
+            command.main([*flags, "--instrument", "1", "--videos", "one"])
+        assert "it is itself a video, so use" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
             command.main([*flags, "--instrument", "255"])
         assert "255 is both an instrument and ignored" in capsys.readouterr().err
         assert command.main([*flags, "--instrument", "255", "--ignore"]) == 0
