@@ -75,7 +75,13 @@ ALLOWED_IMPORTS = {
     "dmnet_jax/models/": ("config", "memory", "nn"),
     "dmnet_jax/weights/": ("models", "nn"),
     "dmnet_jax/config/": (),
-    "dmnet_jax/checkpoint/": ("config", "models", "process", "weights.rendered"),
+    "dmnet_jax/checkpoint/": (
+        "config",
+        "models",
+        "process",
+        "weights.network_file",
+        "weights.rendered",
+    ),
     "dmnet_jax/datasets/": ("config",),
     "dmnet_jax/metrics/": (),
     "dmnet_jax/evaluation/": (

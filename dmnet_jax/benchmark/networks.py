@@ -40,8 +40,9 @@ class Flags:
     """What to measure.
 
     Attributes:
-        checkpoints: Run directories, exported files (.jax, .onnx, .xml), or "rendered"
-            and "rendered-fast" for the shipped networks. Ratios are over the first.
+        checkpoints: Run directories, exported files (.safetensors, .jax, .onnx, .xml),
+            or "rendered" and "rendered-fast" for the shipped networks. Ratios are over
+            the first.
         size: Height and width of the frames. An exported file has its own.
         rounds: Number of turns of each network.
         steps: Number of steps in a turn.

@@ -43,8 +43,8 @@ class Flags:
     """What to measure.
 
     Attributes:
-        checkpoint: Run directory of a DMNet, or "rendered" or "rendered-fast" for the
-            shipped networks.
+        checkpoint: Run directory or .safetensors file of a DMNet, or "rendered" or
+            "rendered-fast" for the shipped networks.
         size: Height and width of the frames.
         rounds: Number of times that each part is timed.
         out: Folder for profile.md and profile.json.

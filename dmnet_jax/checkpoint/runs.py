@@ -1,6 +1,7 @@
 """Loading of trained networks, as used by all commands."""
 
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ from dmnet_jax import models
 from dmnet_jax.checkpoint.checkpoints import Which, load_variables
 from dmnet_jax.checkpoint.provenance import validated_config
 from dmnet_jax.config import Config
-from dmnet_jax.weights.rendered import SHIPPED, read_rendered
+from dmnet_jax.weights.network_file import SUFFIX, read_network
+from dmnet_jax.weights.rendered import SHIPPED
 
 PRETRAINED = "rendered"
 """The shipped network, trained on rendered surgery; used like a run directory."""
@@ -40,20 +42,23 @@ def load_run(
     """Loads the network of a run. Nothing is changed on disk.
 
     Args:
-        run: run directory, `PRETRAINED` or `PRETRAINED_FAST`.
+        run: run directory, `PRETRAINED`, `PRETRAINED_FAST`, or a `.safetensors` file
+            that `python -m dmnet_jax.export` wrote.
         which: "newest", "best" (largest metric on the validation videos) or a step;
-            ignored for the shipped networks.
+            ignored unless `run` is a run directory.
         memory: whether to use the network's memory. False gives the single-frame
             network, for images that are not consecutive frames.
 
     Raises:
         CheckpointError: there is no intact checkpoint.
-        ValueError: the metadata is invalid, the weights do not match the config, or
-            the network needs an extra that is not installed.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, the metadata is invalid, the weights do not
+            match the config, or the network needs an extra that is not installed.
     """
-    shipped = SHIPPED.get(os.fspath(run))
-    if shipped is not None:
-        variables, about = read_rendered(shipped)
+    name = os.fspath(run)
+    file = SHIPPED.get(name) or (Path(name) if name.endswith(SUFFIX) else None)
+    if file is not None:
+        variables, about = read_network(file)
     else:
         variables, about = load_variables(run, which)
     config = validated_config(about, run)
@@ -61,6 +66,15 @@ def load_run(
     _check_shapes(model, variables, os.fspath(run))
     model = model if memory else model.single_frame()
     return TrainedRun(model, variables, config, about)
+
+
+def output_folder(run: str | os.PathLike[str]) -> Path:
+    """Returns the folder for results of a network: the run directory, if it is one.
+
+    For a file, it is the folder beside it without the suffix.
+    """
+    path = Path(run)
+    return path.with_suffix("") if path.suffix == SUFFIX else path
 
 
 def _check_shapes(model: Any, variables: Any, run: str) -> None:

@@ -32,7 +32,8 @@ class Flags:
     """What to evaluate, and how.
 
     Attributes:
-        checkpoint: Run directory. Empty: the newest run of `config` on `fold`.
+        checkpoint: Run directory or .safetensors file. Empty: the newest run of
+            `config` on `fold`.
         config: Recipe whose runs are searched: the name of a shipped one, a Python
             file, or a saved JSON file.
         fold: Fold whose run is evaluated, or "all". Default: the recipe's fold.
@@ -139,7 +140,7 @@ def evaluate(run: Path, flags: Flags) -> Path:
     from data_pipelines.sources import DATASETS
     from dmnet_jax import evaluation
     from dmnet_jax.checkpoint import provenance
-    from dmnet_jax.checkpoint.runs import load_run
+    from dmnet_jax.checkpoint.runs import load_run, output_folder
     from dmnet_jax.datasets import check_masks, open_videos
     from dmnet_jax.evaluation import results
 
@@ -155,7 +156,7 @@ def evaluate(run: Path, flags: Flags) -> Path:
         raise ValueError(f"{run} {error}") from None
     check_masks(data, None, videos)
 
-    out = Path(flags.out or run / "evaluation")
+    out = Path(flags.out or output_folder(run) / "evaluation")
     if flags.corrupt == "bursts":
         from dmnet_jax.evaluation.bursts import command
 

@@ -49,8 +49,8 @@ class Flags:
     """What to score, and the meaning of mask values.
 
     Attributes:
-        checkpoint: Run directory of a network that was trained on parts, or "rendered"
-            or "rendered-fast" for the shipped networks.
+        checkpoint: Run directory or .safetensors file of a network that was trained on
+            parts, or "rendered" or "rendered-fast" for the shipped networks.
         root: Folder of the labeled videos, or of one.
         masks: Name of the mask folders.
         shaft: Mask values of shafts.

@@ -11,9 +11,9 @@ StableHLO for CPU and CUDA in one file, as an ONNX graph, or as OpenVINO IR. It 
 with `dmnet_jax.streaming.Session.from_artifact`. It is first compared with the network
 over 64 frames (parity.json) and not written if it differs. int8: quantized on the run's
 training videos, scored on its validation videos against float32, and not written if it
-loses more than --max-drop. safetensors: the variables, with the config in the header;
-use this format for archiving. Each file has a .sha256 file. For research use; not a
-medical device.
+loses more than --max-drop. safetensors: the variables, with the config in the header, a
+file that every --checkpoint opens. --adapt first adapts the network to the look of
+unlabeled video. Each file has a .sha256 file. For research use; not a medical device.
 """
 
 import dataclasses
@@ -39,13 +39,15 @@ class Flags:
     """What to export.
 
     Attributes:
-        checkpoint: Run directory, or "rendered" or "rendered-fast" for the shipped
-            networks.
+        checkpoint: Run directory, .safetensors file, or "rendered" or "rendered-fast"
+            for the shipped networks.
         format: File format.
         out: Folder to write to. Empty: RUN/export.
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
         size: Height and width of the frames. Default: the training size.
+        adapt: Frames like those of the application, without labels (a folder of images,
+            a video, or a folder of those), to whose look the network is adapted.
         dtype: Type in which OpenVINO computes, if the processor supports it.
         labeled: Folder of labeled videos (VIDEO/frames, VIDEO/masks, or prepared) on
             which exported step and network are scored; they may differ by 0.002 mIoU.
@@ -60,6 +62,7 @@ class Flags:
     out: str = ""
     which: Literal["newest", "best"] = "newest"
     size: tuple[int, int] | None = None
+    adapt: str = ""
     dtype: Literal["fp32", "bf16", "int8"] = "fp32"
     labeled: str = ""
     calibrate: str = ""
@@ -82,16 +85,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(flags: Flags) -> None:
     """Exports a network and prints the path, size and digest of the file."""
-    from dmnet_jax.checkpoint.runs import load_run
+    from dmnet_jax.checkpoint.runs import load_run, output_folder
 
     _check(flags)
     trained = load_run(flags.checkpoint, flags.which)
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
-    out = Path(flags.out or Path(flags.checkpoint) / "export")
+    card = ""
+    if flags.adapt:
+        trained, card = _adapted(flags, trained)
+        print(card)
+    out = Path(flags.out or output_folder(flags.checkpoint) / "export")
     out.mkdir(parents=True, exist_ok=True)
     if flags.format == "safetensors":
-        path = _write_safetensors(out, trained.variables, about)
+        path = _write_safetensors(out, trained.variables, about, card)
     else:
         path = _write_step(flags, out, trained)
     digest = path.with_name(f"{path.name}.sha256").read_text().split()[0]
@@ -108,21 +115,33 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _adapted(flags: Flags, trained: "TrainedRun") -> tuple["TrainedRun", str]:
+    """Adapts the network to the frames of --adapt; returns a sentence on it as well."""
+    from dmnet_jax.export import calibration
+    from dmnet_jax.models.adaptation import FRAMES, adapt
+
+    size = flags.size or trained.config.data.size
+    videos = calibration.of_folder(flags.adapt, size, flag="--adapt")
+    frames = calibration.spread_frames(videos, FRAMES)
+    try:
+        variables = adapt(trained.model, trained.variables, frames)
+    except ValueError as error:
+        raise ValueError(f"--adapt: {error}") from error
+    card = f"adapted to {FRAMES} frames of {videos.about}, without labels"
+    return trained._replace(variables=variables), card
+
+
 def _write_safetensors(
-    out: Path, variables: dict[str, Any], about: dict[str, Any]
+    out: Path, variables: dict[str, Any], about: dict[str, Any], card: str
 ) -> Path:
     import numpy as np
 
-    from dmnet_jax.weights.files import read_weights, write_safetensors
+    from dmnet_jax.weights.files import read_weights
     from dmnet_jax.weights.layout import flatten
+    from dmnet_jax.weights.network_file import write_network
 
     path = out / "model.safetensors"
-    notes = {
-        name: about[name] if isinstance(about[name], str) else json.dumps(about[name])
-        for name in ("config", "classes", "train_videos", "val_videos", "versions")
-        if name in about
-    }
-    write_safetensors(path, variables, notes)
+    write_network(path, variables, about, card)
     for name, array in read_weights(path).items():
         if not np.array_equal(array, flatten(variables)[name]):
             raise ValueError(f"{path}: {name} was not written correctly; try again")

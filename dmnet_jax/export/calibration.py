@@ -1,11 +1,12 @@
-"""Calibration inputs for quantization: (memory, frame) pairs from real video.
+"""Frames like those that an exported step will see.
 
-They come from running the float32 step over a run's training videos or a folder of
-frames. Activation ranges are measured on them before a step is quantized, so use frames
-like those that the step will see.
+For quantization: (memory, frame) pairs from running the float32 step over a run's
+training videos or a folder of frames. Activation ranges are measured on them. For
+adaptation: frames of a folder alone.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,21 +104,22 @@ def with_size(data: DataConfig, size: Size) -> DataConfig:
     return dataclasses.replace(data, size=size, synthetic=synthetic)
 
 
-def of_folder(path: str, size: Size) -> Calibration:
+def of_folder(path: str, size: Size, flag: str = "--calibrate") -> Calibration:
     """Opens a folder of images, a video file, or a folder of such folders and files.
 
     Args:
         path: a source as for `predict`, or a folder of them (VIDEO or VIDEO/frames).
         size: (H, W) of the step. Frames of other sizes are letterboxed as in a session.
+        flag: the flag that has the path, for error messages.
 
     Raises:
         ValueError: no frame can be read.
     """
     found = []
-    for place in _places(Path(path)):
+    for place in _places(Path(path), flag):
         source = open_source(str(place))
         if source.live:
-            raise ValueError(f"--calibrate {path}: is a live source; record it first")
+            raise ValueError(f"{flag} {path}: is a live source; record it first")
 
         def frames(source: Any = source) -> Iterator[np.ndarray]:
             clean = (x.image for x in source if not x.damage)
@@ -125,18 +127,32 @@ def of_folder(path: str, size: Size) -> Calibration:
 
         found.append(Clip(sum(1 for _ in frames()), frames))
     if not any(clip.length for clip in found):
-        raise ValueError(f"--calibrate {path}: no frame can be read")
-    return Calibration([clip for clip in found if clip.length], Path(path).name)
+        raise ValueError(f"{flag} {path}: no frame can be read")
+    name = Path(os.path.abspath(path))
+    about = name.parent.name if name.name == "frames" else name.name
+    return Calibration([clip for clip in found if clip.length], about)
 
 
-def _places(path: Path) -> list[Path]:
+def spread_frames(calibration: Calibration, count: int) -> np.ndarray:
+    """Returns frames that are evenly spread over the videos, uint8 [count, H, W, 3].
+
+    With fewer frames than `count`, some are repeated.
+    """
+    total = sum(clip.length for clip in calibration.clips)
+    images = (image for clip in calibration.clips for image in clip.frames())
+    wanted = np.linspace(0, total - 1, count).round().astype(int)
+    chosen = [(image,) * int((wanted == k).sum()) for k, image in enumerate(images)]
+    return np.stack([image for copies in chosen for image in copies])
+
+
+def _places(path: Path, flag: str) -> list[Path]:
     """Returns the paths to pass to `open_source`."""
     if not path.is_dir() or list_files(path):
         return [path]
     found = sources_in(path)
     if not found:
         raise ValueError(
-            f"--calibrate {path}: contains no {', '.join(PICTURES)} files, no videos "
+            f"{flag} {path}: contains no {', '.join(PICTURES)} files, no videos "
             "and no folders of frames"
         )
     return found

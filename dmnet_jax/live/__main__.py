@@ -36,8 +36,8 @@ class Flags:
     """What to show.
 
     Attributes:
-        checkpoint: Run directory, exported file (.jax, .onnx, .xml), or "rendered" or
-            "rendered-fast" for the shipped networks.
+        checkpoint: Run directory, exported file (.safetensors, .jax, .onnx, .xml), or
+            "rendered" or "rendered-fast" for the shipped networks.
         source: Video file, folder of images, number of a camera, address
             (rtsp://...), or "synthetic".
         which: Checkpoint: newest (the finished network), or best on the validation

@@ -36,8 +36,8 @@ class Flags:
     """What to segment, and how.
 
     Attributes:
-        checkpoint: Run directory, exported file (.jax, .onnx, .xml), or "rendered" or
-            "rendered-fast" for the shipped networks.
+        checkpoint: Run directory, exported file (.safetensors, .jax, .onnx, .xml), or
+            "rendered" or "rendered-fast" for the shipped networks.
         source: Video file, folder of images, camera number, address (rtsp://...), or
             "synthetic"; folder of videos, or a pattern in quotes.
         out: Folder for the results, new or empty; for several videos, also one with

@@ -71,8 +71,8 @@ def load_network(
     """Loads the network of a run directory, the shipped one, or an exported file.
 
     Args:
-        checkpoint: run directory, "rendered", "rendered-fast", or path of an exported
-            file.
+        checkpoint: run directory, .safetensors file, "rendered", "rendered-fast", or
+            path of an exported step.
         which: "newest", "best" or a step of a run.
         memory: whether to use the network's memory.
 

@@ -158,7 +158,8 @@ class Session:
         """Creates a session from a trained network.
 
         Args:
-            run: run directory, `PRETRAINED` or `PRETRAINED_FAST`.
+            run: run directory, `.safetensors` file, `PRETRAINED` or
+                `PRETRAINED_FAST`; see `load_run`.
             which: "newest", "best" (on the validation videos) or a step.
             size: (H, W) of the frames. None: the training size.
             label_size: (h, w) of the label maps. None: the size of the frames.

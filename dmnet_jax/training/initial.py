@@ -12,7 +12,8 @@ from dmnet_jax.models import VideoSegmenter
 from dmnet_jax.models.dmnet import PAPER_MAX_SIMILARITY, PAPER_MIN_CONFIDENCE
 from dmnet_jax.weights.imagenet import initialize
 from dmnet_jax.weights.layout import flatten, unflatten
-from dmnet_jax.weights.rendered import SHIPPED, read_rendered
+from dmnet_jax.weights.network_file import read_network
+from dmnet_jax.weights.rendered import SHIPPED
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def initial_variables(
         )
         pretrained = "none"
     if pretrained in SHIPPED:
-        variables = _copy_matching(variables, read_rendered(SHIPPED[pretrained])[0])
+        variables = _copy_matching(variables, read_network(SHIPPED[pretrained])[0])
     else:
         variables = initialize(variables, pretrained, encoder=model.encoder)
     if teacher is not None:

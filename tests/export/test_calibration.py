@@ -56,9 +56,30 @@ def test_calibrates_on_a_folder_of_images_or_videos(tmp_path):
     assert frame.shape == (*size, 3) and frame.dtype == np.uint8
     assert frame[:, :32].any() and not frame[:, 33:].any()
     one = calibration.of_folder(str(tmp_path / "videos" / "one" / "frames"), size)
-    assert [clip.length for clip in one.clips] == [3]
+    assert [clip.length for clip in one.clips] == [3] and one.about == "one"
     with pytest.raises(ValueError, match="contains no .jpg, .jpeg, .png"):
         calibration.of_folder(str(tmp_path / "videos" / "empty"), size)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "count", "expected"),
+    [
+        ((5, 4), 3, [0, 4, 8]),
+        ((9,), 9, list(range(9))),
+        ((1, 1), 4, [0, 0, 1, 1]),
+        ((1,), 2, [0, 0]),
+    ],
+)
+def test_frames_are_spread_over_all_videos(lengths, count, expected):
+    clips, first = [], 0
+    for length in lengths:
+        numbers = range(first, first + length)
+        images = [np.full((*SIZE, 3), k, np.uint8) for k in numbers]
+        clips.append(calibration.Clip(length, lambda images=images: iter(images)))
+        first += length
+    frames = calibration.spread_frames(calibration.Calibration(clips, ""), count)
+    assert frames.shape == (count, *SIZE, 3)
+    assert frames[:, 0, 0, 0].tolist() == expected
 
 
 def test_rendered_networks_are_calibrated_on_many_scenes():

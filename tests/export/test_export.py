@@ -10,8 +10,11 @@ import pytest
 
 from dmnet_jax.checkpoint import Checkpoints, load_variables
 from dmnet_jax.checkpoint.provenance import describe
+from dmnet_jax.checkpoint.runs import load_run
 from dmnet_jax.datasets import open_split
 from dmnet_jax.export.__main__ import _record, main
+from dmnet_jax.export.calibration import of_folder, spread_frames
+from dmnet_jax.models.adaptation import FRAMES, adapt
 from dmnet_jax.streaming import Session
 from dmnet_jax.weights.files import read_metadata, read_weights
 from dmnet_jax.weights.layout import flatten
@@ -130,10 +133,49 @@ def test_safetensors_hold_the_variables_and_the_config(run, tmp_path):
     for name, array in flatten(variables).items():
         np.testing.assert_array_equal(written.pop(name), array)
     assert not written
-    excluded = json.loads(read_metadata(path)["config"])
+    excluded = json.loads(read_metadata(path)["about"])["config"]
     assert excluded["model"] == about["config"]["model"]
     assert str(run.parents[2]).encode() not in path.read_bytes()
     assert (tmp_path / "model.safetensors.sha256").is_file()
+
+
+def test_a_safetensors_file_opens_like_the_run(run, tmp_path):
+    main(["--checkpoint", str(run), "--format", "safetensors", "--out", str(tmp_path)])
+    path = tmp_path / "model.safetensors"
+    masks = []
+    for checkpoint in (run, path):
+        with Session.from_checkpoint(checkpoint) as session:
+            frames = [tiny_run.picture(index)[0] for index in range(3)]
+            masks.append([session.step(frame).labels for frame in frames])
+    np.testing.assert_array_equal(*masks)
+    # Results are written beside the file, and a file can be exported again.
+    main(["--checkpoint", str(path), "--format", "safetensors"])
+    again = tmp_path / "model" / "export" / "model.safetensors"
+    for name, array in read_weights(path).items():
+        np.testing.assert_array_equal(read_weights(again)[name], array)
+
+
+def test_adapts_to_unlabeled_video_before_the_export(run, tmp_path, capsys):
+    videos = str(run.parents[2] / "videos")
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    main([*arguments, "--out", str(tmp_path), "--adapt", videos])
+    assert "adapted to 16 frames of videos, without labels" in capsys.readouterr().out
+    before = load_run(run)
+    size = before.config.data.size
+    frames = spread_frames(of_folder(videos, size), FRAMES)
+    expected = flatten(adapt(before.model, before.variables, frames))
+    written = flatten(load_run(tmp_path / "model.safetensors").variables)
+    for name, array in expected.items():
+        np.testing.assert_allclose(written[name], array, rtol=1e-5, atol=1e-6)
+    changed = [
+        name
+        for name, array in flatten(before.variables).items()
+        if not np.array_equal(array, written[name])
+    ]
+    assert changed and all(name.startswith("batch_stats/") for name in changed)
+    with pytest.raises(SystemExit):
+        main([*arguments, "--out", str(tmp_path), "--adapt", str(tmp_path / "none")])
+    assert capsys.readouterr().err.startswith("error:")
 
 
 def test_mistakes_are_one_error_line(tmp_path, capsys):

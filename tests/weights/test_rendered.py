@@ -11,7 +11,8 @@ from dmnet_jax.streaming import load_run
 from dmnet_jax.training.initial import initial_variables
 from dmnet_jax.weights.files import WeightsError, write_safetensors
 from dmnet_jax.weights.layout import flatten
-from dmnet_jax.weights.rendered import SHIPPED, read_rendered, write_rendered
+from dmnet_jax.weights.network_file import read_network
+from dmnet_jax.weights.rendered import SHIPPED, write_rendered
 
 RENDERED = SHIPPED["rendered"]
 
@@ -30,7 +31,7 @@ def test_finds_instruments_in_unseen_scenes(name) -> None:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_file_is_small_and_describes_its_training(name) -> None:
     assert sum(path.stat().st_size for path in SHIPPED.values()) < 12e6
-    _, about = read_rendered(SHIPPED[name])
+    _, about = read_network(SHIPPED[name])
     assert about["config"]["data"]["dataset"] == "rendered"
     assert about["config"]["model"]["width"] == SHIPPED_WIDTHS[name]
     names = [info["name"] for info in about["classes"]]
@@ -38,16 +39,16 @@ def test_file_is_small_and_describes_its_training(name) -> None:
 
 
 def test_round_trip_is_exact_up_to_rounding(tmp_path) -> None:
-    variables, about = read_rendered(RENDERED)
+    variables, about = read_network(RENDERED)
     write_rendered(tmp_path / "again.safetensors", variables, about, "a card")
-    again, description = read_rendered(tmp_path / "again.safetensors")
+    again, description = read_network(tmp_path / "again.safetensors")
     assert description == about
     for name, array in flatten(again).items():
         np.testing.assert_array_equal(array, flatten(variables)[name])
 
 
 def test_values_beyond_float16_are_refused(tmp_path) -> None:
-    variables, about = read_rendered(RENDERED)
+    variables, about = read_network(RENDERED)
     variables["params"]["decoder"]["classifier"]["bias"][0] = 1e6
     with pytest.raises(WeightsError, match="classifier/bias.*out of range for float16"):
         write_rendered(tmp_path / "x.safetensors", variables, about)
@@ -58,7 +59,7 @@ def test_a_file_without_a_description_is_one_error(tmp_path, notes) -> None:
     path = tmp_path / "x.safetensors"
     write_safetensors(path, {"params": {"x": np.zeros(1)}}, notes)
     with pytest.raises(WeightsError, match="the header lacks"):
-        read_rendered(path)
+        read_network(path)
 
 
 def start(start_from: str = "", **model) -> dict:
@@ -71,7 +72,7 @@ def start(start_from: str = "", **model) -> dict:
 
 
 def test_training_starts_from_all_matching_arrays() -> None:
-    shipped = flatten(read_rendered(RENDERED)[0])
+    shipped = flatten(read_network(RENDERED)[0])
     begun = start(classes=8)
     for name, array in shipped.items():
         correcting = "params/prediction_state", "params/mask_memory"
@@ -86,7 +87,7 @@ def test_training_starts_from_all_matching_arrays() -> None:
 
 
 def test_a_run_can_go_on_from_all_modules_of_a_shipped_network() -> None:
-    fast = flatten(read_rendered(SHIPPED["rendered-fast"])[0])
+    fast = flatten(read_network(SHIPPED["rendered-fast"])[0])
     network = {"local": "none", "global_memory": False, "state": True}
     begun = start("rendered-fast", width=128, value_channels=64, **network)
     assert {name for name in begun if "thresholds" not in name} <= fast.keys()
