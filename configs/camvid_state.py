@@ -28,7 +28,10 @@ def get_config() -> Config:
         model=replace(state.model, pretrained=config.model.pretrained),
         train=replace(
             state.train,
-            stages=(config.train.stages[0], state.train.stages[1]),
+            stages=(
+                config.train.stages[0],
+                replace(state.train.stages[1], corruptions=1),
+            ),
             eval_every_epochs=config.train.eval_every_epochs,
             rollout_stride=1,
             rollout_still=0.75,

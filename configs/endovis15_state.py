@@ -49,11 +49,13 @@ def get_config() -> Config:
                     recipe="rollout",
                     cached_views=3,
                     corrupted_views=3,
+                    corruptions=2,
                 ),
             ),
             eval_every_epochs=8,
             rollout_frames=10,
             rollout_truncate=10,
             rollout_stride=3,
+            rollout_still=0.5,
         ),
     )

@@ -61,11 +61,13 @@ def get_config() -> Config:
                     epochs=4,
                     cached_views=2,
                     corrupted_views=0,
+                    corruptions=1,
                 ),
             ),
             eval_every_epochs=4,
             rollout_frames=16,
             rollout_truncate=16,
             rollout_stride=2,
+            rollout_still=0.0,
         ),
     )

@@ -8,7 +8,13 @@ change smoothly over the frames of a burst. Lengths are relative to the frame he
 that a seed gives the same corruption at every image size.
 """
 
-from data_pipelines.corruption.clips import Corruption, corrupt_clip
+from data_pipelines.corruption.clips import (
+    Corruption,
+    Layer,
+    corrupt_clip,
+    corrupt_layers,
+    draw_layers,
+)
 from data_pipelines.corruption.kinds import (
     KINDS,
     SEVERITIES,
@@ -39,8 +45,11 @@ __all__ = [
     "Burst",
     "Corrupted",
     "Corruption",
+    "Layer",
     "bursts",
     "corrupt",
     "corrupt_clip",
+    "corrupt_layers",
+    "draw_layers",
     "plan",
 ]

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.corruption.fields import Frame
 from data_pipelines.corruption.kinds import (
     SEVERITIES,
     TRAINED,
+    UNGRADED,
     check_kinds,
     corrupt,
 )
@@ -22,10 +24,12 @@ class Corruption(NamedTuple):
     Attributes:
         probability: probability that a clip is corrupted.
         kinds: kinds of corruption to draw from.
+        layers: number of corruptions, one on top of another, on a corrupted frame.
     """
 
     probability: float
     kinds: tuple[str, ...] = TRAINED
+    layers: int = 1
 
     def draw(self, rng: np.random.Generator, length: int) -> NDArray[np.bool_]:
         """Draws which frames of a clip are corrupted, bool `[length]`.
@@ -43,6 +47,62 @@ class Corruption(NamedTuple):
         return where
 
 
+class Layer(NamedTuple):
+    """One corruption of a burst; see `corrupt` for the fields."""
+
+    kind: str
+    severity: int
+    seed: int
+
+
+def draw_layers(
+    rng: np.random.Generator,
+    kinds: Sequence[str],
+    severities: Sequence[int] = SEVERITIES,
+    count: int = 1,
+) -> tuple[Layer, ...]:
+    """Draws the corruptions of a burst, the lowest first.
+
+    All but the lowest have a severity. A black frame has no other layer, and neither
+    have frames if all `kinds` are `UNGRADED`.
+
+    Args:
+        rng: the generator.
+        kinds: kinds to draw from.
+        severities: severities to draw from.
+        count: number of layers.
+    """
+    layers: tuple[Layer, ...] = ()
+    possible = list(kinds)
+    while possible and len(layers) < count:
+        kind = possible[int(rng.integers(len(possible)))]
+        severity = int(severities[int(rng.integers(len(severities)))])
+        layers += (Layer(kind, severity, int(rng.integers(1 << 63))),)
+        possible = [kind for kind in kinds if kind not in UNGRADED]
+        if layers[0].kind == "black":
+            break
+    return layers
+
+
+def corrupt_layers(
+    frame: Frame, layers: Sequence[Layer], *, step: int = 0, before: Frame | None = None
+) -> Frame:
+    """Applies the corruptions of a burst to one of its frames.
+
+    Args:
+        frame: uint8 `[H, W, 3]` RGB.
+        layers: the corruptions, the lowest first.
+        step: index of the frame in the burst, from 0.
+        before: the last clean frame, which "frozen" repeats.
+
+    Raises:
+        ValueError: see `corrupt`.
+    """
+    for kind, severity, seed in layers:
+        frame = corrupt(frame, kind, severity, seed=seed, step=step, before=before)
+    return frame
+
+
 def corrupt_clip(
     frames: NDArray[np.uint8],
     where: Sequence[bool] | NDArray[np.bool_],
@@ -50,6 +110,7 @@ def corrupt_clip(
     *,
     kinds: Sequence[str] = TRAINED,
     severities: Sequence[int] = SEVERITIES,
+    layers: int = 1,
 ) -> NDArray[np.uint8]:
     """Corrupts frames of a clip; each run of consecutive frames is one burst.
 
@@ -60,6 +121,7 @@ def corrupt_clip(
         kinds: kinds of corruption to draw from. A run that starts with the first frame
             is never "frozen", because there is no frame before it.
         severities: severities to draw from.
+        layers: see `Corruption`.
 
     Returns:
         A new array; other frames are unchanged.
@@ -72,21 +134,14 @@ def corrupt_clip(
     if len(where) != len(frames):
         raise ValueError(f"`where` has {len(where)} entries for {len(frames)} frames")
     result = frames.copy()
-    kind, severity, seed, start = "", 0, 0, 0
+    burst: tuple[Layer, ...] = ()
+    start = 0
     for i in np.flatnonzero(where).tolist():
         if i == 0 or not where[i - 1]:
             possible = [name for name in kinds if i or name != "frozen"]
             if not possible:
                 raise ValueError("the first frame cannot be frozen; add another kind")
-            kind = possible[int(rng.integers(len(possible)))]
-            severity = int(severities[int(rng.integers(len(severities)))])
-            seed, start = int(rng.integers(1 << 63)), i
-        result[i] = corrupt(
-            frames[i],
-            kind,
-            severity,
-            seed=seed,
-            step=i - start,
-            before=frames[start - 1] if start else None,
-        )
+            burst, start = draw_layers(rng, possible, severities, layers), i
+        before = frames[start - 1] if start else None
+        result[i] = corrupt_layers(frames[i], burst, step=i - start, before=before)
     return result

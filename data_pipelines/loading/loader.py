@@ -236,8 +236,10 @@ class ClipLoader:
         if self.corruption is not None:
             frames = batch["frames"][row]
             where = self.corruption.draw(rng, len(frames)) & clip.frames_mask
-            kinds = self.corruption.kinds
-            batch["frames"][row] = corrupt_clip(frames, where, rng, kinds=kinds)
+            _, kinds, layers = self.corruption
+            batch["frames"][row] = corrupt_clip(
+                frames, where, rng, kinds=kinds, layers=layers
+            )
         if self.spec.score_all:
             for slot, index in enumerate(clip.frames):
                 batch["label"][row, slot] = (

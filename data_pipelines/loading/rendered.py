@@ -142,6 +142,7 @@ class SceneStream:
                 self.corruption.draw(rng, length),
                 rng,
                 kinds=self.corruption.kinds,
+                layers=self.corruption.layers,
             )
         scored = frames[:length] if self.spec.score_all else frames[length - 1 : length]
         labels = np.stack([transform.label(part_label(frame)) for frame in scored])

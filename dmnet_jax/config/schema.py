@@ -280,6 +280,11 @@ def _check_stages(config: Config) -> None:
                 'be 0, or positive in a stage with recipe "rollout" and cached_views, '
                 "with data.corrupt above 0"
             )
+        if stage.corruptions < 1 or (stage.corruptions > 1 and not data.corrupt):
+            raise ConfigError(
+                f"train.stages.{i}.corruptions is {stage.corruptions}; it must be 1, "
+                "or more with data.corrupt above 0"
+            )
 
 
 def to_json(config: Config) -> str:

@@ -32,6 +32,9 @@ class StageConfig:
         corrupted_views: Corrupted copies of each cached view ("rollout" only): whole
             videos corrupted by `data.corrupt_kinds`, from which bursts are inserted
             into a fraction `data.corrupt` of the sequences.
+        corruptions: Corruptions on each corrupted frame, one on top of another. With
+            two, a frozen network that knows its training videos by heart fails on them
+            too, which teaches its memory when to replace it.
     """
 
     name: str
@@ -41,6 +44,7 @@ class StageConfig:
     recipe: Literal["clip", "rollout"] = "clip"
     cached_views: int = 0
     corrupted_views: int = 0
+    corruptions: int = 1
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,9 @@ class TrainConfig:
             saw is still there.
         rollout_truncate: Frames through which gradients are propagated back; divides
             `rollout_frames`.
-        start_from: Run directory whose newest weights to start from, or "rendered" or
-            "rendered-fast" for the shipped networks, for all modules that both networks
-            have. Empty: only the pretrained weights.
+        start_from: Run directory whose newest weights to start from, .safetensors file
+            of a network, or "rendered" or "rendered-fast" for the shipped networks, for
+            all modules that both networks have. Empty: only the pretrained weights.
         teacher: Run directory of a wider network, or "rendered", from whose predictions
             this one learns too, in all stages but those of the memory alone, and from
             whose encoder it starts (`optim.distillation_weight`).

@@ -6,6 +6,7 @@ are not repeated.
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -128,19 +129,25 @@ def single_frame(config: Config) -> Config:
     """Returns a recipe without a memory that trains for the same number of epochs.
 
     Corruptions and the number of steps are the same, so a remaining gain is due to the
-    memory.
+    memory. Stages with the same number of corruptions per frame become one.
     """
-    stages = config.resolved_stages
-    epochs = sum(stage.epochs for stage in stages)
+    stages = tuple(
+        StageConfig(
+            "single frame",
+            sum(stage.epochs for stage in group),
+            train="single_frame",
+            corruptions=corruptions,
+        )
+        for corruptions, group in itertools.groupby(
+            config.resolved_stages, lambda stage: stage.corruptions
+        )
+    )
     return dataclasses.replace(
         config,
         model=dataclasses.replace(
             config.model, local="none", global_memory=False, state=False
         ),
-        train=dataclasses.replace(
-            config.train,
-            stages=(StageConfig("single frame", epochs, train="single_frame"),),
-        ),
+        train=dataclasses.replace(config.train, stages=stages),
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from data_pipelines.corruption import SEVERITIES, TRAINED, Corruption, corrupt
+from data_pipelines.corruption import Corruption, corrupt_layers, draw_layers
 from data_pipelines.frames import IGNORE
 from data_pipelines.io.files import as_write_error, make_folder
 from data_pipelines.loading.clips import sample_clip
@@ -226,18 +226,13 @@ class FeatureCache:
             burst, step = divmod(frame, _BURST)
             stream = number * self._views * self._versions + slot
             seed = generator(loader.seed, _CORRUPTION_STREAM | stream << 24 | burst)
-            kinds = loader.corruption.kinds if loader.corruption else TRAINED
+            _, kinds, count = loader.corruption or Corruption(0.0)
             # "frozen" repeats the frame before the burst; the first burst has none.
             kinds = [kind for kind in kinds if burst or kind != "frozen"]
-            kind = kinds[int(seed.integers(len(kinds)))]
-            return corrupt(
-                clean(frame),
-                kind,
-                int(seed.choice(SEVERITIES)),
-                seed=int(seed.integers(1 << 63)),
-                step=step,
-                before=clean(frame - step - 1) if kind == "frozen" else None,
-            )
+            layers = draw_layers(seed, kinds, count=count)
+            frozen = layers[0].kind == "frozen"
+            before = clean(frame - step - 1) if frozen else None
+            return corrupt_layers(clean(frame), layers, step=step, before=before)
 
         length = len(loader.source.videos[number].frames)
         for start in range(0, length, _CHUNK):

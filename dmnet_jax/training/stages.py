@@ -88,7 +88,9 @@ def build_stages(
             photometric=data.photometric,
         )
         corruption = (
-            Corruption(data.corrupt, data.corrupt_kinds) if data.corrupt else None
+            Corruption(data.corrupt, data.corrupt_kinds, stage.corruptions)
+            if data.corrupt
+            else None
         )
         shared: dict[str, Any] = {
             "corruption": corruption,

@@ -265,6 +265,18 @@ def test_sequences_of_live_scenes_cannot_repeat_a_frame():
         validate(dataclasses.replace(config, train=live))
 
 
+@pytest.mark.parametrize(("corrupt", "corruptions"), [(0.5, 0), (0.0, 2)])
+def test_corruptions_need_corrupted_frames(corrupt, corruptions):
+    config = load_config("endovis15_state")
+    stage = dataclasses.replace(
+        config.train.stages[0], corruptions=corruptions, train="all"
+    )
+    train = dataclasses.replace(config.train, stages=(stage,))
+    data = dataclasses.replace(config.data, corrupt=corrupt)
+    with pytest.raises(ConfigError, match=f"0.corruptions is {corruptions}; it must"):
+        validate(dataclasses.replace(config, train=train, data=data))
+
+
 def test_memory_stages_are_left_out_for_a_network_without_memory():
     base = ModelConfig(local="none", global_memory=False)
     memory = StageConfig("memory", 5, train="memory")

@@ -90,8 +90,20 @@ def test_cells_are_planned_seed_by_seed_in_separate_folders(tmp_path):
         assert cell.config.train.seed == cell.seed
     alone = next(p.config for p in plans if p.recipe == SINGLE_FRAME)
     assert not alone.model.has_memory
+    # The control has the same number of epochs with the same corruptions.
+    assert alone.resolved_stages == tuple(
+        StageConfig(
+            "single frame",
+            stage.epochs,
+            train="single_frame",
+            corruptions=stage.corruptions,
+        )
+        for stage in config.resolved_stages
+    )
+    equal = tuple(replace(s, corruptions=1) for s in config.resolved_stages)
+    equal = replace(config, train=replace(config.train, stages=equal))
     epochs = sum(stage.epochs for stage in config.resolved_stages)
-    assert alone.resolved_stages == (
+    assert memory_value.single_frame(equal).resolved_stages == (
         StageConfig("single frame", epochs, train="single_frame"),
     )
 

@@ -14,6 +14,7 @@ from data_pipelines.loading.loader import ClipLoader
 from dmnet_jax.models import forward
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import DECODED, FEATURES
+from dmnet_jax.training import feature_cache
 from dmnet_jax.training.feature_cache import FeatureCache, SequenceCache
 from tests.support.random_variables import quick_jit, random_variables
 from tests.support.tiny_run import Videos, network, shallow, step_of
@@ -111,14 +112,16 @@ def test_views_differ_and_are_reproducible(tmp_path):
     assert not (tmp_path / "features").exists()
 
 
-def sequences(folder, probability, corrupted=1, stride=1, views=1, trained=None):
+def sequences(
+    folder, probability, corrupted=1, stride=1, views=1, trained=None, layers=1
+):
     model, variables = trained or network()
     source = ClipLoader(
         Videos((9, 7), frozenset({1})),
         ClipSpec(local_size=3, num_past=0, stride=stride, score_all=True),
         batch_size=4,
         seed=7,
-        corruption=Corruption(probability, ("black", "defocus")),
+        corruption=Corruption(probability, ("black", "defocus"), layers),
     )
     cached = SequenceCache(
         folder / "features",
@@ -165,6 +168,18 @@ def test_bursts_are_consecutive_frames_after_a_clean_first_frame(tmp_path):
             assert changed == list(range(changed[0], changed[-1] + 1))
             runs.add(tuple(changed))
     assert len(runs) > 2
+
+
+def test_corrupted_views_have_all_layers(tmp_path, monkeypatch):
+    drawn = []
+
+    def corrupt_layers(frame, layers, **_):
+        drawn.append(tuple(layer.kind for layer in layers))
+        return frame
+
+    monkeypatch.setattr(feature_cache, "corrupt_layers", corrupt_layers)
+    sequences(tmp_path, probability=1.0, layers=2)
+    assert set(drawn) == {("black",), ("defocus", "defocus")}
 
 
 def test_strides_of_sequences_vary_and_are_reproducible(tmp_path):
