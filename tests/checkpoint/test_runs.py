@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from flax import linen as nn
 
 from dmnet_jax import models
 from dmnet_jax.checkpoint import Checkpoints, load_variables, read_metadata, runs
-from dmnet_jax.checkpoint.runs import PRETRAINED, load_run
+from dmnet_jax.checkpoint.runs import PRETRAINED, load_run, output_folder
 from dmnet_jax.cli import evaluate
 from dmnet_jax.config import to_json
 from dmnet_jax.experiments import zero_shot
@@ -131,6 +132,14 @@ def test_the_shipped_network_is_loaded_by_its_name(tmp_path, monkeypatch):
     assert shipped.model.num_classes == len(shipped.about["classes"]) == 4
     alone = load_run(PRETRAINED, memory=False).model
     assert shipped.model.state and alone == shipped.model.single_frame()
+
+
+@pytest.mark.parametrize(
+    ("run", "folder"),
+    [("a/run", "a/run"), ("a/x.safetensors", "a/x"), ("rendered",) * 2],
+)
+def test_results_are_written_beside_a_file(run, folder):
+    assert output_folder(run) == Path(folder)
 
 
 @pytest.mark.parametrize(
