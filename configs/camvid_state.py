@@ -1,14 +1,15 @@
 """CamVid with a prediction state that bridges corrupted frames.
 
-The stages of configs/endovis15_state.py on the data of configs/camvid.py. Labeled
-training frames are one second apart, in which a street changes too much for a memory to
-be of use, so three quarters of the sequences repeat one frame (`train.rollout_still`).
+The stages of configs/endovis15_state.py on the data of configs/camvid.py, with one
+corruption on a frame: the network does not know these videos by heart. Labeled training
+frames are one second apart, in which a street changes too much for a memory to be of
+use, so three quarters of the sequences repeat one frame (`train.rollout_still`).
 Validation frames are 1/15 of a second apart.
 
-Measured, seed 0, the second stage in a run of its own: mean IoU of corrupted frames is
-0.374 with the single frame and 0.521 with the state (0.390 in a run in which no
-sequence repeats a frame), that of clean video 0.641 with both (docs/memory.md; one core
-of an Intel Xeon, 85 minutes with other work, 2026-11-27).
+Measured, the second stage in runs of its own: mean IoU of corrupted frames is 0.374
+with the single frame and 0.515 with the state, over three seeds (0.390 in a run in
+which no sequence repeats a frame), that of clean video 0.641 with both (docs/memory.md;
+one core of an Intel Xeon, 85 minutes with other work, 2026-11-27).
 
     python train.py --config configs/camvid_state.py --data.root DIR
     python evaluate.py --checkpoint runs/camvid_state/fold0-seed0 --corrupt bursts
