@@ -236,9 +236,12 @@ class ClipLoader:
         if self.corruption is not None:
             frames = batch["frames"][row]
             where = self.corruption.draw(rng, len(frames)) & clip.frames_mask
-            _, kinds, layers = self.corruption
             batch["frames"][row] = corrupt_clip(
-                frames, where, rng, kinds=kinds, layers=layers
+                frames,
+                where,
+                rng,
+                kinds=self.corruption.kinds,
+                layers=self.corruption.layers,
             )
         if self.spec.score_all:
             for slot, index in enumerate(clip.frames):

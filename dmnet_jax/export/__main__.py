@@ -91,14 +91,13 @@ def write(flags: Flags) -> None:
     trained = load_run(flags.checkpoint, flags.which)
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
-    card = ""
     if flags.adapt:
-        trained, card = _adapted(flags, trained)
-        print(card)
+        trained = _adapted(flags, trained)
+        print(trained.about["adapted"])
     out = Path(flags.out or output_folder(flags.checkpoint) / "export")
     out.mkdir(parents=True, exist_ok=True)
     if flags.format == "safetensors":
-        path = _write_safetensors(out, trained.variables, about, card)
+        path = _write_safetensors(out, trained.variables, trained.about)
     else:
         path = _write_step(flags, out, trained)
     digest = path.with_name(f"{path.name}.sha256").read_text().split()[0]
@@ -115,8 +114,8 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _adapted(flags: Flags, trained: "TrainedRun") -> tuple["TrainedRun", str]:
-    """Adapts the network to the frames of --adapt; returns a sentence on it as well."""
+def _adapted(flags: Flags, trained: "TrainedRun") -> "TrainedRun":
+    """Adapts the network to the frames of --adapt, and notes it in the metadata."""
     from dmnet_jax.export import calibration
     from dmnet_jax.models.adaptation import FRAMES, adapt
 
@@ -127,12 +126,13 @@ def _adapted(flags: Flags, trained: "TrainedRun") -> tuple["TrainedRun", str]:
         variables = adapt(trained.model, trained.variables, frames)
     except ValueError as error:
         raise ValueError(f"--adapt: {error}") from error
-    card = f"adapted to {FRAMES} frames of {videos.about}, without labels"
-    return trained._replace(variables=variables), card
+    note = f"adapted to {FRAMES} frames of {videos.about}, without labels"
+    about = {**trained.about, "adapted": note}
+    return trained._replace(variables=variables, about=about)
 
 
 def _write_safetensors(
-    out: Path, variables: dict[str, Any], about: dict[str, Any], card: str
+    out: Path, variables: dict[str, Any], about: dict[str, Any]
 ) -> Path:
     import numpy as np
 
@@ -141,7 +141,7 @@ def _write_safetensors(
     from dmnet_jax.weights.network_file import write_network
 
     path = out / "model.safetensors"
-    write_network(path, variables, about, card)
+    write_network(path, variables, about)
     for name, array in read_weights(path).items():
         if not np.array_equal(array, flatten(variables)[name]):
             raise ValueError(f"{path}: {name} was not written correctly; try again")
@@ -170,6 +170,8 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
         "config": about["config"],
         "classes": about.get("classes", []),
     }
+    if "adapted" in about:
+        notes["adapted"] = about["adapted"]
     name = "model" if dtype == "fp32" else f"model-{dtype}"
     with TemporaryDirectory(prefix=".", dir=out) as hidden:
         written = write_artifact(Path(hidden), name, contents, interface, notes)

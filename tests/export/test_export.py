@@ -160,6 +160,7 @@ def test_adapts_to_unlabeled_video_before_the_export(run, tmp_path, capsys):
     arguments = ["--checkpoint", str(run), "--format", "safetensors"]
     main([*arguments, "--out", str(tmp_path), "--adapt", videos])
     assert "adapted to 16 frames of videos, without labels" in capsys.readouterr().out
+    assert load_run(tmp_path / "model.safetensors").about["adapted"].startswith("adap")
     before = load_run(run)
     size = before.config.data.size
     frames = spread_frames(of_folder(videos, size), FRAMES)
