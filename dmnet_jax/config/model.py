@@ -66,10 +66,11 @@ class ModelConfig:
         width: Channels of the stored features and of the decoder.
         state: Carry predictions from frame to frame, gated by the trust in each pixel
             of the current frame (beyond the paper).
-        state_parts: Inputs of the trust besides the frame and both predictions: "jump",
-            the change of features since the position was last trusted, and "age", the
-            time since then. "prior": the state also decides between classes that a
-            frame leaves open, such as the types of bare shafts.
+        state_parts: Inputs of the trust besides both predictions: "jump", features and
+            their change since the position was last trusted, "age", the time since
+            then, and "appearance", how unusual the change of brightness, color,
+            contrast and sharpness is. "prior": the state also decides between classes
+            that a frame leaves open, such as the types of bare shafts.
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
@@ -95,7 +96,10 @@ class ModelConfig:
     value_channels: int = 128
     width: int = 256
     state: bool = False
-    state_parts: tuple[Literal["jump", "age", "prior"], ...] = ("jump", "age")
+    state_parts: tuple[Literal["appearance", "jump", "age", "prior"], ...] = (
+        "jump",
+        "age",
+    )
     share_key_value: bool = False
     attention_dropout: float = 0.1
     pretrained: str = "imagenet"

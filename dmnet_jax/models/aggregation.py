@@ -1,4 +1,6 @@
-"""How DMNet reads its memories: local and active global aggregation (section 2).
+"""How DMNet reads and fills its memories: local and active global aggregation.
+
+Section 2 of the paper.
 
 The functions take a bound `DMNet`. Shapes as in `models/dmnet.py`.
 """
@@ -72,3 +74,48 @@ def stored_if(model: Any, condition: Array, top: Array) -> Any:
         )
 
     return nn.cond(condition.any(), stored, zeros, model, top)
+
+
+def remember(
+    model: Any,
+    memory: DualMemory,
+    top: Array,
+    recent: Any,
+    logits: Array,
+    stored: Any,
+    active: Array,
+) -> tuple[DualMemory, tuple[Array, Array, Array]]:
+    """Adds a frame to the memories, to the global one if it is admitted.
+
+    Args:
+        model: a bound `DMNet`.
+        memory: memory of the frames before, leaves [B, ...].
+        top: [B, h, w, width], features of the frame.
+        recent: what the local memory stores for it.
+        logits: [B, 8h, 8w, C], from which its confidence is computed.
+        stored: what the global memory stores for it; None to compute it if needed.
+        active: bool [B], which videos have a frame.
+
+    Returns:
+        The updated memory and (confidence, similarity, admitted), each [B].
+    """
+    policy = mem.all_of(
+        mem.confident(model.min_confidence.value),
+        mem.dissimilar(model.max_similarity.value),
+    )
+
+    def judge(m: DualMemory, top: Array, logits: Array) -> tuple[Array, ...]:
+        confidence = mem.confidence(jax.nn.softmax(logits))
+        similarity = mem.similarity(mem.latest(m.reference), top)
+        similarity = jnp.where(m.reference.count > 0, similarity, -jnp.inf)
+        return confidence, similarity, mem.judge(m, top, confidence, policy=policy)
+
+    confidence, similarity, admissible = jax.vmap(judge)(memory, top, logits)
+    if stored is None:
+        stored = stored_if(model, admissible & active, top)
+    memory, admitted = jax.vmap(
+        lambda m, x, admitted, recent, stored, where: mem.remember(
+            m, x, admitted, recent=recent, stored=stored, where=where
+        )
+    )(memory, top, admissible, recent, stored, active)
+    return memory, (confidence, similarity, admitted)

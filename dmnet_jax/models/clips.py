@@ -27,7 +27,8 @@ def decode_frames(model: Any, frames: Array) -> Decoded:
     """Decodes frames [N, H, W, 3] without the memories of a `DMNet.only_corrects`."""
     features = model.encode(frames)
     logits, fine = model.decoder(features.top, *features.finer)
-    return Decoded(logits, fine, features.top)
+    fine = fine if model.uses_fine else None
+    return Decoded(logits, fine, features.top, features.appearance)
 
 
 def roll(

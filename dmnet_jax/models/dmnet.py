@@ -26,10 +26,17 @@ from dmnet_jax.models import aggregation, clips
 from dmnet_jax.models.features import Decoded, Features
 from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
+from dmnet_jax.nn.appearance import appearance
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
 from dmnet_jax.nn.mask_memory import MaskMemory
-from dmnet_jax.nn.mobilenet import STAGES, MobileNetV2, Stages, normalize
+from dmnet_jax.nn.mobilenet import (
+    STAGES,
+    MobileNetV2,
+    Stages,
+    normalize,
+    unit_range,
+)
 from dmnet_jax.nn.prediction_state import PARTS, Part, PredictionState
 from dmnet_jax.nn.recurrent import BottleneckLSTM, ConvLSTM
 from dmnet_jax.nn.refinenet import RefineNetDecoder
@@ -208,12 +215,18 @@ class DMNet(VideoSegmenter):
             x.astype(self.dtype), train=train
         )
         top = relu6(self.lateral8(deep320) + self.lateral7(deep160))
-        return Features(quarter, eighth, sixteenth_64, sixteenth_96, top)
+        look = appearance(unit_range(x, self.encoder))
+        return Features(quarter, eighth, sixteenth_64, sixteenth_96, top, look)
 
     @property
     def only_corrects(self) -> bool:
         """Whether no memory enters the decoder: all correct its predictions."""
         return self.local == "none" and not self.stores_features
+
+    @property
+    def uses_fine(self) -> bool:
+        """Whether what corrects the logits uses the decoder's map."""
+        return self._stores_masks or (self.state and "jump" in self.state_parts)
 
     def recent(self, top: Array) -> Any:
         """Computes what the local memory stores for features [N, h, w, width].
@@ -309,7 +322,8 @@ class DMNet(VideoSegmenter):
         if self.stores_features:
             x = aggregation.aggregate_global(self, memory, top, x, active, train)
         logits, fine = self.decoder(x, *features.finer)
-        frame = Decoded(logits.astype(jnp.float32), fine, top)
+        logits = logits.astype(jnp.float32)
+        frame = Decoded(logits, fine, top, features.appearance)
         return self.correct(memory, frame, recent, active)
 
     def correct(
@@ -328,51 +342,21 @@ class DMNet(VideoSegmenter):
         """
         logits, stored = frame.logits, None
         if self._stores_masks:
+            assert frame.fine is not None  # see `uses_fine`
             stored = self.mask_memory.store(frame.fine, logits)
             readout = aggregation.read_global(self, memory)
             logits = self.mask_memory(readout, stored, frame.fine, logits)
         state, trust = memory.state, None
         if self.state:
-            maps = frame.fine, frame.top, active
+            maps = frame.fine, frame.top, frame.appearance, active
             logits, state, trust = self.prediction_state(state, logits, *maps)
         # Masks are judged and stored as the frame itself shows them, so that no error
         # is confirmed by what was read of it.
         judged = frame.logits if self._stores_masks else logits
-        memory, gates = self._remember(
-            memory, frame.top, recent, judged, stored, active
+        memory, gates = aggregation.remember(
+            self, memory, frame.top, recent, judged, stored, active
         )
         return replace(memory, state=state), Output(logits, *gates, trust)
-
-    def _remember(
-        self,
-        memory: DualMemory,
-        top: Array,
-        recent: Any,
-        logits: Array,
-        stored: Any,
-        active: Array,
-    ) -> tuple[DualMemory, tuple[Array, Array, Array]]:
-        """Returns the updated memory and (confidence, similarity, admitted)."""
-        policy = mem.all_of(
-            mem.confident(self.min_confidence.value),
-            mem.dissimilar(self.max_similarity.value),
-        )
-
-        def judge(m: DualMemory, top: Array, logits: Array) -> tuple[Array, ...]:
-            confidence = mem.confidence(jax.nn.softmax(logits))
-            similarity = mem.similarity(mem.latest(m.reference), top)
-            similarity = jnp.where(m.reference.count > 0, similarity, -jnp.inf)
-            return confidence, similarity, mem.judge(m, top, confidence, policy=policy)
-
-        confidence, similarity, admissible = jax.vmap(judge)(memory, top, logits)
-        if stored is None:
-            stored = aggregation.stored_if(self, admissible & active, top)
-        memory, admitted = jax.vmap(
-            lambda m, x, admitted, recent, stored, where: mem.remember(
-                m, x, admitted, recent=recent, stored=stored, where=where
-            )
-        )(memory, top, admissible, recent, stored, active)
-        return memory, (confidence, similarity, admitted)
 
     def step(
         self,

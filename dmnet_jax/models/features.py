@@ -19,6 +19,7 @@ class Features(struct.PyTreeNode):
         sixteenth_64: [N, H/16, W/16, 64].
         sixteenth_96: [N, H/16, W/16, 96].
         top: [N, H/32, W/32, width], the fused two deepest outputs, in [0, 6].
+        appearance: float32 [N, H/16, W/16, 5], see `nn.appearance`; not of the encoder.
     """
 
     quarter: Array
@@ -26,10 +27,11 @@ class Features(struct.PyTreeNode):
     sixteenth_64: Array
     sixteenth_96: Array
     top: Array
+    appearance: Array
 
     @property
     def finer(self) -> tuple[Array, Array, Array, Array]:
-        """All maps except `top`, for the decoder."""
+        """The maps that the decoder adds to `top`."""
         return self.quarter, self.eighth, self.sixteenth_64, self.sixteenth_96
 
 
@@ -40,13 +42,16 @@ class Decoded(struct.PyTreeNode):
 
     Attributes:
         logits: [N, H/4, W/4, num_classes], before the state corrects them.
-        fine: [N, H/8, W/8, width], the decoder's map.
+        fine: [N, H/8, W/8, width], the decoder's map. None if nothing that corrects
+            the logits uses it (`DMNet.uses_fine`).
         top: [N, H/32, W/32, width], see `Features`.
+        appearance: float32 [N, H/16, W/16, 5], see `Features`.
     """
 
     logits: Array
-    fine: Array
+    fine: Array | None
     top: Array
+    appearance: Array
 
 
 FEATURES = tuple(field.name for field in dataclasses.fields(Features))

@@ -127,8 +127,10 @@ def sequences(
 
     The encoder is not trained, and the gradient flows through the whole sequence.
     """
-    maps = [jnp.moveaxis(batch[name], 1, 0).astype(model.dtype) for name in FEATURES]
-    inputs = Features(*maps), batch["frames_mask"].T
+    maps = {name: jnp.moveaxis(batch[name], 1, 0) for name in FEATURES}
+    look = maps.pop("appearance").astype(jnp.float32)
+    maps = {name: x.astype(model.dtype) for name, x in maps.items()}
+    inputs = Features(**maps, appearance=look), batch["frames_mask"].T
     length, videos, h, w, _ = inputs[0].top.shape
     slots = min(length, model.global_size)
     memory = model.init_memory(videos, (32 * h, 32 * w), key, global_size=slots)
@@ -142,7 +144,8 @@ def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) ->
 
     Only the modules after the decoder are trained.
     """
-    frames = Decoded(*(jnp.moveaxis(batch[n], 1, 0) for n in DECODED))
+    stored = {n: jnp.moveaxis(batch[n], 1, 0) for n in DECODED if n in batch}
+    frames = Decoded(**{"fine": None, **stored})
     length, videos, h, w, _ = frames.top.shape
     slots = min(length, model.global_size)
     memory = model.init_memory(videos, (32 * h, 32 * w), key, global_size=slots)
@@ -153,8 +156,9 @@ def decoded_sequences(model: DMNet, batch: Batch, key: Array, **options: Any) ->
         frame, active = inputs
         frame = Decoded(
             frame.logits.astype(jnp.float32),
-            frame.fine.astype(model.dtype),
+            None if frame.fine is None else frame.fine.astype(model.dtype),
             frame.top.astype(model.dtype),
+            frame.appearance.astype(jnp.float32),
         )
         return module.correct(memory, frame, {}, active)
 

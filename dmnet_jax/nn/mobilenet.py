@@ -133,3 +133,11 @@ def normalize(frames: Array, encoder: Padding) -> Array:
     if encoder == "keras":
         return x / 127.5 - 1.0
     return (x / 255.0 - jnp.array(MEAN)) / jnp.array(DEVIATION)
+
+
+def unit_range(x: Array, encoder: Padding) -> Array:
+    """Returns RGB in 0..1, float32 [..., 3], from what `normalize` returns."""
+    x = x.astype(jnp.float32)
+    if encoder == "keras":
+        return (x + 1.0) / 2.0
+    return x * jnp.array(DEVIATION) + jnp.array(MEAN)

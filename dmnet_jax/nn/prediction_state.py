@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.memory import GatedState, blend, init_state
+from dmnet_jax.nn.appearance import CHANNELS
 from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.resizing import mean_2x2, upsample_2x
 
@@ -21,11 +22,26 @@ GAIN_SCALE = 30.0
 # Number of frames for which the state counts as recent: about the length of a burst of
 # disturbed frames, not of a scene.
 HORIZON = 8.0
+# Growth of the log-odds of trust with each frame beyond the horizon: a scene that
+# stays changed is another scene.
+RECOVERY = 0.5
 # Probabilities are clipped to this before the logarithm.
 MIN_PROBABILITY = 1e-4
 
+# Number of frames in which the remembered appearance follows that of trusted frames:
+# slowly, so that one disturbed frame that was trusted does not hide the next ones.
+PACE = 3.5
+# Changes of appearance (`nn.appearance`, in logarithms) below this are noise.
+MIN_VARIATION = (0.03, 0.03, 0.03, 0.06, 0.06)
+# The usual change is updated by at most this multiple of itself, so that a disturbance
+# does not make itself usual.
+MAX_SURPRISE = 2.0
+# The weights of appearance are this factor times their parameters, see `GAIN_SCALE`.
+APPEARANCE_SCALE = 150.0
+
 # Width of the window over which the prior spreads, at 1/4 of the frame size: things
-# that move by up to 8 pixels from frame to frame stay within it.
+# that move by up to 8 pixels from frame to frame stay within it. Appearance is averaged
+# over the same number of cells.
 WINDOW = 5
 # Share of pixels that change their class from frame to frame for any reason. It bounds
 # how strongly the prior contradicts a frame.
@@ -33,7 +49,7 @@ CHANGE = 0.02
 
 ZEROS = nn.initializers.zeros
 
-Part = Literal["jump", "age", "prior"]
+Part = Literal["appearance", "jump", "age", "prior"]
 PARTS: tuple[Part, ...] = ("jump", "age")
 
 
@@ -51,11 +67,17 @@ class PredictionCarry:
             without "jump".
         age: float32 [..., h/2, w/2, 1], number of frames since a position was trusted.
             The older the state, the less reliable it is. Empty without "age".
+        appearance: float32 [..., h/4, w/4, 5], what the scene looked like in trusted
+            frames. Empty without "appearance".
+        variation: float32 [..., 1, 1, 5], by how much a frame usually differs from
+            it. Empty without "appearance".
     """
 
     probabilities: GatedState[Array]
     features: GatedState[Any]
     age: GatedState[Any]
+    appearance: GatedState[Any]
+    variation: GatedState[Any]
 
 
 class PredictionState(nn.Module):
@@ -65,10 +87,12 @@ class PredictionState(nn.Module):
     output. The first frame of a video is used unchanged.
 
     Attributes:
-        width: number of channels of the decoder.
+        width: number of channels of the decoder; only used with "jump".
         channels: number of channels of the hidden layer from which trust is computed.
-        parts: inputs of trust: with "jump", the distance of the deepest features from
-            those last trusted; with "age", the time since then. With "prior", the
+        parts: inputs of trust besides the probabilities: with "appearance", how
+            unusual the change of brightness, color, contrast and sharpness is; with
+            "age", the time since a position was trusted; with "jump", the network's
+            features and their distance from those last trusted. With "prior", the
             state also decides between classes that a frame leaves open: spread over
             a small window, it is the prior of a Bayes filter, whose weight is learned.
         dtype: dtype of the layers.
@@ -83,11 +107,15 @@ class PredictionState(nn.Module):
         def dense(features: int, **options: Any) -> Dense1x1:
             return Dense1x1(features, dtype=self.dtype, **options)
 
-        self.trust_fine = dense(self.channels, use_bias=True)
-        self.trust_frame, self.trust_doubt = dense(self.channels), dense(self.channels)
+        self.trust_doubt = dense(self.channels, use_bias="jump" not in self.parts)
         self.trust_score = dense(1, kernel_init=ZEROS)
         self.gain = self.param("gain", ZEROS, ())
+        if "appearance" in self.parts:
+            self.trust_appearance = dense(self.channels)
+            self.appearance_weight = dense(1, kernel_init=ZEROS)
         if "jump" in self.parts:
+            self.trust_fine = dense(self.channels, use_bias=True)
+            self.trust_frame = dense(self.channels)
             self.trust_change = dense(self.channels)
         if "prior" in self.parts:
             self.prior = self.param("prior", ZEROS, ())
@@ -109,14 +137,17 @@ class PredictionState(nn.Module):
             init_state(jnp.zeros((8 * h, 8 * w, classes))),
             part("jump", jnp.zeros((h, w, self.width), self.dtype)),
             part("age", jnp.zeros((4 * h, 4 * w, 1))),
+            part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
+            part("appearance", jnp.zeros((1, 1, CHANNELS))),
         )
 
     def __call__(
         self,
         state: PredictionCarry,
         logits: Array,
-        fine: Array,
+        fine: Array | None,
         top: Array,
+        appearance: Array,
         active: Array,
     ) -> tuple[Array, PredictionCarry, Array]:
         """Moves logits toward the state where the frame is not trusted; updates it.
@@ -124,8 +155,10 @@ class PredictionState(nn.Module):
         Args:
             state: state after the previous frame.
             logits: float32 [B, h, w, C], logits of this frame alone.
-            fine: [B, h/2, w/2, width], the decoder's map at 1/8 resolution.
-            top: [B, h/8, w/8, width], the deepest features.
+            fine: [B, h/2, w/2, width], the decoder's map at 1/8 resolution; only used
+                with "jump".
+            top: [B, h/8, w/8, width], the deepest features; only used with "jump".
+            appearance: float32 [B, h/4, w/4, 5], see `nn.appearance`.
             active: bool [B], which videos have a frame.
 
         Returns:
@@ -138,7 +171,8 @@ class PredictionState(nn.Module):
             weight = jnp.tanh(GAIN_SCALE * self.prior)
             logits += jnp.where(has_state, weight * jnp.log(_spread(old)), 0)
         new = jax.nn.softmax(logits)
-        trust = jnp.where(has_state, self._trust(state, new, fine, top), 1)
+        trust = self._trust(state, new, fine, top, appearance)
+        trust = jnp.where(has_state, trust, 1)
         change = (1 - trust) * (safe_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
         half = mean_2x2(trust)
@@ -150,22 +184,37 @@ class PredictionState(nn.Module):
                 old, new, trust, active
             )
 
+        looks, variation = state.appearance, state.variation
+        if "appearance" in self.parts:
+            elapsed = mean_2x2(state.age.value) + 1 if "age" in self.parts else 1
+            pace = mean_2x2(half) * (1 - jnp.exp(-elapsed / PACE))
+            surprise = jnp.abs(appearance - looks.value).mean((1, 2), keepdims=True)
+            most = MAX_SURPRISE * (variation.value + jnp.array(MIN_VARIATION))
+            surprise = jnp.where(has_state, jnp.minimum(surprise, most), 0)
+            looks = carry(looks, appearance, pace)
+            variation = carry(variation, surprise, pace.mean((1, 2), keepdims=True))
         updated = PredictionCarry(
             carry(state.probabilities, new, trust),
             carry(state.features, top if "jump" in self.parts else {}, coarse),
             carry(state.age, age, jnp.ones_like(half)),
+            looks,
+            variation,
         )
         return logits + jnp.where(has_state, change, 0), updated, trust[..., 0]
 
     def _trust(
-        self, state: PredictionCarry, new: Array, fine: Array, top: Array
+        self,
+        state: PredictionCarry,
+        new: Array,
+        fine: Array | None,
+        top: Array,
+        appearance: Array,
     ) -> Array:
         """Computes the trust in each pixel of a frame, float32 [B, h, w, 1] in 0..1.
 
-        Like the gain of a Kalman filter for a random walk, the odds of trust grow with
-        the time since a position was last trusted, beyond a horizon. Likewise, a jump
-        is scaled down by how far things may have moved since then. No position is
-        therefore distrusted forever.
+        As in a Kalman filter for a random walk, changes are scaled down by how far
+        things may have moved since a position was last trusted. Beyond a horizon, the
+        odds of trust grow with every frame, so no position is distrusted forever.
         """
         old = state.probabilities.value
         doubt = [
@@ -174,21 +223,43 @@ class PredictionState(nn.Module):
             1 - (new * old).sum(-1, keepdims=True),
         ]
         doubt = mean_2x2(jnp.concatenate(doubt, -1)).astype(self.dtype)
-        hidden = self.trust_fine(fine) + self.trust_doubt(doubt)
-        frame_inputs = [top]
+        hidden, certain = self.trust_doubt(doubt), 0.0
+        if "appearance" in self.parts:
+            changes = self._changes(state, appearance)
+            most = [x.max(-1, keepdims=True) for x in changes]
+            most = self.appearance_weight(jnp.concatenate(most, -1).astype(self.dtype))
+            certain = upsample_2x(most).astype(jnp.float32)
+            hidden += upsample_2x(
+                self.trust_appearance(jnp.concatenate(changes, -1).astype(self.dtype))
+            )
         if "jump" in self.parts:
+            assert fine is not None
             jump = jnp.abs(top - state.features.value)
             if "age" in self.parts:
                 age = mean_2x2(mean_2x2(state.age.value))
                 jump *= jax.lax.rsqrt(1 + age / HORIZON).astype(jump.dtype)
-            frame_inputs.append(jump)
+            frame_mean = jnp.concatenate([top, jump], -1).mean((1, 2), keepdims=True)
+            hidden += self.trust_fine(fine) + self.trust_frame(frame_mean)
             hidden += upsample_2x(upsample_2x(self.trust_change(jump)))
-        frame_mean = jnp.concatenate(frame_inputs, -1).mean((1, 2), keepdims=True)
-        score = self.trust_score(nn.relu(hidden + self.trust_frame(frame_mean)))
-        score = score.astype(jnp.float32)
+        score = self.trust_score(nn.relu(hidden)).astype(jnp.float32)
+        score += APPEARANCE_SCALE * certain
         if "age" in self.parts:
-            score += jnp.log1p(nn.relu(state.age.value - HORIZON))
+            score += RECOVERY * nn.relu(state.age.value - HORIZON)
         return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
+
+    def _changes(self, state: PredictionCarry, appearance: Array) -> list[Array]:
+        """Returns how unusual a frame looks, three times [B, h/4, w/4, 5].
+
+        These are logarithms of changes relative to the usual ones: of a cell, of the
+        window around it, and of the whole frame. As usual is 0.
+        """
+        usual = state.variation.value + jnp.array(MIN_VARIATION)
+        change = jnp.abs(appearance - state.appearance.value) / usual
+        if "age" in self.parts:
+            change *= jax.lax.rsqrt(1 + mean_2x2(state.age.value) / HORIZON)
+        change = jnp.log((1 + change) / 2)
+        frame = jnp.broadcast_to(change.mean((1, 2), keepdims=True), change.shape)
+        return [change, _window_mean(change), frame]
 
 
 def safe_log(probabilities: Array) -> Array:
@@ -198,7 +269,11 @@ def safe_log(probabilities: Array) -> Array:
 
 def _spread(probabilities: Array) -> Array:
     """Returns where classes may be in the next frame, float32 [B, h, w, C]."""
-    spread = nn.avg_pool(
-        probabilities, (WINDOW, WINDOW), padding="SAME", count_include_pad=False
-    )
+    spread = _window_mean(probabilities)
     return (1 - CHANGE) * spread + CHANGE / spread.shape[-1]
+
+
+def _window_mean(x: Array) -> Array:
+    """Averages over the window around each position: [B, h, w, C]."""
+    window = (WINDOW, WINDOW)
+    return nn.avg_pool(x, window, padding="SAME", count_include_pad=False)

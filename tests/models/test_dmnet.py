@@ -222,7 +222,7 @@ def test_networks_of_table_2_use_their_memories(local, global_memory, share):
     rng = np.random.default_rng(1)
 
     def features():
-        shapes = ((8, 24), (4, 32), (2, 64), (2, 96), (1, 256))
+        shapes = ((8, 24), (4, 32), (2, 64), (2, 96), (1, 256), (2, 5))
         maps = (6 * rng.random((1, n, n, c), np.float32) for n, c in shapes)
         return Features(*maps)
 

@@ -55,7 +55,7 @@ def drawn(model, seed=0):
 
 def features_of(index, streams, size, width=256):
     rng = np.random.default_rng(index)
-    maps = ((8, 24), (4, 32), (2, 64), (2, 96), (1, width))
+    maps = ((8, 24), (4, 32), (2, 64), (2, 96), (1, width), (2, 5))
     h, w = size[0] // 32, size[1] // 32
     return Features(
         *(

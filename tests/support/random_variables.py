@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dmnet_jax.nn.prediction_state import APPEARANCE_SCALE
 from dmnet_jax.training.initial import RUNS_ONCE
 
 quick_jit = partial(jax.jit, compiler_options=RUNS_ONCE)
@@ -18,7 +19,10 @@ def random_variables(shapes):
     def leaf(path, x):
         name = path[-1].key
         if name == "kernel":
-            return rng.standard_normal(x.shape) * (2 / np.prod(x.shape[:-1])) ** 0.5
+            value = rng.standard_normal(x.shape) * (2 / np.prod(x.shape[:-1])) ** 0.5
+            # The network multiplies this kernel; a state's trust must not saturate.
+            scaled = len(path) > 1 and path[-2].key == "appearance_weight"
+            return value / APPEARANCE_SCALE if scaled else value
         if name in ("scale", "var"):
             return np.ones(x.shape)
         return 0.1 * rng.standard_normal(x.shape)
