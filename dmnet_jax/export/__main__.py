@@ -52,7 +52,8 @@ class Flags:
         labeled: Folder of labeled videos (VIDEO/frames, VIDEO/masks, or prepared) on
             which exported step and network are scored; they may differ by 0.002 mIoU.
         calibrate: For int8: frames like those of the application (a folder of images, a
-            video, or a folder of those). Empty: the run's training videos.
+            video, or a folder of those). Empty: those of --adapt, if given, or the
+            run's training videos.
         max_drop: For int8: maximum loss of mIoU on the labeled videos (those of
             --labeled, or the run's validation videos).
     """
@@ -161,7 +162,8 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
     videos = _labeled(flags.labeled, config, size, about) if flags.labeled else None
     sources = None
     if flags.dtype == "int8":
-        sources = find_sources(trained, size, videos, flags.calibrate)
+        seen = flags.calibrate or flags.adapt
+        sources = find_sources(trained, size, videos, seen)
     interface = Interface(size, 1, model.num_classes, size)
     contents, notes = _contents(flags.format, model, variables, interface)
     dtype = "fp32" if flags.dtype == "int8" else flags.dtype

@@ -12,6 +12,7 @@ from dmnet_jax.checkpoint import Checkpoints, load_variables
 from dmnet_jax.checkpoint.provenance import describe
 from dmnet_jax.checkpoint.runs import load_run
 from dmnet_jax.datasets import open_split
+from dmnet_jax.export import int8
 from dmnet_jax.export.__main__ import _record, main
 from dmnet_jax.export.calibration import of_folder, spread_frames
 from dmnet_jax.models.adaptation import FRAMES, adapt
@@ -177,6 +178,29 @@ def test_adapts_to_unlabeled_video_before_the_export(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*arguments, "--out", str(tmp_path), "--adapt", str(tmp_path / "none")])
     assert capsys.readouterr().err.startswith("error:")
+
+
+@pytest.mark.parametrize(("calibrate", "expected"), [("", "adapt"), ("other", "other")])
+def test_int8_is_calibrated_on_what_the_network_is_adapted_to(
+    run, tmp_path, monkeypatch, capsys, calibrate, expected
+):
+    videos = run.parents[2] / "videos"
+    folders = {name: tmp_path / name for name in ("adapt", "other")}
+    for folder in folders.values():
+        folder.symlink_to(videos)
+    monkeypatch.setattr(int8, "check", lambda *options: None)
+
+    def find_sources(trained, size, labeled, calibrate):
+        raise ValueError(f"calibrated on {calibrate}")
+
+    monkeypatch.setattr(int8, "find_sources", find_sources)
+    arguments = ["--checkpoint", str(run), "--format", "openvino", "--dtype", "int8"]
+    arguments += ["--out", str(tmp_path), "--adapt", str(folders["adapt"])]
+    if calibrate:
+        arguments += ["--calibrate", str(folders[calibrate])]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"calibrated on {folders[expected]}" in capsys.readouterr().err
 
 
 def test_mistakes_are_one_error_line(tmp_path, capsys):
