@@ -33,21 +33,22 @@ def appearance(frames: Array) -> Array:
     half = mean_2x2(gray)
     across = jnp.diff(half, axis=2, append=half[:, :, -1:])
     down = jnp.diff(half, axis=1, append=half[:, -1:])
-    mean, square = _cell_means(frames, CELL), _cell_means(gray**2, CELL)
-    variance = square - mean.mean(-1, keepdims=True) ** 2
-    slope = _cell_means(across**2 + down**2, CELL // 2)
+    mean, cells = _cells(frames, CELL).mean((2, 4)), _cells(gray, CELL)
+    # Not the mean square minus the squared mean, whose rounding errors are seen where
+    # a cell is uniform.
+    variance = ((cells - cells.mean((2, 4), keepdims=True)) ** 2).mean((2, 4))
+    slope = _cells(across**2 + down**2, CELL // 2).mean((2, 4))
     return jnp.concatenate(
         [
             jnp.log(mean + _MIN_LEVEL),
-            jnp.log(jnp.sqrt(jnp.maximum(variance, 0)) + _MIN_CONTRAST),
+            jnp.log(jnp.sqrt(variance) + _MIN_CONTRAST),
             jnp.log(jnp.sqrt(slope) + _MIN_SHARPNESS),
         ],
         -1,
     )
 
 
-def _cell_means(x: Array, size: int) -> Array:
-    """Averages cells of `size` x `size`, a power of 2: [N, h, w, C]."""
+def _cells(x: Array, size: int) -> Array:
+    """Reshapes [N, h, w, C] -> [N, h/size, size, w/size, size, C]."""
     batch, height, width, channels = x.shape
-    cells = x.reshape(batch, height // size, size, width // size, size, channels)
-    return cells.mean((2, 4))
+    return x.reshape(batch, height // size, size, width // size, size, channels)
