@@ -4,8 +4,7 @@ The stages of configs/endovis15_state.py on the data of configs/camvid.py, with 
 corruption on a frame: the network does not know these videos by heart. Labeled training
 frames are one second apart, in which a street changes too much for a memory to be of
 use, so three quarters of the sequences repeat one frame (`train.rollout_still`).
-Validation frames are 1/15 of a second apart. Whether the state should also see the
-frame's appearance here has not been measured.
+Validation frames are 1/15 of a second apart.
 
 Measured, the second stage in runs of its own: mean IoU of corrupted frames is 0.374
 with the single frame and 0.515 with the state, over three seeds (0.390 in a run in
@@ -27,11 +26,7 @@ def get_config() -> Config:
         config,
         name="camvid_state",
         data=replace(config.data, corrupt=state.data.corrupt),
-        model=replace(
-            state.model,
-            state_parts=("jump", "age"),
-            pretrained=config.model.pretrained,
-        ),
+        model=replace(state.model, pretrained=config.model.pretrained),
         train=replace(
             state.train,
             stages=(

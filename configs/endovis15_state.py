@@ -36,7 +36,6 @@ def get_config() -> Config:
             local="none",
             global_memory=False,
             state=True,
-            state_parts=("appearance", "jump", "age"),
             pretrained="rendered",
         ),
         optim=replace(config.optim, drop_epochs=(6,)),
