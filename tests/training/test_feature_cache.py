@@ -194,6 +194,11 @@ def test_strides_of_sequences_vary_and_are_reproducible(tmp_path):
 
 CORRECTING = {
     "state": {"global_memory": False, "state": True},
+    "appearance": {
+        "global_memory": False,
+        "state": True,
+        "state_parts": ("appearance", "age"),
+    },
     "masks": {"global_values": "masks", "global_size": 4, "state": True},
 }
 
