@@ -189,8 +189,8 @@ class PredictionState(nn.Module):
             elapsed = mean_2x2(state.age.value) + 1 if "age" in self.parts else 1
             pace = mean_2x2(half) * (1 - jnp.exp(-elapsed / PACE))
             surprise = jnp.abs(appearance - looks.value).mean((1, 2), keepdims=True)
-            most = MAX_SURPRISE * (variation.value + jnp.array(MIN_VARIATION))
-            surprise = jnp.where(has_state, jnp.minimum(surprise, most), 0)
+            surprise = jnp.minimum(surprise, MAX_SURPRISE * _usual(state))
+            surprise = jnp.where(has_state, surprise, 0)
             looks = carry(looks, appearance, pace)
             variation = carry(variation, surprise, pace.mean((1, 2), keepdims=True))
         updated = PredictionCarry(
@@ -253,13 +253,17 @@ class PredictionState(nn.Module):
         These are logarithms of changes relative to the usual ones: of a cell, of the
         window around it, and of the whole frame. As usual is 0.
         """
-        usual = state.variation.value + jnp.array(MIN_VARIATION)
-        change = jnp.abs(appearance - state.appearance.value) / usual
+        change = jnp.abs(appearance - state.appearance.value) / _usual(state)
         if "age" in self.parts:
             change *= jax.lax.rsqrt(1 + mean_2x2(state.age.value) / HORIZON)
         change = jnp.log((1 + change) / 2)
         frame = jnp.broadcast_to(change.mean((1, 2), keepdims=True), change.shape)
         return [change, _window_mean(change), frame]
+
+
+def _usual(state: PredictionCarry) -> Array:
+    """Returns the usual change of appearance, above noise, [B, 1, 1, 5]."""
+    return state.variation.value + jnp.array(MIN_VARIATION)
 
 
 def safe_log(probabilities: Array) -> Array:
