@@ -17,6 +17,9 @@ from dmnet_jax.weights.rendered import SHIPPED
 
 _log = logging.getLogger(__name__)
 
+# Modules that correct the network's predictions.
+_CORRECTING = ("mask_memory", "prediction_state")
+
 # Compiler options for programs that run once, where optimization takes longer than it
 # saves. DMNet's initialization compiles in 10.6 s instead of 18.1 s, a small LinkNet's
 # in 3.6 s instead of 22.9 s, with bit-identical results (2 cores of an AMD EPYC, jax
@@ -75,13 +78,21 @@ def initial_variables(
 def _merge(initial: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     """Replaces the modules of `initial` that `saved` also has.
 
+    A module that corrects the predictions and has other parts in `saved` keeps its
+    initial values, since its parts can be chosen anew for a trained network.
+
     Raises:
-        ValueError: the shapes of such a module differ.
+        ValueError: the shapes of another module differ.
     """
     merged = dict(initial)
     for name in initial.keys() & saved.keys():
         shapes = [jax.tree.map(jnp.shape, tree[name]) for tree in (initial, saved)]
         if shapes[0] != shapes[1]:
+            if name in _CORRECTING:
+                _log.warning(
+                    "train.start_from: its %s has other parts and is not used", name
+                )
+                continue
             raise ValueError(
                 f"train.start_from: its {name!r} has a different shape; both runs must "
                 "have the same model.* and data.num_classes"
@@ -100,9 +111,6 @@ def _check_rendered(config: Config) -> None:
         )
 
 
-_CORRECTING = ("params/mask_memory/", "params/prediction_state/")
-
-
 def _copy_matching(initial: dict[str, Any], saved: Any) -> dict[str, Any]:
     """Replaces arrays by saved ones of the same name and shape.
 
@@ -115,7 +123,7 @@ def _copy_matching(initial: dict[str, Any], saved: Any) -> dict[str, Any]:
     for name, array in flatten(initial).items():
         merged[name] = array
         usable = name in arrays and arrays[name].shape == array.shape
-        if usable and not name.startswith(_CORRECTING):
+        if usable and name.split("/")[1] not in _CORRECTING:
             merged[name] = jnp.asarray(arrays[name])
     return unflatten(merged)
 

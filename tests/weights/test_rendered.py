@@ -1,5 +1,7 @@
 """The shipped networks exist, open like runs, and find instruments."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -96,6 +98,20 @@ def test_a_run_can_go_on_from_all_modules_of_a_shipped_network() -> None:
             np.testing.assert_array_equal(array, fast[name])
     with pytest.raises(ValueError, match="has a different shape"):
         start("rendered-fast", **network)
+
+
+def test_a_state_with_other_parts_starts_anew(caplog) -> None:
+    network = {"local": "none", "global_memory": False, "state": True}
+    parts = {"state_parts": ("appearance", "age")}
+    with caplog.at_level(logging.WARNING):
+        begun = start("rendered-fast", width=128, value_channels=64, **network, **parts)
+    assert "its prediction_state has other parts and is not used" in caplog.text
+    assert begun["params/prediction_state/gain"] == 0
+    backbone = [name for name in begun if name.startswith("params/backbone")]
+    fast = flatten(read_network(SHIPPED["rendered-fast"])[0])
+    assert backbone
+    for name in backbone:
+        np.testing.assert_array_equal(begun[name], fast[name])
 
 
 def test_another_encoder_cannot_start_from_it() -> None:
