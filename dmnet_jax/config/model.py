@@ -68,9 +68,10 @@ class ModelConfig:
             of the current frame (beyond the paper).
         state_parts: Inputs of the trust besides both predictions: "jump", features and
             their change since the position was last trusted, "age", the time since
-            then, and "appearance", how unusual the change of brightness, color,
-            contrast and sharpness is. "prior": the state also decides between classes
-            that a frame leaves open, such as the types of bare shafts.
+            then, "appearance", how unusual the change of brightness, color,
+            contrast and sharpness is, and "areas", whether classes moved or only lost
+            or gained area. "prior": the state also decides between classes that a frame
+            leaves open, such as the types of bare shafts.
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
@@ -96,7 +97,7 @@ class ModelConfig:
     value_channels: int = 128
     width: int = 256
     state: bool = False
-    state_parts: tuple[Literal["appearance", "jump", "age", "prior"], ...] = (
+    state_parts: tuple[Literal["appearance", "areas", "jump", "age", "prior"], ...] = (
         "jump",
         "age",
     )

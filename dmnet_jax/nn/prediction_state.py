@@ -10,6 +10,7 @@ from jax import Array
 
 from dmnet_jax.memory import GatedState, blend, init_state
 from dmnet_jax.nn.appearance import CHANNELS
+from dmnet_jax.nn.areas import area_changes
 from dmnet_jax.nn.layers import Dense1x1
 from dmnet_jax.nn.resizing import mean_2x2, upsample_2x
 
@@ -31,13 +32,17 @@ MIN_PROBABILITY = 1e-4
 # Number of frames in which the remembered appearance follows that of trusted frames:
 # slowly, so that one disturbed frame that was trusted does not hide the next ones.
 PACE = 3.5
+# The same for the appearance of the scene: longer than a disturbance, so that the scene
+# is still known when a disturbance that was trusted has ended.
+SCENE_PACE = 60.0
 # Changes of appearance (`nn.appearance`, in logarithms) below this are noise.
 MIN_VARIATION = (0.03, 0.03, 0.03, 0.06, 0.06)
 # The usual change is updated by at most this multiple of itself, so that a disturbance
 # does not make itself usual.
 MAX_SURPRISE = 2.0
-# The weights of appearance are this factor times their parameters, see `GAIN_SCALE`.
-APPEARANCE_SCALE = 150.0
+# The weights of appearance and of areas are these factors times their parameters, see
+# `GAIN_SCALE`.
+APPEARANCE_SCALE, AREAS_SCALE = 150.0, 50.0
 
 # Width of the window over which the prior spreads, at 1/4 of the frame size: things
 # that move by up to 8 pixels from frame to frame stay within it. Appearance is averaged
@@ -49,7 +54,7 @@ CHANGE = 0.02
 
 ZEROS = nn.initializers.zeros
 
-Part = Literal["appearance", "jump", "age", "prior"]
+Part = Literal["appearance", "areas", "jump", "age", "prior"]
 PARTS: tuple[Part, ...] = ("jump", "age")
 
 
@@ -67,16 +72,18 @@ class PredictionCarry:
             without "jump".
         age: float32 [..., h/2, w/2, 1], number of frames since a position was trusted.
             The older the state, the less reliable it is. Empty without "age".
-        appearance: float32 [..., h/4, w/4, 5], what the scene looked like in trusted
-            frames. Empty without "appearance".
+        appearance: float32 [..., h/4, w/4, 5], what the last trusted frames looked
+            like. Empty without "appearance".
+        scene: float32 [..., h/4, w/4, 5], the same over a longer time.
         variation: float32 [..., 1, 1, 5], by how much a frame usually differs from
-            it. Empty without "appearance".
+            `appearance`. Empty without "appearance".
     """
 
     probabilities: GatedState[Array]
     features: GatedState[Any]
     age: GatedState[Any]
     appearance: GatedState[Any]
+    scene: GatedState[Any]
     variation: GatedState[Any]
 
 
@@ -91,9 +98,10 @@ class PredictionState(nn.Module):
         channels: number of channels of the hidden layer from which trust is computed.
         parts: inputs of trust besides the probabilities: with "appearance", how
             unusual the change of brightness, color, contrast and sharpness is; with
-            "age", the time since a position was trusted; with "jump", the network's
-            features and their distance from those last trusted. With "prior", the
-            state also decides between classes that a frame leaves open: spread over
+            "areas", whether classes moved or only lost or gained area (`nn.areas`);
+            with "age", the time since a position was trusted; with "jump", the
+            network's features and their distance from those last trusted. With "prior",
+            the state also decides between classes that a frame leaves open: spread over
             a small window, it is the prior of a Bayes filter, whose weight is learned.
         dtype: dtype of the layers.
     """
@@ -113,6 +121,9 @@ class PredictionState(nn.Module):
         if "appearance" in self.parts:
             self.trust_appearance = dense(self.channels)
             self.appearance_weight = dense(1, kernel_init=ZEROS)
+        if "areas" in self.parts:
+            self.trust_areas = dense(self.channels)
+            self.areas_weight = dense(1, kernel_init=ZEROS)
         if "jump" in self.parts:
             self.trust_fine = dense(self.channels, use_bias=True)
             self.trust_frame = dense(self.channels)
@@ -137,6 +148,7 @@ class PredictionState(nn.Module):
             init_state(jnp.zeros((8 * h, 8 * w, classes))),
             part("jump", jnp.zeros((h, w, self.width), self.dtype)),
             part("age", jnp.zeros((4 * h, 4 * w, 1))),
+            part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
             part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
             part("appearance", jnp.zeros((1, 1, CHANNELS))),
         )
@@ -184,20 +196,25 @@ class PredictionState(nn.Module):
                 old, new, trust, active
             )
 
-        looks, variation = state.appearance, state.variation
+        looks, scene, variation = state.appearance, state.scene, state.variation
         if "appearance" in self.parts:
             elapsed = mean_2x2(state.age.value) + 1 if "age" in self.parts else 1
-            pace = mean_2x2(half) * (1 - jnp.exp(-elapsed / PACE))
+            cell = mean_2x2(half)
+            pace = cell * (1 - jnp.exp(-elapsed / PACE))
             surprise = jnp.abs(appearance - looks.value).mean((1, 2), keepdims=True)
             surprise = jnp.minimum(surprise, MAX_SURPRISE * _usual(state))
             surprise = jnp.where(has_state, surprise, 0)
             looks = carry(looks, appearance, pace)
+            scene = carry(
+                scene, appearance, cell * (1 - jnp.exp(-elapsed / SCENE_PACE))
+            )
             variation = carry(variation, surprise, pace.mean((1, 2), keepdims=True))
         updated = PredictionCarry(
             carry(state.probabilities, new, trust),
             carry(state.features, top if "jump" in self.parts else {}, coarse),
             carry(state.age, age, jnp.ones_like(half)),
             looks,
+            scene,
             variation,
         )
         return logits + jnp.where(has_state, change, 0), updated, trust[..., 0]
@@ -217,21 +234,32 @@ class PredictionState(nn.Module):
         odds of trust grow with every frame, so no position is distrusted forever.
         """
         old = state.probabilities.value
+        entropy = -(new * safe_log(new)).sum(-1, keepdims=True)
         doubt = [
-            -(new * safe_log(new)).sum(-1, keepdims=True),
+            entropy,
             -(old * safe_log(old)).sum(-1, keepdims=True),
             1 - (new * old).sum(-1, keepdims=True),
         ]
         doubt = mean_2x2(jnp.concatenate(doubt, -1)).astype(self.dtype)
-        hidden, certain = self.trust_doubt(doubt), 0.0
+        hidden, direct = self.trust_doubt(doubt), jnp.float32(0)
         if "appearance" in self.parts:
             changes = self._changes(state, appearance)
-            most = [x.max(-1, keepdims=True) for x in changes]
-            most = self.appearance_weight(jnp.concatenate(most, -1).astype(self.dtype))
-            certain = upsample_2x(most).astype(jnp.float32)
+            most = jnp.concatenate([x.max(-1, keepdims=True) for x in changes], -1)
+            weighted = self.appearance_weight(most.astype(self.dtype))
+            direct += APPEARANCE_SCALE * upsample_2x(weighted.astype(jnp.float32))
             hidden += upsample_2x(
                 self.trust_appearance(jnp.concatenate(changes, -1).astype(self.dtype))
             )
+        if "areas" in self.parts:
+            areas = area_changes(new, old, entropy)
+            if "appearance" in self.parts:
+                # Areas tell whether the network survives a disturbance, not whether
+                # there is one: where a frame looks as usual, they do not count.
+                areas *= jnp.clip(most[..., 1:], 0, 1).repeat(3, -1)
+            areas = areas.astype(self.dtype)
+            weighted = self.areas_weight(areas)
+            direct += AREAS_SCALE * upsample_2x(weighted.astype(jnp.float32))
+            hidden += upsample_2x(self.trust_areas(areas))
         if "jump" in self.parts:
             assert fine is not None
             jump = jnp.abs(top - state.features.value)
@@ -241,8 +269,7 @@ class PredictionState(nn.Module):
             frame_mean = jnp.concatenate([top, jump], -1).mean((1, 2), keepdims=True)
             hidden += self.trust_fine(fine) + self.trust_frame(frame_mean)
             hidden += upsample_2x(upsample_2x(self.trust_change(jump)))
-        score = self.trust_score(nn.relu(hidden)).astype(jnp.float32)
-        score += APPEARANCE_SCALE * certain
+        score = self.trust_score(nn.relu(hidden)).astype(jnp.float32) + direct
         if "age" in self.parts:
             score += RECOVERY * nn.relu(state.age.value - HORIZON)
         return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
@@ -251,9 +278,11 @@ class PredictionState(nn.Module):
         """Returns how unusual a frame looks, three times [B, h/4, w/4, 5].
 
         These are logarithms of changes relative to the usual ones: of a cell, of the
-        window around it, and of the whole frame. As usual is 0.
+        window around it, and of the whole frame. As usual is 0. A change is that from
+        the last trusted frames or from the scene, whichever is smaller.
         """
-        change = jnp.abs(appearance - state.appearance.value) / _usual(state)
+        known = state.appearance.value, state.scene.value
+        change = jnp.minimum(*(jnp.abs(appearance - x) for x in known)) / _usual(state)
         if "age" in self.parts:
             change *= jax.lax.rsqrt(1 + mean_2x2(state.age.value) / HORIZON)
         change = jnp.log((1 + change) / 2)

@@ -10,6 +10,7 @@ import pytest
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
+from dmnet_jax.nn import prediction_state
 from dmnet_jax.nn.appearance import appearance
 from dmnet_jax.nn.prediction_state import (
     APPEARANCE_SCALE,
@@ -19,6 +20,7 @@ from dmnet_jax.nn.prediction_state import (
     MIN_PROBABILITY,
     MIN_VARIATION,
     PACE,
+    SCENE_PACE,
     TRUST_BIAS,
     PredictionState,
 )
@@ -27,7 +29,7 @@ from tests.support.random_variables import quick_jit, random_variables
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
 PARTS, DEFAULT = ("appearance", "age"), ("jump", "age")
-ALL_PARTS = ("appearance", "jump", "age", "prior")
+ALL_PARTS = ("appearance", "areas", "jump", "age", "prior")
 CHOICES = [(), *((part,) for part in ALL_PARTS), PARTS, DEFAULT, ALL_PARTS]
 ONLY_STATE = {"local": "none", "global_memory": False, "state": True}
 WITH = DMNet.tiny(CLASSES, **ONLY_STATE, state_parts=PARTS)
@@ -48,7 +50,7 @@ def variables():
 def with_fresh_state(variables):
     """Returns the variables with an untrained prediction state."""
     params = dict(variables["params"])
-    zero = ("trust_score", "appearance_weight", "gain", "prior")
+    zero = ("trust_score", "appearance_weight", "areas_weight", "gain", "prior")
     params["prediction_state"] = {
         name: jax.tree.map(jnp.zeros_like, part) if name in zero else part
         for name, part in params["prediction_state"].items()
@@ -68,8 +70,8 @@ def test_an_untrained_state_changes_nothing(parts):
     initial = quick_jit(model.init)(KEY, memory, FRAMES[:1, :1])
     state = initial["params"]["prediction_state"]
     assert not state["trust_score"]["kernel"].any() and state["gain"] == 0
-    if "appearance" in parts:
-        assert not state["appearance_weight"]["kernel"].any()
+    for part in {"appearance", "areas"} & set(parts):
+        assert not state[f"{part}_weight"]["kernel"].any()
     fresh = with_fresh_state(variables_of(model))
     # The emitters that tests turn off fuse the common part of both programs alike.
     emitters = {"xla_cpu_use_fusion_emitters": True}
@@ -123,7 +125,7 @@ def test_each_part_can_be_left_out(variables):
         model = WITH.clone(state_parts=parts)
         state = model.init_memory(1, SIZE, KEY).state
         fields = {"features": "jump", "age": "age"}
-        fields |= {"appearance": "appearance", "variation": "appearance"}
+        fields |= dict.fromkeys(("appearance", "scene", "variation"), "appearance")
         for field, part in fields.items():
             stored = bool(jax.tree.leaves(getattr(state, field).value))
             assert stored == (part in parts), (parts, field)
@@ -132,13 +134,15 @@ def test_each_part_can_be_left_out(variables):
         )
         names = set(shapes["params"]["prediction_state"])
         assert ("trust_change" in names) == ("jump" in parts)
-        assert ("appearance_weight" in names) == ("appearance" in parts)
+        for part in ("appearance", "areas"):
+            assert (f"{part}_weight" in names) == (part in parts)
         assert ("prior" in names) == ("prior" in parts)
 
 
 def test_a_trained_state_follows_its_equations():
-    model = WITH.clone(state_parts=("appearance", "jump", "age"))
+    model = WITH.clone(state_parts=("appearance", "areas", "jump", "age"))
     variables = variables_of(model)
+    variables["params"]["prediction_state"]["gain"] = jnp.float32(0.05)
     memory, output = roll(model, variables)
     _, alone = roll(WITH.single_frame(), variables)
     # The first frame of a video is not corrected.
@@ -156,7 +160,7 @@ def test_a_trained_state_follows_its_equations():
     looks = maps.appearance.reshape(2, 4, 2, 4, -1)
     state, carried = jax.nn.softmax(alone.logits[:, 0]), top[:, 0]
     age = np.zeros((2, 4, 8, 1))
-    look, variation = looks[:, 0], np.zeros((2, 1, 1, 5))
+    look, scene, variation = looks[:, 0], looks[:, 0], np.zeros((2, 1, 1, 5))
     for t in range(1, 4):
         trust = output.trust[:, t, ..., None]
         assert ((trust > 0) & (trust < 1)).all() and trust.std() > 0
@@ -179,12 +183,15 @@ def test_a_trained_state_follows_its_equations():
         surprise = np.minimum(surprise, most)
         variation += pace.mean((1, 2), keepdims=True) * (surprise - variation)
         look += pace * (looks[:, t] - look)
+        slow = cell * (1 - np.exp(-elapsed / SCENE_PACE))
+        scene += slow * (looks[:, t] - scene)
         age = (1 - half) * (age + 1)
     np.testing.assert_allclose(memory.state.probabilities.value, state, atol=1e-4)
     limit = 1e-4 * np.abs(carried).max()
     np.testing.assert_allclose(memory.state.features.value, carried, atol=limit)
     np.testing.assert_allclose(memory.state.age.value, age, atol=1e-4)
     np.testing.assert_allclose(memory.state.appearance.value, look, atol=1e-4)
+    np.testing.assert_allclose(memory.state.scene.value, scene, atol=1e-4)
     np.testing.assert_allclose(memory.state.variation.value, variation, atol=1e-4)
 
 
@@ -319,7 +326,8 @@ def test_disturbed_frames_are_not_trusted_until_they_end():
     frames = moving(0, 40)
     frames[15:27] *= [1, 0.5, 0.5]  # as blood on the lens
     trust = trusts(frames)
-    assert trust[7:15].min() > 0.9 and trust[15:27].max() < 0.1
+    assert trust[7:15].min() > 0.9 and trust[15 : 15 + int(HORIZON)].max() < 0.01
+    assert trust[23:27].max() < 0.2  # beyond the horizon, trust grows
     assert trust[27:].min() > 0.9
 
 
@@ -327,3 +335,12 @@ def test_a_new_scene_is_trusted_in_the_end():
     frames = np.concatenate([moving(0, 15), 0.5 * moving(1, 60)])
     trust = trusts(frames)
     assert trust[15:20].max() < 0.1 and trust[-20:].min() > 0.9
+
+
+def test_the_scene_is_known_when_a_trusted_disturbance_ends(monkeypatch):
+    frames = moving(0, 40)
+    frames[15:30] *= np.linspace(1, 0.6, 15, dtype=np.float32)[:, None, None, None]
+    trust = trusts(frames)
+    assert trust[15:30].min() > 0.9 and trust[30:].min() > 0.8
+    monkeypatch.setattr(prediction_state, "SCENE_PACE", PACE)
+    assert trusts(frames)[30] < 0.2

@@ -6,10 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dmnet_jax.nn.prediction_state import APPEARANCE_SCALE
+from dmnet_jax.nn.prediction_state import APPEARANCE_SCALE, AREAS_SCALE
 from dmnet_jax.training.initial import RUNS_ONCE
 
 quick_jit = partial(jax.jit, compiler_options=RUNS_ONCE)
+
+
+# The network multiplies these kernels; a state's trust must not saturate.
+SCALES = {"appearance_weight": APPEARANCE_SCALE, "areas_weight": AREAS_SCALE}
 
 
 def random_variables(shapes):
@@ -20,9 +24,7 @@ def random_variables(shapes):
         name = path[-1].key
         if name == "kernel":
             value = rng.standard_normal(x.shape) * (2 / np.prod(x.shape[:-1])) ** 0.5
-            # The network multiplies this kernel; a state's trust must not saturate.
-            scaled = len(path) > 1 and path[-2].key == "appearance_weight"
-            return value / APPEARANCE_SCALE if scaled else value
+            return value / SCALES.get(path[-2].key if path[1:] else "", 1)
         if name in ("scale", "var"):
             return np.ones(x.shape)
         return 0.1 * rng.standard_normal(x.shape)
