@@ -68,6 +68,45 @@ def load_run(
     return TrainedRun(model, variables, config, about)
 
 
+def add_state(trained: TrainedRun, source: TrainedRun, name: str) -> TrainedRun:
+    """Gives a network the trained prediction state of another one.
+
+    A state without "jump" knows nothing of its network but the predictions, so it works
+    on any network and number of classes, without training. A state that the network
+    already has is replaced.
+
+    Args:
+        trained: the network.
+        source: the network with the state.
+        name: name of the source, for the metadata and errors.
+
+    Raises:
+        ValueError: the source has no state or its state has "jump", or the network is
+            not a DMNet.
+    """
+    model = source.config.model
+    if trained.config.model.name != "dmnet":
+        raise ValueError(
+            f"a {trained.config.model.name} has no prediction state; only a dmnet has"
+        )
+    if model.name != "dmnet" or not model.state:
+        raise ValueError(f"{name} has no prediction state")
+    if "jump" in model.state_parts:
+        raise ValueError(
+            f'the state of {name} has "jump", which needs the features of its own '
+            "network; train one with other model.state_parts"
+        )
+    fields = {"state": True, "state_parts": list(model.state_parts)}
+    config = trained.about["config"]
+    config = {**config, "model": {**config["model"], **fields}}
+    about = {**trained.about, "config": config, "state_from": name}
+    validated = validated_config(about, name)
+    params = dict(trained.variables["params"])
+    params["prediction_state"] = source.variables["params"]["prediction_state"]
+    variables = {**trained.variables, "params": params}
+    return TrainedRun(models.build(validated), variables, validated, about)
+
+
 def output_folder(run: str | os.PathLike[str]) -> Path:
     """Returns the folder for results of a network: the run directory, if it is one.
 

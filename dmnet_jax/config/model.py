@@ -66,12 +66,12 @@ class ModelConfig:
         width: Channels of the stored features and of the decoder.
         state: Carry predictions from frame to frame, gated by the trust in each pixel
             of the current frame (beyond the paper).
-        state_parts: Inputs of the trust besides both predictions: "jump", features and
-            their change since the position was last trusted, "age", the time since
-            then, "appearance", how unusual the change of brightness, color,
-            contrast and sharpness is, and "areas", whether classes moved or only lost
-            or gained area. "prior": the state also decides between classes that a frame
-            leaves open, such as the types of bare shafts.
+        state_parts: Inputs of the trust besides both predictions: "appearance", how
+            unusual the change of brightness, color, contrast and sharpness is, "areas",
+            whether classes moved or only lost or gained area, "age", the time since the
+            position was last trusted, and "jump", features and their change since then.
+            "prior": the state also decides between classes that a frame leaves open,
+            such as the types of bare shafts.
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
@@ -98,7 +98,8 @@ class ModelConfig:
     width: int = 256
     state: bool = False
     state_parts: tuple[Literal["appearance", "areas", "jump", "age", "prior"], ...] = (
-        "jump",
+        "appearance",
+        "areas",
         "age",
     )
     share_key_value: bool = False

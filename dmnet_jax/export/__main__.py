@@ -12,8 +12,9 @@ with `dmnet_jax.streaming.Session.from_artifact`. It is first compared with the 
 over 64 frames (parity.json) and not written if it differs. int8: quantized on the run's
 training videos, scored on its validation videos against float32, and not written if it
 loses more than --max-drop. safetensors: the variables, with the config in the header, a
-file that every --checkpoint opens. --adapt first adapts the network to the look of
-unlabeled video. Each file has a .sha256 file. For research use; not a medical device.
+file that every --checkpoint opens. --state first adds a trained prediction state, and
+--adapt adapts the network to the look of unlabeled video. Each file has a .sha256 file.
+For research use; not a medical device.
 """
 
 import dataclasses
@@ -46,6 +47,8 @@ class Flags:
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
         size: Height and width of the frames. Default: the training size.
+        state: Network whose prediction state is added to this one, for example
+            "rendered"; see `docs/memory.md`.
         adapt: Frames like those of the application, without labels (a folder of images,
             a video, or a folder of those), to whose look the network is adapted.
         dtype: Type in which OpenVINO computes, if the processor supports it.
@@ -63,6 +66,7 @@ class Flags:
     out: str = ""
     which: Literal["newest", "best"] = "newest"
     size: tuple[int, int] | None = None
+    state: str = ""
     adapt: str = ""
     dtype: Literal["fp32", "bf16", "int8"] = "fp32"
     labeled: str = ""
@@ -86,12 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(flags: Flags) -> None:
     """Exports a network and prints the path, size and digest of the file."""
-    from dmnet_jax.checkpoint.runs import load_run, output_folder
+    from dmnet_jax.checkpoint.runs import add_state, load_run, output_folder
 
     _check(flags)
     trained = load_run(flags.checkpoint, flags.which)
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
+    if flags.state:
+        try:
+            trained = add_state(trained, load_run(flags.state), flags.state)
+        except ValueError as error:
+            raise ValueError(f"--state: {error}") from error
     if flags.adapt:
         trained = _adapted(flags, trained)
         print(trained.about["adapted"])

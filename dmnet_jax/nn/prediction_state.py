@@ -55,7 +55,7 @@ CHANGE = 0.02
 ZEROS = nn.initializers.zeros
 
 Part = Literal["appearance", "areas", "jump", "age", "prior"]
-PARTS: tuple[Part, ...] = ("jump", "age")
+PARTS: tuple[Part, ...] = ("appearance", "areas", "age")
 
 
 @jax.tree_util.register_dataclass

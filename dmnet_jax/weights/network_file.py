@@ -18,7 +18,7 @@ SUFFIX = ".safetensors"
 
 # Fields of a checkpoint's metadata that a network needs, and those that may be absent.
 _NEEDED = ("config", "classes", "train_videos", "val_videos")
-_KEPT = (*_NEEDED, "fold", "versions", "adapted")
+_KEPT = (*_NEEDED, "fold", "versions", "adapted", "state_from")
 
 
 def read_network(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,12 +5,15 @@ import json
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from dmnet_jax.checkpoint import Checkpoints, load_variables
+from dmnet_jax import models
+from dmnet_jax.checkpoint import Checkpoints, load_variables, runs
 from dmnet_jax.checkpoint.provenance import describe
-from dmnet_jax.checkpoint.runs import load_run
+from dmnet_jax.checkpoint.runs import TrainedRun, load_run
+from dmnet_jax.config import ModelConfig
 from dmnet_jax.datasets import open_split
 from dmnet_jax.export import int8
 from dmnet_jax.export.__main__ import _record, main
@@ -20,6 +23,9 @@ from dmnet_jax.streaming import Session
 from dmnet_jax.weights.files import read_metadata, read_weights
 from dmnet_jax.weights.layout import flatten
 from tests.support import tiny_run
+from tests.support.random_variables import random_variables
+
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +184,64 @@ def test_adapts_to_unlabeled_video_before_the_export(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*arguments, "--out", str(tmp_path), "--adapt", str(tmp_path / "none")])
     assert capsys.readouterr().err.startswith("error:")
+
+
+def stateful(run, **fields):
+    """Returns a network whose state is not trained, but differs from a fresh one."""
+    fields = {"local": "none", "global_memory": False, "state": True} | fields
+    config = dataclasses.replace(load_run(run).config, model=ModelConfig(**fields))
+    model = models.build(config)
+    memory = model.init_memory(1, (64, 64), KEY)
+    shapes = jax.eval_shape(model.init, KEY, memory, np.zeros((1, 1, 64, 64, 3)))
+    return TrainedRun(model, random_variables(shapes), config, {})
+
+
+def test_a_network_gets_the_state_of_another_one(run, tmp_path, monkeypatch, capsys):
+    trained, source = load_run(run), stateful(run)
+
+    def load(name, *options):
+        return source if name == "other" else load_run(name, *options)
+
+    monkeypatch.setattr(runs, "load_run", load)
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    main([*arguments, "--out", str(tmp_path), "--state", "other"])
+    path = tmp_path / "model.safetensors"
+    added = load_run(path)
+    assert added.config.model.local == trained.config.model.local != "none"
+    assert added.about["state_from"] == "other"
+    assert added.config.model.state_parts == source.config.model.state_parts
+    given = flatten(trained.variables)
+    for name, array in flatten(source.variables).items():
+        if name.startswith("params/prediction_state/"):
+            given[name] = array
+    written = flatten(added.variables)
+    assert written.keys() == given.keys()
+    for name, array in given.items():
+        np.testing.assert_array_equal(written[name], array)
+    with Session.from_checkpoint(path) as session:
+        result = [session.step(tiny_run.picture(index)[0]) for index in range(2)]
+    assert [frame.status for frame in result] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"state": False}, "error: --state: other has no prediction state"),
+        ({"state_parts": ("jump",)}, 'the state of other has "jump"'),
+    ],
+)
+def test_states_that_cannot_be_added_are_errors(
+    run, tmp_path, monkeypatch, capsys, fields, message
+):
+    source = stateful(run, **fields)
+    monkeypatch.setattr(
+        runs, "load_run", lambda name, *_: source if name == "other" else load_run(name)
+    )
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--out", str(tmp_path), "--state", "other"])
+    assert message in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("calibrate", "expected"), [("", "adapt"), ("other", "other")])

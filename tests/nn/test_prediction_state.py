@@ -28,9 +28,10 @@ from dmnet_jax.training.initial import RUNS_ONCE
 from tests.support.random_variables import quick_jit, random_variables
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
-PARTS, DEFAULT = ("appearance", "age"), ("jump", "age")
+PARTS, FEATURES = ("appearance", "age"), ("jump", "age")
+DEFAULT = prediction_state.PARTS
 ALL_PARTS = ("appearance", "areas", "jump", "age", "prior")
-CHOICES = [(), *((part,) for part in ALL_PARTS), PARTS, DEFAULT, ALL_PARTS]
+CHOICES = [(), *((part,) for part in ALL_PARTS), PARTS, FEATURES, DEFAULT, ALL_PARTS]
 ONLY_STATE = {"local": "none", "global_memory": False, "state": True}
 WITH = DMNet.tiny(CLASSES, **ONLY_STATE, state_parts=PARTS)
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3), np.uint8)
@@ -63,7 +64,7 @@ def roll(model, variables, frames=FRAMES, jit=quick_jit):
     return jit(model.apply)(variables, memory, frames)
 
 
-@pytest.mark.parametrize("parts", [DEFAULT, PARTS, ALL_PARTS])
+@pytest.mark.parametrize("parts", [DEFAULT, FEATURES, ALL_PARTS])
 def test_an_untrained_state_changes_nothing(parts):
     model = WITH.clone(state_parts=parts)
     memory = model.init_memory(1, SIZE, KEY)
@@ -261,7 +262,7 @@ def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
         assert part.count.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("parts", [DEFAULT, PARTS, ALL_PARTS])
+@pytest.mark.parametrize("parts", [DEFAULT, FEATURES, ALL_PARTS])
 def test_gradients_reach_all_parameters_through_time(parts):
     model = WITH.clone(state_parts=parts)
     fresh = with_fresh_state(variables_of(model))

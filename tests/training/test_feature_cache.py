@@ -194,11 +194,7 @@ def test_strides_of_sequences_vary_and_are_reproducible(tmp_path):
 
 CORRECTING = {
     "state": {"global_memory": False, "state": True},
-    "appearance": {
-        "global_memory": False,
-        "state": True,
-        "state_parts": ("appearance", "age"),
-    },
+    "jump": {"global_memory": False, "state": True, "state_parts": ("jump", "age")},
     "masks": {"global_values": "masks", "global_size": 4, "state": True},
 }
 

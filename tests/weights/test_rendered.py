@@ -89,8 +89,10 @@ def test_training_starts_from_all_matching_arrays() -> None:
 
 
 def test_a_run_can_go_on_from_all_modules_of_a_shipped_network() -> None:
-    fast = flatten(read_network(SHIPPED["rendered-fast"])[0])
+    variables, about = read_network(SHIPPED["rendered-fast"])
+    fast, parts = flatten(variables), about["config"]["model"]["state_parts"]
     network = {"local": "none", "global_memory": False, "state": True}
+    network["state_parts"] = tuple(parts)
     begun = start("rendered-fast", width=128, value_channels=64, **network)
     assert {name for name in begun if "thresholds" not in name} <= fast.keys()
     for name, array in begun.items():
@@ -102,7 +104,7 @@ def test_a_run_can_go_on_from_all_modules_of_a_shipped_network() -> None:
 
 def test_a_state_with_other_parts_starts_anew(caplog) -> None:
     network = {"local": "none", "global_memory": False, "state": True}
-    parts = {"state_parts": ("appearance", "age")}
+    parts = {"state_parts": ("appearance", "prior")}
     with caplog.at_level(logging.WARNING):
         begun = start("rendered-fast", width=128, value_channels=64, **network, **parts)
     assert "its prediction_state has other parts and is not used" in caplog.text
