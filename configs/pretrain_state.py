@@ -46,6 +46,8 @@ def get_config() -> Config:
         model=replace(
             config.model,
             state=True,
+            # With cuts, appearance cannot tell a new scene from a disturbance.
+            state_parts=("jump", "age"),
             global_memory=True,
             global_values="masks",
             key_channels=32,
