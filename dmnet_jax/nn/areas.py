@@ -12,7 +12,6 @@ from jax import Array
 
 from dmnet_jax.nn.resizing import mean_2x2
 
-CHANNELS = 6
 # Width of the windows, in units of 16 pixels: about that of an instrument.
 _WINDOW = 11
 # Shares of area and entropies (in nats) that give 0, and what is added to them, so that

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dmnet_jax.nn.areas import CHANNELS, area_changes
+from dmnet_jax.nn.areas import area_changes
 
 rng = np.random.default_rng(0)
 NEW, OLD = (
@@ -42,7 +42,7 @@ def measures(new, old):
 
 def test_they_are_those_of_a_window_and_of_the_frame():
     result = changes(NEW, OLD)
-    assert result.shape == (2, 4, 16, CHANNELS) and result.dtype == jnp.float32
+    assert result.shape == (2, 4, 16, 6) and result.dtype == jnp.float32
     for n, y, x in np.ndindex(2, 4, 16):
         rows = slice(4 * max(0, y - 5), 4 * (y + 6))
         columns = slice(4 * max(0, x - 5), 4 * (x + 6))

@@ -222,7 +222,8 @@ def test_frames_are_decoded_if_no_memory_enters_the_decoder(tmp_path, fields):
     expected = roll(variables, clip, KEY)
     mask = clip["frames_mask"]
     scale = np.abs(expected.logits).max()
-    for name, atol in (("logits", 4e-3 * scale), ("trust", 4e-3)):
+    # Cached maps are float16. Logarithms of small areas amplify the rounding in trust.
+    for name, atol in (("logits", 4e-3 * scale), ("trust", 1e-2)):
         pair = (np.asarray(getattr(x, name))[mask] for x in (result, expected))
         np.testing.assert_allclose(*pair, atol=atol)
     np.testing.assert_array_equal(result.admitted, expected.admitted)
