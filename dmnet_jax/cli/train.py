@@ -140,7 +140,7 @@ def train(config: Config, run_dir: Path, stop: StopRequest) -> None:
                 )
             features = run_dir / f"features{process}"
             with cache_features(
-                stage, features, network, state.variables, run.print
+                stage, features, network, state.variables, run.print, run.check_stop
             ) as stage:
                 state = train_stage(
                     run,

@@ -44,6 +44,7 @@ def cache_features(
     model: Any,
     variables: Any,
     log: Callable[[str], None],
+    on_chunk: Callable[[], None] = lambda: None,
 ) -> Iterator[Stage]:
     """Encodes the frames of a stage with `cached_views`; other stages are unchanged.
 
@@ -53,6 +54,7 @@ def cache_features(
         model: the network.
         variables: its variables.
         log: called with one line per video.
+        on_chunk: called after every few frames; may raise to stop.
 
     Yields:
         The stage with a loader and a recipe for encoded frames.
@@ -69,6 +71,7 @@ def cache_features(
         model=model,
         variables=jax.device_get(variables),
         log=log,
+        on_chunk=on_chunk,
     )
     try:
         yield dataclasses.replace(stage, loader=cache, recipe=cache.recipe)
@@ -122,6 +125,8 @@ class FeatureCache:
         log: called with one line per video.
         corrupted: number of versions of each view that are corrupted, by the loader's
             kinds of corruption.
+        on_chunk: called after every few frames; may raise to stop, which deletes the
+            folder.
     """
 
     stage_recipe = "clip"
@@ -136,6 +141,7 @@ class FeatureCache:
         variables: Any,
         log: Callable[[str], None],
         corrupted: int = 0,
+        on_chunk: Callable[[], None] = lambda: None,
     ):
         shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder)
@@ -148,17 +154,20 @@ class FeatureCache:
         self._first = np.cumsum([0, *(len(video.frames) for video in videos)])
         self._labels = np.full((views, self._first[-1], *loader.size), IGNORE, np.uint8)
         self._maps: dict[str, np.ndarray] = {}
-        encode = jax.jit(functools.partial(model.apply, method=self._form.method))
-        for number, video in enumerate(videos):
-            for view in range(views):
-                for version in range(self._versions):
-                    self._encode_video(
-                        number, view, version, functools.partial(encode, variables)
-                    )
-            log(
-                f"{video.name}: {len(video.frames)} frames encoded, {views} views"
-                + (f" and {corrupted} corrupted versions of each" if corrupted else "")
-            )
+        apply = jax.jit(functools.partial(model.apply, method=self._form.method))
+        encode = functools.partial(apply, variables)
+        try:
+            for number, video in enumerate(videos):
+                for view, version in np.ndindex(views, self._versions):
+                    self._encode_video(number, view, version, encode, on_chunk)
+                also = f" and {corrupted} corrupted versions of each" * bool(corrupted)
+                log(
+                    f"{video.name}: {len(video.frames)} frames encoded, {views} views"
+                    + also
+                )
+        except BaseException:
+            self.remove()
+            raise
 
     @property
     def steps_per_epoch(self) -> int:
@@ -210,6 +219,7 @@ class FeatureCache:
         view: int,
         version: int,
         encode: Callable[[np.ndarray], Any],
+        on_chunk: Callable[[], None],
     ) -> None:
         loader = self._loader
         rng = generator(loader.seed, _VIEW_STREAM | number * self._views + view)
@@ -251,6 +261,7 @@ class FeatureCache:
                 for i in indices:
                     label = loader.label(number, i, augmentation)
                     self._labels[view, self._first[number] + i] = label
+            on_chunk()
 
     def _map(self, name: str, like: np.ndarray) -> np.ndarray:
         """Returns the stored maps of a name, created on first use."""

@@ -197,7 +197,12 @@ class Run:
         Raises:
             Stopped: a stop was requested in any process.
         """
-        if result.frame % CHUNK == 0 and self.stopping():
+        if result.frame % CHUNK == 0:
+            self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raises Stopped if a stop was requested in any process."""
+        if self.stopping():
             raise Stopped
 
     def log_predictions(

@@ -14,6 +14,7 @@ from data_pipelines.loading.loader import ClipLoader
 from dmnet_jax.models import forward
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import DECODED, FEATURES
+from dmnet_jax.process import Stopped
 from dmnet_jax.training import feature_cache
 from dmnet_jax.training.feature_cache import FeatureCache, SequenceCache
 from tests.support.random_variables import quick_jit, random_variables
@@ -38,7 +39,7 @@ def loader(augment=None):
     )
 
 
-def cache(folder, augment=None, views=1):
+def cache(folder, augment=None, views=1, **options):
     model, variables = network()
     return FeatureCache(
         folder / "features",
@@ -47,6 +48,7 @@ def cache(folder, augment=None, views=1):
         model=model,
         variables=variables,
         log=lambda line: None,
+        **options,
     )
 
 
@@ -110,6 +112,19 @@ def test_views_differ_and_are_reproducible(tmp_path):
     assert all((batch["label"] != IGNORE).any() for batch in batches)
     first.remove()
     assert not (tmp_path / "features").exists()
+
+
+def test_a_stop_while_encoding_leaves_no_files(tmp_path):
+    chunks = []
+
+    def stop():
+        chunks.append(1)
+        if len(chunks) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        cache(tmp_path, views=3, on_chunk=stop)
+    assert len(chunks) == 2 and not (tmp_path / "features").exists()
 
 
 def sequences(
@@ -195,7 +210,13 @@ def test_strides_of_sequences_vary_and_are_reproducible(tmp_path):
 CORRECTING = {
     "state": {"global_memory": False, "state": True},
     "jump": {"global_memory": False, "state": True, "state_parts": ("jump", "age")},
-    "masks": {"global_values": "masks", "global_size": 4, "state": True},
+    # Not with areas: their logarithms amplify the rounding of the maps to float16.
+    "masks": {
+        "global_values": "masks",
+        "global_size": 4,
+        "state": True,
+        "state_parts": ("jump", "age"),
+    },
 }
 
 
@@ -222,8 +243,7 @@ def test_frames_are_decoded_if_no_memory_enters_the_decoder(tmp_path, fields):
     expected = roll(variables, clip, KEY)
     mask = clip["frames_mask"]
     scale = np.abs(expected.logits).max()
-    # Cached maps are float16. Logarithms of small areas amplify the rounding in trust.
-    for name, atol in (("logits", 4e-3 * scale), ("trust", 1e-2)):
+    for name, atol in (("logits", 4e-3 * scale), ("trust", 4e-3)):
         pair = (np.asarray(getattr(x, name))[mask] for x in (result, expected))
         np.testing.assert_allclose(*pair, atol=atol)
     np.testing.assert_array_equal(result.admitted, expected.admitted)
