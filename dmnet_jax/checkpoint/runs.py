@@ -78,7 +78,7 @@ def add_state(trained: TrainedRun, source: TrainedRun, name: str) -> TrainedRun:
     Args:
         trained: the network.
         source: the network with the state.
-        name: name of the source, for the metadata and errors.
+        name: name of the source, for errors.
 
     Raises:
         ValueError: the source has no state or its state has "jump", or the network is
@@ -99,7 +99,7 @@ def add_state(trained: TrainedRun, source: TrainedRun, name: str) -> TrainedRun:
     fields = {"state": True, "state_parts": list(model.state_parts)}
     config = trained.about["config"]
     config = {**config, "model": {**config["model"], **fields}}
-    about = {**trained.about, "config": config, "state_from": name}
+    about = {**trained.about, "config": config, "state_from": source.config.name}
     validated = validated_config(about, name)
     params = dict(trained.variables["params"])
     params["prediction_state"] = source.variables["params"]["prediction_state"]

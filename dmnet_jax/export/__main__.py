@@ -181,8 +181,7 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
         "config": about["config"],
         "classes": about.get("classes", []),
     }
-    if "adapted" in about:
-        notes["adapted"] = about["adapted"]
+    notes |= {n: about[n] for n in ("adapted", "state_from") if n in about}
     name = "model" if dtype == "fp32" else f"model-{dtype}"
     with TemporaryDirectory(prefix=".", dir=out) as hidden:
         written = write_artifact(Path(hidden), name, contents, interface, notes)

@@ -208,7 +208,7 @@ def test_a_network_gets_the_state_of_another_one(run, tmp_path, monkeypatch, cap
     path = tmp_path / "model.safetensors"
     added = load_run(path)
     assert added.config.model.local == trained.config.model.local != "none"
-    assert added.about["state_from"] == "other"
+    assert added.about["state_from"] == source.config.name
     assert added.config.model.state_parts == source.config.model.state_parts
     given = flatten(trained.variables)
     for name, array in flatten(source.variables).items():
