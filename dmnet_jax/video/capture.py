@@ -107,7 +107,7 @@ class Latest:
 
     def __init__(self, source: Source, attempts: int = 8) -> None:
         self._stop = threading.Event()
-        self._frames = Reconnecting(source, attempts, self._stop.wait)
+        self._frames = Reconnecting(source, attempts, self._stop.wait, self._report)
         self._changed = threading.Condition()
         self._newest: Timed | None = None
         self._error: Exception | None = None
@@ -154,6 +154,11 @@ class Latest:
             if newest is None and self._error is not None:
                 raise self._error
             return newest
+
+    def _report(self, text: str) -> None:
+        # The thread may outlive the reader while it waits for a camera.
+        if not self._stop.is_set():
+            tell(text)
 
     def _read(self) -> None:
         try:

@@ -161,7 +161,7 @@ def test_unused_frames_have_no_mask_and_a_lost_camera_gives_status_1(
     monkeypatch.setattr(
         capture,
         "Reconnecting",
-        lambda source, attempts, wait: Reconnecting(source, attempts, lambda _: None),
+        lambda source, attempts, *_: Reconnecting(source, attempts, lambda _: None),
     )
     out = tmp_path / "out"
     assert predict("0", out) == 1

@@ -168,20 +168,23 @@ def test_video_that_fails_is_not_read_again():
 
 
 class Ticking:
-    """A camera of 100 frames, one every 5 ms."""
+    """A camera of 100 frames, one every 5 ms, that then blocks until `freed` is set."""
 
     rate, live = 200.0, True
+
+    def __init__(self):
+        self.freed = threading.Event()
 
     def __iter__(self):
         for index in range(100):
             time.sleep(0.005)
             yield Captured(scene(index), index / 200, str(index))
-        threading.Event().wait(60)
+        self.freed.wait(60)
 
 
-def test_slow_network_gets_the_latest_frame_and_drops_are_counted():
-    ages, names = [], []
-    with Latest(Ticking()) as latest:
+def test_slow_network_gets_the_latest_frame_and_drops_are_counted(capsys):
+    ages, names, camera = [], [], Ticking()
+    with Latest(camera) as latest:
         while True:
             try:
                 timed = latest.next(timeout=0.5)
@@ -190,12 +193,14 @@ def test_slow_network_gets_the_latest_frame_and_drops_are_counted():
             time.sleep(0.03)  # a slow network
             ages.append(time.monotonic() - timed.arrived)
             names.append(int(timed.captured.name))
-        latest._stop.set()
         assert latest.captured == 100 and names[-1] == 99
         assert latest.dropped == 100 - len(names) > 20
-        latest._thread.join = lambda timeout: None  # the wait is in the camera
     assert names == sorted(names)
     assert max(ages) < 2, "frames must not queue up"
+    camera.freed.set()
+    latest._thread.join(timeout=20)
+    assert not latest._thread.is_alive()
+    assert not capsys.readouterr().err, "nobody waits for these frames any more"
 
 
 def test_video_is_played_at_its_rate_and_ends():
@@ -245,16 +250,20 @@ class Dead:
 
     rate, live = None, True
 
+    def __init__(self):
+        self.freed = threading.Event()
+
     def __iter__(self):
-        time.sleep(3)
+        self.freed.wait(60)
         raise SourceError("no such device")
         yield
 
 
 def test_waiting_for_a_camera_can_be_stopped():
-    began = time.monotonic()
-    assert first_frame(Dead(), lambda: time.monotonic() - began > 0.2) is None
-    assert time.monotonic() - began < 2
+    began, camera = time.monotonic(), Dead()
+    assert first_frame(camera, lambda: time.monotonic() - began > 0.2) is None
+    assert time.monotonic() - began < 3
+    camera.freed.set()
 
 
 def test_missing_camera_is_reported_in_the_terminal(capsys):
