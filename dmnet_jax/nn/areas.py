@@ -3,7 +3,8 @@
 Where things move, a class loses area in one place and gains about as much in another.
 A frame that no longer shows them makes a class lose area, or gain it, without a
 counterpart. This tells a disturbance that the network survives from one that it does
-not, in whatever way either changes the picture.
+not, in whatever way either changes the picture. What it does not survive shows fewer
+classes than before; another scene after a cut shows as many.
 """
 
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ _WINDOW = 11
 # what is negligible does not vary.
 _TYPICAL_SHARE, _MIN_SHARE = 0.03, 1e-4
 _TYPICAL_ENTROPY, _MIN_ENTROPY = 0.1, 1e-3
+_TYPICAL_DIVERSITY, _MIN_DIVERSITY = 0.3, 1e-2
 
 
 def area_changes(new: Array, old: Array, entropy: Array) -> Array:
@@ -30,25 +32,35 @@ def area_changes(new: Array, old: Array, entropy: Array) -> Array:
         entropy: float32 [B, h, w, 1], entropy of `new` in nats.
 
     Returns:
-        float32 [B, h/4, w/4, 6]: logarithms, relative to typical values, of the area
+        float32 [B, h/4, w/4, 10]: logarithms, relative to typical values, of the area
         that moved (lost in one place, gained in another by the same class), of the area
-        that classes lost or gained on balance, and of the mean entropy of `new`; first
-        of the window, then of the frame.
+        that classes lost or gained on balance, of the mean entropy of `new`, and of the
+        diversity of `new` and of `old`, which is the entropy of their mean; first of
+        the window, then of the frame.
     """
-    classes = new.shape[-1]
-    maps = [nn.relu(old - new), nn.relu(new - old), entropy]
-    maps = mean_2x2(mean_2x2(jnp.concatenate(maps, -1)))
+    maps = jnp.concatenate([nn.relu(old - new), new, old, entropy], -1)
+    maps = mean_2x2(mean_2x2(maps))
     size = (_WINDOW, _WINDOW)
     window = nn.avg_pool(maps, size, padding="SAME", count_include_pad=False)
     frame = jnp.broadcast_to(maps.mean((1, 2), keepdims=True), maps.shape)
     measures = []
     for means in (window, frame):
-        lost, gained = means[..., :classes], means[..., classes:-1]
+        lost, seen, known = jnp.split(means[..., :-1], 3, -1)
+        gained = nn.relu(lost + seen - known)
         moved = jnp.minimum(lost, gained).sum(-1)
         balance = jnp.abs(lost - gained).sum(-1)
         measures += [
             jnp.log((moved + _MIN_SHARE) / _TYPICAL_SHARE),
             jnp.log((balance + _MIN_SHARE) / _TYPICAL_SHARE),
             jnp.log((means[..., -1] + _MIN_ENTROPY) / _TYPICAL_ENTROPY),
+            *(
+                jnp.log((_diversity(x) + _MIN_DIVERSITY) / _TYPICAL_DIVERSITY)
+                for x in (seen, known)
+            ),
         ]
     return jnp.stack(measures, -1)
+
+
+def _diversity(means: Array) -> Array:
+    """Returns the entropy of mean class probabilities [..., C], in nats."""
+    return -(means * jnp.log(jnp.maximum(means, 1e-6))).sum(-1)

@@ -77,6 +77,10 @@ class PredictionCarry:
         scene: float32 [..., h/4, w/4, 5], the same over a longer time.
         variation: float32 [..., 1, 1, 5], by how much a frame usually differs from
             `appearance`. Empty without "appearance".
+        previous: float32 [..., h/4, w/4, 5], what the last frame looked like, trusted
+            or not. Empty without "appearance".
+        differences: float32 [..., 1, 1, 10], by how much the last two frames differed
+            from the ones before them. Empty without "appearance".
     """
 
     probabilities: GatedState[Array]
@@ -85,6 +89,8 @@ class PredictionCarry:
     appearance: GatedState[Any]
     scene: GatedState[Any]
     variation: GatedState[Any]
+    previous: GatedState[Any]
+    differences: GatedState[Any]
 
 
 class PredictionState(nn.Module):
@@ -151,6 +157,8 @@ class PredictionState(nn.Module):
             part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
             part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
             part("appearance", jnp.zeros((1, 1, CHANNELS))),
+            part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
+            part("appearance", jnp.zeros((1, 1, 2 * CHANNELS))),
         )
 
     def __call__(
@@ -197,6 +205,7 @@ class PredictionState(nn.Module):
             )
 
         looks, scene, variation = state.appearance, state.scene, state.variation
+        previous, differences = state.previous, state.differences
         if "appearance" in self.parts:
             elapsed = mean_2x2(state.age.value) + 1 if "age" in self.parts else 1
             cell = mean_2x2(half)
@@ -209,6 +218,10 @@ class PredictionState(nn.Module):
                 scene, appearance, cell * (1 - jnp.exp(-elapsed / SCENE_PACE))
             )
             variation = carry(variation, surprise, pace.mean((1, 2), keepdims=True))
+            last = jnp.where(has_state, _difference(state, appearance), 0)
+            last = jnp.concatenate([last, differences.value[..., :CHANNELS]], -1)
+            previous = carry(previous, appearance, jnp.ones_like(cell))
+            differences = carry(differences, last, jnp.ones_like(last[..., :1]))
         updated = PredictionCarry(
             carry(state.probabilities, new, trust),
             carry(state.features, top if "jump" in self.parts else {}, coarse),
@@ -216,6 +229,8 @@ class PredictionState(nn.Module):
             looks,
             scene,
             variation,
+            previous,
+            differences,
         )
         return logits + jnp.where(has_state, change, 0), updated, trust[..., 0]
 
@@ -255,7 +270,7 @@ class PredictionState(nn.Module):
             if "appearance" in self.parts:
                 # Areas tell whether the network survives a disturbance, not whether
                 # there is one: where a frame looks as usual, they do not count.
-                areas *= jnp.clip(most[..., 1:], 0, 1).repeat(3, -1)
+                areas *= jnp.clip(most[..., 1:], 0, 1).repeat(5, -1)
             areas = areas.astype(self.dtype)
             weighted = self.areas_weight(areas)
             direct += AREAS_SCALE * upsample_2x(weighted.astype(jnp.float32))
@@ -282,7 +297,12 @@ class PredictionState(nn.Module):
         the last trusted frames or from the scene, whichever is smaller.
         """
         known = state.appearance.value, state.scene.value
-        change = jnp.minimum(*(jnp.abs(appearance - x) for x in known)) / _usual(state)
+        change = jnp.minimum(*(jnp.abs(appearance - x) for x in known))
+        # A disturbance begins and ends with one difference between frames; if each of
+        # the last three frames differs, they are pictures, not video.
+        before = jnp.minimum(*jnp.split(state.differences.value, 2, -1))
+        lasting = jnp.minimum(before, _difference(state, appearance))
+        change /= jnp.maximum(_usual(state), lasting)
         if "age" in self.parts:
             change *= jax.lax.rsqrt(1 + mean_2x2(state.age.value) / HORIZON)
         change = jnp.log((1 + change) / 2)
@@ -293,6 +313,11 @@ class PredictionState(nn.Module):
 def _usual(state: PredictionCarry) -> Array:
     """Returns the usual change of appearance, above noise, [B, 1, 1, 5]."""
     return state.variation.value + jnp.array(MIN_VARIATION)
+
+
+def _difference(state: PredictionCarry, appearance: Array) -> Array:
+    """Returns the mean difference from the frame before, [B, 1, 1, 5]."""
+    return jnp.abs(appearance - state.previous.value).mean((1, 2), keepdims=True)
 
 
 def safe_log(probabilities: Array) -> Array:

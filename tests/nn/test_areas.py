@@ -27,7 +27,7 @@ def one_hot(labels):
 
 
 def measures(new, old):
-    """Returns the three measures of a region [h, w, C] in plain NumPy."""
+    """Returns the five measures of a region [h, w, C] in plain NumPy."""
     lost = np.maximum(old - new, 0).mean((0, 1))
     gained = np.maximum(new - old, 0).mean((0, 1))
     entropy = -(new * np.log(np.maximum(new, 1e-4))).sum(-1).mean()
@@ -36,13 +36,18 @@ def measures(new, old):
             (np.minimum(lost, gained).sum() + 1e-4) / 0.03,
             (np.abs(lost - gained).sum() + 1e-4) / 0.03,
             (entropy + 1e-3) / 0.1,
+            *((diversity(x.mean((0, 1))) + 1e-2) / 0.3 for x in (new, old)),
         ]
     )
 
 
+def diversity(shares):
+    return -(shares * np.log(np.maximum(shares, 1e-6))).sum()
+
+
 def test_they_are_those_of_a_window_and_of_the_frame():
     result = changes(NEW, OLD)
-    assert result.shape == (2, 4, 16, 6) and result.dtype == jnp.float32
+    assert result.shape == (2, 4, 16, 10) and result.dtype == jnp.float32
     for n, y, x in np.ndindex(2, 4, 16):
         rows = slice(4 * max(0, y - 5), 4 * (y + 6))
         columns = slice(4 * max(0, x - 5), 4 * (x + 6))
@@ -63,8 +68,10 @@ def test_what_moves_keeps_its_area_and_what_is_hidden_loses_it():
     )
     same = changes(before, before)[0, 0, 0]
     motion, loss = (changes(x, before)[0, 0, 0] for x in (moved, hidden))
-    assert motion[3] > same[3] + 3 and motion[4] == same[4]
-    assert loss[4] > same[4] + 3 and loss[3] == same[3]
+    assert motion[5] > same[5] + 3 and motion[6] == same[6]
+    assert loss[6] > same[6] + 3 and loss[5] == same[5]
+    # Only where the rectangle is hidden does the new frame show one class fewer.
+    assert motion[8] == motion[9] == same[8] == loss[9] > loss[8] + 1
 
 
 @pytest.mark.parametrize("other", [NEW, OLD])

@@ -127,7 +127,8 @@ def test_each_part_can_be_left_out(variables):
         model = WITH.clone(state_parts=parts)
         state = model.init_memory(1, SIZE, KEY).state
         fields = {"features": "jump", "age": "age"}
-        fields |= dict.fromkeys(("appearance", "scene", "variation"), "appearance")
+        looks = "appearance", "scene", "variation", "previous", "differences"
+        fields |= dict.fromkeys(looks, "appearance")
         for field, part in fields.items():
             stored = bool(jax.tree.leaves(getattr(state, field).value))
             assert stored == (part in parts), (parts, field)
@@ -195,6 +196,10 @@ def test_a_trained_state_follows_its_equations():
     np.testing.assert_allclose(memory.state.appearance.value, look, atol=1e-4)
     np.testing.assert_allclose(memory.state.scene.value, scene, atol=1e-4)
     np.testing.assert_allclose(memory.state.variation.value, variation, atol=1e-4)
+    np.testing.assert_array_equal(memory.state.previous.value, looks[:, 3])
+    differences = np.abs(np.diff(looks, axis=1)).mean((2, 3))[:, :0:-1].reshape(2, 10)
+    result = memory.state.differences.value[:, 0, 0]
+    np.testing.assert_allclose(result, differences, atol=1e-5)
 
 
 def spread(state):
@@ -329,7 +334,7 @@ def test_areas_count_only_where_a_frame_looks_unusual():
     usual = appearance(jnp.float32(moving(0, 1)))
     variables = state.init(KEY, carry, shown, None, top, usual, active)
     # The area that was lost on balance, of the frame; nothing else decides.
-    kernel = jnp.zeros((1, 1, 6, 1)).at[..., 4, :].set(-3 / AREAS_SCALE)
+    kernel = jnp.zeros((1, 1, 10, 1)).at[..., 6, :].set(-3 / AREAS_SCALE)
     params = {**variables["params"], "areas_weight": {"kernel": kernel}}
     step = quick_jit(state.apply)
     _, carry, _ = step({"params": params}, carry, shown, None, top, usual, active)
@@ -362,6 +367,20 @@ def test_a_new_scene_is_trusted_in_the_end():
     frames = np.concatenate([moving(0, 15), 0.5 * moving(1, 60)])
     trust = trusts(frames)
     assert trust[15:20].max() < 0.1 and trust[-20:].min() > 0.9
+
+
+def test_pictures_are_trusted_from_the_third_difference_on():
+    pictures = np.concatenate([moving(seed, 1) for seed in range(16)])
+    pictures[::2] *= 0.5
+    trust = trusts(np.concatenate([moving(0, 15), pictures]))
+    assert trust[15] < 0.1 and trust[17:].min() > 0.8
+    assert trusts(pictures)[3:].min() > 0.8
+    # Two pictures between frames of a video are not enough.
+    video = moving(0, 40)
+    video[20] *= 0.5
+    video[21] *= 0.25
+    trust = trusts(video)
+    assert trust[20:22].max() < 0.1 and trust[22:].min() > 0.9
 
 
 def test_the_scene_is_known_when_a_trusted_disturbance_ends(monkeypatch):
