@@ -34,7 +34,7 @@ from dmnet_jax.benchmark.live_case import (
     time_steps,
 )
 from dmnet_jax.benchmark.torch_dmnet import DEVICE, TorchDMNet
-from dmnet_jax.streaming.runtimes import import_openvino
+from dmnet_jax.streaming.runtimes import openvino_core
 from dmnet_jax.weights.layout import unflatten
 
 # The paper's tau and n, and our default size of the global memory.
@@ -132,7 +132,7 @@ def _onnxruntime(module: nn.Module, example: Arrays) -> Call:
 
 def _openvino(module: nn.Module, example: Arrays) -> Call:
     # Through ONNX, because OpenVINO's PyTorch converter requires its telemetry.
-    core = import_openvino().Core()
+    core = openvino_core()
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 
-from dmnet_jax.streaming.runtimes import import_openvino
+from dmnet_jax.streaming.runtimes import import_openvino, openvino_core
 
 
 def convert(onnx_model: bytes) -> tuple[bytes, bytes]:
@@ -16,7 +16,7 @@ def convert(onnx_model: bytes) -> tuple[bytes, bytes]:
     model is compiled for a device.
     """
     openvino = import_openvino()
-    model = openvino.Core().read_model(onnx_model, b"")
+    model = openvino_core().read_model(onnx_model, b"")
     model = _with_inputs(openvino, model, onnx.load_model_from_string(onnx_model))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"

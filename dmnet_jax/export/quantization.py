@@ -17,7 +17,12 @@ from typing import Any
 import numpy as np
 
 from dmnet_jax.export.calibration import Rolled
-from dmnet_jax.streaming.runtimes import Tensors, import_openvino
+from dmnet_jax.streaming.runtimes import (
+    Tensors,
+    import_openvino,
+    kept_signal_stack,
+    openvino_core,
+)
 
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 # Operations between layers. Those that keep the range of their input share its range.
@@ -46,13 +51,13 @@ def read_model(contents: dict[str, bytes]) -> Any:
     NNCF recognizes weights and biases only as plain constants. Without folding, it
     misses reshaped depthwise kernels and biases, and 1.9 times as many labels differ.
     """
-    openvino = import_openvino()
+    core = openvino_core()
     from openvino.passes import (  # pyright: ignore[reportMissingImports]
         ConstantFolding,
         Manager,
     )
 
-    model = openvino.Core().read_model(contents[".xml"], contents[".bin"])
+    model = core.read_model(contents[".xml"], contents[".bin"])
     passes = Manager()
     passes.register_pass(ConstantFolding())
     passes.run_passes(model)
@@ -73,7 +78,7 @@ def quantized(
     model = read_model(contents)
     scope = nncf.IgnoredScope(names=[*precise(model), *kept], validate=False)
     # NNCF and its progress bars write to standard output.
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), kept_signal_stack():
         model = nncf.quantize(
             model,
             nncf.Dataset(inputs),
@@ -142,7 +147,7 @@ def ranked(
     Returns:
         Names of layers, most sensitive first.
     """
-    core = import_openvino().Core()
+    core = openvino_core()
     given = [{n: x.copy() for n, x in tensors.items()} for tensors in inputs]
 
     def labels(model: Any) -> np.ndarray:

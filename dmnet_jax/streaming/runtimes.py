@@ -5,10 +5,13 @@ are updated in place: the graph reads them before it writes one, so input and ou
 share a buffer and neither runtime makes a copy.
 """
 
+import contextlib
+import ctypes
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import jax
@@ -74,7 +77,7 @@ def open_ir(contents: dict[str, bytes], description: Description) -> Program:
         ValueError: the model does not match the description.
     """
     openvino = import_openvino()
-    core = openvino.Core()
+    core = openvino_core()
     precision = "f32" if description.dtype == "fp32" or not has_bf16() else "bf16"
     if description.dtype == "bf16" and precision == "f32":
         warnings.warn(
@@ -109,8 +112,38 @@ def open_ir(contents: dict[str, bytes], description: Description) -> Program:
 
 def has_bf16() -> bool:
     """Returns whether OpenVINO can compute in bfloat16 on this machine's processor."""
-    core = import_openvino().Core()
+    core = openvino_core()
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def openvino_core() -> Any:
+    """Returns this process's OpenVINO core, with its CPU device loaded."""
+    core = import_openvino().Core()
+    with kept_signal_stack():
+        core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return core
+
+
+@contextlib.contextmanager
+def kept_signal_stack() -> Iterator[None]:
+    """Restores the stack on which the calling thread handles signals.
+
+    With its CPU device, an OpenVINO core gives the thread another stack, and returns to
+    the one before when it ends. If an older core ends first, the younger one returns to
+    a stack that no longer exists, and the next Ctrl-C kills the process (OpenVINO
+    2026.4.1, Linux).
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    # A `stack_t`: pointer, int, size.
+    library, stack = ctypes.CDLL(None), (ctypes.c_void_p * 3)()
+    library.sigaltstack(None, stack)
+    try:
+        yield
+    finally:
+        library.sigaltstack(stack, None)
 
 
 def import_openvino() -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import importlib.util
 import io
 import json
@@ -24,7 +25,7 @@ from dmnet_jax.models.protocol import Memories
 from dmnet_jax.streaming import Session, load_artifact, runtimes
 from dmnet_jax.streaming.described import read_description
 from dmnet_jax.streaming.program import Interface, Labeled, Program
-from tests.support import tiny_run
+from tests.support import signal_stack, tiny_run
 
 HAS_ALL = all(map(importlib.util.find_spec, ("onnx", "openvino", "nncf")))
 needs_all = pytest.mark.skipif(not HAS_ALL, reason="needs the extra openvino")
@@ -124,6 +125,17 @@ def test_int8_artifact_runs_like_any_other(exported):
             result = session.step(tiny_run.picture(index)[0])
             assert result.status == "ok" and result.labels is not None
             assert result.labels.shape == SIZE and result.labels.max() < 3
+
+
+@needs_all
+def test_signals_can_be_handled_after_programs_end(exported):
+    """Ctrl-C killed processes in which OpenVINO's cores ended out of order."""
+    assert signal_stack.is_usable()  # after the quantization
+    programs = [load_artifact(exported.path) for _ in range(2)]
+    while programs:  # the older one first
+        programs.pop(0)
+        gc.collect()
+        assert signal_stack.is_usable()
 
 
 @needs_all

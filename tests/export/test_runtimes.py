@@ -18,7 +18,7 @@ from dmnet_jax.models.lwanet import LWANet
 from dmnet_jax.streaming import ArtifactError, Session, load_artifact
 from dmnet_jax.streaming.artifact import files_of, write_artifact
 from dmnet_jax.streaming.program import NO_LABEL, Interface
-from dmnet_jax.streaming.runtimes import import_openvino
+from dmnet_jax.streaming.runtimes import openvino_core
 from tests.support import tiny_run
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -357,6 +357,6 @@ def runner(kind: str, model: bytes) -> Any:
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(model, providers=providers)
         return lambda feed: session.run(None, arrays(feed))
-    core = import_openvino().Core()
+    core = openvino_core()
     compiled = core.compile_model(core.read_model(model, b""), "CPU")
     return lambda feed: list(compiled(arrays(feed)).values())
