@@ -15,7 +15,7 @@ light are never used in training.
 `--data.train clip1 clip3 --data.val clip2` tests on another clip.
 
 Measured over three folds and three seeds of the second stage, on 2 cores of an Intel
-Xeon: the state raises the mean IoU of corrupted frames from 0.497 to 0.704; that of
+Xeon: the state raises the mean IoU of corrupted frames from 0.497 to 0.706; that of
 clean frames between bursts changes from 0.804 to 0.803 (docs/memory.md has all rows
 and the conditions; 2026-11-28).
 """

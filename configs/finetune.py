@@ -1,8 +1,10 @@
 """Your own labeled videos, starting from the shipped network, on a laptop.
 
 Fine-tunes weights that already segment instruments (`--model.pretrained rendered`).
-Trains the single-frame network, without memories. configs/endovis17.py is the recipe of
-the paper, with memories.
+Trains the single-frame network alone: the prediction state is that of the shipped
+network, which knows only predictions and the looks of frames, so it works on any
+network and any classes. configs/endovis15_state.py trains a state,
+configs/endovis17.py is the recipe of the paper, with its memories.
 
     python train.py --config configs/finetune.py --name mine --data.root ROOT \\
         --data.num-classes 2 --data.train video1 video2 --data.val video3
@@ -16,6 +18,7 @@ from dmnet_jax.config import (
     DataConfig,
     ModelConfig,
     OptimConfig,
+    StageConfig,
     TrainConfig,
 )
 
@@ -30,7 +33,9 @@ def get_config() -> Config:
             scale=(0.75, 1.35),
             photometric=0.5,
         ),
-        model=ModelConfig(local="none", global_memory=False, pretrained="rendered"),
+        model=ModelConfig(
+            local="none", global_memory=False, state=True, pretrained="rendered"
+        ),
         optim=OptimConfig(
             lr=5e-4,
             drop_epochs=(7,),
@@ -38,5 +43,9 @@ def get_config() -> Config:
             cross_entropy_weight=0.5,
             clip_norm=5.0,
         ),
-        train=TrainConfig(epochs=10, batch_size=4, eval_every_epochs=5),
+        train=TrainConfig(
+            batch_size=4,
+            stages=(StageConfig("single frame", 10, train="single_frame"),),
+            eval_every_epochs=5,
+        ),
     )

@@ -7,11 +7,8 @@ teacher's predictions (`training.distillation`). No real images are used.
     python train.py --config configs/pretrain_fast.py
 
 The shipped weights took 45 minutes on 2 cores of an Intel Xeon with other work
-(1200 steps of 8 frames, 2026-11-27), and their prediction state 11 minutes:
-
-    python train.py --config configs/pretrain_state.py --name pretrain_fast_state \\
-        --model.width 128 --model.value-channels 64 --model.pretrained imagenet \\
-        --model.no-global-memory --train.start-from runs/pretrain_fast/fold0-seed0
+(1200 steps of 8 frames, 2026-11-27). Their prediction state is that of the wide
+network.
 
 docs/model_card.md has the scores on real video.
 """

@@ -103,8 +103,8 @@ def test_train_on_your_folder_trains(tmp_path):
         workdir=str(tmp_path / "runs"),
         data=replace(config.data, size=(64, 64)),
         # The shipped weights are not for the toy network.
-        model=replace(config.model, pretrained="none"),
-        train=replace(config.train, epochs=1, eval_every_epochs=1),
+        model=replace(config.model, pretrained="none", state=False),
+        train=replace(config.train, stages=(), epochs=1, eval_every_epochs=1),
         optim=replace(config.optim, drop_epochs=()),
     )
     with use_toy_networks():

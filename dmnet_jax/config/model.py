@@ -36,6 +36,8 @@ NETWORKS: dict[str, Network] = {
 
 SHIPPED_WIDTHS = {"rendered": 256, "rendered-fast": 128}
 """`width` of the shipped networks, by their value of `pretrained`."""
+SHIPPED_STATE_PARTS = ("appearance", "areas", "age")
+"""`state_parts` of the shipped networks."""
 
 if TYPE_CHECKING:
     NetworkName = str
@@ -75,8 +77,8 @@ class ModelConfig:
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
-            "rendered" or "rendered-fast" (shipped, all of DMNet except its memories),
-            "none", or a file.
+            "rendered" or "rendered-fast" (shipped, all of DMNet except its memories;
+            the prediction state as well, if no stage trains it), "none", or a file.
         encoder: Framework whose MobileNetV2 is reproduced (padding, epsilon, input
             range); must match the pretrained weights.
         min_confidence: Lower bound of the confidence for admission to the global memory
@@ -114,6 +116,17 @@ class ModelConfig:
     def has_memory(self) -> bool:
         """Whether a DMNet has any memory."""
         return self.local != "none" or self.global_memory or self.state
+
+    @property
+    def shipped_state(self) -> bool:
+        """Whether the shipped prediction state fits, as the network's only memory."""
+        return (
+            self.state
+            and self.state_parts == SHIPPED_STATE_PARTS
+            and self.pretrained in SHIPPED_WIDTHS
+            and self.local == "none"
+            and not self.global_memory
+        )
 
     @property
     def has_masks(self) -> bool:

@@ -18,7 +18,7 @@ from data_pipelines.io.names import name_fault
 from data_pipelines.sources import DATASETS
 from dmnet_jax.config.data import DataConfig as DataConfig
 from dmnet_jax.config.data import SyntheticConfig as SyntheticConfig
-from dmnet_jax.config.model import SHIPPED_WIDTHS
+from dmnet_jax.config.model import SHIPPED_STATE_PARTS, SHIPPED_WIDTHS
 from dmnet_jax.config.model import ModelConfig as ModelConfig
 from dmnet_jax.config.optim import OptimConfig as OptimConfig
 from dmnet_jax.config.serialization import ConfigError, from_plain
@@ -62,6 +62,12 @@ class Config:
             "masks": model.has_masks,
         }
         return tuple(stage for stage in stages if has.get(stage.train, True))
+
+    @property
+    def takes_shipped_state(self) -> bool:
+        """Whether the network has the shipped prediction state: no stage trains one."""
+        untrained = all(stage.train == "single_frame" for stage in self.resolved_stages)
+        return self.model.shipped_state and untrained
 
 
 # Minimum values of plain numbers; other rules are in `validate`.
@@ -243,10 +249,14 @@ def _check_stages(config: Config) -> None:
         raise ConfigError(
             "train.stages trains only the memory, but the network has no memory"
         )
-    if model.has_memory and all(stage.train == "single_frame" for stage in stages):
+    trained = any(stage.train != "single_frame" for stage in stages)
+    known = config.takes_shipped_state or config.train.start_from
+    if model.has_memory and not trained and not known:
         raise ConfigError(
-            "train.stages does not train the network's memory; add a stage, or set "
-            'model.local to "none" and model.global_memory to False'
+            "train.stages does not train the network's memory; add a stage, set "
+            'model.local to "none" and model.global_memory to False, or use the '
+            'shipped prediction state alone: model.pretrained "rendered", model.state, '
+            f"model.state_parts {' '.join(SHIPPED_STATE_PARTS)}"
         )
     for stage in stages:
         live = DATASETS[data.dataset].endless and not stage.cached_views

@@ -47,8 +47,8 @@ class Flags:
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
         size: Height and width of the frames. Default: the training size.
-        state: Run directory or .safetensors file of another network, whose trained
-            prediction state (without "jump") is added to this one.
+        state: Run directory or .safetensors file of another network, or "rendered",
+            whose trained prediction state (without "jump") is added to this one.
         adapt: Frames like those of the application, without labels (a folder of images,
             a video, or a folder of those), to whose look the network is adapted.
         dtype: Type in which OpenVINO computes, if the processor supports it.

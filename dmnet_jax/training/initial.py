@@ -61,7 +61,11 @@ def initial_variables(
         )
         pretrained = "none"
     if pretrained in SHIPPED:
-        variables = _copy_matching(variables, read_network(SHIPPED[pretrained])[0])
+        saved = read_network(SHIPPED[pretrained])[0]
+        variables = _copy_matching(variables, saved)
+        if config.takes_shipped_state:
+            state = jax.tree.map(jnp.asarray, saved["params"]["prediction_state"])
+            variables["params"]["prediction_state"] = state
     else:
         variables = initialize(variables, pretrained, encoder=model.encoder)
     if teacher is not None:
@@ -114,9 +118,7 @@ def _check_rendered(config: Config) -> None:
 def _copy_matching(initial: dict[str, Any], saved: Any) -> dict[str, Any]:
     """Replaces arrays by saved ones of the same name and shape.
 
-    What corrects the network's predictions keeps its initial values: on EndoVis 2015, a
-    state that started from the shipped one ended two points lower (docs/memory.md, What
-    was measured).
+    What corrects the network's predictions keeps its initial values.
     """
     arrays = flatten(saved)
     merged: dict[str, Any] = {}

@@ -287,6 +287,25 @@ def test_memory_stages_are_left_out_for_a_network_without_memory():
         validate(Config(model=base, train=TrainConfig(stages=(memory,))))
 
 
+def test_a_memory_that_no_stage_trains_is_the_shipped_state_or_that_of_another_run():
+    alone = TrainConfig(stages=(StageConfig("one", 1, train="single_frame"),))
+    state = ModelConfig(
+        local="none", global_memory=False, state=True, pretrained="rendered"
+    )
+    assert validate(Config(model=state, train=alone)).takes_shipped_state
+    for field, value in (
+        ("pretrained", "imagenet"),
+        ("state_parts", ("jump", "age")),
+        ("global_memory", True),
+        ("local", "ela"),
+    ):
+        model = dataclasses.replace(state, **{field: value})
+        with pytest.raises(ConfigError, match="does not train the network's memory"):
+            validate(Config(model=model, train=alone))
+        start = dataclasses.replace(alone, start_from="runs/other/fold0-seed0")
+        assert not validate(Config(model=model, train=start)).takes_shipped_state
+
+
 def other(kind, value):
     """Returns a value of a type that is not `value`."""
     if get_origin(kind) is Literal:
