@@ -45,7 +45,10 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
             dataset.make(Path(root), data.synthetic)
     if not (root or dataset.endless):
         raise DataError(
-            [f"data.root is not set; give the {data.dataset} folder: --data.root DIR"]
+            [
+                "data.root is not set; give the folder of the videos: --data.root DIR, "
+                "in evaluate.py --root DIR"
+            ]
         )
     return open_root(data, root, "train", names)
 
