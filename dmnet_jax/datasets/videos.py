@@ -46,8 +46,8 @@ def open_dataset(data: DataConfig, names: Sequence[str] | None = None) -> FrameS
     if not (root or dataset.endless):
         raise DataError(
             [
-                "data.root is not set; give the folder of the videos: --data.root DIR, "
-                "in evaluate.py --root DIR"
+                f"data.root is not set; give the {data.dataset} folder: --data.root "
+                "DIR, in evaluate.py --root DIR"
             ]
         )
     return open_root(data, root, "train", names)
