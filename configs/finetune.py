@@ -2,9 +2,9 @@
 
 Fine-tunes weights that already segment instruments (`--model.pretrained rendered`).
 Trains the single-frame network alone: the prediction state is that of the shipped
-network, which knows only predictions and the looks of frames, so it works on any
-network and any classes. configs/endovis15_state.py trains a state,
-configs/endovis17.py is the recipe of the paper, with its memories.
+network, which knows only predictions and the looks of frames, so it fits any network
+and any classes (docs/memory.md has what it gains on others). configs/endovis15_state.py
+trains a state, configs/endovis17.py is the recipe of the paper, with its memories.
 
     python train.py --config configs/finetune.py --name mine --data.root ROOT \\
         --data.num-classes 2 --data.train video1 video2 --data.val video3

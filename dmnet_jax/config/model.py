@@ -100,9 +100,7 @@ class ModelConfig:
     width: int = 256
     state: bool = False
     state_parts: tuple[Literal["appearance", "areas", "jump", "age", "prior"], ...] = (
-        "appearance",
-        "areas",
-        "age",
+        SHIPPED_STATE_PARTS
     )
     share_key_value: bool = False
     attention_dropout: float = 0.1

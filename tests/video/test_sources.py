@@ -262,7 +262,7 @@ class Dead:
 def test_waiting_for_a_camera_can_be_stopped():
     began, camera = time.monotonic(), Dead()
     assert first_frame(camera, lambda: time.monotonic() - began > 0.2) is None
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 2
     camera.freed.set()
 
 
