@@ -11,6 +11,7 @@ class SyntheticConfig:
         sequences: Numbers of the EndoVis 2017 sequences to imitate ("synthetic").
         frames: Frames of each video; of each validation video ("rendered").
         size: Height and width in pixels ("synthetic").
+        rate: Frames per second ("synthetic"); EndoVis 2017 has two.
         seed: Seed; every seed gives different videos.
         scenes: Number of validation videos ("rendered").
         hold: Steps for which a row of the batch shows the same scene ("rendered").
@@ -23,6 +24,7 @@ class SyntheticConfig:
     sequences: tuple[int, ...] = (1, 2, 3, 4)
     frames: int = 60
     size: tuple[int, int] = (256, 320)
+    rate: float = 2.0
     seed: int = 0
     scenes: int = 8
     hold: int = 8

@@ -8,6 +8,7 @@ in every checkpoint. This module does not import JAX, so `--help` is fast.
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -170,6 +171,11 @@ def validate(config: Config) -> Config:
             f"a valid image size: {size_fault(*data.synthetic.size)}",
         ),
         (data.synthetic.sequences, "data.synthetic.sequences", "at least one number"),
+        (
+            0 < data.synthetic.rate < math.inf,
+            "data.synthetic.rate",
+            "a positive number of frames per second",
+        ),
         (
             model.local_size >= 1 or model.local == "none",
             "model.local_size",

@@ -147,6 +147,7 @@ def test_invalid_json_gives_a_one_line_error(text, message):
         ("data.max_labels", -1),
         ("data.threads", -1),
         ("data.synthetic.sequences", ()),
+        ("data.synthetic.rate", 0.0),
         ("data.synthetic.frames", 0),
         ("data.synthetic.size", (0, 8)),
         ("data.synthetic.seed", -1),
@@ -268,9 +269,7 @@ def test_sequences_of_live_scenes_cannot_repeat_a_frame():
 @pytest.mark.parametrize(("corrupt", "corruptions"), [(0.5, 0), (0.0, 2)])
 def test_corruptions_need_corrupted_frames(corrupt, corruptions):
     config = load_config("endovis15_state")
-    stage = dataclasses.replace(
-        config.train.stages[0], corruptions=corruptions, train="all"
-    )
+    stage = StageConfig("one", 1, corruptions=corruptions)
     train = dataclasses.replace(config.train, stages=(stage,))
     data = dataclasses.replace(config.data, corrupt=corrupt)
     with pytest.raises(ConfigError, match=f"0.corruptions is {corruptions}; it must"):
@@ -295,14 +294,14 @@ def test_a_memory_that_no_stage_trains_is_the_shipped_state_or_that_of_another_r
     assert validate(Config(model=state, train=alone)).takes_shipped_state
     for field, value in (
         ("pretrained", "imagenet"),
-        ("state_parts", ("jump", "age")),
+        ("state_parts", ("appearance", "age")),
         ("global_memory", True),
         ("local", "ela"),
     ):
         model = dataclasses.replace(state, **{field: value})
         with pytest.raises(ConfigError, match="does not train the network's memory"):
             validate(Config(model=model, train=alone))
-        start = dataclasses.replace(alone, start_from="runs/other/fold0-seed0")
+        start = dataclasses.replace(alone, start_from="runs/other")
         assert not validate(Config(model=model, train=start)).takes_shipped_state
 
 

@@ -123,6 +123,17 @@ def test_synthetic_video_is_rendered_once_and_reproducible(endovis17, tmp_path):
         np.testing.assert_array_equal(read.label(2, 1), original.label(2, 1))
 
 
+def test_synthetic_video_has_the_frame_rate_of_the_config(endovis17, tmp_path):
+    def rendered(rate):
+        synthetic = replace(SYNTHETIC, sequences=(1,), frames=3, rate=rate)
+        root = str(tmp_path / str(rate))
+        data = replace(endovis17, dataset="synthetic", root=root, synthetic=synthetic)
+        return open_dataset(data)
+
+    slow, fast = rendered(2.0), rendered(4.0)
+    np.testing.assert_array_equal(slow.label(0, 1), fast.label(0, 2))
+
+
 def test_named_videos_are_opened_in_the_given_order(folder):
     assert names(open_videos(folder, ["b", "c"])) == ["b", "c"]
 

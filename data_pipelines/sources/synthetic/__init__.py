@@ -28,6 +28,7 @@ def _make(root: Path, config: SyntheticConfig) -> None:
         sequences=config.sequences,
         frames=config.frames,
         size=config.size,
+        rate=config.rate,
     )
 
 
