@@ -1,8 +1,7 @@
 """CamVid with a prediction state that bridges corrupted frames.
 
 The stages of configs/endovis15_state.py on the data of configs/camvid.py, with one
-corruption on a frame: the network does not know these videos by heart. The state sees
-the network's features, which is a little better here (docs/memory.md). Labeled training
+corruption on a frame: the network does not know these videos by heart. Labeled training
 frames are one second apart, in which a street changes too much for a memory to be of
 use, so three quarters of the sequences repeat one frame (`train.rollout_still`).
 Validation frames are 1/15 of a second apart.
@@ -27,11 +26,7 @@ def get_config() -> Config:
         config,
         name="camvid_state",
         data=replace(config.data, corrupt=state.data.corrupt),
-        model=replace(
-            state.model,
-            pretrained=config.model.pretrained,
-            state_parts=("jump", "age"),
-        ),
+        model=replace(state.model, pretrained=config.model.pretrained),
         train=replace(
             state.train,
             stages=(

@@ -45,7 +45,7 @@ def get_config() -> Config:
             global_size=8,
             num_reads=8,
             key_channels=32,
-            state_parts=("jump", "age", "prior"),
+            state_parts=("appearance", "areas", "age", "prior"),
         ),
         optim=replace(
             config.optim, drop_epochs=(3,), dice_weight=0.0, cross_entropy_weight=1.0

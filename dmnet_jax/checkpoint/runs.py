@@ -71,9 +71,9 @@ def load_run(
 def add_state(trained: TrainedRun, source: TrainedRun, name: str) -> TrainedRun:
     """Gives a network the trained prediction state of another one.
 
-    A state without "jump" knows nothing of its network but the predictions, so it works
-    on any network and number of classes, without training. A state that the network
-    already has is replaced.
+    A state knows nothing of its network but the predictions, so it works on any network
+    and number of classes, without training. A state that the network already has is
+    replaced.
 
     Args:
         trained: the network.
@@ -81,8 +81,7 @@ def add_state(trained: TrainedRun, source: TrainedRun, name: str) -> TrainedRun:
         name: name of the source, for errors.
 
     Raises:
-        ValueError: the source has no state or its state has "jump", or the network is
-            not a DMNet.
+        ValueError: the source has no state, or the network is not a DMNet.
     """
     model = source.config.model
     if trained.config.model.name != "dmnet":
@@ -91,11 +90,6 @@ def add_state(trained: TrainedRun, source: TrainedRun, name: str) -> TrainedRun:
         )
     if model.name != "dmnet" or not model.state:
         raise ValueError(f"{name} has no prediction state")
-    if "jump" in model.state_parts:
-        raise ValueError(
-            f'the state of {name} has "jump", which needs the features of its own '
-            "network; train one with other model.state_parts"
-        )
     fields = {"state": True, "state_parts": list(model.state_parts)}
     config = trained.about["config"]
     config = {**config, "model": {**config["model"], **fields}}

@@ -48,7 +48,7 @@ class Flags:
             videos.
         size: Height and width of the frames. Default: the training size.
         state: Run directory or .safetensors file of another network, or "rendered",
-            whose trained prediction state (without "jump") is added to this one.
+            whose trained prediction state is added to this one.
         adapt: Frames like those of the application, without labels (a folder of images,
             a video, or a folder of those), to whose look the network is adapted.
         dtype: Type in which OpenVINO computes, if the processor supports it.

@@ -21,8 +21,8 @@ from dmnet_jax.models.protocol import ClipBatch, VideoSegmenter
 BATCH = 8
 """Number of frames per batch. A batch moves the statistics by a tenth."""
 BATCHES = 2
-"""Number of batches. With more, the network is better on clean frames, and worse on
-disturbed ones, which its memory then takes for clean."""
+"""Number of batches. With more, the network becomes a little better on the video that
+it is adapted to, and can become worse on others."""
 FRAMES = BATCH * BATCHES
 """Number of frames that `adapt` needs."""
 

@@ -27,7 +27,7 @@ def decode_frames(model: Any, frames: Array) -> Decoded:
     """Decodes frames [N, H, W, 3] without the memories of a `DMNet.only_corrects`."""
     features = model.encode(frames)
     logits, fine = model.decoder(features.top, *features.finer)
-    fine = fine if model.uses_fine else None
+    fine = fine if model.stores_masks else None
     return Decoded(logits, fine, features.top, features.appearance)
 
 

@@ -149,7 +149,7 @@ class DMNet(VideoSegmenter):
             self.local_key_value = self._projection()
         if self.stores_features and not (self.share_key_value and self._local_attends):
             self.global_key_value = self._projection()
-        if self._stores_masks:
+        if self.stores_masks:
             self.mask_memory = self._mask_memory()
         if self.state:
             self.prediction_state = self._prediction_state()
@@ -187,7 +187,8 @@ class DMNet(VideoSegmenter):
         return self.global_memory and self.global_values == "features"
 
     @property
-    def _stores_masks(self) -> bool:
+    def stores_masks(self) -> bool:
+        """Whether there is a global memory of masks."""
         return self.global_memory and self.global_values == "masks"
 
     def _projection(self) -> KeyValueProjection:
@@ -197,7 +198,7 @@ class DMNet(VideoSegmenter):
 
     @nn.nowrap
     def _prediction_state(self) -> PredictionState:
-        return PredictionState(self.width, parts=self.state_parts, dtype=self.dtype)
+        return PredictionState(parts=self.state_parts, dtype=self.dtype)
 
     @nn.nowrap
     def _mask_memory(self) -> MaskMemory:
@@ -222,11 +223,6 @@ class DMNet(VideoSegmenter):
     def only_corrects(self) -> bool:
         """Whether no memory enters the decoder: all correct its predictions."""
         return self.local == "none" and not self.stores_features
-
-    @property
-    def uses_fine(self) -> bool:
-        """Whether what corrects the logits uses the decoder's map."""
-        return self._stores_masks or (self.state and "jump" in self.state_parts)
 
     def recent(self, top: Array) -> Any:
         """Computes what the local memory stores for features [N, h, w, width].
@@ -272,7 +268,7 @@ class DMNet(VideoSegmenter):
 
         key_value = KeyValue(map_of(self.key_channels), map_of(self.value_channels))
         stored: Any = key_value if self.stores_features else {}
-        if self._stores_masks:
+        if self.stores_masks:
             stored = self._mask_memory().shapes(size, self.num_classes)
         features = map_of((4 if self.local == "clstm" else 1) * self.width)
         recent: Any = {"none": {}, "nl": key_value}.get(self.local, features)
@@ -341,18 +337,19 @@ class DMNet(VideoSegmenter):
             The updated memory and the frame's result.
         """
         logits, stored = frame.logits, None
-        if self._stores_masks:
-            assert frame.fine is not None  # see `uses_fine`
+        if self.stores_masks:
+            assert frame.fine is not None  # see `Decoded`
             stored = self.mask_memory.store(frame.fine, logits)
             readout = aggregation.read_global(self, memory)
             logits = self.mask_memory(readout, stored, frame.fine, logits)
         state, trust = memory.state, None
         if self.state:
-            maps = frame.fine, frame.top, frame.appearance, active
-            logits, state, trust = self.prediction_state(state, logits, *maps)
+            logits, state, trust = self.prediction_state(
+                state, logits, frame.appearance, active
+            )
         # Masks are judged and stored as the frame itself shows them, so that no error
         # is confirmed by what was read of it.
-        judged = frame.logits if self._stores_masks else logits
+        judged = frame.logits if self.stores_masks else logits
         memory, gates = aggregation.remember(
             self, memory, frame.top, recent, judged, stored, active
         )

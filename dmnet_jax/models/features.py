@@ -36,14 +36,14 @@ class Features(struct.PyTreeNode):
 
 
 class Decoded(struct.PyTreeNode):
-    """Decoder output of one frame, from a network without local and global memory.
+    """Decoder output of one frame, from a `DMNet.only_corrects`.
 
-    This is all that a prediction state needs of the frame.
+    This is all that its memories need of the frame.
 
     Attributes:
         logits: [N, H/4, W/4, num_classes], before the state corrects them.
-        fine: [N, H/8, W/8, width], the decoder's map. None if nothing that corrects
-            the logits uses it (`DMNet.uses_fine`).
+        fine: [N, H/8, W/8, width], the decoder's map. None without a global memory of
+            masks, which alone uses it.
         top: [N, H/32, W/32, width], see `Features`.
         appearance: float32 [N, H/16, W/16, 5], see `Features`.
     """

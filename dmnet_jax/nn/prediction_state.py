@@ -9,9 +9,9 @@ from flax import linen as nn
 from jax import Array
 
 from dmnet_jax.memory import GatedState, blend, init_state
-from dmnet_jax.nn.appearance import CHANNELS
 from dmnet_jax.nn.areas import area_changes
 from dmnet_jax.nn.layers import Dense1x1
+from dmnet_jax.nn.looks import Looks, init_looks, remember, unusual
 from dmnet_jax.nn.resizing import mean_2x2, upsample_2x
 
 # With zero weights, the trust in a frame is sigmoid(3) = 0.95: the state is nearly the
@@ -29,24 +29,12 @@ RECOVERY = 0.5
 # Probabilities are clipped to this before the logarithm.
 MIN_PROBABILITY = 1e-4
 
-# Number of frames in which the remembered appearance follows that of trusted frames:
-# slowly, so that one disturbed frame that was trusted does not hide the next ones.
-PACE = 3.5
-# The same for the appearance of the scene: longer than a disturbance, so that the scene
-# is still known when a disturbance that was trusted has ended.
-SCENE_PACE = 60.0
-# Changes of appearance (`nn.appearance`, in logarithms) below this are noise.
-MIN_VARIATION = (0.03, 0.03, 0.03, 0.06, 0.06)
-# The usual change is updated by at most this multiple of itself, so that a disturbance
-# does not make itself usual.
-MAX_SURPRISE = 2.0
 # The weights of appearance and of areas are these factors times their parameters, see
 # `GAIN_SCALE`.
 APPEARANCE_SCALE, AREAS_SCALE = 150.0, 50.0
 
 # Width of the window over which the prior spreads, at 1/4 of the frame size: things
-# that move by up to 8 pixels from frame to frame stay within it. Appearance is averaged
-# over the same number of cells.
+# that move by up to 8 pixels from frame to frame stay within it.
 WINDOW = 5
 # Share of pixels that change their class from frame to frame for any reason. It bounds
 # how strongly the prior contradicts a frame.
@@ -54,7 +42,7 @@ CHANGE = 0.02
 
 ZEROS = nn.initializers.zeros
 
-Part = Literal["appearance", "areas", "jump", "age", "prior"]
+Part = Literal["appearance", "areas", "age", "prior"]
 PARTS: tuple[Part, ...] = ("appearance", "areas", "age")
 
 
@@ -66,31 +54,14 @@ class PredictionCarry:
     Attributes:
         probabilities: float32 [..., h, w, C], class probabilities at 1/4 of the frame
             size.
-        features: [..., h/8, w/8, width], the deepest features. A frame whose features
-            are far from these shows another scene, or the same scene disturbed. This
-            cue also works for disturbances that training did not contain. Empty ({})
-            without "jump".
         age: float32 [..., h/2, w/2, 1], number of frames since a position was trusted.
-            The older the state, the less reliable it is. Empty without "age".
-        appearance: float32 [..., h/4, w/4, 5], what the last trusted frames looked
-            like. Empty without "appearance".
-        scene: float32 [..., h/4, w/4, 5], the same over a longer time.
-        variation: float32 [..., 1, 1, 5], by how much a frame usually differs from
-            `appearance`. Empty without "appearance".
-        previous: float32 [..., h/4, w/4, 5], what the last frame looked like, trusted
-            or not. Empty without "appearance".
-        differences: float32 [..., 1, 1, 10], by how much the last two frames differed
-            from the ones before them. Empty without "appearance".
+            The older the state, the less reliable it is. Empty ({}) without "age".
+        looks: what frames looked like. Empty ({}) without "appearance".
     """
 
     probabilities: GatedState[Array]
-    features: GatedState[Any]
     age: GatedState[Any]
-    appearance: GatedState[Any]
-    scene: GatedState[Any]
-    variation: GatedState[Any]
-    previous: GatedState[Any]
-    differences: GatedState[Any]
+    looks: Looks | dict[str, Any]
 
 
 class PredictionState(nn.Module):
@@ -100,19 +71,16 @@ class PredictionState(nn.Module):
     output. The first frame of a video is used unchanged.
 
     Attributes:
-        width: number of channels of the decoder; only used with "jump".
         channels: number of channels of the hidden layer from which trust is computed.
         parts: inputs of trust besides the probabilities: with "appearance", how
             unusual the change of brightness, color, contrast and sharpness is; with
             "areas", whether classes moved or only lost or gained area (`nn.areas`);
-            with "age", the time since a position was trusted; with "jump", the
-            network's features and their distance from those last trusted. With "prior",
-            the state also decides between classes that a frame leaves open: spread over
-            a small window, it is the prior of a Bayes filter, whose weight is learned.
+            with "age", the time since a position was trusted. With "prior", the state
+            also decides between classes that a frame leaves open: spread over a small
+            window, it is the prior of a Bayes filter, whose weight is learned.
         dtype: dtype of the layers.
     """
 
-    width: int = 256
     channels: int = 32
     parts: tuple[Part, ...] = PARTS
     dtype: Any = jnp.float32
@@ -121,7 +89,7 @@ class PredictionState(nn.Module):
         def dense(features: int, **options: Any) -> Dense1x1:
             return Dense1x1(features, dtype=self.dtype, **options)
 
-        self.trust_doubt = dense(self.channels, use_bias="jump" not in self.parts)
+        self.trust_doubt = dense(self.channels, use_bias=True)
         self.trust_score = dense(1, kernel_init=ZEROS)
         self.gain = self.param("gain", ZEROS, ())
         if "appearance" in self.parts:
@@ -130,10 +98,6 @@ class PredictionState(nn.Module):
         if "areas" in self.parts:
             self.trust_areas = dense(self.channels)
             self.areas_weight = dense(1, kernel_init=ZEROS)
-        if "jump" in self.parts:
-            self.trust_fine = dense(self.channels, use_bias=True)
-            self.trust_frame = dense(self.channels)
-            self.trust_change = dense(self.channels)
         if "prior" in self.parts:
             self.prior = self.param("prior", ZEROS, ())
 
@@ -145,28 +109,18 @@ class PredictionState(nn.Module):
             size: (H, W) of the frames.
             classes: number of classes.
         """
-        h, w = (n // 32 for n in size)
-
-        def part(name: Part, x: Any) -> GatedState[Any]:
-            return init_state(x if name in self.parts else {})
-
+        height, width = size
+        age = jnp.zeros((height // 8, width // 8, 1)) if "age" in self.parts else {}
         return PredictionCarry(
-            init_state(jnp.zeros((8 * h, 8 * w, classes))),
-            part("jump", jnp.zeros((h, w, self.width), self.dtype)),
-            part("age", jnp.zeros((4 * h, 4 * w, 1))),
-            part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
-            part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
-            part("appearance", jnp.zeros((1, 1, CHANNELS))),
-            part("appearance", jnp.zeros((2 * h, 2 * w, CHANNELS))),
-            part("appearance", jnp.zeros((1, 1, 2 * CHANNELS))),
+            init_state(jnp.zeros((height // 4, width // 4, classes))),
+            init_state(age),
+            init_looks(size) if "appearance" in self.parts else {},
         )
 
     def __call__(
         self,
         state: PredictionCarry,
         logits: Array,
-        fine: Array | None,
-        top: Array,
         appearance: Array,
         active: Array,
     ) -> tuple[Array, PredictionCarry, Array]:
@@ -175,9 +129,6 @@ class PredictionState(nn.Module):
         Args:
             state: state after the previous frame.
             logits: float32 [B, h, w, C], logits of this frame alone.
-            fine: [B, h/2, w/2, width], the decoder's map at 1/8 resolution; only used
-                with "jump".
-            top: [B, h/8, w/8, width], the deepest features; only used with "jump".
             appearance: float32 [B, h/4, w/4, 5], see `nn.appearance`.
             active: bool [B], which videos have a frame.
 
@@ -191,57 +142,30 @@ class PredictionState(nn.Module):
             weight = jnp.tanh(GAIN_SCALE * self.prior)
             logits += jnp.where(has_state, weight * jnp.log(_spread(old)), 0)
         new = jax.nn.softmax(logits)
-        trust = self._trust(state, new, fine, top, appearance)
+        trust = self._trust(state, new, appearance)
         trust = jnp.where(has_state, trust, 1)
         change = (1 - trust) * (safe_log(old) - jax.nn.log_softmax(logits))
         change = jnp.tanh(GAIN_SCALE * self.gain) * change
         half = mean_2x2(trust)
-        coarse = mean_2x2(mean_2x2(half)).astype(top.dtype)
-        age = jax.tree.map(lambda age: (1 - half) * (age + 1), state.age.value)
+        older = jax.tree.map(lambda age: (1 - half) * (age + 1), state.age.value)
 
         def carry(old: Any, new: Any, trust: Array) -> Any:
             return jax.vmap(lambda s, x, q, where: blend(s, x, q, where=where))(
                 old, new, trust, active
             )
 
-        looks, scene, variation = state.appearance, state.scene, state.variation
-        previous, differences = state.previous, state.differences
-        if "appearance" in self.parts:
-            elapsed = mean_2x2(state.age.value) + 1 if "age" in self.parts else 1
-            cell = mean_2x2(half)
-            pace = cell * (1 - jnp.exp(-elapsed / PACE))
-            surprise = jnp.abs(appearance - looks.value).mean((1, 2), keepdims=True)
-            surprise = jnp.minimum(surprise, MAX_SURPRISE * _usual(state))
-            surprise = jnp.where(has_state, surprise, 0)
-            looks = carry(looks, appearance, pace)
-            scene = carry(
-                scene, appearance, cell * (1 - jnp.exp(-elapsed / SCENE_PACE))
-            )
-            variation = carry(variation, surprise, pace.mean((1, 2), keepdims=True))
-            last = jnp.where(has_state, _difference(state, appearance), 0)
-            last = jnp.concatenate([last, differences.value[..., :CHANNELS]], -1)
-            previous = carry(previous, appearance, jnp.ones_like(cell))
-            differences = carry(differences, last, jnp.ones_like(last[..., :1]))
+        looks = state.looks
+        if isinstance(looks, Looks):
+            elapsed = self._cell_age(state) + 1
+            looks = remember(looks, appearance, mean_2x2(half), elapsed, active)
         updated = PredictionCarry(
             carry(state.probabilities, new, trust),
-            carry(state.features, top if "jump" in self.parts else {}, coarse),
-            carry(state.age, age, jnp.ones_like(half)),
+            carry(state.age, older, jnp.ones_like(half)),
             looks,
-            scene,
-            variation,
-            previous,
-            differences,
         )
         return logits + jnp.where(has_state, change, 0), updated, trust[..., 0]
 
-    def _trust(
-        self,
-        state: PredictionCarry,
-        new: Array,
-        fine: Array | None,
-        top: Array,
-        appearance: Array,
-    ) -> Array:
+    def _trust(self, state: PredictionCarry, new: Array, appearance: Array) -> Array:
         """Computes the trust in each pixel of a frame, float32 [B, h, w, 1] in 0..1.
 
         As in a Kalman filter for a random walk, changes are scaled down by how far
@@ -256,68 +180,35 @@ class PredictionState(nn.Module):
             1 - (new * old).sum(-1, keepdims=True),
         ]
         doubt = mean_2x2(jnp.concatenate(doubt, -1)).astype(self.dtype)
-        hidden, direct = self.trust_doubt(doubt), jnp.float32(0)
-        if "appearance" in self.parts:
-            changes = self._changes(state, appearance)
+        # What is measured for cells of 16x16 pixels goes through the hidden layer and
+        # has weights of its own.
+        cells = jnp.zeros((*appearance.shape[:-1], self.channels), self.dtype)
+        direct = jnp.zeros((*appearance.shape[:-1], 1))
+        share = jnp.float32(1)
+        if isinstance(state.looks, Looks):
+            growth = jnp.sqrt(1 + self._cell_age(state) / HORIZON)
+            changes = unusual(state.looks, appearance, growth)
             most = jnp.concatenate([x.max(-1, keepdims=True) for x in changes], -1)
             weighted = self.appearance_weight(most.astype(self.dtype))
-            direct += APPEARANCE_SCALE * upsample_2x(weighted.astype(jnp.float32))
-            hidden += upsample_2x(
-                self.trust_appearance(jnp.concatenate(changes, -1).astype(self.dtype))
-            )
+            direct += APPEARANCE_SCALE * weighted.astype(jnp.float32)
+            changes = jnp.concatenate(changes, -1).astype(self.dtype)
+            cells += self.trust_appearance(changes)
+            # Areas tell whether the network survives a disturbance, not whether there
+            # is one: where a frame looks as usual, they do not count.
+            share = jnp.clip(most[..., 1:], 0, 1).repeat(5, -1)
         if "areas" in self.parts:
-            areas = area_changes(new, old, entropy)
-            if "appearance" in self.parts:
-                # Areas tell whether the network survives a disturbance, not whether
-                # there is one: where a frame looks as usual, they do not count.
-                areas *= jnp.clip(most[..., 1:], 0, 1).repeat(5, -1)
-            areas = areas.astype(self.dtype)
-            weighted = self.areas_weight(areas)
-            direct += AREAS_SCALE * upsample_2x(weighted.astype(jnp.float32))
-            hidden += upsample_2x(self.trust_areas(areas))
-        if "jump" in self.parts:
-            assert fine is not None
-            jump = jnp.abs(top - state.features.value)
-            if "age" in self.parts:
-                age = mean_2x2(mean_2x2(state.age.value))
-                jump *= jax.lax.rsqrt(1 + age / HORIZON).astype(jump.dtype)
-            frame_mean = jnp.concatenate([top, jump], -1).mean((1, 2), keepdims=True)
-            hidden += self.trust_fine(fine) + self.trust_frame(frame_mean)
-            hidden += upsample_2x(upsample_2x(self.trust_change(jump)))
-        score = self.trust_score(nn.relu(hidden)).astype(jnp.float32) + direct
+            areas = (share * area_changes(new, old, entropy)).astype(self.dtype)
+            direct += AREAS_SCALE * self.areas_weight(areas).astype(jnp.float32)
+            cells += self.trust_areas(areas)
+        hidden = nn.relu(self.trust_doubt(doubt) + upsample_2x(cells))
+        score = self.trust_score(hidden).astype(jnp.float32) + upsample_2x(direct)
         if "age" in self.parts:
             score += RECOVERY * nn.relu(state.age.value - HORIZON)
         return jax.nn.sigmoid(upsample_2x(score) + TRUST_BIAS)
 
-    def _changes(self, state: PredictionCarry, appearance: Array) -> list[Array]:
-        """Returns how unusual a frame looks, three times [B, h/4, w/4, 5].
-
-        These are logarithms of changes relative to the usual ones: of a cell, of the
-        window around it, and of the whole frame. As usual is 0. A change is that from
-        the last trusted frames or from the scene, whichever is smaller.
-        """
-        known = state.appearance.value, state.scene.value
-        change = jnp.minimum(*(jnp.abs(appearance - x) for x in known))
-        # A disturbance begins and ends with one difference between frames; if each of
-        # the last three frames differs, they are pictures, not video.
-        before = jnp.minimum(*jnp.split(state.differences.value, 2, -1))
-        lasting = jnp.minimum(before, _difference(state, appearance))
-        change /= jnp.maximum(_usual(state), lasting)
-        if "age" in self.parts:
-            change *= jax.lax.rsqrt(1 + mean_2x2(state.age.value) / HORIZON)
-        change = jnp.log((1 + change) / 2)
-        frame = jnp.broadcast_to(change.mean((1, 2), keepdims=True), change.shape)
-        return [change, _window_mean(change), frame]
-
-
-def _usual(state: PredictionCarry) -> Array:
-    """Returns the usual change of appearance, above noise, [B, 1, 1, 5]."""
-    return state.variation.value + jnp.array(MIN_VARIATION)
-
-
-def _difference(state: PredictionCarry, appearance: Array) -> Array:
-    """Returns the mean difference from the frame before, [B, 1, 1, 5]."""
-    return jnp.abs(appearance - state.previous.value).mean((1, 2), keepdims=True)
+    def _cell_age(self, state: PredictionCarry) -> Array:
+        """Returns the age of cells of 16x16 pixels, [B, h/4, w/4, 1] or 0."""
+        return mean_2x2(state.age.value) if "age" in self.parts else jnp.float32(0)
 
 
 def safe_log(probabilities: Array) -> Array:
@@ -327,11 +218,6 @@ def safe_log(probabilities: Array) -> Array:
 
 def _spread(probabilities: Array) -> Array:
     """Returns where classes may be in the next frame, float32 [B, h, w, C]."""
-    spread = _window_mean(probabilities)
-    return (1 - CHANGE) * spread + CHANGE / spread.shape[-1]
-
-
-def _window_mean(x: Array) -> Array:
-    """Averages over the window around each position: [B, h, w, C]."""
     window = (WINDOW, WINDOW)
-    return nn.avg_pool(x, window, padding="SAME", count_include_pad=False)
+    spread = nn.avg_pool(probabilities, window, padding="SAME", count_include_pad=False)
+    return (1 - CHANGE) * spread + CHANGE / spread.shape[-1]

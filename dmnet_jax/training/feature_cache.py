@@ -105,7 +105,7 @@ def cached_form(recipe: str, model: Any) -> CachedForm:
     if recipe == "clip":
         return CachedForm("features", FEATURES, "encode", None)
     if model.only_corrects:
-        names = tuple(name for name in DECODED if name != "fine" or model.uses_fine)
+        names = tuple(name for name in DECODED if name != "fine" or model.stores_masks)
         return CachedForm("decoded_sequences", names, decode_frames, np.float16)
     return CachedForm("sequences", FEATURES, "encode", np.float16)
 

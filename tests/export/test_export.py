@@ -227,7 +227,6 @@ def test_a_network_gets_the_state_of_another_one(run, tmp_path, monkeypatch, cap
     ("fields", "message"),
     [
         ({"state": False}, "error: --state: other has no prediction state"),
-        ({"state_parts": ("jump",)}, 'the state of other has "jump"'),
     ],
 )
 def test_states_that_cannot_be_added_are_errors(

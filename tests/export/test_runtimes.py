@@ -123,7 +123,7 @@ def test_the_papers_network_passes_the_gate(artifact, paper):
             "local": "none",
             "global_memory": False,
             "state": True,
-            "state_parts": ("appearance", "areas", "jump", "age", "prior"),
+            "state_parts": ("appearance", "areas", "age", "prior"),
         },
         {"local": "none", "global_values": "masks", "num_reads": 7, "global_size": 8},
         pytest.param({"local": "none"}, marks=pytest.mark.soak),

@@ -10,18 +10,16 @@ import pytest
 from dmnet_jax import memory as mem
 from dmnet_jax.models.dmnet import DMNet
 from dmnet_jax.models.features import Features
+from dmnet_jax.nn import looks as looks_module
 from dmnet_jax.nn import prediction_state
 from dmnet_jax.nn.appearance import appearance
+from dmnet_jax.nn.looks import PACE, init_looks, remember
 from dmnet_jax.nn.prediction_state import (
     APPEARANCE_SCALE,
     AREAS_SCALE,
     GAIN_SCALE,
     HORIZON,
-    MAX_SURPRISE,
     MIN_PROBABILITY,
-    MIN_VARIATION,
-    PACE,
-    SCENE_PACE,
     TRUST_BIAS,
     PredictionState,
 )
@@ -29,10 +27,10 @@ from dmnet_jax.training.initial import RUNS_ONCE
 from tests.support.random_variables import quick_jit, random_variables
 
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
-PARTS, FEATURES = ("appearance", "age"), ("jump", "age")
+PARTS = ("appearance", "age")
 DEFAULT = prediction_state.PARTS
-ALL_PARTS = ("appearance", "areas", "jump", "age", "prior")
-CHOICES = [(), *((part,) for part in ALL_PARTS), PARTS, FEATURES, DEFAULT, ALL_PARTS]
+ALL_PARTS = ("appearance", "areas", "age", "prior")
+CHOICES = [(), *((part,) for part in ALL_PARTS), PARTS, DEFAULT, ALL_PARTS]
 ONLY_STATE = {"local": "none", "global_memory": False, "state": True}
 WITH = DMNet.tiny(CLASSES, **ONLY_STATE, state_parts=PARTS)
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3), np.uint8)
@@ -60,12 +58,17 @@ def with_fresh_state(variables):
     return {**variables, "params": params}
 
 
+def gated(state):
+    """Returns the gated states of a carry."""
+    return jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, mem.GatedState))
+
+
 def roll(model, variables, frames=FRAMES, jit=quick_jit):
     memory = model.init_memory(len(frames), SIZE, KEY)
     return jit(model.apply)(variables, memory, frames)
 
 
-@pytest.mark.parametrize("parts", [DEFAULT, FEATURES, ALL_PARTS])
+@pytest.mark.parametrize("parts", [DEFAULT, PARTS, ALL_PARTS])
 def test_an_untrained_state_changes_nothing(parts):
     model = WITH.clone(state_parts=parts)
     memory = model.init_memory(1, SIZE, KEY)
@@ -81,7 +84,7 @@ def test_an_untrained_state_changes_nothing(parts):
     _, alone = roll(WITH.single_frame(), fresh, jit=jit)
     memory, output = roll(model, fresh, jit=jit)
     np.testing.assert_array_equal(output.logits, alone.logits)
-    for part in vars(memory.state).values():
+    for part in gated(memory.state):
         if jax.tree.leaves(part.value):
             assert part.count.tolist() == [4, 4]
     # Each frame is trusted by 0.95, so the age is 0.05 (1 + 0.05 (1 + ...)).
@@ -126,24 +129,19 @@ def test_each_part_can_be_left_out(variables):
     for parts in CHOICES:
         model = WITH.clone(state_parts=parts)
         state = model.init_memory(1, SIZE, KEY).state
-        fields = {"features": "jump", "age": "age"}
-        looks = "appearance", "scene", "variation", "previous", "differences"
-        fields |= dict.fromkeys(looks, "appearance")
-        for field, part in fields.items():
-            stored = bool(jax.tree.leaves(getattr(state, field).value))
-            assert stored == (part in parts), (parts, field)
+        assert bool(jax.tree.leaves(state.age.value)) == ("age" in parts)
+        assert bool(jax.tree.leaves(state.looks)) == ("appearance" in parts)
         shapes = jax.eval_shape(
             model.init, KEY, model.init_memory(1, SIZE, KEY), FRAMES[:1, :1]
         )
         names = set(shapes["params"]["prediction_state"])
-        assert ("trust_change" in names) == ("jump" in parts)
         for part in ("appearance", "areas"):
             assert (f"{part}_weight" in names) == (part in parts)
         assert ("prior" in names) == ("prior" in parts)
 
 
 def test_a_trained_state_follows_its_equations():
-    model = WITH.clone(state_parts=("appearance", "areas", "jump", "age"))
+    model = WITH.clone(state_parts=DEFAULT)
     variables = variables_of(model)
     variables["params"]["prediction_state"]["gain"] = jnp.float32(0.05)
     memory, output = roll(model, variables)
@@ -159,13 +157,18 @@ def test_a_trained_state_follows_its_equations():
     assert output.trust.shape == output.logits.shape[:-1]
     encode = quick_jit(partial(WITH.apply, method="encode"))
     maps = encode(variables, FRAMES.reshape(-1, *SIZE, 3))
-    top = maps.top.reshape(2, 4, 1, 2, -1)
     looks = maps.appearance.reshape(2, 4, 2, 4, -1)
-    state, carried = jax.nn.softmax(alone.logits[:, 0]), top[:, 0]
+    state = jax.nn.softmax(alone.logits[:, 0])
     age = np.zeros((2, 4, 8, 1))
-    look, scene, variation = looks[:, 0], looks[:, 0], np.zeros((2, 1, 1, 5))
-    for t in range(1, 4):
+    active = jnp.ones(2, bool)
+    expected_looks = jax.tree.map(lambda x: jnp.stack([x, x]), init_looks(SIZE))
+    for t in range(4):
         trust = output.trust[:, t, ..., None]
+        cell = np.asarray(trust).reshape(2, 2, 4, 4, 4, 1).mean((2, 4))
+        elapsed = age.reshape(2, 2, 2, 4, 2, 1).mean((2, 4)) + 1
+        expected_looks = remember(expected_looks, looks[:, t], cell, elapsed, active)
+        if t == 0:
+            continue
         assert ((trust > 0) & (trust < 1)).all() and trust.std() > 0
         logits = alone.logits[:, t]
         before = np.log(np.maximum(state, MIN_PROBABILITY))
@@ -175,31 +178,14 @@ def test_a_trained_state_follows_its_equations():
         limit = 1e-4 * np.abs(expected).max()
         np.testing.assert_allclose(output.logits[:, t], expected, atol=limit)
         state = trust * jax.nn.softmax(logits) + (1 - trust) * state
-        coarse = np.asarray(trust).reshape(2, 1, 8, 2, 8, 1).mean((2, 4))
-        carried += coarse * (top[:, t] - carried)
         half = np.asarray(trust).reshape(2, 4, 2, 8, 2, 1).mean((2, 4))
-        cell = np.asarray(trust).reshape(2, 2, 4, 4, 4, 1).mean((2, 4))
-        elapsed = age.reshape(2, 2, 2, 4, 2, 1).mean((2, 4)) + 1
-        pace = cell * (1 - np.exp(-elapsed / PACE))
-        surprise = np.abs(looks[:, t] - look).mean((1, 2), keepdims=True)
-        most = MAX_SURPRISE * (variation + np.array(MIN_VARIATION))
-        surprise = np.minimum(surprise, most)
-        variation += pace.mean((1, 2), keepdims=True) * (surprise - variation)
-        look += pace * (looks[:, t] - look)
-        slow = cell * (1 - np.exp(-elapsed / SCENE_PACE))
-        scene += slow * (looks[:, t] - scene)
         age = (1 - half) * (age + 1)
     np.testing.assert_allclose(memory.state.probabilities.value, state, atol=1e-4)
-    limit = 1e-4 * np.abs(carried).max()
-    np.testing.assert_allclose(memory.state.features.value, carried, atol=limit)
     np.testing.assert_allclose(memory.state.age.value, age, atol=1e-4)
-    np.testing.assert_allclose(memory.state.appearance.value, look, atol=1e-4)
-    np.testing.assert_allclose(memory.state.scene.value, scene, atol=1e-4)
-    np.testing.assert_allclose(memory.state.variation.value, variation, atol=1e-4)
-    np.testing.assert_array_equal(memory.state.previous.value, looks[:, 3])
-    differences = np.abs(np.diff(looks, axis=1)).mean((2, 3))[:, :0:-1].reshape(2, 10)
-    result = memory.state.differences.value[:, 0, 0]
-    np.testing.assert_allclose(result, differences, atol=1e-5)
+    for got, want in zip(
+        *(jax.tree.leaves(x) for x in (memory.state.looks, expected_looks)), strict=True
+    ):
+        np.testing.assert_allclose(got, want, atol=1e-4)
 
 
 def spread(state):
@@ -237,11 +223,11 @@ def test_the_prior_is_that_of_a_bayes_filter(variables):
 
 def test_the_prior_decides_what_a_frame_leaves_open():
     """A moving object keeps its class where a frame cannot tell it."""
-    state = PredictionState(8, parts=("prior",))
-    others = None, jnp.zeros((1, 1, 1, 8)), jnp.zeros((1, 2, 2, 5))
+    state = PredictionState(parts=("prior",))
+    look = jnp.zeros((1, 2, 2, 5))
     carry = jax.tree.map(lambda x: x[None], state.init_carry((32, 32), 3))
     active = jnp.ones(1, bool)
-    variables = state.init(KEY, carry, jnp.zeros((1, 8, 8, 3)), *others, active)
+    variables = state.init(KEY, carry, jnp.zeros((1, 8, 8, 3)), look, active)
     params = {**variables["params"], "prior": jnp.float32(1)}
     step = quick_jit(state.apply)
     for t in range(5):
@@ -249,7 +235,7 @@ def test_the_prior_decides_what_a_frame_leaves_open():
         logits[..., 0] = 8
         # Class 2 is visible in the first frame; afterwards it could be 1 or 2.
         logits[:, 2:5, t : t + 3] = [0, 0, 8] if t == 0 else [0, 8, 8]
-        result, carry, _ = step({"params": params}, carry, logits, *others, active)
+        result, carry, _ = step({"params": params}, carry, logits, look, active)
         label = np.asarray(result.argmax(-1))
         assert (label[:, 2:5, t : t + 3] == 2).all() and (label > 0).sum() == 9
 
@@ -264,11 +250,11 @@ def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
     )
     jax.tree.map(np.testing.assert_array_equal, after.state, memory.state)
     forgotten = WITH.reset(after, jnp.array([mem.KEEP, mem.RESET_LOCAL]))
-    for part in vars(forgotten.state).values():
+    for part in gated(forgotten.state):
         assert part.count.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("parts", [DEFAULT, FEATURES, ALL_PARTS])
+@pytest.mark.parametrize("parts", [DEFAULT, PARTS, ALL_PARTS])
 def test_gradients_reach_all_parameters_through_time(parts):
     model = WITH.clone(state_parts=parts)
     fresh = with_fresh_state(variables_of(model))
@@ -306,43 +292,40 @@ def features(variables):
 
 def trusts(frames):
     """Returns the mean trust in each frame if appearance alone decides, [T]."""
-    state = PredictionState(8, parts=PARTS)
+    state = PredictionState(parts=PARTS)
     carry = jax.tree.map(lambda x: x[None], state.init_carry((64, 64), CLASSES))
-    logits, top = jnp.zeros((1, 16, 16, CLASSES)), jnp.zeros((1, 2, 2, 8))
+    logits = jnp.zeros((1, 16, 16, CLASSES))
     looks, active = appearance(jnp.float32(frames)), jnp.ones(1, bool)
-    variables = state.init(KEY, carry, logits, None, top, looks[:1], active)
+    variables = state.init(KEY, carry, logits, looks[:1], active)
     # Cell, window and frame, of about the sizes that training gives them.
     kernel = jnp.array([0, -3.5, -9]).reshape(1, 1, 3, 1) / APPEARANCE_SCALE
     params = {**variables["params"], "appearance_weight": {"kernel": kernel}}
     step, trusts = quick_jit(state.apply), []
     for look in looks:
-        rest = None, top, look[None], active
-        _, carry, trust = step({"params": params}, carry, logits, *rest)
+        _, carry, trust = step({"params": params}, carry, logits, look[None], active)
         trusts.append(float(trust.mean()))
     return np.array(trusts)
 
 
 def test_areas_count_only_where_a_frame_looks_unusual():
     """What a prediction loses does not make a frame that looks as usual suspect."""
-    state = PredictionState(8, parts=DEFAULT)
+    state = PredictionState(parts=DEFAULT)
     carry = jax.tree.map(lambda x: x[None], state.init_carry((64, 64), CLASSES))
     shown = np.full((1, 16, 16, CLASSES), -4, np.float32)
     shown[..., 0] = 4
     hidden = shown.copy()
     shown[:, 4:12, 4:12, :2] = -4, 4
-    top, active = jnp.zeros((1, 2, 2, 8)), jnp.ones(1, bool)
+    active = jnp.ones(1, bool)
     usual = appearance(jnp.float32(moving(0, 1)))
-    variables = state.init(KEY, carry, shown, None, top, usual, active)
+    variables = state.init(KEY, carry, shown, usual, active)
     # The area that was lost on balance, of the frame; nothing else decides.
     kernel = jnp.zeros((1, 1, 10, 1)).at[..., 6, :].set(-3 / AREAS_SCALE)
     params = {**variables["params"], "areas_weight": {"kernel": kernel}}
     step = quick_jit(state.apply)
-    _, carry, _ = step({"params": params}, carry, shown, None, top, usual, active)
+    _, carry, _ = step({"params": params}, carry, shown, usual, active)
     trust = {}
     for name, look in (("usual", usual), ("dark", usual - 1)):
-        _, _, trust[name] = step(
-            {"params": params}, carry, hidden, None, top, look, active
-        )
+        _, _, trust[name] = step({"params": params}, carry, hidden, look, active)
     np.testing.assert_allclose(trust["usual"], jax.nn.sigmoid(TRUST_BIAS), rtol=1e-6)
     assert trust["dark"].max() < 0.2
 
@@ -388,5 +371,5 @@ def test_the_scene_is_known_when_a_trusted_disturbance_ends(monkeypatch):
     frames[15:30] *= np.linspace(1, 0.6, 15, dtype=np.float32)[:, None, None, None]
     trust = trusts(frames)
     assert trust[15:30].min() > 0.9 and trust[30:].min() > 0.8
-    monkeypatch.setattr(prediction_state, "SCENE_PACE", PACE)
+    monkeypatch.setattr(looks_module, "SCENE_PACE", PACE)
     assert trusts(frames)[30] < 0.2

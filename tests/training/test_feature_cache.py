@@ -209,13 +209,12 @@ def test_strides_of_sequences_vary_and_are_reproducible(tmp_path):
 
 CORRECTING = {
     "state": {"global_memory": False, "state": True},
-    "jump": {"global_memory": False, "state": True, "state_parts": ("jump", "age")},
     # Not with areas: their logarithms amplify the rounding of the maps to float16.
     "masks": {
         "global_values": "masks",
         "global_size": 4,
         "state": True,
-        "state_parts": ("jump", "age"),
+        "state_parts": ("appearance", "age"),
     },
 }
 
@@ -233,7 +232,7 @@ def test_frames_are_decoded_if_no_memory_enters_the_decoder(tmp_path, fields):
     cached, source = sequences(tmp_path, probability=0.0, trained=(model, variables))
     assert cached.recipe == "decoded_sequences"
     batch, clip = cached.batch(0), source.batch(0)
-    stored = set(DECODED) - (set() if model.uses_fine else {"fine"})
+    stored = set(DECODED) - (set() if model.stores_masks else {"fine"})
     assert stored < set(batch)
     assert not {"quarter", "eighth", "fine"} & (set(batch) - stored)
     roll = quick_jit(partial(model.apply, method=forward.rollout, truncate=2))
