@@ -7,9 +7,9 @@ use, so three quarters of the sequences repeat one frame (`train.rollout_still`)
 Validation frames are 1/15 of a second apart.
 
 Measured, the second stage in runs of its own: mean IoU of corrupted frames is 0.374
-with the single frame and 0.515 with the state, over three seeds (0.390 in a run in
-which no sequence repeats a frame), that of clean video 0.641 with both (docs/memory.md;
-one core of an Intel Xeon, 85 minutes with other work, 2026-11-27).
+with the single frame and 0.504 with the state, over three seeds, that of clean video
+0.641 with both (docs/memory.md; 18 minutes of one core of an Intel Xeon after 5 for
+encoding, 2026-11-28).
 
     python train.py --config configs/camvid_state.py --data.root DIR
     python evaluate.py --checkpoint runs/camvid_state/fold0-seed0 --corrupt bursts

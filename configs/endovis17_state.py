@@ -2,7 +2,7 @@
 
 Not the paper's network. As in configs/endovis15_state.py, a single-frame network that
 starts from the shipped one is trained first, with bursts of corrupted frames, then the
-memories alone: the prediction state with its prior, and a global memory of masks, since
+memories alone: the prediction state, and a global memory of masks, since
 the classes are instrument types, which a frame may not show (configs/hidden_tips.py).
 They are trained on cached outputs of the network: at 512x640, each of the six views of
 1350 frames takes 4 GB of disk while the stage runs.

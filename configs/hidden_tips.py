@@ -3,7 +3,7 @@
 Four types look the same except for their tips, which dip into the tissue for seconds
 (`data_pipelines.synthetic.hidden_tips`). A single-frame network is trained first, then
 its memories alone, on sequences: a global memory of masks (`nn.mask_memory`), and the
-prediction state with its prior (`nn.prediction_state`).
+prediction state (`nn.prediction_state`).
 
     python -m data_pipelines.synthetic --layout hidden-tips --size 128x160 \\
         --out datasets/hidden_tips
@@ -45,7 +45,6 @@ def get_config() -> Config:
             global_size=8,
             num_reads=8,
             key_channels=32,
-            state_parts=("appearance", "areas", "age", "prior"),
         ),
         optim=replace(
             config.optim, drop_epochs=(3,), dice_weight=0.0, cross_entropy_weight=1.0

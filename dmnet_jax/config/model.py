@@ -71,8 +71,7 @@ class ModelConfig:
         state_parts: Inputs of the trust besides both predictions: "appearance", how
             unusual the change of brightness, color, contrast and sharpness is, "areas",
             whether classes moved or only lost or gained area, and "age", the time since
-            the position was last trusted. "prior": the state also decides between
-            classes that a frame leaves open, such as the types of bare shafts.
+            the position was last trusted.
         share_key_value: Share one key/value projection between both memories.
         attention_dropout: Dropout rate of affinities, in training.
         pretrained: Weights to start from: "imagenet" (shipped, MobileNetV2 only),
@@ -98,9 +97,7 @@ class ModelConfig:
     value_channels: int = 128
     width: int = 256
     state: bool = False
-    state_parts: tuple[Literal["appearance", "areas", "age", "prior"], ...] = (
-        SHIPPED_STATE_PARTS
-    )
+    state_parts: tuple[Literal["appearance", "areas", "age"], ...] = SHIPPED_STATE_PARTS
     share_key_value: bool = False
     attention_dropout: float = 0.1
     pretrained: str = "imagenet"

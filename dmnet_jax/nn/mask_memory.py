@@ -11,7 +11,7 @@ from jax import Array
 from dmnet_jax import memory as mem
 from dmnet_jax.nn.attention import KeyValue
 from dmnet_jax.nn.layers import Dense1x1
-from dmnet_jax.nn.prediction_state import CHANGE, GAIN_SCALE, safe_log
+from dmnet_jax.nn.prediction_state import GAIN_SCALE, safe_log
 from dmnet_jax.nn.resizing import mean_2x2, upsample_2x
 
 ZEROS = nn.initializers.zeros
@@ -19,6 +19,9 @@ ZEROS = nn.initializers.zeros
 # Frequencies of the positional term, in half waves per side: they tell halves of a
 # frame apart, down to eighths.
 FREQUENCIES = (1, 2, 4, 8)
+# Share of pixels whose class changes for any reason. It bounds how strongly the prior
+# contradicts a frame.
+CHANGE = 0.02
 
 
 class MaskMemory(nn.Module):
@@ -27,9 +30,9 @@ class MaskMemory(nn.Module):
     A stored frame has keys from its features, and values from its own prediction: the
     class probabilities, both at 1/16 of the frame size. Each position of a new frame
     attends to all positions of the frames that are read and of the frame itself, or to
-    none of them (a learned null slot). What it reads is the prior of its classes, like
-    that of `PredictionState`: logits + weight * log(prior). The weight is initialized
-    to zero, so an untrained memory does not change the network's output.
+    none of them (a learned null slot). What it reads is the prior of its classes, as in
+    a Bayes filter: logits + weight * log(prior). The weight is initialized to zero, so
+    an untrained memory does not change the network's output.
 
     Attributes:
         key_channels: channels that queries and keys are compared by.

@@ -33,16 +33,9 @@ MIN_PROBABILITY = 1e-4
 # `GAIN_SCALE`.
 APPEARANCE_SCALE, AREAS_SCALE = 150.0, 50.0
 
-# Width of the window over which the prior spreads, at 1/4 of the frame size: things
-# that move by up to 8 pixels from frame to frame stay within it.
-WINDOW = 5
-# Share of pixels that change their class from frame to frame for any reason. It bounds
-# how strongly the prior contradicts a frame.
-CHANGE = 0.02
-
 ZEROS = nn.initializers.zeros
 
-Part = Literal["appearance", "areas", "age", "prior"]
+Part = Literal["appearance", "areas", "age"]
 PARTS: tuple[Part, ...] = ("appearance", "areas", "age")
 
 
@@ -75,9 +68,7 @@ class PredictionState(nn.Module):
         parts: inputs of trust besides the probabilities: with "appearance", how
             unusual the change of brightness, color, contrast and sharpness is; with
             "areas", whether classes moved or only lost or gained area (`nn.areas`);
-            with "age", the time since a position was trusted. With "prior", the state
-            also decides between classes that a frame leaves open: spread over a small
-            window, it is the prior of a Bayes filter, whose weight is learned.
+            with "age", the time since a position was trusted.
         dtype: dtype of the layers.
     """
 
@@ -98,8 +89,6 @@ class PredictionState(nn.Module):
         if "areas" in self.parts:
             self.trust_areas = dense(self.channels)
             self.areas_weight = dense(1, kernel_init=ZEROS)
-        if "prior" in self.parts:
-            self.prior = self.param("prior", ZEROS, ())
 
     @nn.nowrap
     def init_carry(self, size: tuple[int, int], classes: int) -> PredictionCarry:
@@ -138,9 +127,6 @@ class PredictionState(nn.Module):
         """
         old = state.probabilities.value
         has_state = (state.probabilities.count > 0)[:, None, None, None]
-        if "prior" in self.parts:
-            weight = jnp.tanh(GAIN_SCALE * self.prior)
-            logits += jnp.where(has_state, weight * jnp.log(_spread(old)), 0)
         new = jax.nn.softmax(logits)
         trust = self._trust(state, new, appearance)
         trust = jnp.where(has_state, trust, 1)
@@ -214,10 +200,3 @@ class PredictionState(nn.Module):
 def safe_log(probabilities: Array) -> Array:
     """Returns the logarithm of probabilities, bounded below."""
     return jnp.log(jnp.maximum(probabilities, MIN_PROBABILITY))
-
-
-def _spread(probabilities: Array) -> Array:
-    """Returns where classes may be in the next frame, float32 [B, h, w, C]."""
-    window = (WINDOW, WINDOW)
-    spread = nn.avg_pool(probabilities, window, padding="SAME", count_include_pad=False)
-    return (1 - CHANGE) * spread + CHANGE / spread.shape[-1]

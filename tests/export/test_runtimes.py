@@ -119,12 +119,7 @@ def test_the_papers_network_passes_the_gate(artifact, paper):
     [
         {"local": "nl", "share_key_value": True, "num_reads": 7, "encoder": "torch"}
         | NARROW,
-        {
-            "local": "none",
-            "global_memory": False,
-            "state": True,
-            "state_parts": ("appearance", "areas", "age", "prior"),
-        },
+        {"local": "none", "global_memory": False, "state": True},
         {"local": "none", "global_values": "masks", "num_reads": 7, "global_size": 8},
         pytest.param({"local": "none"}, marks=pytest.mark.soak),
         pytest.param({"local": "clstm"} | NARROW, marks=pytest.mark.soak),

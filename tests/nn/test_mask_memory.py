@@ -10,8 +10,8 @@ import pytest
 from dmnet_jax import memory as mem
 from dmnet_jax.models.clips import decode_frames
 from dmnet_jax.models.dmnet import DMNet
-from dmnet_jax.nn.mask_memory import FREQUENCIES, MaskMemory
-from dmnet_jax.nn.prediction_state import CHANGE, GAIN_SCALE, MIN_PROBABILITY
+from dmnet_jax.nn.mask_memory import CHANGE, FREQUENCIES, MaskMemory
+from dmnet_jax.nn.prediction_state import GAIN_SCALE, MIN_PROBABILITY
 from dmnet_jax.training.initial import RUNS_ONCE
 from tests.support.random_variables import quick_jit, random_variables
 

@@ -29,8 +29,7 @@ from tests.support.random_variables import quick_jit, random_variables
 KEY, SIZE, CLASSES = jax.random.key(0), (32, 64), 3
 PARTS = ("appearance", "age")
 DEFAULT = prediction_state.PARTS
-ALL_PARTS = ("appearance", "areas", "age", "prior")
-CHOICES = [(), *((part,) for part in ALL_PARTS), PARTS, DEFAULT, ALL_PARTS]
+CHOICES = [(), *((part,) for part in DEFAULT), PARTS, DEFAULT]
 ONLY_STATE = {"local": "none", "global_memory": False, "state": True}
 WITH = DMNet.tiny(CLASSES, **ONLY_STATE, state_parts=PARTS)
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 4, *SIZE, 3), np.uint8)
@@ -50,7 +49,7 @@ def variables():
 def with_fresh_state(variables):
     """Returns the variables with an untrained prediction state."""
     params = dict(variables["params"])
-    zero = ("trust_score", "appearance_weight", "areas_weight", "gain", "prior")
+    zero = ("trust_score", "appearance_weight", "areas_weight", "gain")
     params["prediction_state"] = {
         name: jax.tree.map(jnp.zeros_like, part) if name in zero else part
         for name, part in params["prediction_state"].items()
@@ -68,7 +67,7 @@ def roll(model, variables, frames=FRAMES, jit=quick_jit):
     return jit(model.apply)(variables, memory, frames)
 
 
-@pytest.mark.parametrize("parts", [DEFAULT, PARTS, ALL_PARTS])
+@pytest.mark.parametrize("parts", [DEFAULT, PARTS])
 def test_an_untrained_state_changes_nothing(parts):
     model = WITH.clone(state_parts=parts)
     memory = model.init_memory(1, SIZE, KEY)
@@ -137,7 +136,6 @@ def test_each_part_can_be_left_out(variables):
         names = set(shapes["params"]["prediction_state"])
         for part in ("appearance", "areas"):
             assert (f"{part}_weight" in names) == (part in parts)
-        assert ("prior" in names) == ("prior" in parts)
 
 
 def test_a_trained_state_follows_its_equations():
@@ -188,58 +186,6 @@ def test_a_trained_state_follows_its_equations():
         np.testing.assert_allclose(got, want, atol=1e-4)
 
 
-def spread(state):
-    """The prior in plain Python: mean over 5x5 positions, and any class may appear."""
-    result = np.empty_like(state)
-    for b, y, x in np.ndindex(state.shape[:3]):
-        near = state[b, max(0, y - 2) : y + 3, max(0, x - 2) : x + 3]
-        result[b, y, x] = 0.98 * near.mean((0, 1)) + 0.02 / CLASSES
-    return result
-
-
-def test_the_prior_is_that_of_a_bayes_filter(variables):
-    """Logits and state are the product of the spread state and the frame."""
-    model = WITH.clone(state_parts=("appearance", "prior"))
-    _, alone = roll(WITH.single_frame(), variables)
-    part = dict(variables["params"]["prediction_state"])
-    for name in ("trust_score", "appearance_weight"):
-        part[name] = jax.tree.map(jnp.zeros_like, part[name])
-    for weight in (0.0, 0.8):
-        prior = jnp.float32(np.arctanh(weight) / GAIN_SCALE)
-        params = {
-            **variables["params"],
-            "prediction_state": {**part, "gain": jnp.float32(0), "prior": prior},
-        }
-        memory, output = roll(model, {**variables, "params": params})
-        state = np.array(jax.nn.softmax(alone.logits[:, 0]))
-        trust = float(jax.nn.sigmoid(TRUST_BIAS))
-        for t in range(1, 4):
-            expected = alone.logits[:, t] + weight * np.log(spread(state))
-            limit = 1e-4 * np.abs(expected).max()
-            np.testing.assert_allclose(output.logits[:, t], expected, atol=limit)
-            state = np.array(trust * jax.nn.softmax(expected) + (1 - trust) * state)
-        np.testing.assert_allclose(memory.state.probabilities.value, state, atol=1e-4)
-
-
-def test_the_prior_decides_what_a_frame_leaves_open():
-    """A moving object keeps its class where a frame cannot tell it."""
-    state = PredictionState(parts=("prior",))
-    look = jnp.zeros((1, 2, 2, 5))
-    carry = jax.tree.map(lambda x: x[None], state.init_carry((32, 32), 3))
-    active = jnp.ones(1, bool)
-    variables = state.init(KEY, carry, jnp.zeros((1, 8, 8, 3)), look, active)
-    params = {**variables["params"], "prior": jnp.float32(1)}
-    step = quick_jit(state.apply)
-    for t in range(5):
-        logits = np.zeros((1, 8, 8, 3), np.float32)
-        logits[..., 0] = 8
-        # Class 2 is visible in the first frame; afterwards it could be 1 or 2.
-        logits[:, 2:5, t : t + 3] = [0, 0, 8] if t == 0 else [0, 8, 8]
-        result, carry, _ = step({"params": params}, carry, logits, look, active)
-        label = np.asarray(result.argmax(-1))
-        assert (label[:, 2:5, t : t + 3] == 2).all() and (label > 0).sum() == 9
-
-
 def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
     step = quick_jit(partial(WITH.apply, method="step"))
     memory, _ = step(variables, WITH.init_memory(2, SIZE, KEY), FRAMES[:, 0])
@@ -254,7 +200,7 @@ def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
         assert part.count.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("parts", [DEFAULT, PARTS, ALL_PARTS])
+@pytest.mark.parametrize("parts", [DEFAULT, PARTS])
 def test_gradients_reach_all_parameters_through_time(parts):
     model = WITH.clone(state_parts=parts)
     fresh = with_fresh_state(variables_of(model))

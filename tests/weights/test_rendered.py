@@ -104,7 +104,7 @@ def test_a_run_can_go_on_from_all_modules_of_a_shipped_network() -> None:
 
 def test_a_state_with_other_parts_starts_anew(caplog) -> None:
     network = {"local": "none", "global_memory": False, "state": True}
-    parts = {"state_parts": ("appearance", "prior")}
+    parts = {"state_parts": ("appearance", "age")}
     with caplog.at_level(logging.WARNING):
         begun = start("rendered-fast", width=128, value_channels=64, **network, **parts)
     assert "its prediction_state has other parts and is not used" in caplog.text
