@@ -65,7 +65,11 @@ def variables_of(model):
         name = path[-1].key
         if name == "kernel":
             fan_in = np.prod(leaf.shape[:-1])
-            return rng.normal(0, fan_in**-0.5, leaf.shape).astype(np.float32)
+            # The state multiplies these by 150 and 50: at unit scale, it would amplify
+            # rounding as no trained network does.
+            scaled = path[-2].key in ("appearance_weight", "areas_weight")
+            size = fan_in**-0.5 * (0.01 if scaled else 1)
+            return rng.normal(0, size, leaf.shape).astype(np.float32)
         if name in ("scale", "var"):
             return rng.uniform(0.8, 1.2, leaf.shape).astype(np.float32)
         return rng.normal(0, 0.1, leaf.shape).astype(np.float32)
