@@ -10,7 +10,10 @@ which needs no training.
     python -m dmnet_jax.experiments memory-value --config synthetic
 
 The second command shows what the memory is worth on disturbed frames; the last one
-repeats both with three seeds, and trains the single frame as well (docs/results.md).
+repeats both with three seeds, and trains the single frame as well. It measured 0.435
+mean IoU on disturbed frames, 0.304 for the single frame, and 0.83 on clean video for
+both (15 minutes of one core of an Intel Xeon, 2026-11-28; docs/results.md). The first
+one takes 2 to 4 minutes on 2 cores, installation included.
 """
 
 from dmnet_jax.config import (

@@ -58,13 +58,14 @@ def init_looks(size: tuple[int, int]) -> Looks:
     return Looks(cells, cells, variation, cells, differences)
 
 
-def unusual(looks: Looks, appearance: Array, growth: Array | float) -> list[Array]:
+def unusual(looks: Looks, appearance: Array, growth: Array) -> list[Array]:
     """Measures how unusual a frame looks.
 
     Args:
         looks: what the frames before looked like, leaves [B, ...].
         appearance: float32 [B, h, w, 5], the frame.
-        growth: by how much changes have grown since a cell was trusted, [B, h, w, 1].
+        growth: by how much changes have grown since a cell was trusted, float32
+            [B, h, w, 1] or [].
 
     Returns:
         Three times float32 [B, h, w, 5]: logarithms of the changes of each cell, of the
@@ -97,7 +98,7 @@ def remember(
         looks: what the frames before looked like, leaves [B, ...].
         appearance: float32 [B, h, w, 5], the frame.
         trust: float32 [B, h, w, 1], trust in the frame.
-        elapsed: float32 [B, h, w, 1], number of frames since a cell was trusted.
+        elapsed: number of frames since a cell was trusted, float32 [B, h, w, 1] or [].
         active: bool [B], which videos have a frame.
     """
     known = (looks.recent.count > 0)[:, None, None, None]

@@ -184,6 +184,7 @@ def test_a_trained_state_follows_its_equations():
         *(jax.tree.leaves(x) for x in (memory.state.looks, expected_looks)), strict=True
     ):
         np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_array_equal(memory.state.looks.previous.value, looks[:, 3])
 
 
 def test_inactive_and_not_finite_frames_do_not_change_the_state(variables):
