@@ -76,9 +76,6 @@ class TrainConfig:
         teacher: Run directory of a wider network, or "rendered", from whose predictions
             this one learns too, in all stages but those of the memory alone, and from
             whose encoder it starts (`optim.distillation_weight`).
-        quantization_aware: Round weights and activations to 8 bits in training, as an
-            int8 export does, so that it costs less accuracy. Stages that train only
-            memory modules ignore it.
     """
 
     epochs: int = 100
@@ -97,4 +94,3 @@ class TrainConfig:
     rollout_truncate: int = 4
     start_from: str = ""
     teacher: str = ""
-    quantization_aware: bool = False

@@ -84,7 +84,6 @@ def train_stage(
             truncate=config.rollout_truncate,
             optim=run.config.optim,
             memory_gradient=config.memory_gradient,
-            quantization_aware=config.quantization_aware,
             axis_name=parallel.AXIS,
         )
     )

@@ -83,9 +83,6 @@ def stage_requirements(
                 batch_statistics=not stage.only_memory,
                 memory_gradient=config.train.memory_gradient and not stage.only_memory,
                 optim=config.optim,
-                quantization_aware=(
-                    config.train.quantization_aware and not stage.only_memory
-                ),
             )
 
         value, backward, _ = jax.vjp(loss, trained, has_aux=True)

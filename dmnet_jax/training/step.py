@@ -4,7 +4,6 @@
 `parallel.data_parallel` runs it on several devices.
 """
 
-import contextlib
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -23,7 +22,6 @@ from dmnet_jax.models.protocol import VideoSegmenter
 from dmnet_jax.nn.resizing import resize
 from dmnet_jax.parallel import device_key
 from dmnet_jax.training.distillation import Teacher, distillation_loss
-from dmnet_jax.training.int8_rounding import round_inputs, round_kernels
 from dmnet_jax.training.losses import combined_loss
 from dmnet_jax.training.stages import Stage
 
@@ -144,7 +142,6 @@ def forward_loss(
     forward: Forward,
     optim: OptimConfig,
     teacher: Teacher | None = None,
-    quantization_aware: bool = False,
     **options: Any,
 ) -> tuple[Array, tuple[Any, Array, Array]]:
     """Computes the loss over the scored frames of a batch.
@@ -159,7 +156,6 @@ def forward_loss(
         forward: a function of `models.forward`.
         optim: weights of the losses.
         teacher: predictions to learn as well, see `training.distillation`.
-        quantization_aware: round weights and activations, see `training.int8_rounding`.
         **options: further arguments of `forward`.
 
     Returns:
@@ -167,19 +163,14 @@ def forward_loss(
         array of the frames that were admitted.
     """
     read_key, dropout_key = jax.random.split(key)
-    rounding: Any = contextlib.nullcontext()
-    if quantization_aware:
-        variables = {**variables, "params": round_kernels(variables["params"])}
-        rounding = round_inputs()
-    with rounding:
-        result: Any = model.apply(
-            *(variables, batch, read_key),
-            method=forward,
-            train=True,
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats", "auxiliary"],
-            **options,
-        )
+    result: Any = model.apply(
+        *(variables, batch, read_key),
+        method=forward,
+        train=True,
+        rngs={"dropout": dropout_key},
+        mutable=["batch_stats", "auxiliary"],
+        **options,
+    )
     output, updates = result
     labels = scored_labels(batch)
 
@@ -220,7 +211,6 @@ def train_step(
     memory_gradient: bool = False,
     truncate: int = 1,
     teacher: Teacher | None = None,
-    quantization_aware: bool = False,
     axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array | None]]:
     """Takes one optimizer step on a batch.
@@ -239,7 +229,6 @@ def train_step(
         memory_gradient: see `VideoSegmenter.clip`.
         truncate: see `models.forward.rollout`.
         teacher: see `forward_loss`.
-        quantization_aware: see `forward_loss`; ignored while the encoder is frozen.
         axis_name: device axis to average over.
 
     Returns:
@@ -266,7 +255,6 @@ def train_step(
             memory_gradient=memory_gradient and not is_memory(part),
             optim=optim,
             teacher=teacher,
-            quantization_aware=quantization_aware and not is_memory(part),
         )
 
     (loss, (batch_stats, logits, admitted)), gradient = jax.value_and_grad(
