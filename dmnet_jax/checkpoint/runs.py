@@ -1,11 +1,13 @@
 """Loading of trained networks, as used by all commands."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dmnet_jax import models
 from dmnet_jax.checkpoint.checkpoints import Which, load_variables
@@ -99,6 +101,42 @@ def add_state(trained: TrainedRun, source: TrainedRun, name: str) -> TrainedRun:
     params["prediction_state"] = source.variables["params"]["prediction_state"]
     variables = {**trained.variables, "params": params}
     return TrainedRun(models.build(validated), variables, validated, about)
+
+
+def average_weights(
+    trained: TrainedRun, others: Mapping[str, TrainedRun]
+) -> TrainedRun:
+    """Averages a network's variables with those of other networks of the same shape.
+
+    Averages help if all of them started from the same weights (Wortsman et al., "Model
+    soups", ICML 2022); otherwise they are usually useless.
+
+    Args:
+        trained: the network; config and metadata of the result are its own.
+        others: networks by name, for errors and the metadata.
+
+    Raises:
+        ValueError: a network has other variables or shapes.
+    """
+    expected = _shapes(trained.variables)
+    for name, other in others.items():
+        found = _shapes(other.variables)
+        for leaf in sorted({*expected, *found}):
+            if expected.get(leaf) != found.get(leaf):
+                raise ValueError(
+                    f"{name}: {leaf} is {found.get(leaf, 'missing')}, expected "
+                    f"{expected.get(leaf, 'none')}; only networks of the same "
+                    "architecture can be averaged"
+                )
+
+    def mean(*arrays: Any) -> np.ndarray:
+        # float64 rounds once, so the order of the runs does not matter.
+        return np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype)
+
+    trees = [trained.variables, *(other.variables for other in others.values())]
+    names = [other.config.name for other in others.values()]
+    about = {**trained.about, "averaged_with": names}
+    return trained._replace(variables=jax.tree.map(mean, *trees), about=about)
 
 
 def output_folder(run: str | os.PathLike[str]) -> Path:

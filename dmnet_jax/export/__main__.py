@@ -12,9 +12,11 @@ with `dmnet_jax.streaming.Session.from_artifact`. It is first compared with the 
 over 64 frames (parity.json) and not written if it differs. int8: quantized on the run's
 training videos, scored on its validation videos against float32, and not written if it
 loses more than --max-drop. safetensors: the variables, with the config in the header, a
-file that every --checkpoint opens. --state first adds a trained prediction state, and
---adapt adapts the network to the look of unlabeled video. Each file has a .sha256 file.
-For research use; not a medical device.
+file that every --checkpoint opens. Each file has a .sha256 file.
+
+Before that, in this order, --average averages the weights with those of other runs,
+--state adds a trained prediction state, and --adapt adapts the network to the look of
+unlabeled video. For research use; not a medical device.
 """
 
 import dataclasses
@@ -47,6 +49,8 @@ class Flags:
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
         size: Height and width of the frames. Default: the training size.
+        average: Runs or .safetensors files of the same architecture, trained from the
+            same start, whose weights are averaged with those of --checkpoint.
         state: Run directory or .safetensors file of another network, or "rendered",
             whose trained prediction state is added to this one.
         adapt: Frames like those of the application, without labels (a folder of images,
@@ -66,6 +70,7 @@ class Flags:
     out: str = ""
     which: Literal["newest", "best"] = "newest"
     size: tuple[int, int] | None = None
+    average: tuple[str, ...] = ()
     state: str = ""
     adapt: str = ""
     dtype: Literal["fp32", "bf16", "int8"] = "fp32"
@@ -90,12 +95,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write(flags: Flags) -> None:
     """Exports a network and prints the path, size and digest of the file."""
-    from dmnet_jax.checkpoint.runs import add_state, load_run, output_folder
+    from dmnet_jax.checkpoint.runs import (
+        add_state,
+        average_weights,
+        load_run,
+        output_folder,
+    )
 
     _check(flags)
     trained = load_run(flags.checkpoint, flags.which)
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
+    if flags.average:
+        others = {run: load_run(run, flags.which) for run in flags.average}
+        try:
+            trained = average_weights(trained, others)
+        except ValueError as error:
+            raise ValueError(f"--average: {error}") from error
     if flags.state:
         try:
             trained = add_state(trained, load_run(flags.state), flags.state)
@@ -165,6 +181,7 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
     from dmnet_jax.streaming import load_artifact
     from dmnet_jax.streaming.artifact import files_of, write_artifact
     from dmnet_jax.streaming.program import Interface
+    from dmnet_jax.weights.network_file import CHANGES
 
     model, variables, config, about = trained
     size = flags.size or config.data.size
@@ -181,7 +198,7 @@ def _write_step(flags: Flags, out: Path, trained: "TrainedRun") -> Path:
         "config": about["config"],
         "classes": about.get("classes", []),
     }
-    notes |= {n: about[n] for n in ("adapted", "state_from") if n in about}
+    notes |= {n: about[n] for n in CHANGES if n in about}
     name = "model" if dtype == "fp32" else f"model-{dtype}"
     with TemporaryDirectory(prefix=".", dir=out) as hidden:
         written = write_artifact(Path(hidden), name, contents, interface, notes)

@@ -16,9 +16,12 @@ from dmnet_jax.weights.layout import WeightsError, unflatten
 
 SUFFIX = ".safetensors"
 
+CHANGES = ("averaged_with", "state_from", "adapted")
+"""Fields of the metadata that state how an export changed the network."""
+
 # Fields of a checkpoint's metadata that a network needs, and those that may be absent.
 _NEEDED = ("config", "classes", "train_videos", "val_videos")
-_KEPT = (*_NEEDED, "fold", "versions", "adapted", "state_from")
+_KEPT = (*_NEEDED, "fold", "versions", *CHANGES)
 
 
 def read_network(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

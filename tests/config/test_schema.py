@@ -25,6 +25,8 @@ from dmnet_jax.config import (
 )
 from dmnet_jax.config.serialization import ConfigError
 
+ENDLESS = {"dataset": "rendered"}
+
 
 def values(kind):
     """Generates finite values of a type annotation."""
@@ -370,23 +372,21 @@ def test_random_edits_of_a_saved_config_raise_config_errors_only():
         from_json("[" * 100_000)
 
 
-@pytest.mark.parametrize("size", [(32, 640 * 32), (64000, 64000)])
-def test_sizes_that_images_cannot_have_are_rejected(size):
-    data = dataclasses.replace(Config().data, size=size)
-    with pytest.raises(ConfigError, match=r"data\.size is .* a valid image size"):
-        validate(dataclasses.replace(Config(), data=data))
-
-
 @pytest.mark.parametrize(
-    "changes, message",
+    "data, message",
     [
-        ({"frame_step": 2}, "data.frame_step is 2; it must be 1 with data.max_labels"),
-        ({"dataset": "rendered"}, "data.max_labels is 3; .*whose stream never ends"),
+        ({"size": (32, 640 * 32)}, r"data\.size is .* a valid image size"),
+        ({"size": (64000, 64000)}, r"data\.size is .* a valid image size"),
+        ({"max_labels": 3, "frame_step": 2}, "data.frame_step is 2; it must be 1 with"),
+        ({"max_labels": 3, **ENDLESS}, "data.max_labels is 3; .*whose stream never"),
+        ({"rendered": 0.5, **ENDLESS}, "data.rendered is 0.5; .*rendered anyway"),
+        ({"rendered": 1.0}, "data.rendered is 1.0; it must be 0, or below 1"),
+        ({"rendered_classes": (1, 2, 8)}, "data.rendered_classes is .*num_classes"),
     ],
 )
-def test_a_number_of_labels_needs_a_fixed_set_of_frames(changes, message):
+def test_rules_of_what_a_network_is_trained_on(data, message):
     with pytest.raises(ConfigError, match=message):
-        validate(Config(data=DataConfig(max_labels=3, **changes)))
+        validate(Config(data=DataConfig(**data)))
 
 
 def test_width_must_be_twice_value_channels():

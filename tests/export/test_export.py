@@ -223,6 +223,46 @@ def test_a_network_gets_the_state_of_another_one(run, tmp_path, monkeypatch, cap
     assert [frame.status for frame in result] == ["ok", "ok"]
 
 
+def with_noise(trained, seed):
+    """Returns the network with weights from elsewhere, and the name "noise SEED"."""
+    rng = np.random.default_rng(seed)
+    variables = jax.tree.map(
+        lambda x: (x + rng.normal(size=np.shape(x))).astype(np.float32),
+        trained.variables,
+    )
+    config = dataclasses.replace(trained.config, name=f"noise {seed}")
+    return trained._replace(variables=variables, config=config)
+
+
+def test_weights_are_averaged_over_runs(run, tmp_path, monkeypatch):
+    trained = load_run(run)
+    others = {f"noise {seed}": with_noise(trained, seed) for seed in (0, 1)}
+    monkeypatch.setattr(
+        runs, "load_run", lambda name, *options: others.get(name) or trained
+    )
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    main([*arguments, "--out", str(tmp_path), "--average", *others])
+    mean = load_run(tmp_path / "model.safetensors")
+    assert mean.about["averaged_with"] == ["noise 0", "noise 1"]
+    given = [flatten(network.variables) for network in (trained, *others.values())]
+    for name, array in flatten(mean.variables).items():
+        expected = sum(np.float64(leaves[name]) for leaves in given) / 3
+        np.testing.assert_allclose(array, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_other_architectures_are_not_averaged(run, tmp_path, monkeypatch, capsys):
+    other = stateful(run)
+    monkeypatch.setattr(
+        runs, "load_run", lambda name, *_: other if name == "other" else load_run(name)
+    )
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--out", str(tmp_path), "--average", "other"])
+    message = capsys.readouterr().err
+    assert "--average: other: " in message and "same architecture" in message
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
