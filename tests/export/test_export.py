@@ -224,10 +224,10 @@ def test_a_network_gets_the_state_of_another_one(run, tmp_path, monkeypatch, cap
 
 
 def with_noise(trained, seed):
-    """Returns the network with weights from elsewhere, and the name "noise SEED"."""
+    """Returns the network with weights scaled at random, named "noise SEED"."""
     rng = np.random.default_rng(seed)
     variables = jax.tree.map(
-        lambda x: (x + rng.normal(size=np.shape(x))).astype(np.float32),
+        lambda x: (x * rng.uniform(0.5, 2, np.shape(x))).astype(np.float32),
         trained.variables,
     )
     config = dataclasses.replace(trained.config, name=f"noise {seed}")
