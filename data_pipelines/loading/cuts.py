@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.frames import FrameSource
-from data_pipelines.loading.loader import Batch, Batches
+from data_pipelines.loading.loader import Batch, Batches, ChangedBatches
 from data_pipelines.synthetic.fields import generator
 
 FEW_CUTS = 2
@@ -17,7 +16,7 @@ FEW_CUTS = 2
 _STREAM = 5 << 60
 
 
-class WithCuts:
+class WithCuts(ChangedBatches):
     """Batches of sequences, some of which have cuts to the videos of other rows.
 
     The batch of a step is a pure function of seed and step.
@@ -31,15 +30,8 @@ class WithCuts:
     """
 
     def __init__(self, loader: Batches, probability: float, seed: int):
-        self._loader, self._probability, self._seed = loader, probability, seed
-
-    @property
-    def source(self) -> FrameSource:
-        return self._loader.source
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._loader.steps_per_epoch
+        super().__init__(loader)
+        self._probability, self._seed = probability, seed
 
     def batch(self, step: int) -> Batch:
         """Returns the batch with cuts; `video` is that of the first frame of a row."""
@@ -50,9 +42,6 @@ class WithCuts:
         batches = self._loader.iterate(start_step, stop_step)
         for step, batch in enumerate(batches, start_step):
             yield self._cut(step, batch)
-
-    def video_name(self, video: int) -> str:
-        return self._loader.video_name(video)
 
     def _cut(self, step: int, batch: Batch) -> Batch:
         shape = batch["frames_mask"].shape

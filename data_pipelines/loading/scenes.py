@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from data_pipelines.frames import IGNORE, ClassInfo, DataError, FrameSource
-from data_pipelines.loading.loader import Batch, Batches
+from data_pipelines.frames import IGNORE, ClassInfo, DataError
+from data_pipelines.loading.loader import Batch, Batches, ChangedBatches
 from data_pipelines.loading.rendered import SceneStream
 from data_pipelines.sources.rendered import PART_CLASSES
 
@@ -61,11 +61,12 @@ def _singular(name: str) -> str:
     return " ".join(words).removesuffix("s")
 
 
-class WithScenes:
+class WithScenes(ChangedBatches):
     """Batches of a loader whose last rows show rendered scenes instead of videos.
 
     The batch of a step is a pure function of the two loaders' seeds and the step. In
-    rows with a scene, `video` is negative: -1 minus the number of the scene.
+    rows with a scene, `video` is negative: -1 minus the number of the scene. An epoch
+    has as many steps as without scenes.
 
     Args:
         loader: batches of clips.
@@ -74,18 +75,10 @@ class WithScenes:
     """
 
     def __init__(self, loader: Batches, scenes: SceneStream, parts: Sequence[int]):
-        self._loader, self._scenes = loader, scenes
+        super().__init__(loader)
+        self._scenes = scenes
         self._classes = np.full(256, IGNORE, np.uint8)
         self._classes[: 1 + len(PARTS)] = 0, *parts
-
-    @property
-    def source(self) -> FrameSource:
-        return self._loader.source
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of steps in an epoch of the loader, as without scenes."""
-        return self._loader.steps_per_epoch
 
     def batch(self, step: int) -> Batch:
         """Returns the batch of a step, see `ClipLoader.batch`."""
@@ -102,7 +95,7 @@ class WithScenes:
         """Returns the name of a video or scene, given its `video` in a batch."""
         if video < 0:
             return self._scenes.video_name(-1 - video)
-        return self._loader.video_name(video)
+        return super().video_name(video)
 
     def _replace(self, batch: Batch, rendered: Batch) -> Batch:
         rendered = {
