@@ -22,10 +22,11 @@ PARTS = tuple(info.name for info in PART_CLASSES[1:])
 
 # Names of classes that contain a part, most specific first, in the singular.
 _WHOLE = ("instrument", "tool", "surgical instrument", "surgical tool")
+_TIP = ("manipulator", "end effector", "tip", "instrument tip", "tool tip")
 _NAMES = {
-    "shaft": ("shaft", "instrument shaft", *_WHOLE),
-    "wrist": ("wrist", "instrument wrist", "manipulator", *_WHOLE),
-    "claspers": ("clasper", "instrument clasper", "jaw", "manipulator", *_WHOLE),
+    "shaft": ("shaft", "instrument shaft", "tool shaft", *_WHOLE),
+    "wrist": ("wrist", "instrument wrist", *_TIP, *_WHOLE),
+    "claspers": ("clasper", "instrument clasper", "jaw", *_TIP, *_WHOLE),
 }
 
 

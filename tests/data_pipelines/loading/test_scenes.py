@@ -37,6 +37,8 @@ def test_the_last_rows_show_scenes():
         if name not in ("label", "video"):
             np.testing.assert_array_equal(array[kept:], rendered[name])
     assert (videos["frames"][kept:] != rendered["frames"]).any()
+    frames = (mixed.rows, mixed.spec.length, *mixed.size, 3)
+    assert batch["frames"].shape == frames and mixed.source is loader.source
 
 
 def test_labels_of_scenes_have_the_classes_of_the_dataset():
@@ -78,6 +80,7 @@ def test_batches_are_the_same_with_workers_and_after_a_resume():
         (("background", "shaft", "wrist", "claspers"), (1, 2, 3)),
         (("background", "shaft", "manipulator"), (1, 2, 2)),
         (("background", "instrument"), (1, 1, 1)),
+        (("background", "shaft", "tip"), (1, 2, 2)),
         (("nothing", "Fat", "Tools"), (2, 2, 2)),
         (
             ("background-tissue", "instrument-shaft", "instrument-clasper")
