@@ -42,6 +42,8 @@ class Flags:
             (rtsp://...), or "synthetic".
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
+        size: Height and width of the network's input, multiples of 32, larger for thin
+            instruments. Default: the training size.
         port: Port of the page; 0 for any free one.
         host: Address of the interface to serve on. Other machines can then open the
             page with the token in the printed address. It is not encrypted.
@@ -50,6 +52,7 @@ class Flags:
     checkpoint: str = "rendered"
     source: str = "synthetic"
     which: Literal["newest", "best"] = "newest"
+    size: tuple[int, int] | None = None
     port: int = 8765
     host: str = "127.0.0.1"
 
@@ -79,15 +82,15 @@ def serve(flags: Flags) -> int:
     from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
-    network = load_network(flags.checkpoint, flags.which)
+    load = partial(load_network, flags.checkpoint, flags.which, size=flags.size)
+    network = load()
     has_memory = any(network.memories) or network.state
-    single = partial(load_network, flags.checkpoint, flags.which, memory=False)
     engine = Engine(
         network,
         source,
         {"source": flags.source, "checkpoint": flags.checkpoint},
         sources=other_sources(flags.source),
-        single=single if network.compiled and has_memory else None,
+        single=partial(load, memory=False) if network.compiled and has_memory else None,
     )
     # The server first: without a free port, nothing should start.
     with Server(engine, flags.port, flags.host) as server, engine:

@@ -50,6 +50,8 @@ class Flags:
             videos.
         memory: Use the network's memory; --no-memory for images that are not
             consecutive frames.
+        size: Height and width of the network's input, multiples of 32, larger for thin
+            instruments. Default: the training size.
         frames: Number of frames after which to stop; 0 for the end of the source.
         jobs: Number of videos to segment at a time, each in its own process.
         engine: Where to segment several videos: in processes of this machine, or on a
@@ -64,6 +66,7 @@ class Flags:
     mode: Literal["offline", "live"] = "offline"
     which: Literal["newest", "best"] = "newest"
     memory: bool = True
+    size: tuple[int, int] | None = None
     frames: int = 0
     jobs: int = 1
     engine: Literal["processes", "ray"] = "processes"
@@ -100,6 +103,7 @@ def predict(flags: Flags) -> int:
         "checkpoint": flags.checkpoint,
         "source": flags.source,
         "memory": flags.memory,
+        "size": flags.size and list(flags.size),
     }
     options = Options(
         flags.mode == "live", flags.frames, flags.format, flags.overlay, about
@@ -127,7 +131,9 @@ def _one(flags: Flags, options: "Options") -> int:
     from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
-    network = load_network(flags.checkpoint, flags.which, memory=flags.memory)
+    network = load_network(
+        flags.checkpoint, flags.which, memory=flags.memory, size=flags.size
+    )
     total = None if options.live else count_frames(source, flags.frames)
     bar = ProgressBar()
 
@@ -163,7 +169,11 @@ def _many(flags: Flags, options: "Options", videos: Sequence["Video"]) -> int:
     if Path(checkpoint).exists():
         checkpoint = os.path.abspath(checkpoint)
     out = os.path.abspath(flags.out)
-    request = Request(checkpoint, flags.which, out, options, memory=flags.memory)
+    request = Request(
+        *(checkpoint, flags.which, out, options),
+        memory=flags.memory,
+        size=flags.size,
+    )
     videos = [video._replace(source=os.path.abspath(video.source)) for video in videos]
     request, unfinished = unfinished_videos(request, videos)
     finished = len(videos) - len(unfinished)

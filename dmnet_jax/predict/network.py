@@ -66,7 +66,11 @@ class Network:
 
 
 def load_network(
-    checkpoint: str, which: Any = "newest", *, memory: bool = True
+    checkpoint: str,
+    which: Any = "newest",
+    *,
+    memory: bool = True,
+    size: Size | None = None,
 ) -> Network:
     """Loads the network of a run directory, the shipped one, or an exported file.
 
@@ -75,28 +79,41 @@ def load_network(
             path of an exported step.
         which: "newest", "best" or a step of a run.
         memory: whether to use the network's memory.
+        size: (H, W) of the network's input. None: the training size, or that of the
+            exported file.
 
     Raises:
-        ValueError: the network cannot be loaded; says why.
+        ValueError: the network cannot be loaded, or not with this size; says why.
     """
+    if size and any(side < 32 or side % 32 for side in size):
+        raise ValueError(
+            f"--size is {size[0]} {size[1]}; both sides must be multiples of 32"
+        )
     if Path(checkpoint).suffix in EXPORTED:
         if not memory:
             raise ValueError(
                 f"{checkpoint}: an exported file always uses its memory; --no-memory "
                 "needs a run directory or the shipped network"
             )
-        return _exported(Path(checkpoint))
-    return network_of(streaming.load_run(checkpoint, which, memory=memory))
+        network = _exported(Path(checkpoint))
+        if size and size != network.size:
+            height, width = network.size
+            raise ValueError(
+                f"{checkpoint}: exported for frames of {height}x{width}, but --size is "
+                f"{size[0]} {size[1]}; export it with this --size"
+            )
+        return network
+    return network_of(streaming.load_run(checkpoint, which, memory=memory), size)
 
 
-def network_of(trained: TrainedRun) -> Network:
-    """Returns the network of a run that is loaded already."""
-    model = trained.model
+def network_of(trained: TrainedRun, size: Size | None = None) -> Network:
+    """Returns the network of a run that is loaded already; see `load_network`."""
+    model, input_size = trained.model, size or trained.config.data.size
     return Network(
         trained.about["classes"],
-        trained.config.data.size,
+        input_size,
         weights_sha256(trained.variables),
-        lambda size: _program(trained, size),
+        lambda size: _program(trained, input_size, size),
         memories=model.memories,
         global_size=getattr(model, "global_size", None),
         compiled=True,
@@ -104,13 +121,12 @@ def network_of(trained: TrainedRun) -> Network:
     )
 
 
-def _program(trained: TrainedRun, size: Size) -> Program:
+def _program(trained: TrainedRun, input_size: Size, size: Size) -> Program:
     """Compiles a step that computes labels at the size of the frames.
 
     Labels of frames of other sizes, and of frames with more than `MAX_LABELS` pixels,
     are resized by nearest neighbor.
     """
-    input_size = trained.config.data.size
     return compile(
         trained.model,
         trained.variables,

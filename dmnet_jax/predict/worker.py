@@ -32,6 +32,7 @@ class Request:
         out: absolute path of the folder for the results folders.
         options: options for each video.
         memory: argument of `load_network`.
+        size: argument of `load_network`.
         sha256: digest of the network that finished videos were made with; empty if
             there are none.
     """
@@ -41,6 +42,7 @@ class Request:
     out: str
     options: Options
     memory: bool = True
+    size: tuple[int, int] | None = None
     sha256: str = ""
 
     def about(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Request:
         request = {
             "which": self.which,
             "memory": self.memory,
+            "size": self.size and list(self.size),
             "frames": self.options.frames,
             "overlay": self.options.overlay,
             "format": self.options.form,
@@ -108,7 +111,10 @@ class Worker:
         request = self._request
         if self._network is None:
             self._network = load_network(
-                request.checkpoint, request.which, memory=request.memory
+                request.checkpoint,
+                request.which,
+                memory=request.memory,
+                size=request.size,
             )
             if request.sha256 not in ("", self._network.sha256):
                 raise ValueError(

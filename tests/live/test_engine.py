@@ -101,7 +101,7 @@ def test_an_error_of_a_step_is_shown_too(network, monkeypatch):
 def test_the_command_ends_with_an_error_when_the_engine_does(
     network, monkeypatch, capsys
 ):
-    monkeypatch.setattr(prediction, "load_network", lambda *_: network)
+    monkeypatch.setattr(prediction, "load_network", lambda *_, **options: network)
     monkeypatch.setattr(sources, "open_source", lambda _: Unexpected(2, live=True))
     monkeypatch.setattr(command, "SHUTDOWN_DELAY", 0.0)
     assert command.main(["--checkpoint", "RUN", "--source", "0", "--port", "0"]) == 1
@@ -109,7 +109,7 @@ def test_the_command_ends_with_an_error_when_the_engine_does(
 
 
 def test_an_invalid_port(network, monkeypatch, capsys):
-    monkeypatch.setattr(prediction, "load_network", lambda *_: network)
+    monkeypatch.setattr(prediction, "load_network", lambda *_, **options: network)
     with pytest.raises(SystemExit) as stop:
         command.main(["--checkpoint", "RUN", "--port", "70000"])
     err = capsys.readouterr().err

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -261,6 +262,34 @@ def test_the_memory_can_be_turned_off_except_in_an_exported_file(monkeypatch):
     assert calls == [True, False]
     with pytest.raises(ValueError, match="model.onnx: an exported file always uses"):
         networks.load_network("model.onnx", memory=False)
+
+
+def test_the_input_of_a_network_may_be_larger_than_in_training(monkeypatch):
+    made = []
+
+    def compile(*_, size, label_size):
+        made.append(size)
+        return SimpleNamespace(size=size)
+
+    monkeypatch.setattr(networks, "compile", compile)
+    monkeypatch.setattr(networks, "Session", lambda program: program.size)
+    trained = SimpleNamespace(
+        model=SimpleNamespace(memories=None),
+        variables={"params": {"kernel": np.zeros(2, np.float32)}},
+        about={"classes": []},
+        config=SimpleNamespace(data=SimpleNamespace(size=(64, 96))),
+    )
+    monkeypatch.setattr("dmnet_jax.streaming.load_run", lambda *_, **options: trained)
+    for size, expected in ((None, (64, 96)), ((96, 160), (96, 160))):
+        network = networks.load_network("RUN", size=size)
+        assert network.size == network.session((96, 160)) == expected
+    assert made == [(64, 96), (96, 160)]
+    monkeypatch.setattr(networks, "_exported", lambda _: network)
+    assert networks.load_network("step.onnx", size=(96, 160)) is network
+    with pytest.raises(ValueError, match="step.onnx: exported for frames of 96x160"):
+        networks.load_network("step.onnx", size=(64, 96))
+    with pytest.raises(ValueError, match="--size is 60 96; both sides"):
+        networks.load_network("RUN", size=(60, 96))
 
 
 def test_a_network_without_memory_admits_no_frames(folder, tmp_path):
