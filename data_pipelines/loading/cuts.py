@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.loading.loader import Batch, Batches, ChangedBatches
+from data_pipelines.frames import FrameSource
+from data_pipelines.loading.loader import Batch, Batches
 from data_pipelines.synthetic.fields import generator
 
 FEW_CUTS = 2
@@ -16,7 +17,7 @@ FEW_CUTS = 2
 _STREAM = 5 << 60
 
 
-class WithCuts(ChangedBatches):
+class WithCuts:
     """Batches of sequences, some of which have cuts to the videos of other rows.
 
     The batch of a step is a pure function of seed and step.
@@ -30,8 +31,15 @@ class WithCuts(ChangedBatches):
     """
 
     def __init__(self, loader: Batches, probability: float, seed: int):
-        super().__init__(loader)
-        self._probability, self._seed = probability, seed
+        self._loader, self._probability, self._seed = loader, probability, seed
+
+    @property
+    def source(self) -> FrameSource:
+        return self._loader.source
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._loader.steps_per_epoch
 
     def batch(self, step: int) -> Batch:
         """Returns the batch with cuts; `video` is that of the first frame of a row."""
@@ -42,6 +50,9 @@ class WithCuts(ChangedBatches):
         batches = self._loader.iterate(start_step, stop_step)
         for step, batch in enumerate(batches, start_step):
             yield self._cut(step, batch)
+
+    def video_name(self, video: int) -> str:
+        return self._loader.video_name(video)
 
     def _cut(self, step: int, batch: Batch) -> Batch:
         shape = batch["frames_mask"].shape

@@ -32,27 +32,10 @@ _ORDER_STREAM = 1 << 63
 
 
 class Batches(Protocol):
-    """An endless sequence of batches of clips.
-
-    Attributes:
-        source: the videos.
-        spec: number of frames in a clip.
-        size: (height, width) of the frames.
-        rows: clips per step of this process.
-        steps_per_epoch: number of steps that count as an epoch.
-    """
+    """An endless sequence of batches of clips."""
 
     @property
     def source(self) -> FrameSource: ...
-
-    @property
-    def spec(self) -> ClipSpec: ...
-
-    @property
-    def size(self) -> tuple[int, int]: ...
-
-    @property
-    def rows(self) -> int: ...
 
     @property
     def steps_per_epoch(self) -> int: ...
@@ -64,36 +47,6 @@ class Batches(Protocol):
     def video_name(self, video: int) -> str:
         """Returns the name of a video, given the value of `video` in a batch."""
         ...
-
-
-class ChangedBatches:
-    """Base of a loader that changes the batches of another one; it has its shapes."""
-
-    def __init__(self, loader: Batches):
-        self._loader = loader
-
-    @property
-    def source(self) -> FrameSource:
-        return self._loader.source
-
-    @property
-    def spec(self) -> ClipSpec:
-        return self._loader.spec
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self._loader.size
-
-    @property
-    def rows(self) -> int:
-        return self._loader.rows
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._loader.steps_per_epoch
-
-    def video_name(self, video: int) -> str:
-        return self._loader.video_name(video)
 
 
 class ClipLoader:

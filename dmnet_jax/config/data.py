@@ -50,11 +50,6 @@ class DataConfig:
         cuts: Fraction of training sequences ("rollout") that cut to another video: half
             of them once or twice, the others up to once per frame. From these, a memory
             learns to handle cuts.
-        rendered: Fraction of the clips of a batch in which a rendered scene takes the
-            place of a video, in stages without cached frames. The classes must include
-            the parts of instruments, or instruments as a whole.
-        rendered_classes: Classes of the shaft, wrist and claspers of rendered
-            instruments. Empty: found by their names.
         frame_step: Distance between training targets, in frames.
         max_labels: Train with this many labels, spread evenly over the training videos;
             0: all.
@@ -82,8 +77,6 @@ class DataConfig:
     corrupt: float = 0.0
     corrupt_kinds: tuple[str, ...] = TRAINED
     cuts: float = 0.0
-    rendered: float = 0.0
-    rendered_classes: tuple[int, ...] = ()
     frame_step: int = 1
     max_labels: int = 0
     threads: int = 2

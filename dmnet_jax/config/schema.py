@@ -156,26 +156,6 @@ def validate(config: Config) -> Config:
             "another sequence of its batch",
         ),
         (
-            data.rendered == 0 or (0 < data.rendered < 1 < train.batch_size),
-            "data.rendered",
-            "0, or below 1 with a train.batch_size above 1",
-        ),
-        (
-            data.rendered == 0 or not DATASETS[data.dataset].endless,
-            "data.rendered",
-            f"0 with data.dataset {data.dataset}, which is rendered anyway",
-        ),
-        (
-            not data.rendered_classes
-            or (
-                len(data.rendered_classes) == 3
-                and all(0 <= c < data.num_classes for c in data.rendered_classes)
-            ),
-            "data.rendered_classes",
-            "empty, or the classes (below data.num_classes) of shaft, wrist and "
-            "claspers",
-        ),
-        (
             data.max_labels == 0 or data.frame_step == 1,
             "data.frame_step",
             "1 with data.max_labels",

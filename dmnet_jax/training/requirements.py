@@ -225,7 +225,7 @@ def _kind(stage: Stage) -> Any:
 
 def _batch(stage: Stage) -> dict[str, Any]:
     """Returns the shapes of a batch; see `ClipLoader.batch`."""
-    loader = stage.loader
+    loader: Any = stage.loader
     rows, length, past = loader.rows, loader.spec.length, loader.spec.num_past
     scored = (length,) if loader.spec.score_all else ()
     return _shapes(
@@ -245,7 +245,7 @@ def _cached_batch(stage: Stage, form: CachedForm, maps: Any) -> dict[str, Any]:
         form: form of the cached frames.
         maps: shapes of the maps of one frame, [1, h, w, c].
     """
-    loader = stage.loader
+    loader: Any = stage.loader
     rows, length, past = loader.rows, loader.spec.length, loader.spec.num_past
 
     def map_shape(name: str, *leading: int) -> tuple[tuple[int, ...], Any]:

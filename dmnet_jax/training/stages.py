@@ -10,7 +10,6 @@ from data_pipelines.loading.clips import ClipSpec
 from data_pipelines.loading.cuts import WithCuts
 from data_pipelines.loading.loader import Batches, ClipLoader
 from data_pipelines.loading.rendered import SceneStream
-from data_pipelines.loading.scenes import WithScenes, part_classes
 from data_pipelines.sources import DATASETS
 from data_pipelines.sources.rendered import STREAM_RATE, RenderedVideos
 from dmnet_jax.config import Config, DataConfig
@@ -121,8 +120,6 @@ def build_stages(
                 frame_step=data.frame_step,
                 **shared,
             )
-            if data.rendered and not stage.cached_views:
-                loader = _with_scenes(loader, data, shared)
         end = begin + stage.epochs * loader.steps_per_epoch
         stages.append(
             Stage(
@@ -139,28 +136,6 @@ def build_stages(
         )
         begin = end
     return tuple(stages)
-
-
-def _with_scenes(
-    loader: ClipLoader, data: DataConfig, shared: dict[str, Any]
-) -> WithScenes:
-    """Replaces the fraction `data.rendered` of the clips of a batch, at least one."""
-    if loader.rows < 2:
-        raise ValueError(
-            f"data.rendered is {data.rendered}, but each process has one clip of a "
-            "batch; raise train.batch_size"
-        )
-    rows = min(max(1, round(data.rendered * loader.rows)), loader.rows - 1)
-    scenes = SceneStream(
-        loader.source,
-        loader.spec,
-        size=data.size,
-        hold=data.synthetic.hold,
-        workers=data.threads,
-        **shared | {"batch_size": rows * shared["process_count"]},
-    )
-    parts = data.rendered_classes or part_classes(loader.source.classes)
-    return WithScenes(loader, scenes, parts)
 
 
 def _fixed_scenes(data: DataConfig) -> FrameSource:
