@@ -134,7 +134,8 @@ def average_weights(
         return np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype)
 
     trees = [trained.variables, *(other.variables for other in others.values())]
-    names = [other.config.name for other in others.values()]
+    configs = [other.config for other in others.values()]
+    names = [f"{config.name}, seed {config.train.seed}" for config in configs]
     about = {**trained.about, "averaged_with": names}
     return trained._replace(variables=jax.tree.map(mean, *trees), about=about)
 

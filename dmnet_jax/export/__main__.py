@@ -107,6 +107,8 @@ def write(flags: Flags) -> None:
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
     if flags.average:
+        if len({flags.checkpoint, *flags.average}) <= len(flags.average):
+            raise ValueError("--average: a run is named twice")
         others = {run: load_run(run, flags.which) for run in flags.average}
         try:
             trained = average_weights(trained, others)

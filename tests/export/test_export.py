@@ -243,11 +243,18 @@ def test_weights_are_averaged_over_runs(run, tmp_path, monkeypatch):
     arguments = ["--checkpoint", str(run), "--format", "safetensors"]
     main([*arguments, "--out", str(tmp_path), "--average", *others])
     mean = load_run(tmp_path / "model.safetensors")
-    assert mean.about["averaged_with"] == ["noise 0", "noise 1"]
+    assert mean.about["averaged_with"] == ["noise 0, seed 0", "noise 1, seed 0"]
     given = [flatten(network.variables) for network in (trained, *others.values())]
     for name, array in flatten(mean.variables).items():
         expected = sum(np.float64(leaves[name]) for leaves in given) / 3
         np.testing.assert_allclose(array, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_run_is_averaged_once(run, tmp_path, capsys):
+    arguments = ["--checkpoint", str(run), "--format", "safetensors"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--out", str(tmp_path), "--average", str(run)])
+    assert "error: --average: a run is named twice" in capsys.readouterr().err
 
 
 def test_other_architectures_are_not_averaged(run, tmp_path, monkeypatch, capsys):
