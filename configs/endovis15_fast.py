@@ -11,7 +11,8 @@ and also learns the teacher's predictions (`training.distillation`).
 Single-frame network, one seed: 0.702, 0.838 and 0.785 mean IoU on clips 1, 2 and 3,
 where the teachers have 0.746, 0.844 and 0.806, with 43% of the multiply-adds
 (2026-11-27). `--model.width 96 --model.value-channels 48` is 2.1 times as fast as 256
-channels instead of 1.8, and equally accurate (2026-11-28; docs/speed.md has all runs).
+channels instead of 1.8; mean of the clips 0.771 with 96 channels, 0.773 with 128, one
+seed (2026-11-28; docs/speed.md has all runs).
 """
 
 from dataclasses import replace

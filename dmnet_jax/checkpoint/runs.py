@@ -120,14 +120,11 @@ def average_weights(
     """
     expected = _shapes(trained.variables)
     for name, other in others.items():
-        found = _shapes(other.variables)
-        for leaf in sorted({*expected, *found}):
-            if expected.get(leaf) != found.get(leaf):
-                raise ValueError(
-                    f"{name}: {leaf} is {found.get(leaf, 'missing')}, expected "
-                    f"{expected.get(leaf, 'none')}; only networks of the same "
-                    "architecture can be averaged"
-                )
+        if difference := _first_difference(_shapes(other.variables), expected):
+            raise ValueError(
+                f"{name}: {difference}; only networks of the same architecture can be "
+                "averaged"
+            )
 
     def mean(*arrays: Any) -> np.ndarray:
         # float64 rounds once, so the order of the runs does not matter.
@@ -162,12 +159,21 @@ def _check_shapes(model: Any, variables: Any, run: str) -> None:
         return model.init(key, memory, jnp.zeros((1, 1, 64, 64, 3), jnp.uint8))
 
     expected, saved = _shapes(jax.eval_shape(init)), _shapes(variables)
-    for name in sorted({*expected, *saved}):
-        if expected.get(name) != saved.get(name):
-            raise ValueError(
-                f"{run}: its weights do not match its config: {name} is "
-                f"{saved.get(name, 'missing')}, expected {expected.get(name, 'none')}"
+    if difference := _first_difference(saved, expected):
+        raise ValueError(f"{run}: its weights do not match its config: {difference}")
+
+
+def _first_difference(
+    shapes: dict[str, list[int]], expected: dict[str, list[int]]
+) -> str:
+    """Returns the first difference between results of `_shapes`, or an empty string."""
+    for name in sorted({*expected, *shapes}):
+        if expected.get(name) != shapes.get(name):
+            return (
+                f"{name} is {shapes.get(name, 'missing')}, expected "
+                f"{expected.get(name, 'none')}"
             )
+    return ""
 
 
 def _shapes(variables: Any) -> dict[str, list[int]]:

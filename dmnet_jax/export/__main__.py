@@ -107,8 +107,6 @@ def write(flags: Flags) -> None:
     about = {**trained.about, "config": _portable(trained.about["config"])}
     trained = trained._replace(about=about)
     if flags.average:
-        if len({flags.checkpoint, *flags.average}) <= len(flags.average):
-            raise ValueError("--average: a run is named twice")
         others = {run: load_run(run, flags.which) for run in flags.average}
         try:
             trained = average_weights(trained, others)
@@ -235,6 +233,8 @@ def _check(flags: Flags) -> None:
     """Rejects invalid combinations of flags, and int8 without its dependencies."""
     from dmnet_jax.export import int8
 
+    if len({flags.checkpoint, *flags.average}) <= len(flags.average):
+        raise ValueError("--average: a run is named twice")
     if flags.dtype != "fp32" and flags.format != "openvino":
         raise ValueError(f"--dtype {flags.dtype} needs --format openvino")
     if flags.dtype == "int8":

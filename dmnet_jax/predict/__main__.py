@@ -103,7 +103,6 @@ def predict(flags: Flags) -> int:
         "checkpoint": flags.checkpoint,
         "source": flags.source,
         "memory": flags.memory,
-        "size": flags.size and list(flags.size),
     }
     options = Options(
         flags.mode == "live", flags.frames, flags.format, flags.overlay, about
