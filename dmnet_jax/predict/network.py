@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from dmnet_jax import streaming
 from dmnet_jax.checkpoint.provenance import weights_sha256
 from dmnet_jax.models.protocol import Memories
 from dmnet_jax.streaming import Program, Session, TrainedRun, compile
-from dmnet_jax.streaming.letterbox import canvas_fault, label_size
+from dmnet_jax.streaming.letterbox import canvas_fault, fitted, label_size
 
 Size = tuple[int, int]
 
@@ -23,13 +24,14 @@ class Network:
 
     Attributes:
         classes: "name" and "color" of each class, background first.
-        size: (H, W) of the network's input.
+        size: (H, W) of the network's input; see `input_size`.
         sha256: digest of the weights, or of the exported file.
         memories: which memories it has.
         global_size: frames that the global memory can hold; None if not known.
         compiled: whether its memory can be inspected and its thresholds changed; False
             for an exported file.
         state: whether it has a prediction state; None if not known.
+        fits: whether the width of the input follows from the frames' aspect ratio.
     """
 
     def __init__(
@@ -37,17 +39,22 @@ class Network:
         classes: list[dict[str, Any]],
         size: Size,
         sha256: str,
-        program: Callable[[Size], Program],
+        program: Callable[[Size, Size], Program],
         *,
         memories: Memories = Memories(),  # noqa: B008  (immutable)
         global_size: int | None = None,
         compiled: bool = False,
         state: bool | None = None,
+        fits: bool = False,
     ) -> None:
         self.classes, self.size, self.sha256 = classes, size, sha256
         self.memories, self.global_size = memories, global_size
-        self.compiled, self.state = compiled, state
+        self.compiled, self.state, self.fits = compiled, state, fits
         self._program, self._programs = program, {}
+
+    def input_size(self, size: Size) -> Size:
+        """Returns the (H, W) of the network's input for frames of `size`."""
+        return fitted(size, self.size) if self.fits else self.size
 
     def session(self, size: Size, **options: Any) -> Session:
         """Creates a session for frames [*size, 3]. Each size is compiled once.
@@ -59,9 +66,10 @@ class Network:
         Raises:
             ValueError: frames of this size are too large or too narrow.
         """
-        check_frames(size, self.size)
+        input_size = self.input_size(size)
+        check_frames(size, input_size)
         if size not in self._programs:
-            self._programs[size] = self._program(size)
+            self._programs[size] = self._program(input_size, size)
         return Session(self._programs[size], **options)
 
 
@@ -79,8 +87,9 @@ def load_network(
             path of an exported step.
         which: "newest", "best" or a step of a run.
         memory: whether to use the network's memory.
-        size: (H, W) of the network's input. None: the training size, or that of the
-            exported file.
+        size: (H, W) of the network's input. None: that of an exported file; the
+            training size of a run; for a network that was trained on rendered scenes,
+            the training height and the aspect ratio of the frames.
 
     Raises:
         ValueError: the network cannot be loaded, or not with this size; says why.
@@ -108,16 +117,19 @@ def load_network(
 
 def network_of(trained: TrainedRun, size: Size | None = None) -> Network:
     """Returns the network of a run that is loaded already; see `load_network`."""
-    model, input_size = trained.model, size or trained.config.data.size
+    model, data = trained.model, trained.config.data
     return Network(
         trained.about["classes"],
-        input_size,
+        size or data.size,
         weights_sha256(trained.variables),
-        lambda size: _program(trained, input_size, size),
+        partial(_program, trained),
         memories=model.memories,
         global_size=getattr(model, "global_size", None),
         compiled=True,
         state=getattr(model, "state", False),
+        # Rendered scenes have no aspect ratio of their own; real videos do, and runs
+        # that were trained on them see frames as in training.
+        fits=size is None and data.dataset == "rendered",
     )
 
 
@@ -172,6 +184,6 @@ def _exported(path: Path) -> Network:
         classes,
         interface.size,
         digest,
-        lambda size: program,
+        lambda *_: program,
         memories=program.memories,
     )

@@ -107,7 +107,7 @@ def run(
                 "mode": "live" if options.live else "offline",
                 "format": options.form,
                 "frame_size": list(size),
-                "network_size": list(network.size),
+                "network_size": list(session.program.interface.size),
                 "frames_written": outputs.written,
                 "wall_seconds": round(seconds, 3),
                 "frames_a_second": round(outputs.written / max(seconds, 1e-9), 3),

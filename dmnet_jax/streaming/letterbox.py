@@ -24,6 +24,21 @@ def canvas_size(size: Size, network: Size) -> Size:
     )
 
 
+def fitted(size: Size, network: Size) -> Size:
+    """Returns the input (H, W) of the network's height and a frame's aspect ratio.
+
+    Both are multiples of 32. The width is 1/2 to 2 times that of the network, so that
+    the cost of a frame is bounded; letterboxing does the rest.
+
+    Args:
+        size: (height, width) of the frame.
+        network: (H, W) that the network was trained with.
+    """
+    height, width = network
+    blocks = round(height * size[1] / size[0] / 32)
+    return height, 32 * min(max(blocks, -(-width // 64)), width // 16)
+
+
 def canvas_fault(size: Size, network: Size) -> str:
     """Returns why frames of `size` cannot be letterboxed; empty if they can.
 

@@ -198,7 +198,8 @@ class Session:
         Args:
             fast: whether to use the network with half of the channels, which is less
                 accurate.
-            size: (H, W) of the frames. None: the training size.
+            size: (H, W) of the network's input, which other frames are padded to.
+                None: 256x320, the training size; 256x448 fits 16:9 video.
             label_size: (h, w) of the label maps. None: the size of the frames.
             **options: arguments of `from_checkpoint`.
         """

@@ -89,7 +89,7 @@ class Still:
         memories = Memories(local=False, global_=False)
         program = Program(interface, lambda key: {}, call, memories=memories)
         classes = [{"name": n, "color": [9, 9, 9]} for n in CLASSES]
-        self.network = Network(classes, SIZE, "", lambda size: program, compiled=True)
+        self.network = Network(classes, SIZE, "", lambda *_: program, compiled=True)
 
     def __iter__(self):
         for index in range(100_000):

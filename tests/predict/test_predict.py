@@ -264,11 +264,11 @@ def test_the_memory_can_be_turned_off_except_in_an_exported_file(monkeypatch):
         networks.load_network("model.onnx", memory=False)
 
 
-def test_the_input_of_a_network_may_be_larger_than_in_training(monkeypatch):
-    made = []
+@pytest.fixture
+def fake_run(monkeypatch):
+    """A run whose sessions are the input sizes that they were compiled for."""
 
     def compile(*_, size, label_size):
-        made.append(size)
         return SimpleNamespace(size=size)
 
     monkeypatch.setattr(networks, "compile", compile)
@@ -277,19 +277,32 @@ def test_the_input_of_a_network_may_be_larger_than_in_training(monkeypatch):
         model=SimpleNamespace(memories=None),
         variables={"params": {"kernel": np.zeros(2, np.float32)}},
         about={"classes": []},
-        config=SimpleNamespace(data=SimpleNamespace(size=(64, 96))),
+        config=SimpleNamespace(data=SimpleNamespace(size=(64, 96), dataset="folder")),
     )
     monkeypatch.setattr("dmnet_jax.streaming.load_run", lambda *_, **options: trained)
+    return trained
+
+
+def test_the_input_of_a_network_may_be_larger_than_in_training(fake_run, monkeypatch):
     for size, expected in ((None, (64, 96)), ((96, 160), (96, 160))):
         network = networks.load_network("RUN", size=size)
         assert network.size == network.session((96, 160)) == expected
-    assert made == [(64, 96), (96, 160)]
     monkeypatch.setattr(networks, "_exported", lambda _: network)
     assert networks.load_network("step.onnx", size=(96, 160)) is network
     with pytest.raises(ValueError, match="step.onnx: exported for frames of 96x160"):
         networks.load_network("step.onnx", size=(64, 96))
     with pytest.raises(ValueError, match="--size is 60 96; both sides"):
         networks.load_network("RUN", size=(60, 96))
+
+
+def test_a_network_of_rendered_scenes_keeps_the_aspect_ratio_of_frames(fake_run):
+    fake_run.config.data.dataset = "rendered"
+    network = networks.load_network("RUN")
+    frames = {(96, 160): (64, 96), (1080, 1920): (64, 128), (300, 30): (64, 64)}
+    for size, expected in frames.items():
+        assert network.input_size(size) == network.session(size) == expected
+    with_size = networks.load_network("RUN", size=(64, 96))
+    assert with_size.session((1080, 1920)) == (64, 96)
 
 
 def test_a_network_without_memory_admits_no_frames(folder, tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.io.images import resize_image
 from dmnet_jax.streaming import Policy
-from dmnet_jax.streaming.letterbox import canvas_size, letterbox, restore
+from dmnet_jax.streaming.letterbox import canvas_size, fitted, letterbox, restore
 from tests.streaming.test_session import FRAMES, Recorder
 
 NETWORK = (64, 96)
@@ -26,6 +26,23 @@ def test_labels_have_the_size_of_the_frame(height, width):
     label = np.full(NETWORK, 7, np.uint8)
     assert (restore(label, (height, width), NETWORK) == 7).all()
     assert restore(label, (height, width), NETWORK).shape == (height, width)
+
+
+@given(SIDES, SIDES)
+@settings(max_examples=60, deadline=None)
+def test_a_fitted_input_has_the_height_of_training_and_the_shape_of_the_frame(
+    height, width
+):
+    rows, columns = fitted((height, width), (256, 320))
+    assert rows == 256 and columns % 32 == 0 and 160 <= columns <= 640
+    exact = 256 * width / height
+    assert abs(columns - min(max(exact, 160), 640)) <= 16
+
+
+def test_the_fitted_input_of_common_videos():
+    sizes = {(1024, 1280): 320, (576, 720): 320, (480, 640): 352, (1080, 1920): 448}
+    for size, width in sizes.items():
+        assert fitted(size, (256, 320)) == (256, width)
 
 
 @pytest.mark.parametrize("size", [(128, 192), (100, 300), (300, 100), (31, 40)])
