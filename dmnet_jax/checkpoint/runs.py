@@ -1,7 +1,7 @@
 """Loading of trained networks, as used by all commands."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from dmnet_jax import models
 from dmnet_jax.checkpoint.checkpoints import Which, load_variables
 from dmnet_jax.checkpoint.provenance import validated_config
 from dmnet_jax.config import Config
+from dmnet_jax.models.scales import at_scales
 from dmnet_jax.weights.network_file import SUFFIX, read_network
 from dmnet_jax.weights.rendered import SHIPPED
 
@@ -39,7 +40,11 @@ class TrainedRun(NamedTuple):
 
 
 def load_run(
-    run: str | os.PathLike[str], which: int | Which = "newest", *, memory: bool = True
+    run: str | os.PathLike[str],
+    which: int | Which = "newest",
+    *,
+    memory: bool = True,
+    scales: Sequence[float] = (),
 ) -> TrainedRun:
     """Loads the network of a run. Nothing is changed on disk.
 
@@ -50,6 +55,7 @@ def load_run(
             ignored unless `run` is a run directory.
         memory: whether to use the network's memory. False gives the single-frame
             network, for images that are not consecutive frames.
+        scales: further sizes at which frames are segmented, see `DMNet.scales`.
 
     Raises:
         CheckpointError: there is no intact checkpoint.
@@ -67,6 +73,7 @@ def load_run(
     model = models.build(config)
     _check_shapes(model, variables, os.fspath(run))
     model = model if memory else model.single_frame()
+    model = at_scales(model, scales) if scales else model
     return TrainedRun(model, variables, config, about)
 
 

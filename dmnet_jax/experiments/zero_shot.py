@@ -61,6 +61,8 @@ class Flags:
         videos: Names of videos. Default: all.
         height: Height of the network's input, a multiple of 32. The width follows from
             the aspect ratio.
+        scales: Further sizes, relative to the input, at which frames are segmented;
+            the predictions are averaged.
         bursts: Passes over each video with disturbed frames.
         memory: Use the network's memory.
         which: Checkpoint: newest (the finished network), or best on the validation
@@ -77,6 +79,7 @@ class Flags:
     ignore: tuple[int, ...] = (255,)
     videos: tuple[str, ...] = ()
     height: int = 256
+    scales: tuple[float, ...] = ()
     bursts: int = 0
     memory: bool = True
     which: Literal["newest", "best"] = "newest"
@@ -140,7 +143,7 @@ def score(flags: Flags) -> list[dict[str, Any]]:
     if not videos and (root / "frames").is_dir():
         root, videos = root.resolve().parent, (root.resolve().name,)
     network, variables, _, about = load_run(
-        flags.checkpoint, flags.which, memory=flags.memory
+        flags.checkpoint, flags.which, memory=flags.memory, scales=flags.scales
     )
     names = [info["name"] for info in about["classes"]]
     if "shaft" not in names:

@@ -43,7 +43,11 @@ class Flags:
         which: Checkpoint: newest (the finished network), or best on the validation
             videos.
         size: Height and width of the network's input, multiples of 32, larger for thin
-            instruments. Default: the training size.
+            instruments. Default: the training size; with the shipped networks, in the
+            aspect ratio of the video.
+        scales: Further sizes, relative to the network's input, at which each frame is
+            segmented; the predictions are averaged. "0.75 1.5" is more accurate and
+            takes 4 times as long.
         port: Port of the page; 0 for any free one.
         host: Address of the interface to serve on. Other machines can then open the
             page with the token in the printed address. It is not encrypted.
@@ -53,6 +57,7 @@ class Flags:
     source: str = "synthetic"
     which: Literal["newest", "best"] = "newest"
     size: tuple[int, int] | None = None
+    scales: tuple[float, ...] = ()
     port: int = 8765
     host: str = "127.0.0.1"
 
@@ -82,7 +87,13 @@ def serve(flags: Flags) -> int:
     from dmnet_jax.video.sources import open_source
 
     source = open_source(flags.source)
-    load = partial(load_network, flags.checkpoint, flags.which, size=flags.size)
+    load = partial(
+        load_network,
+        flags.checkpoint,
+        flags.which,
+        size=flags.size,
+        scales=flags.scales,
+    )
     network = load()
     has_memory = any(network.memories) or network.state
     engine = Engine(

@@ -15,6 +15,7 @@ from dmnet_jax import memory as mem
 from dmnet_jax.memory import DualMemory
 from dmnet_jax.models.features import Decoded, EncodedClip, flat
 from dmnet_jax.models.protocol import ClipBatch, Output
+from dmnet_jax.models.scales import decode
 
 # How `nn.scan` over time lifts the network's variables.
 ROLLED: dict[str, Any] = {
@@ -26,7 +27,7 @@ ROLLED: dict[str, Any] = {
 def decode_frames(model: Any, frames: Array) -> Decoded:
     """Decodes frames [N, H, W, 3] without the memories of a `DMNet.only_corrects`."""
     features = model.encode(frames)
-    logits, fine = model.decoder(features.top, *features.finer)
+    logits, fine = decode(model, features.top, features)
     fine = fine if model.stores_masks else None
     return Decoded(logits, fine, features.top, features.appearance)
 

@@ -26,6 +26,7 @@ from dmnet_jax.models import aggregation, clips
 from dmnet_jax.models.features import Decoded, Features
 from dmnet_jax.models.folding import fold
 from dmnet_jax.models.protocol import ClipBatch, Memories, Output, VideoSegmenter
+from dmnet_jax.models.scales import decode, rescaled_probabilities
 from dmnet_jax.nn.appearance import appearance
 from dmnet_jax.nn.attention import KeyValue, KeyValueProjection, NonLocal
 from dmnet_jax.nn.layers import Dense1x1, Padding, relu6
@@ -88,6 +89,9 @@ class DMNet(VideoSegmenter):
             each pixel of the current frame is trusted (`nn.prediction_state`). Not in
             the paper.
         state_parts: see `PredictionState`.
+        scales: further sizes, relative to the frame's, at which a frame is segmented
+            outside training; the probabilities are averaged (`models.scales`). See
+            `at_scales`. Not in the paper.
         is_folded: whether norms are folded into the convolutions, see `folded`.
         axis_name: device axis over which batch norm is synchronized in training.
         dtype: dtype of features; scores and logits are always float32.
@@ -109,6 +113,7 @@ class DMNet(VideoSegmenter):
     pooling_stages: int = 4
     state: bool = False
     state_parts: tuple[Part, ...] = PARTS
+    scales: tuple[float, ...] = ()
     is_folded: bool = False
     mobilenet: ClassVar[bool] = True
 
@@ -212,6 +217,13 @@ class DMNet(VideoSegmenter):
                 f"frames are {height}x{width}; both sides must be multiples of 32"
             )
         x = normalize(frames, self.encoder) if frames.dtype == jnp.uint8 else frames
+        features = self.encode_normalized(x, train=train)
+        if self.scales:
+            features = features.replace(rescaled=rescaled_probabilities(self, x))
+        return features
+
+    def encode_normalized(self, x: Array, *, train: bool = False) -> Features:
+        """Encodes normalized frames [N, H, W, 3] at their own size only."""
         quarter, eighth, sixteenth_64, sixteenth_96, deep160, deep320 = self.backbone(
             x.astype(self.dtype), train=train
         )
@@ -317,8 +329,7 @@ class DMNet(VideoSegmenter):
         x = aggregation.aggregate_local(self, memory, top, recent, train)
         if self.stores_features:
             x = aggregation.aggregate_global(self, memory, top, x, active, train)
-        logits, fine = self.decoder(x, *features.finer)
-        logits = logits.astype(jnp.float32)
+        logits, fine = decode(self, x, features)
         frame = Decoded(logits, fine, top, features.appearance)
         return self.correct(memory, frame, recent, active)
 

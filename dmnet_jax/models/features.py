@@ -20,6 +20,8 @@ class Features(struct.PyTreeNode):
         sixteenth_96: [N, H/16, W/16, 96].
         top: [N, H/32, W/32, width], the fused two deepest outputs, in [0, 6].
         appearance: float32 [N, H/16, W/16, 5], see `nn.appearance`; not of the encoder.
+        rescaled: float32 [N, H/4, W/4, num_classes], see `models.scales`. None without
+            `DMNet.scales`, and never in training.
     """
 
     quarter: Array
@@ -28,6 +30,7 @@ class Features(struct.PyTreeNode):
     sixteenth_96: Array
     top: Array
     appearance: Array
+    rescaled: Array | None = None
 
     @property
     def finer(self) -> tuple[Array, Array, Array, Array]:
@@ -54,7 +57,10 @@ class Decoded(struct.PyTreeNode):
     appearance: Array
 
 
-FEATURES = tuple(field.name for field in dataclasses.fields(Features))
+FEATURES = tuple(
+    field.name for field in dataclasses.fields(Features) if field.name != "rescaled"
+)
+"""Names of the maps that a `FeatureCache` stores."""
 DECODED = tuple(field.name for field in dataclasses.fields(Decoded))
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def load_network(
     *,
     memory: bool = True,
     size: Size | None = None,
+    scales: Sequence[float] = (),
 ) -> Network:
     """Loads the network of a run directory, the shipped one, or an exported file.
 
@@ -90,6 +91,7 @@ def load_network(
         size: (H, W) of the network's input. None: that of an exported file; the
             training size of a run; for a network that was trained on rendered scenes,
             the training height and the aspect ratio of the frames.
+        scales: further sizes at which frames are segmented, see `DMNet.scales`.
 
     Raises:
         ValueError: the network cannot be loaded, or not with this size; says why.
@@ -104,6 +106,11 @@ def load_network(
                 f"{checkpoint}: an exported file always uses its memory; --no-memory "
                 "needs a run directory or the shipped network"
             )
+        if scales:
+            raise ValueError(
+                f"{checkpoint}: an exported file has one input size; --scales needs a "
+                "run directory or a shipped network"
+            )
         network = _exported(Path(checkpoint))
         if size and size != network.size:
             height, width = network.size
@@ -112,7 +119,8 @@ def load_network(
                 f"{size[0]} {size[1]}; export it with this --size"
             )
         return network
-    return network_of(streaming.load_run(checkpoint, which, memory=memory), size)
+    trained = streaming.load_run(checkpoint, which, memory=memory, scales=scales)
+    return network_of(trained, size)
 
 
 def network_of(trained: TrainedRun, size: Size | None = None) -> Network:

@@ -33,6 +33,7 @@ class Request:
         options: options for each video.
         memory: argument of `load_network`.
         size: argument of `load_network`.
+        scales: argument of `load_network`.
         sha256: digest of the network that finished videos were made with; empty if
             there are none.
     """
@@ -43,6 +44,7 @@ class Request:
     options: Options
     memory: bool = True
     size: tuple[int, int] | None = None
+    scales: tuple[float, ...] = ()
     sha256: str = ""
 
     def about(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class Request:
             "which": self.which,
             "memory": self.memory,
             "size": self.size and list(self.size),
+            "scales": list(self.scales),
             "frames": self.options.frames,
             "overlay": self.options.overlay,
             "format": self.options.form,
@@ -115,6 +118,7 @@ class Worker:
                 request.which,
                 memory=request.memory,
                 size=request.size,
+                scales=request.scales,
             )
             if request.sha256 not in ("", self._network.sha256):
                 raise ValueError(

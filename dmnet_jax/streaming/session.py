@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -153,6 +154,7 @@ class Session:
         label_size: tuple[int, int] | None = None,
         probabilities: bool = False,
         memory: bool = True,
+        scales: Sequence[float] = (),
         **options: Any,
     ) -> "Session":
         """Creates a session from a trained network.
@@ -166,12 +168,14 @@ class Session:
             probabilities: whether to return class probabilities.
             memory: whether to use the network's memory; False for images that are not
                 consecutive frames.
+            scales: further sizes, relative to `size`, at which frames are segmented;
+                the predictions are averaged, see `DMNet.scales`.
             **options: arguments of `Session`.
 
         Raises:
             CheckpointError: the run has no usable checkpoint.
         """
-        trained = load_run(run, which, memory=memory)
+        trained = load_run(run, which, memory=memory, scales=scales)
         program = compile(
             trained.model,
             trained.variables,

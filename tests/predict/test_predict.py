@@ -251,7 +251,7 @@ def test_a_full_disk_is_reported_and_complete_files_are_kept(
 def test_the_memory_can_be_turned_off_except_in_an_exported_file(monkeypatch):
     calls = []
 
-    def load(checkpoint, which, *, memory):
+    def load(checkpoint, which, *, memory, scales):
         calls.append(memory)
         raise ValueError("called")
 
@@ -262,6 +262,8 @@ def test_the_memory_can_be_turned_off_except_in_an_exported_file(monkeypatch):
     assert calls == [True, False]
     with pytest.raises(ValueError, match="model.onnx: an exported file always uses"):
         networks.load_network("model.onnx", memory=False)
+    with pytest.raises(ValueError, match="model.onnx: an exported file has one input"):
+        networks.load_network("model.onnx", scales=(1.5,))
 
 
 @pytest.fixture
