@@ -132,6 +132,8 @@ def test_the_shipped_network_is_loaded_by_its_name(tmp_path, monkeypatch):
     assert shipped.model.num_classes == len(shipped.about["classes"]) == 4
     alone = load_run(PRETRAINED, memory=False).model
     assert shipped.model.state and alone == shipped.model.single_frame()
+    scaled = load_run(PRETRAINED, scales=[0.75, 1.5]).model
+    assert scaled == shipped.model.clone(scales=(0.75, 1.5))
 
 
 @pytest.mark.parametrize(
