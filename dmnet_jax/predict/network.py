@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_pipelines.sources import DATASETS
 from dmnet_jax import streaming
 from dmnet_jax.checkpoint.provenance import weights_sha256
 from dmnet_jax.models.protocol import Memories
@@ -137,7 +138,7 @@ def network_of(trained: TrainedRun, size: Size | None = None) -> Network:
         state=getattr(model, "state", False),
         # Rendered scenes have no aspect ratio of their own; real videos do, and runs
         # that were trained on them see frames as in training.
-        fits=size is None and data.dataset == "rendered",
+        fits=size is None and DATASETS[data.dataset].endless,
     )
 
 
