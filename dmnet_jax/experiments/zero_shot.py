@@ -198,8 +198,9 @@ def score(flags: Flags) -> list[dict[str, Any]]:
 
 def _resize(source: FrameSource, height: int) -> FrameSource:
     """Resizes to a height, keeping the aspect ratio; width is a multiple of 32."""
-    rows, columns = source.image(0, 0).shape[:2]
-    width = max(32, round(height * columns / rows / 32) * 32)
+    from dmnet_jax.streaming.letterbox import fitted_width
+
+    width = fitted_width(source.image(0, 0).shape[:2], height)
     return resize_frames(source, (height, width))
 
 

@@ -35,8 +35,13 @@ def fitted(size: Size, network: Size) -> Size:
         network: (H, W) that the network was trained with.
     """
     height, width = network
-    blocks = round(height * size[1] / size[0] / 32)
-    return height, 32 * min(max(blocks, -(-width // 64)), width // 16)
+    smallest, largest = 32 * -(-width // 64), 32 * (width // 16)
+    return height, min(max(fitted_width(size, height), smallest), largest)
+
+
+def fitted_width(size: Size, height: int) -> int:
+    """Returns the width, a multiple of 32, of frames of `size` resized to `height`."""
+    return max(32, round(height * size[1] / size[0] / 32) * 32)
 
 
 def canvas_fault(size: Size, network: Size) -> str:

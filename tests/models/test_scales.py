@@ -70,6 +70,16 @@ def test_the_same_size_again_changes_nothing(variables, frames):
     np.testing.assert_array_equal(once.admitted, twice.admitted)
 
 
+def test_the_memory_receives_the_mean(variables, frames):
+    """The first frame is trusted, so the state is then what was predicted for it."""
+    still, state = frames[:, :1], SINGLE.clone(state=True, scales=SCALES)
+    empty = state.init_memory(1, SIZE, KEY)
+    memory, output = jax.jit(state.apply)(variables, empty, still)
+    mean = jax.nn.softmax(output.logits[:, 0])
+    np.testing.assert_allclose(memory.state.probabilities.value, mean, atol=1e-5)
+    assert len(np.unique(np.round(mean, 3))) > 100  # not a constant
+
+
 def test_a_stream_has_the_labels_of_a_whole_video(variables, frames):
     model = at_scales(MEMORIES, SCALES)
     program = compile(model, variables, size=SIZE)

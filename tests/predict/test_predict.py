@@ -270,12 +270,16 @@ def test_the_memory_can_be_turned_off_except_in_an_exported_file(monkeypatch):
 def fake_run(monkeypatch):
     """A run whose sessions are the input sizes that they were compiled for."""
 
+    made = []
+
     def compile(*_, size, label_size):
+        made.append(size)
         return SimpleNamespace(size=size)
 
     monkeypatch.setattr(networks, "compile", compile)
     monkeypatch.setattr(networks, "Session", lambda program: program.size)
     trained = SimpleNamespace(
+        made=made,
         model=SimpleNamespace(memories=None),
         variables={"params": {"kernel": np.zeros(2, np.float32)}},
         about={"classes": []},
@@ -289,6 +293,7 @@ def test_the_input_of_a_network_may_be_larger_than_in_training(fake_run, monkeyp
     for size, expected in ((None, (64, 96)), ((96, 160), (96, 160))):
         network = networks.load_network("RUN", size=size)
         assert network.size == network.session((96, 160)) == expected
+    assert fake_run.made == [(64, 96), (96, 160)]
     monkeypatch.setattr(networks, "_exported", lambda _: network)
     assert networks.load_network("step.onnx", size=(96, 160)) is network
     with pytest.raises(ValueError, match="step.onnx: exported for frames of 96x160"):
